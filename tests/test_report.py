@@ -1,0 +1,45 @@
+"The report opens alone, escapes what models say, and shows right and wrong."
+import re
+
+import numpy as np
+import pytest
+
+from earthgpt_lite.report import draw_boxes, is_ahead, results_markdown, results_table, write_report
+
+ROW = dict(task='presence', sensor='optical', metric='accuracy', n=200, score=.9, interval=[.86, .94], prior=.5, shuffled=.6, blind=.55)
+
+
+@pytest.mark.parametrize('change, ahead', [
+    ({}, True), ({'blind': .87}, False), ({'n': 99}, None), ({'prior': None, 'shuffled': None, 'blind': None}, None),
+    ({'metric': 'MAE', 'interval': [.1, .2]}, True), ({'metric': 'MAE'}, False)])
+def test_ahead(change, ahead):
+    assert is_ahead(ROW | change) is ahead
+
+
+def test_tables():
+    text = results_table([ROW, ROW | dict(task='counting', n=12, prior=None)]).splitlines()
+    assert len(text) == 4 and 'ahead' in text[2] and 'n < 100' in text[3] and text[2].index('0.900') == text[3].index('0.900')
+    assert results_markdown([ROW]).splitlines()[2] == '| presence | optical | accuracy | 200 | 0.900 | 0.860 to 0.940 | 0.500 | 0.600 | 0.550 | ahead |'
+
+
+def test_report_stands_alone_and_escapes(tmp_path):
+    image = np.full((32, 32, 3), 90, np.uint8)
+    evil = '<script src="http://x.y/z.js"></script><img onerror=alert(1)>'
+    item = dict(image=image, turns=[dict(task='presence', question=evil, answer=evil, truth='yes'), dict(task='presence', question='q', answer='Yes.', truth='yes'),
+                                    dict(task='grounding', question='where?', answer='[0.1,0.1,0.5,0.5]', truth='[0.2,0.2,0.6,0.6]')])
+    path = write_report(tmp_path / 'report.html', dict(train={'seconds': 3}, results=[ROW], test=[ROW], versions={'torch': '2'}, machine=evil), [(0, 4.), (10, 2.)], [item])
+    page = path.read_text()
+    assert '<script' not in page and '<img onerror' not in page and '&lt;script' in page
+    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)|url\(|@import', page)
+    assert 'turn wrong' in page and 'turn right' in page and page.count('data:image/png') == 1 and '<svg' in page
+    assert [p.name for p in tmp_path.iterdir()] == ['report.html']
+
+
+def test_report_of_little(tmp_path):
+    page = write_report(tmp_path / 'r.html', {}).read_text()
+    assert 'No results' in page and 'No loss' in page
+
+
+def test_boxes_are_drawn_in_two_colours():
+    drawn = draw_boxes(np.zeros((50, 50, 3), np.uint8), '[0.0,0.0,0.5,0.5]', 'at [0.5,0.5,0.9,0.9] or [9,9,nan,1]', side=100)
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
