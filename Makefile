@@ -1,0 +1,62 @@
+# earthgpt-lite: `make help` lists what there is to make.
+PYTHON ?= python3
+WORKERS ?= 2
+# Options for pip that choose the torch build, e.g. TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_ARGS ?=
+# Options for the command that a target ends in, e.g. make quickstart ARGS="--minutes 1"
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+INPUTS := settings.ini setup.py constraints.txt
+NOTEBOOKS := $(wildcard index.ipynb) $(sort $(wildcard nbs/[0-9]*.ipynb))
+
+.PHONY: help install quickstart test test-slow export readme run-notebooks student clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.made: $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("earthgpt-lite needs Python 3.11 or later; try: make PYTHON=python3.11")'
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH_ARGS) torch==2.13.0
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.made-dev: $(VENV)/.made
+	$(PIP) -q -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.made ## make .venv with the tested versions
+
+quickstart: $(VENV)/.made ## install, train the nano model on the sample data, write runs/quickstart/report.html
+	$(VENV)/bin/earthgpt-lite quickstart $(ARGS)
+
+test: $(VENV)/.made-dev ## everything that decides and is fast: tests, sync, every notebook, README
+	$(PY) -m pytest -m 'not slow' -n $(WORKERS) --dist worksteal --all-notebooks $(ARGS)
+
+test-slow: $(VENV)/.made-dev ## the long tests: packaging, trainings, slow lessons
+	$(PY) -m pytest -m slow --all-notebooks $(ARGS)
+
+export: $(VENV)/.made-dev ## clean the notebooks and write the modules of earthgpt_lite/ from them
+	$(PY) tools/nb.py clean $(NOTEBOOKS)
+	$(VENV)/bin/nbdev_export
+
+readme: ## write README.md from index.ipynb
+	$(PYTHON) tools/nb.py readme index.ipynb README.md
+
+run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/02_boxes.ipynb" for one) and store their outputs
+	$(PY) tools/nb.py run $(NOTEBOOKS)
+	$(PY) tools/nb.py readme index.ipynb README.md
+
+student: ## write student/: the lessons without their solutions; a notebook that exists is left alone
+	@mkdir -p student
+	@for f in $(sort $(wildcard nbs/[0-9]*.ipynb)); do \
+		if [ -e student/$$(basename $$f) ]; then echo "kept student/$$(basename $$f)"; \
+		else $(PYTHON) tools/nb.py student $$f student/$$(basename $$f) || exit 1; fi; done
+
+clean: ## remove what building leaves behind; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis _proc _docs
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
