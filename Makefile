@@ -58,5 +58,5 @@ student: ## write student/: the lessons without their solutions; a notebook that
 		else $(PYTHON) tools/nb.py student $$f student/$$(basename $$f) || exit 1; fi; done
 
 clean: ## remove what building leaves behind; .venv and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis _proc _docs
+	rm -rf build dist .pytest_cache .hypothesis _proc _docs
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
