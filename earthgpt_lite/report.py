@@ -4,7 +4,7 @@
 __all__ = ['TRUTH', 'ANSWER', 'is_ahead', 'results_table', 'results_markdown', 'data_uri', 'draw_boxes', 'loss_curve',
            'write_report']
 
-# %% ../nbs/13b_report.ipynb #99913a55
+# %% ../nbs/13b_report.ipynb #ed7238d7
 import base64
 import html
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .boxes import parse_boxes
-from .evaluation import LOWER_IS_BETTER, is_right
+from .measures import LOWER_IS_BETTER, is_right, overlap
 
 # %% ../nbs/13b_report.ipynb #89983d6f
 def is_ahead(
