@@ -193,7 +193,7 @@ def build_sentinel2(out, cache):
           crs, transform, **DEFLATE)
 
 
-COVER_10M = ('undecided', 'water', 'woodland', 'green fields', 'bare fields', 'sand')
+COVER_10M = ('undecided', 'water', 'forest', 'green cropland', 'bare soil', 'sand')
 
 
 def sentinel2_cover(blue, green, red, nir, swir):
@@ -224,13 +224,17 @@ def build_landsat8(out, cache):
     write(out / 'landsat8_alabama_thermal.tif', ((kelvin - 200) / .05).round().astype('u2')[None], ('B10',),
           dict(tags, SENSOR='infrared', UNIT='K', QUANTITY='brightness temperature in kelvin = value * scale + offset'),
           crs, transform, scale=(.05,), offset=(200.,), units=('K',), predictor=2, **DEFLATE)
-    write(out / 'landsat8_alabama_cloud.tif', (plane['BQA'] >> 14 & 3).astype('u1')[None], ('cloud confidence',),
-          dict(tags, CLASS_0='not determined', CLASS_1='0 to 33 %', CLASS_2='34 to 66 %', CLASS_3='67 to 100 %'), crs, transform, **DEFLATE)
+    quality = plane['BQA'] >> 14 & 3
+    cover = np.select([(kelvin < 283) & (smooth(quality > 1, 9) > .1), (kelvin > 287.5) & (smooth(quality > 1, 9) == 0)], [1, 2], 0)
+    write(out / 'landsat8_alabama_cover.tif', np.stack([cover, quality]).astype('u1'), ('cover', 'cloud confidence'),
+          dict(tags, CLASS_0='undecided', CLASS_1='cloud', CLASS_2='clear ground',
+               QUANTITY='cover: cloud below 283 K among pixels of medium or high confidence, clear ground above 287.5 K far from them; '
+               'confidence, of BQA: 1 up to 33 %, 2 up to 66 %, 3 more'), crs, transform, **DEFLATE)
 
 
 SABAH_DATES = {0: '2017-01-24', 7: '2017-08-04', 13: '2018-02-12', 22: '2018-11-03'}      # position in the series of 24: day
 FLORIDA_DATES = {0: '2017-01', 3: '2017-04', 6: '2017-07', 9: '2017-10'}                  # position in the series of 12: month
-COVER = dict(CLASS_0='undecided', CLASS_1='open water', CLASS_2='forest', CLASS_3='open land')
+COVER = dict(CLASS_0='undecided', CLASS_1='water', CLASS_2='forest', CLASS_3='open land')
 
 
 def decibels(intensity):
