@@ -193,18 +193,18 @@ def build_sentinel2(out, cache):
           crs, transform, **DEFLATE)
 
 
-COVER_10M = ('undecided', 'water', 'forest', 'green cropland', 'bare soil', 'sand')
+COVER_10M = ('undecided', 'water', 'forest', 'green cropland', 'bare soil', 'sand', 'marsh or mud')
 
 
 def sentinel2_cover(blue, green, red, nir, swir):
-    "What can be told by eye in this scene, from reflectance; marsh, mud, leafless wood and towns stay undecided."
+    "What can be told by eye in this scene, from reflectance; leafless wood and towns stay undecided, marsh and mud may hide water."
     ndvi, ndwi = (nir - red) / (nir + red), (green - nir) / (green + nir)
     rows, columns = np.indices(red.shape)
     island = columns > np.interp(rows, [0, 800, 1920], [1500, 1120, 880])  # the barrier island: its bare ground is no field
     bare = (ndvi < .38) & (swir > .15) & (red > .085)
     sand = (ndvi < .25) & (swir > .12) & (red > .13) & (blue > .13)        # surf is as white, but dark in B11
     cover = np.select([(swir < .02) & (ndwi > .1), sand & island, bare & (red < .22) & ~island, (ndvi > .45) & (green > .08) | (ndvi > .5) & (nir > .25),
-                       (ndvi > .36) & (green < .076) & (red < .066) & (swir > .07)], [1, 5, 4, 3, 2], 0)
+                       (ndvi > .36) & (green < .076) & (red < .066) & (swir > .07), (ndvi < .36) & (swir < .11)], [1, 5, 4, 3, 2, 6], 0)
     return majority(cover)
 
 
@@ -290,8 +290,9 @@ def build_sentinel1(out, cache):
     trees, loss = (x[0] for x in hdf5(ND, cache, 'nd-0.3.1/examples/kalimantan_forest.nc', ('treecover2000', 'lossyear')))
     echo = decibels(vh.mean(0))
     cover = np.select([echo < -21, echo < -18, (trees >= 70) & (loss == 0)], [1, 0, 2], 0).astype('u1')
+    names = {k: v for k, v in COVER.items() if v != 'open land'}
     write(out / 'sentinel1_sabah_cover.tif', np.stack([cover, trees, loss]), ('cover', 'tree cover 2000', 'year of loss'),
-          dict(tags | COVER, ORIGIN='Sentinel-1; Hansen, Potapov, Moore et al., Global Forest Change',
+          dict(tags | names, ORIGIN='Sentinel-1; Hansen, Potapov, Moore et al., Global Forest Change',
                QUANTITY='cover: water where VH of the mean of 24 dates is below -21 dB, forest where tree cover 2000 is 70 % or more without loss to 2018; '
                'tree cover in percent; year of loss 1 to 18 is 2001 to 2018, 0 none'), WGS84, transform, **DEFLATE)
 
