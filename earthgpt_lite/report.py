@@ -4,7 +4,7 @@
 __all__ = ['TRUTH', 'ANSWER', 'is_ahead', 'results_table', 'results_markdown', 'data_uri', 'draw_boxes', 'loss_curve',
            'write_report']
 
-# %% ../nbs/13b_report.ipynb #ed7238d7
+# %% ../nbs/13b_report.ipynb #f8a5e314
 import base64
 import html
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .boxes import parse_boxes
-from .measures import LOWER_IS_BETTER, is_right, overlap
+from .measures import LOWER_IS_BETTER, first_box, is_right, overlap
 
 # %% ../nbs/13b_report.ipynb #89983d6f
 def is_ahead(
@@ -129,13 +129,14 @@ def _facts(pairs):
     "Names and values as a table of two columns."
     return '<table>' + ''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()) + '</table>'
 
-# %% ../nbs/13b_report.ipynb #d97895e4
+# %% ../nbs/13b_report.ipynb #2e4f3309
 def _turn(turn):
     "One question with its answer and truth; coloured where right and wrong can be told at sight."
     task, truth = str(turn['task']), turn['truth']
     truth = truth if isinstance(truth, str) else ' / '.join(truth)
-    told = task not in ('caption', 'region_caption', 'grounding', 'detection', 'dialogue')
-    kind = ('right' if is_right(turn['answer'], truth) else 'wrong') if told else 'free'
+    kind = 'free'
+    if task == 'grounding' and first_box(truth) is not None: kind = 'right' if overlap(turn['answer'], truth)[0] >= .5 else 'wrong'
+    elif task not in ('caption', 'region_caption', 'grounding', 'detection', 'dialogue'): kind = 'right' if is_right(turn['answer'], truth) else 'wrong'
     text = lambda t: html.escape(str(t)) or '<i>nothing</i>'
     return (f'<div class="turn {kind}"><b>{text(task)}</b> {text(turn["question"])}<br>answer: {text(turn["answer"])}<br>truth: {text(truth)}</div>')
 
@@ -145,7 +146,7 @@ def _chip(item):
     drawn = draw_boxes(item['image'], ' '.join(str(t['truth']) for t in boxed), ' '.join(str(t['answer']) for t in boxed))
     return f'<div><img alt="" src="{data_uri(drawn)}">{"".join(map(_turn, item["turns"]))}</div>'
 
-# %% ../nbs/13b_report.ipynb #df90cf58
+# %% ../nbs/13b_report.ipynb #3a91b299
 def write_report(
     path,                        # where the page goes
     metrics: dict,               # {"train", "results", "test", "versions", "machine"} as in metrics.json
@@ -169,7 +170,7 @@ def write_report(
 for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture. <i>Ahead</i>: the whole interval is better than the best of the three.
 Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>
 <h2>Loss</h2>{loss_curve(losses)}
-<h2>Held-out pictures</h2><p>Right and wrong alike, as they came. True boxes are green, answered boxes pink. A grey line: not right or wrong at sight.</p>
+<h2>Held-out pictures</h2><p>Right and wrong alike, as they came. True boxes are green, answered boxes pink. A grey line: not to be told at sight. A box is right from an overlap of one half.</p>
 <div class="chips">{''.join(map(_chip, items))}</div>
 <h2>Versions and machine</h2>{facts(metrics.get('versions', {}))}{facts(metrics.get('machine', ''))}
 </body></html>
