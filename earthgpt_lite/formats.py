@@ -45,7 +45,7 @@ class Left:
 class NotThis(BadInput):
     "A folder that is not laid out as a reader expects."
 
-# %% ../nbs/03c_formats.ipynb #58390d28
+# %% ../nbs/03c_formats.ipynb #0f4e08b5
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.jp2')
 
 class Pictures:
@@ -67,12 +67,13 @@ class Pictures:
         self,
         name: str,       # with or without folder and suffix
         near: str = '',  # path of the annotation below the root
+        skip: str = '',  # name of a folder that is not looked into
     ) -> str | None:
         "The path below the root of the picture that is meant."
         name = str(name).replace('\\', '/')
         stem = Path(name).stem if name.lower().endswith(SUFFIXES) else Path(name).name
         def shared(path): return len(os.path.commonprefix((Path(path).parts, Path(near).parts)))
-        return min(self.named.get(stem.lower(), ()), default=None,
+        return min((p for p in self.named.get(stem.lower(), ()) if not skip or Path(p).parent.name != skip), default=None,
                    key=lambda p: (not p.lower().endswith(name.lower()), -shared(p), p.count('/'), p))
 
 # %% ../nbs/03c_formats.ipynb #85a4f2b2
@@ -114,7 +115,7 @@ def picture_size(path) -> tuple:   # width, height
             with rasterio.open(path) as f: return f.width, f.height
     except RasterioError as e: raise BadInput(f'{path}: cannot be opened as a picture: it may be damaged ({str(e)[:80]})') from None
 
-# %% ../nbs/03c_formats.ipynb #54a5f2fe
+# %% ../nbs/03c_formats.ipynb #bbc15e1a
 def class_folders(
     root,
     names=(),          # class folders there may be; empty: any
@@ -122,9 +123,11 @@ def class_folders(
     never='$.',        # a path like this is a sign of another data set
     lists='$',         # lists of the splits, as a glob
     label=words,       # from folder name to what is said
+    other='dataset*.json|*/dataset*.json',   # a file that is a sign of another data set
 ):
     "One folder a class: `<class>/<picture>`, at any depth."
     pictures, splits = Pictures(root), _lists(root, lists)
+    if any(p for some in other.split('|') for p in Path(root).glob(some)): raise NotThis(f'it holds {other.split("|")[0]}, so it is a set of captions')
     for path in pictures.paths:
         if re.search(never, path): raise NotThis(f'{path} belongs to another data set')
     for path in pictures.paths:
@@ -134,13 +137,13 @@ def class_folders(
         elif not fits: yield Left(path, 'is not named as the files of this data set')
         else: yield Found(path, splits.get(Path(name).stem.lower()) or split_of(path), label(folder))
 
-# %% ../nbs/03c_formats.ipynb #18aeb926
+# %% ../nbs/03c_formats.ipynb #cea61cfc
 def _json(path):
     try: return json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except (ValueError, RecursionError) as e: raise BadInput(f'{path}: is not JSON: {e}') from None
 
 def _files(root, pattern, what=''):
-    found = sorted(p for p in Path(root).glob(pattern) if p.is_file())
+    found = sorted(p for some in pattern.split('|') for p in Path(root).glob(some) if p.is_file())
     if not found: raise NotThis(f'it has no {what or pattern}')
     return found
 
@@ -166,7 +169,7 @@ def captions(
             elif not said: yield Left(f'{near} image {i}', 'has no sentence')
             else: yield Found(image, row.get('split', ''), captions=said)
 
-# %% ../nbs/03c_formats.ipynb #b42e482c
+# %% ../nbs/03c_formats.ipynb #8eac50d4
 def _voc_box(obj):
     number = lambda name: float(obj.findtext(name))
     if (points := obj.findall('points/point')): return [float(v) for p in points[:4] for v in p.text.split(',')]
@@ -181,7 +184,8 @@ def _voc_objects(path):
     rows = []
     for obj in tree.findall('object') + tree.findall('objects/object'):
         label = obj.findtext('name') or obj.findtext('possibleresult/name')
-        try: rows.append((label.strip(), _voc_box(obj), obj.findtext('description')))
+        text = obj.findtext('description') if obj.find('bndbox') is not None else None   # FAIR1M's says None
+        try: rows.append((label.strip(), _voc_box(obj), text))
         except (TypeError, ValueError, AttributeError): raise ValueError(f'object {len(rows)} has no name or no readable box') from None
     return tree.findtext('filename') or tree.findtext('source/filename') or '', rows
 
@@ -196,7 +200,6 @@ def voc(
     names=(),            # classes there are, as one would say them; empty: any
     drop=(),             # labels that are no objects, lower case
     never='$.',
-    described=False,     # True: objects have a description; False: they must not
 ):
     "Pascal VOC and its relatives: one XML a picture. Pixels as they stand."
     pictures, splits = Pictures(root), _lists(root)
@@ -205,7 +208,7 @@ def voc(
         if re.search(never, near): raise NotThis(f'{near} belongs to another data set')
         try: name, rows = _voc_objects(path)
         except ValueError as e: yield Left(near, str(e)); continue
-        if not described and any(text for *_, text in rows): raise NotThis(f'{near} has descriptions of objects')
+        if any(text for *_, text in rows): raise NotThis(f'{near} has descriptions of objects')
         image = pictures.find(path.stem, near) or pictures.find(name, near)
         if not image: yield Left(near, 'has no picture'); continue
         yield Found(image, splits.get(path.stem.lower()) or split_of(near), objects=[(words(k), b) for k, b, _ in rows if _known(k, names, drop)])
@@ -265,7 +268,7 @@ def coco(
             else: yield Left(f'{near} image {row["id"]}', f'names a picture that is not there: {row[keys[1]]}')
     if not used: raise NotThis(f'no {files} has the lists images, categories and {keys[0]}, with {keys[1]} in every image')
 
-# %% ../nbs/03c_formats.ipynb #82535883
+# %% ../nbs/03c_formats.ipynb #936b80f3
 def dota_line(line, folder):
     "x1 y1 ... x4 y4 class [difficult]"
     v = line.split()
@@ -310,7 +313,7 @@ def text_boxes(
             try: label, box = line(text, path.parent.name)
             except (ValueError, IndexError, AttributeError): objects = None; break
             if _known(label, names, drop): objects.append((words(label), box))
-        image = pictures.find(path.stem, near)
+        image = pictures.find(path.stem, near, empty)
         if objects is None: yield Left(f'{near} line {number}', f'cannot be read as {line.__doc__}: {text.strip()[:60]}')
         elif not image: yield Left(near, 'has no picture')
         else: yield Found(image, split_of(near), objects=objects)

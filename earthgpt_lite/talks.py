@@ -3,10 +3,11 @@
 # %% auto #0
 __all__ = ['rsvqa', 'qa_lines', 'qa_pairs', 'qa_json', 'mmrs1m', 'llava']
 
-# %% ../nbs/03d_talks.ipynb #1fa24317
+# %% ../nbs/03d_talks.ipynb #4dec0d64
 import os
 import re
 from collections import defaultdict
+from pathlib import Path
 
 from .boxes import format_box, to_corners, to_unit
 from .formats import Found, Left, NotThis, Pictures, picture_size, split_of, upright
@@ -90,7 +91,7 @@ def qa_json(root, files='**/*.json'):
         task = lambda r: Task.COUNTING if 'count' in str(r.get('Question_Type', '')).lower() else Task.VQA
         yield from _grouped([(r['Image_ID'], Turn(r['Question'], str(r['Ground_Truth']), task(r))) for r in rows], pictures, near)
 
-# %% ../nbs/03d_talks.ipynb #ebd490e3
+# %% ../nbs/03d_talks.ipynb #74047597
 _FOLDERS = {'caption': Task.CAPTION, 'classification': Task.CLASSIFICATION, 'vqa': Task.VQA, 'detection': Task.DETECTION, 'rsvg': None}
 _SAR, _INFRARED = r'SSDD|HRSID|HRISD|SAR', r'(^|[/_])IR([/_]|$)|HIT|infrared'
 
@@ -106,6 +107,7 @@ def mmrs1m(root):
     for path in _files(root, '**/json/*/**/*.json', 'json/<task>/*.json'):
         near = path.relative_to(root).as_posix()
         folder = near.split('json/', 1)[1].split('/')[0].lower()
+        data = Path(root) / near.split('json/', 1)[0]   # what the release calls data/
         if path.stem == 'total': continue   # repeats the others
         if folder not in _FOLDERS: raise NotThis(f'json/{folder} is no task of the release')
         name = near.split('json/', 1)[1]
@@ -114,7 +116,7 @@ def mmrs1m(root):
             if isinstance(row, Left): yield row; continue
             try:
                 record = Record.from_json(row, _FOLDERS[folder])
-                image = find_image(record.image, root).relative_to(os.path.realpath(root)).as_posix()
+                image = find_image(record.image, data).relative_to(os.path.realpath(root)).as_posix()
             except BadInput as e: yield Left(f'{near} record {i}', str(e).removeprefix('the record ')); continue
             yield Found(image, turns=record.turns, sensor=sensor, source=f'mmrs1m/{path.stem}')
 
