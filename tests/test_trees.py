@@ -1,0 +1,102 @@
+"Trees: boxes, counts and scenes are held against the labels, by a count of their own."
+from collections import Counter
+import json
+import numpy as np
+import pytest
+from earthgpt_lite import trees
+from earthgpt_lite.boxes import iou_matrix, parse_boxes
+from earthgpt_lite.instructions import Task
+from earthgpt_lite.samples import DATA, SPLITS
+from earthgpt_lite.sensors import BadInput
+
+LABELS = json.loads((DATA / 'aerial_boxes.json').read_text())
+
+@pytest.fixture(scope='module')
+def sets(): return {split: trees.tree_examples(split, n=600) for split in SPLITS}
+
+def turns(sets, *tasks):
+    return [(e, t) for examples in sets.values() for e in examples for t in e.turns if t.task in tasks]
+
+def inside(e):
+    "(share inside, box cut at the rim in 0..1) of every tree that touches the chip, one by one"
+    c, r, side = e.place['window']
+    for x1, y1, x2, y2 in LABELS[e.place['file']]:
+        a, b, u, v = max(x1, c), max(y1, r), min(x2, c + side), min(y2, r + side)
+        if a < u and b < v: yield (u - a) * (v - b) / ((x2 - x1) * (y2 - y1)), ((a - c) / side, (b - r) / side, (u - c) / side, (v - r) / side)
+
+def test_no_footprint_meets_one_of_another_split(sets):
+    for name in trees.TREES:
+        seen = {}
+        for split, examples in sets.items():
+            for e in examples:
+                if e.place['file'] == name:
+                    c, r, s = e.place['window']
+                    seen.setdefault(split, np.zeros(trees.aerial(name).shape[:2], bool))[r:r + s, c:c + s] = True
+        assert (sum(m.astype(int) for m in seen.values()) <= 1).all()
+
+def test_counts_are_true_and_certain(sets):
+    found = turns(sets, Task.COUNTING)
+    assert len(found) > 200 and len({t.answer for _, t in found}) > 5
+    for e, t in found:
+        parts = [s for s, _ in inside(e)]
+        assert int(t.answer) == sum(s >= .5 for s in parts) and not any(.2 < s < .5 for s in parts)
+
+def test_detections_hold_every_tree(sets):
+    for e, t in turns(sets, Task.DETECTION):
+        read, true = parse_boxes(t.answer), np.array([b for s, b in inside(e) if s >= .5])
+        assert not read.unread and len(read.boxes) == len(true)
+        assert (iou_matrix(np.array([b.box for b in read.boxes]), true).max(1) > .7).all()
+        assert {b.label for b in read.boxes} == {'tree'}
+
+def test_grounding_means_one_tree(sets):
+    found = turns(sets, Task.GROUNDING)
+    assert len(found) > 100
+    for e, t in found:
+        true = np.array([b for s, b in inside(e) if s >= .5])
+        area = np.prod(true[:, 2:] - true[:, :2], 1)
+        overlap = iou_matrix(parse_boxes(t.answer).boxes[0].box[None], true)[0]
+        assert overlap.argmax() == area.argmax() and overlap.max() > .7
+        assert ('largest' in t.question) == (len(true) > 1)
+
+def test_regions_are_what_they_are_called(sets):
+    found = turns(sets, Task.REGION_CAPTION)
+    assert {t.answer for _, t in found} == {'a large tree.', 'a small tree.', 'open ground.'}
+    for e, t in found:
+        box, side = parse_boxes(t.question).boxes[0].box, e.place['window'][2]
+        near = iou_matrix(box[None], np.array([b for _, b in inside(e)]).reshape(-1, 4))
+        if t.answer == 'open ground.': assert near.size == 0 or near.max() < .1
+        else: assert near.max() > .7 and ((box[2:] - box[:2]).min() * side > 40) == (t.answer == 'a large tree.')
+
+def visible(e):
+    "Whether a tree reaches at least one cell of the 32 x 32 grid into the chip"
+    return any(min(u - a, v - b) > 1 / 32 for _, (a, b, u, v) in inside(e))
+
+def test_presence_and_scenes(sets):
+    for e, t in turns(sets, Task.PRESENCE): assert (t.answer == 'yes') == visible(e)
+    for e, t in turns(sets, Task.CLASSIFICATION, Task.CAPTION):
+        if t.answer.startswith('open ground'): assert not visible(e)
+        elif t.answer.startswith('woodland'): assert e.place['share'] > .35
+        else: assert any(s >= .5 for s, _ in inside(e)) and e.place['share'] < .2
+
+def test_more_trees_on_one_side(sets):
+    found = turns(sets, Task.COMPARISON)
+    assert found
+    for e, t in found:
+        left = sum(max(0, min(x2, .5) - min(x1, .5)) * (y2 - y1) for _, (x1, y1, x2, y2) in inside(e))
+        right = sum((max(x2, .5) - max(x1, .5)) * (y2 - y1) for _, (x1, y1, x2, y2) in inside(e))
+        first = 'left' if t.question.index('left') < t.question.index('right') else 'right'
+        assert (t.answer == 'yes') == ((left > right) == (first == 'left'))
+
+def test_yes_and_no_are_balanced(sets):
+    for examples in sets.values():
+        said = Counter((t.question, t.answer) for e in examples for t in e.turns if t.answer in ('yes', 'no'))
+        assert said and all(said[q, 'yes'] == said[q, 'no'] for q, _ in said)
+
+def test_boxes_of_the_file():
+    assert sum(map(len, LABELS.values())) == 914
+    for name, boxes in trees.tree_boxes().items():
+        h, w = trees.aerial(name).shape[:2]
+        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= w).all() and (boxes[:, 3] <= h).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+
+def test_wrong_split_is_answered_with_the_right_ones():
+    with pytest.raises(BadInput, match='validation'): trees.tree_examples('dev')
