@@ -247,7 +247,7 @@ def _usual(scene):   # positions of the bands that are shown when none are named
         except BadInput: pass
     return [0, 1, 2] if len(names) > 2 and scene.sensor is not Sensor.INFRARED else [0]
 
-# %% ../nbs/01_sensors.ipynb #45bdb4a9
+# %% ../nbs/01_sensors.ipynb #360dff8c
 _WHOLE = dict(GDAL_PNG_WHOLE_IMAGE_OPTIM='NO')   # or a PNG that was cut short gives noise and no error
 
 def _open(path):
@@ -266,7 +266,7 @@ def _open(path):
 
 def _gdal(file):   # a row of blocks must fit in the cache, or each is decoded again and again
     row = file.width * file.block_shapes[0][0] * file.count * np.dtype(file.dtypes[0].replace('complex_int16', 'c8')).itemsize
-    return rasterio.Env(GDAL_CACHEMAX=int(min(max(64, 2 * row / 1e6), 256)), **_WHOLE)   # megabytes
+    return rasterio.Env(GDAL_CACHEMAX=int(min(max(64e6, 2 * row), 256e6)), **_WHOLE)   # in bytes: rasterio takes 64 for 64 bytes
 
 # %% ../nbs/01_sensors.ipynb #9dbfba6a
 def _names(file):
