@@ -276,7 +276,11 @@ def load(path, root=None) -> InstructionData:
     file, root = _records_file(path, root)
     return InstructionData.build(file, file.with_suffix('.arrow'), root)
 
-# %% ../nbs/04_readers.ipynb #dd241667
+# %% ../nbs/04_readers.ipynb #d39ed0f1
+def _wrapped(text, width, most=3):
+    lines = textwrap.wrap(text, width)
+    return lines[:most - 1] + [lines[most - 1][:width - 4] + ' ...'] if len(lines) > most else lines
+
 def _panel(left, right, record, view, wrap, most=4):
     left.imshow(view.image); left.axis('off'); right.axis('off')
     left.set_title(f'{record.sensor} · {Path(record.image).name}'[:40], fontsize=7)
@@ -285,7 +289,7 @@ def _panel(left, right, record, view, wrap, most=4):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - .5
             left.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{k + 1}', lw=1)
-        if k < most: lines += textwrap.wrap('> ' + turn.question, wrap)[:3] + textwrap.wrap(turn.answer, wrap)[:3] + ['']
+        if k < most: lines += _wrapped('> ' + turn.question, wrap) + _wrapped(turn.answer, wrap) + ['']
     if len(record.turns) > most: lines.append(f'... and {len(record.turns) - most} more')
     right.text(0, 1, '\n'.join(lines), fontsize=6.5, va='top', family='monospace', transform=right.transAxes)
 

@@ -344,3 +344,18 @@ def test_the_page_is_in_step_with_the_table():
 
 def test_sensors_of_the_table():
     assert {r.sensor for r in list_readers()} == set(Sensor)
+
+
+# ---- the hub, without a network
+
+def test_from_hub_with_local_files(tmp_path):
+    from earthgpt_lite.own import from_hub
+    for label in ('dune', 'oasis'): picture(tmp_path / f'local/{label}/a.png')
+    assert from_hub('imagefolder', tmp_path / 'out', data_dir=str(tmp_path / 'local')) == 2
+    assert sorted((r.turns[0].answer, r.split) for r in read('table', tmp_path / 'out')) == [('dune', 'train'), ('oasis', 'train')]
+    write(tmp_path / 'captioned/metadata.jsonl', '{"file_name": "a.png", "text": "a lake, and a wood"}\n'), picture(tmp_path / 'captioned/a.png')
+    from_hub('imagefolder', tmp_path / 'out2', data_dir=str(tmp_path / 'captioned'))
+    assert next(read('table', tmp_path / 'out2')).turns[0].answer == 'a lake, and a wood'
+    write(tmp_path / 'rows/a.csv', 'x,y\n1,2\n')
+    with pytest.raises(BadInput, match='no picture'): from_hub('csv', tmp_path / 'out3', data_files=str(tmp_path / 'rows/a.csv'))
+    with pytest.raises(BadInput, match='cannot be loaded'): from_hub('imagefolder', tmp_path / 'out4', data_dir=str(tmp_path / 'gone'))
