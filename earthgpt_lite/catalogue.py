@@ -59,7 +59,7 @@ container ship, fishing boat, ship'''.replace('\n', ' ').split(', ')
 
 def _closed(names): return {w.replace(' ', '') for w in names} | set(names)   # DIOR and HRRSD write some names in one word
 
-# %% ../nbs/03f_catalogue.ipynb #94a84a2f
+# %% ../nbs/03f_catalogue.ipynb #a1bf04e4
 _O, _S, _I = Sensor.OPTICAL, Sensor.SAR, Sensor.INFRARED
 _CLS, _CAP, _DET, _VQA = (Task.CLASSIFICATION,), (Task.CAPTION,), (Task.DETECTION,), (Task.VQA,)
 _RSVQA = (Task.PRESENCE, Task.COMPARISON, Task.COUNTING, Task.VQA)
@@ -89,8 +89,8 @@ READERS = {r.name: r for r in (
            quirks=dict(never=r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures|jpegimages[\w-]*|data|image set|train|val|test|CAR|NEG|PLANE)/[^/]+$'), any=True),
     # captions
     Reader('rsicd', 'RSICD', captions, _CAP, _O, 'dataset_rsicd.json and the pictures', _GITHUB + '201528014227051/RSICD_optimal', '10,921 pictures, 5 captions each', dict(tell='rsicd')),
-    Reader('ucm-captions', 'UCM-Captions', captions, _CAP, _O, 'dataset*.json in a folder with ucm in its name', _GITHUB + '201528014227051/RSICD_optimal', '2,100 pictures, 5 captions each', dict(tell='ucm')),
-    Reader('sydney-captions', 'Sydney-Captions', captions, _CAP, _O, 'dataset*.json in a folder with sydney in its name', _GITHUB + '201528014227051/RSICD_optimal', '613 pictures, 5 captions each', dict(tell='syn?dney')),
+    Reader('ucm-captions', 'UCM-Captions', captions, _CAP, _O, 'dataset*.json in a folder with ucm in its name', _GITHUB + '201528014227051/RSICD_optimal', '2,100 pictures, 5 captions each', dict(tell='ucm'), verified=False),
+    Reader('sydney-captions', 'Sydney-Captions', captions, _CAP, _O, 'dataset*.json in a folder with sydney in its name', _GITHUB + '201528014227051/RSICD_optimal', '613 pictures, 5 captions each', dict(tell='syn?dney'), verified=False),
     Reader('rsitmd', 'RSITMD', captions, _CAP, _O, 'dataset_RSITMD.json and images/', _GITHUB + 'xiaoyuan1996/AMFMN', '4,743 pictures, 5 captions each', dict(tell='rsitmd'), verified=False),
     Reader('nwpu-captions', 'NWPU-Captions', captions, _CAP, _O, 'dataset_nwpu.json and NWPU_images/<class>/', _GITHUB + 'HaiyanHuang98/NWPU-Captions', '31,500 pictures, 5 captions each', dict(tell='nwpu')),
     Reader('captions', 'any captions in Karpathy form', captions, _CAP, _O, 'dataset*.json and the pictures', 'your own', any=True),
