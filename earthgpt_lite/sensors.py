@@ -83,7 +83,7 @@ class View:
     sensor: Sensor = Sensor.OPTICAL
     name: str = ''
 
-# %% ../nbs/01_sensors.ipynb #0f3819cf
+# %% ../nbs/01_sensors.ipynb #f9356231
 @dataclass(frozen=True)
 class Stretch:
     "Which values become black and which white, layer by layer, in the layer's own unit."
@@ -109,7 +109,7 @@ class Stretch:
     @staticmethod
     def _layer(x, low, high):
         if high <= low: low, high = low - 1, low + 1
-        unit = (np.nan_to_num(x.astype(np.float32), nan=low) - low) / (high - low)
+        unit = (np.nan_to_num(x.astype(np.float32), nan=low, posinf=high, neginf=low) - low) / (high - low)
         return (unit.clip(0, 1) * 255).round().astype(np.uint8)
 
 # %% ../nbs/01_sensors.ipynb #995031c6
@@ -309,10 +309,17 @@ def _unit(sensor, pixels, valid, told=()):
     if pixels.dtype.kind in 'iu': return 'amplitude'
     return 'dB' if np.median(pixels[:, valid]) < 0 else 'intensity'
 
-# %% ../nbs/01_sensors.ipynb #c344be3f
+# %% ../nbs/01_sensors.ipynb #deb1d5f2
+def _alpha(file):   # numbers of the alpha bands; writers call the fourth of four 8-bit bands so, even if it is named otherwise
+    marked = [i for i, c in zip(file.indexes, file.colorinterp) if c is ColorInterp.alpha]
+    return [i for i in marked if 'alpha' in (file.descriptions[i - 1] or 'alpha').lower()], marked
+
 def _valid(file, pixels, numbers, window, shape):
-    masks = (file.read_masks(i, window=window, out_shape=shape) > 0 for i in numbers)
-    valid = next(masks)
+    true, marked = _alpha(file)
+    if marked and not true: valid, masks = np.ones(shape, bool), ()
+    else:
+        masks = (file.read_masks(i, window=window, out_shape=shape) > 0 for i in numbers)
+        valid = next(masks)
     for mask in masks: valid = valid | mask if pixels.dtype == np.uint8 else valid & mask
     if pixels.dtype.kind in 'fc':
         for x in pixels: valid &= np.isfinite(x)
@@ -328,12 +335,12 @@ def _colours(file, index):   # (h, w) palette numbers to (3, h, w)
     for i, colour in file.colormap(1).items(): table[i] = colour[:3]
     return np.moveaxis(table[index], -1, 0)
 
-# %% ../nbs/01_sensors.ipynb #e71dcea9
+# %% ../nbs/01_sensors.ipynb #8816859c
 def _read(file, window=None, bands=None, sensor=None, unit=None, size=None, raw=False, max_pixels=MAX_PIXELS):
     names, tags, w = _names(file), file.tags(), _window(window, file)
     bands = [bands] if isinstance(bands, (str, int)) else bands
     numbers = [_find(b, names, tags, file.name) + 1 for b in bands] if bands else \
-              [i for i, c in zip(file.indexes, file.colorinterp) if c is not ColorInterp.alpha] or [1]
+              [i for i in file.indexes if i not in _alpha(file)[0]] or [1]
     scale = max(1, max(w.width, w.height) / (size or np.inf))
     shape = max(1, round(w.height / scale)), max(1, round(w.width / scale))
     if shape[0] * shape[1] > max_pixels:
