@@ -20,7 +20,7 @@ setuptools.setup(
     python_requires=f">={c['min_python']}",
     install_requires=c['requirements'].split(),
     extras_require={k.removesuffix('_requirements'): v.split() for k, v in c.items() if k.endswith('_requirements')},
-    entry_points={'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.cli:main"],
+    entry_points={'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.cli:run"],
                   'nbdev': [f"{c['lib_path']} = {c['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

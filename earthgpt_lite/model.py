@@ -4,10 +4,9 @@
 __all__ = ['EarthGPTConfig', 'nano_config', 'EarthGPTOutput', 'EarthGPT', 'nano', 'picture_prefix', 'to_pixels', 'answer', 'save',
            'find_model', 'load']
 
-# %% ../nbs/10_model.ipynb #85057c5c
-import json
-import shutil
+# %% ../nbs/10_model.ipynb #72884e27
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoToken
                           PreTrainedModel, ResNetConfig)
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging as transformers_logging
 
 from .language import order_coordinates, small_llama
 from .perception import Perception
@@ -149,11 +149,12 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         if past_key_values is None or past_key_values.get_seq_length() == 0: inputs |= dict(pixel_values=pixel_values, image_features=image_features)
         return inputs
 
-# %% ../nbs/10_model.ipynb #8bf71c86
+# %% ../nbs/10_model.ipynb #dfdb33b6
 def nano(tokenizer) -> EarthGPT:
     "A fresh nano model, untrained."
     model = EarthGPT(nano_config(tokenizer))
     model.projector.start()
+    torch.nn.init.normal_(model.perception.vit.vit.embeddings.position_embeddings, std=.3)   # where a patch lies must be heard from the first step
     order_coordinates(model.language, tokenizer)
     model.language.set_attn_implementation('eager')   # on a CPU faster than sdpa with a mask at this size
     return model
@@ -204,7 +205,16 @@ def answer(
         if progress: progress(len(part))
     return answers
 
-# %% ../nbs/10_model.ipynb #dba31300
+# %% ../nbs/10_model.ipynb #633f88ed
+@contextmanager
+def _quiet():
+    "No progress bars of the library: a small model is there before one could read them."
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: transformers_logging.enable_progress_bar()
+
 def save(
     model: EarthGPT,
     tokenizer,
@@ -214,12 +224,12 @@ def save(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as new:
-        model.save_pretrained(f'{new}/model')
+        with _quiet(): model.save_pretrained(f'{new}/model')
         tokenizer.save_pretrained(f'{new}/model')
         if folder.exists(): folder.rename(f'{new}/old')
         Path(f'{new}/model').rename(folder)
 
-# %% ../nbs/10_model.ipynb #2fc73254
+# %% ../nbs/10_model.ipynb #3ad08c05
 def find_model(
     name,           # a saved model, a run folder that holds one in `model`, or a name on the hub
 ) -> str:
@@ -241,7 +251,7 @@ def load(
     "Load what `save` wrote, or a model from the hub. Only safetensors are opened. Raises BadInput if weights are missing or left over."
     place = find_model(name)
     try:
-        model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+        with _quiet(): model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except BadInput: raise
     except Exception as e: raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {str(e).splitlines()[0]}') from e
