@@ -26,7 +26,7 @@ def resamples(
 # %% ../nbs/13_evaluation.ipynb #24ced977
 def _pictures(rows):
     "The picture of each row as 0, 1, 2 ..."
-    return np.unique([str(p['image']) for p in rows], return_inverse=True)[1]
+    return np.unique([str(p.get('group', p['image'])) for p in rows], return_inverse=True)[1]
 
 def scored(
     metric: str,       # a name in `measures.ALL_METRICS`

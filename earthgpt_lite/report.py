@@ -166,7 +166,7 @@ def write_report(
 <h1>{html.escape(title)}</h1>
 <h2>What was trained</h2>{facts(metrics.get('train', {}))}
 <h2>Results on the validation places</h2>{_table(metrics.get('results', []))}{test}
-<p>Interval: 95 %, pictures drawn again with replacement, all questions of a picture together. Prior: the most frequent training answer to the same question,
+<p>Interval: 95 %, pictures or blocks of ground drawn again with replacement, all their questions together. Prior: the most frequent training answer to the same question,
 for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture. <i>Ahead</i>: the whole interval is better than the best of the three.
 Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>
 <h2>Loss</h2>{loss_curve(losses)}
