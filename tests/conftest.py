@@ -1,6 +1,7 @@
 "Settings that every test runs under, and the count of executed notebooks."
 import os, sys
 from pathlib import Path
+import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
@@ -24,3 +25,38 @@ def pytest_sessionfinish(session):
     wanted = [p for p in nb.notebooks() if nb.is_slow(p) == slow]
     print(f'\nnotebooks executed: {len(RAN)} of {len(wanted)}')
     if len(RAN) != len(wanted): session.exitstatus = 1
+
+@pytest.fixture(scope='session')
+def few():
+    "A few real pictures of each split, of the whole Earth and of its lakes and islands"
+    from earthgpt_lite.samples import global_examples
+    from earthgpt_lite.things import thing_examples, things
+    import earthgpt_lite.things as module
+    all_things = things()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'things', lambda: all_things[::8])
+        return {split: [e for e in global_examples(split, 24) + thing_examples(split, 1)[:12] if e.turns] for split in ('train', 'validation', 'test')}
+
+@pytest.fixture(scope='session')
+def tiny(few):
+    "(model, tokenizer): a nano that has seen a few batches, so that it says words and ends them. Copy it before you change it"
+    import torch
+    from earthgpt_lite.model import nano
+    from earthgpt_lite.quickstart import make_tokenizer
+    from earthgpt_lite.training import Batches
+    tokenizer = make_tokenizer(few['train'])
+    torch.manual_seed(0)
+    model = nano(tokenizer)
+    batches, optimizer = Batches(few['train'], tokenizer, model.config, 6), torch.optim.AdamW(model.parameters(), 1e-3)
+    for step in range(30):
+        model(**vars(batches.batch(step))).loss.backward()
+        optimizer.step(); optimizer.zero_grad(set_to_none=True)
+    return model.eval(), tokenizer
+
+@pytest.fixture(scope='session')
+def saved(tiny, tmp_path_factory):
+    "A run folder that holds the tiny model. Copy it before you change it"
+    from earthgpt_lite.model import save
+    run = tmp_path_factory.mktemp('run')
+    save(*tiny, run/'model')
+    return run
