@@ -4,7 +4,8 @@
 __all__ = ['EarthGPTConfig', 'nano_config', 'EarthGPTOutput', 'EarthGPT', 'nano', 'picture_prefix', 'to_pixels', 'remember',
            'answer', 'save', 'find_model', 'load']
 
-# %% ../nbs/10_model.ipynb #6d24d701
+# %% ../nbs/10_model.ipynb #df294109
+import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -65,14 +66,14 @@ class EarthGPTConfig(PreTrainedConfig):
     @property
     def visual_tokens(self): return self.grid ** 2
 
-# %% ../nbs/10_model.ipynb #ef84e160
+# %% ../nbs/10_model.ipynb #0a32a688
 def nano_config(
     tokenizer,   # of ours, see `tokens.train_tokenizer`
 ) -> EarthGPTConfig:
     "The smallest EarthGPT that is one: from scratch, for a CPU, in minutes."
     vit = Dinov2Config(hidden_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, layerscale_value=1.0)
     cnn = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type='basic', out_indices=[1, 2, 3])
-    return EarthGPTConfig(vit_config=vit, cnn_config=cnn, text_config=small_llama(tokenizer), vit_layers=(1, 2, 3), visual_scale=.1,
+    return EarthGPTConfig(vit_config=vit, cnn_config=cnn, text_config=small_llama(tokenizer), vit_layers=(1, 2, 3),
                           image_token_id=tokenizer.convert_tokens_to_ids('<image>'), chat=asdict(ChatFormat()))
 
 # %% ../nbs/10_model.ipynb #6dae31ac
@@ -149,12 +150,11 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         if past_key_values is None or past_key_values.get_seq_length() == 0: inputs |= dict(pixel_values=pixel_values, image_features=image_features)
         return inputs
 
-# %% ../nbs/10_model.ipynb #dfdb33b6
+# %% ../nbs/10_model.ipynb #8bf71c86
 def nano(tokenizer) -> EarthGPT:
     "A fresh nano model, untrained."
     model = EarthGPT(nano_config(tokenizer))
     model.projector.start()
-    torch.nn.init.normal_(model.perception.vit.vit.embeddings.position_embeddings, std=.3)   # where a patch lies must be heard from the first step
     order_coordinates(model.language, tokenizer)
     model.language.set_attn_implementation('eager')   # on a CPU faster than sdpa with a mask at this size
     return model
@@ -181,7 +181,7 @@ def remember(
     cache = model(input_ids=ids, image_features=features, use_cache=True, logits_to_keep=1).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
-# %% ../nbs/10_model.ipynb #fa056e46
+# %% ../nbs/10_model.ipynb #723eeff5
 @torch.no_grad()
 def answer(
     model: EarthGPT,
@@ -189,41 +189,35 @@ def answer(
     pictures,                  # (n, 3, s, s) uint8 pictures; or their features (n, visual tokens, width); None if no question has one
     questions: list,           # [(index of the picture or None, question)]
     max_new_tokens: int = 64,
-    batch_size: int = 128,     # questions at a time
+    batch_size: int = 256,     # questions at a time; what is remembered of twice as many pictures is kept
     progress=None,             # called with the number of answers done
     **generate,                # for transformers' generate: do_sample, num_beams ...
 ) -> list:                     # [(text, score)], score: mean log-probability of the answer's own tokens
     """Answer many questions about some pictures; the order of the questions is kept.
 
-    A picture passes encoders and language model once for all its questions. Questions go in batches, by picture and then by length.
+    A picture passes encoders and language model once for all its questions. Questions go in batches, by picture and then by wording.
     """
     chat, answers = ChatFormat(**model.config.chat), [None] * len(questions)
     prompts = [chat.ask(tokenizer, q) for _, q in questions]
     nothing = torch.zeros(1, 0, model.config.text_config.hidden_size, device=model.device)
-    order = sorted(range(len(questions)), key=lambda k: -1 if questions[k][0] is None else questions[k][0])
-    for group in _by_picture(order, questions, batch_size):
-        which = sorted({questions[k][0] for k in group if questions[k][0] is not None})
-        if not which: features = nothing
-        elif pictures.dim() == 4: features = model.image_features(pictures[which].to(model.device))
-        else: features = pictures[which].to(model.device)
-        memory, row = remember(model, tokenizer, features), {p: i for i, p in enumerate(which)}
-        group.sort(key=lambda k: len(prompts[k]))
+    for which, group in _by_picture(questions, 2 * batch_size):
+        parts = [pictures[which[i:i + 64]].to(model.device) for i in range(0, len(which), 64)] if which else [nothing]
+        parts = [remember(model, tokenizer, model.image_features(p) if p.dim() == 4 else p) for p in parts]
+        memory, row = [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)], {p: i for i, p in enumerate(which)}
+        group.sort(key=lambda k: questions[k][1])   # like questions have like answers: a batch is done when its longest answer is
         for part in (group[i:i + batch_size] for i in range(0, len(group), batch_size)):
             rows = [row.get(questions[k][0], 0) for k in part]
             for k, said in zip(part, _generate(model, tokenizer, chat, memory, rows, [prompts[k] for k in part], max_new_tokens, generate)): answers[k] = said
             if progress: progress(len(part))
     return answers
 
-def _by_picture(order, questions, batch_size, batches=4):
-    "Runs of questions: with no picture, or about at most `batch_size` pictures, a few batches each."
-    run = []
-    for k in order:
-        pictures = {questions[j][0] for j in run} if run and questions[k][0] != questions[run[-1]][0] else ()
-        if run and (len(pictures) >= batch_size or (questions[k][0] is None) != (questions[run[-1]][0] is None) or len(run) >= batches * batch_size and pictures):
-            yield run
-            run = []
-        run.append(k)
-    if run: yield run
+def _by_picture(questions, most):
+    "(pictures, questions about them): at most so many pictures at a time; questions without a picture come last."
+    about = {}
+    for k, (picture, _) in enumerate(questions): about.setdefault(picture, []).append(k)
+    blind, which = about.pop(None, []), sorted(about)
+    for i in range(0, len(which), most): yield which[i:i + most], [k for p in which[i:i + most] for k in about[p]]
+    if blind: yield [], blind
 
 def _generate(model, tokenizer, chat, memory, rows, prompts, max_new_tokens, generate):
     "Answers to one batch of questions, each with the remembered picture of its row."
@@ -240,7 +234,7 @@ def _generate(model, tokenizer, chat, memory, rows, prompts, max_new_tokens, gen
     scores = (logp.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)).tolist()
     return [(text.strip(), score) for text, score in zip(tokenizer.batch_decode(new, skip_special_tokens=True), scores)]
 
-# %% ../nbs/10_model.ipynb #633f88ed
+# %% ../nbs/10_model.ipynb #fb6fa76a
 @contextmanager
 def _quiet():
     "No progress bars of the library: a small model is there before one could read them."
@@ -261,10 +255,14 @@ def save(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as new:
         with _quiet(): model.save_pretrained(f'{new}/model')
         tokenizer.save_pretrained(f'{new}/model')
-        if folder.exists(): folder.rename(f'{new}/old')
-        Path(f'{new}/model').rename(folder)
+        old = Path(f'{new}/old')
+        if folder.exists(): folder.rename(old)
+        try: Path(f'{new}/model').rename(folder)
+        except BaseException:
+            if old.exists(): old.rename(folder)
+            raise
 
-# %% ../nbs/10_model.ipynb #3ad08c05
+# %% ../nbs/10_model.ipynb #b6402e37
 def find_model(
     name,           # a saved model, a run folder that holds one in `model`, or a name on the hub
 ) -> str:
@@ -281,10 +279,14 @@ def find_model(
 
 def load(
     name,               # see `find_model`
-    device: str | None = None,
+    device: str = 'auto',   # auto, cpu, cuda
 ) -> tuple:             # (model in eval mode, tokenizer)
     "Load what `save` wrote, or a model from the hub. Only safetensors are opened. Raises BadInput if weights are missing or left over."
     place = find_model(name)
+    if device in (None, 'auto'): device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    config = Path(place) / 'config.json'
+    kind = json.loads(config.read_text(encoding='utf-8')).get('model_type') if config.is_file() else 'earthgpt'
+    if kind != 'earthgpt': raise BadInput(f'{name} holds a model of type {kind!r}, not an EarthGPT: give a run such as runs/quickstart')
     try:
         with _quiet(): model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
@@ -292,7 +294,7 @@ def load(
     except Exception as e: raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {str(e).splitlines()[0]}') from e
     wrong = [f'{what.replace("_", " ")}: {", ".join(sorted(map(str, info[what]))[:5])}' for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if info.get(what)]
     if wrong: raise BadInput(f'{name} is not whole: {"; ".join(wrong)}; the file belongs to another model or was cut')
-    return model.eval().to(device or 'cpu'), tokenizer
+    return model.eval().to(device), tokenizer
 
 AutoConfig.register('earthgpt', EarthGPTConfig)
 AutoModel.register(EarthGPTConfig, EarthGPT)

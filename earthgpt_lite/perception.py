@@ -26,7 +26,7 @@ def prepare(
     stats = x.new_tensor([mean, std])[:, None, :, None, None]
     return (x - stats[0]) / stats[1]
 
-# %% ../nbs/07_perception.ipynb #ceb55cd3
+# %% ../nbs/07_perception.ipynb #1c374111
 class ViTFeatures(nn.Module):
     """Patch tokens after several layers of a vision transformer, each normed, fused into one grid (EarthGPT, figure b left).
 
@@ -45,6 +45,7 @@ class ViTFeatures(nn.Module):
         self.layers = sorted(l if l > 0 else depth + 1 + l for l in layers)
         if not self.layers or self.layers[0] < 1 or self.layers[-1] > depth: raise BadInput(f'vit_layers {layers}: this ViT has layers 1 to {depth}')
         self.vit, self.fusion, self.size = AutoModel.from_config(config), fusion, size or config.image_size
+        self.vit.layernorm = nn.Identity()   # its last norm is not used: every layer that is taken has one of its own
         if not hasattr(config, 'patch_size'): raise BadInput(f'{config.model_type} is no vision transformer: it has no patch_size')
         self.grid = self.size // config.patch_size
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.layers)

@@ -4,7 +4,7 @@
 __all__ = ['make_tokenizer', 'picture_features', 'predict', 'wrong_pictures', 'evaluate', 'versions', 'machine', 'contact_sheet',
            'quickstart']
 
-# %% ../nbs/13c_quickstart.ipynb #97dc2144
+# %% ../nbs/13c_quickstart.ipynb #7ded1aa1
 import importlib.metadata
 import json
 import os
@@ -22,7 +22,7 @@ from .samples import Example
 from .sensors import BadInput
 from .things import optical_examples
 from .tokens import train_tokenizer
-from .training import Interrupted, fit, peak_memory_mb
+from .training import fit, peak_memory_mb
 
 # %% ../nbs/13c_quickstart.ipynb #6ab5bc1f
 def make_tokenizer(examples: list[Example]):
@@ -113,7 +113,7 @@ def machine() -> str:
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ''
     return f'{len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}){gpu}'
 
-# %% ../nbs/13c_quickstart.ipynb #555431ea
+# %% ../nbs/13c_quickstart.ipynb #82aec357
 def contact_sheet(
     examples: list[Example],
     predictions: list[dict],
@@ -147,7 +147,8 @@ def quickstart(
     model = nano(tokenizer)
     say(f'{len(data["train"]):,} training pictures with {sum(len(e.turns) for e in data["train"]):,} questions; a model of {model.num_parameters() / 1e6:.1f} million parameters.')
     say(f'Training for {minutes:g} minutes. Ctrl-C stops it and keeps what was learned.')
-    run = fit(model, tokenizer, data['train'], out, minutes=minutes, seed=seed, device=device, resume=resume, progress=progress)
+    run = fit(model, tokenizer, data['train'], out, minutes=minutes, seed=seed, device=device, resume=resume, progress=progress,
+              augment=minutes >= 15)   # in a shorter run no picture comes twice, and turning it only adds variety to learn
     save(model, tokenizer, out / 'model')
     say('Asking the held-out questions, with the right picture, a wrong one, and none ...')
     tested = {split: evaluate(model, tokenizer, data[split], data['train'], _counter(data[split], progress)) for split in ('validation', 'test')}

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['things', 'find_thing', 'thing_examples', 'optical_examples']
 
-# %% ../nbs/05a_things.ipynb #a5a990a1
+# %% ../nbs/05a_things.ipynb #2d319a02
 import math
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ from rasterio.features import shapes
 
 from .boxes import format_box
 from .instructions import Task, Turn, ask
-from .samples import COVERS, DATA, SIDE, SPLITS, Chip, Example, block_of, footprint, global_examples, land_cover, read_chip, split_of
+from .samples import COVERS, DATA, SIDE, SPLITS, Chip, Example, block_of, footprint, global_examples, land_cover, read_chip, read_cover, split_of
 from .sensors import BadInput
 
 # %% ../nbs/05a_things.ipynb #1f7a666e
@@ -29,7 +29,7 @@ def things() -> list:   # (kind, (west, south, east, north))
             found.append(('lake' if water else 'island', (west, south, east, north)))
     return found
 
-# %% ../nbs/05a_things.ipynb #89bb50b8
+# %% ../nbs/05a_things.ipynb #a5d21b24
 def _inside(mask):
     "(area, x1, y1, x2, y2) in pixels of the parts of a mask that do not touch the edge, the largest first."
     found = []
@@ -40,27 +40,33 @@ def _inside(mask):
         if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE: found.append((area, int(x1), int(y1), int(x2), int(y2)))
     return sorted(found, reverse=True)
 
+def _largest(cover, kind):
+    "(x1, y1, x2, y2) in pixels of the one lake or island that is much larger than any other inside, or None."
+    found = _inside(cover == 0 if kind == 'lake' else cover != 0)
+    if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]: return None
+    x1, y1, x2, y2 = found[0][1:]
+    return found[0][1:] if .04 < (x2 - x1) * (y2 - y1) / SIDE ** 2 < .6 else None
+
 def find_thing(
     chip: Chip,
     kind: str,            # lake or island
     contrast: float = 80, # least difference to its rim, sum over red, green and blue
+    place: tuple | None = None,   # its box in pixels, if it was looked for before
 ) -> tuple | None:        # box (4,) in 0..1, and the land cover on it or around it
     "The one lake or island that stands out inside a chip, or None."
     water = chip.cover == 0
     mask = water if kind == 'lake' else ~water
-    found = _inside(mask)
-    if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]: return None
-    x1, y1, x2, y2 = found[0][1:]
-    box = np.array([x1, y1, x2, y2]) / SIDE
-    if not .04 < (box[2] - box[0]) * (box[3] - box[1]) < .6: return None
+    place = place or _largest(chip.cover, kind)
+    if place is None: return None
+    x1, y1, x2, y2 = place
     near = np.zeros_like(mask)
     near[max(0, y1 - 3):y2 + 3, max(0, x1 - 3):x2 + 3] = True
     own = mask & near
     if not (near & ~mask).any() or np.abs(chip.image[own].mean(0) - chip.image[near & ~mask].mean(0)).sum() < contrast: return None
     land = np.bincount(chip.cover[near & ~water], minlength=len(COVERS))[1:]
-    return box, COVERS[1 + land.argmax()] if land.max() > .6 * land.sum() else None
+    return np.array(place) / SIDE, COVERS[1 + land.argmax()] if land.max() > .6 * land.sum() else None
 
-# %% ../nbs/05a_things.ipynb #7a858581
+# %% ../nbs/05a_things.ipynb #f02fd44a
 def thing_examples(
     split: str,
     windows: int | None = None,   # tried around each thing
@@ -70,11 +76,14 @@ def thing_examples(
     rng, examples = np.random.default_rng(seed), []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
         for number, (kind, (west, south, east, north)) in enumerate(things()):
-            for _ in range(windows or (12 if split == 'train' else 8)):
+            for _ in range(windows or 8):
                 bounds = _window(west, south, east, north, rng)
                 if split_of(bounds) != split: continue
-                chip = read_chip((a, b), bounds)
-                thing = find_thing(chip, kind)
+                cover = read_cover(b, bounds)
+                place = _largest(cover, kind)
+                if place is None: continue
+                chip = read_chip((a, b), bounds, cover)
+                thing = find_thing(chip, kind, place=place)
                 if thing: examples.append(_thing_example(chip, kind, *thing, f'{kind}/{split}/{len(examples):05d}', number, rng))
     return examples
 

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'COORDINATES', 'IGNORE', 'train_tokenizer', 'encode', 'ChatFormat', 'encode_turns', 'Batch', 'visible',
-           'additive', 'make_row', 'stack', 'token_colours', 'draw_tokens']
+           'additive', 'make_row', 'stack', 'pack', 'token_colours', 'draw_tokens']
 
 # %% ../nbs/06_tokens.ipynb #9020eb3c
 import re
@@ -143,6 +143,31 @@ def stack(
     length = max(len(r['input_ids']) for r in rows)
     fill = dict(input_ids=pad_id, labels=IGNORE, position_ids=0, segments=0, parents=0)
     return Batch(pixel_values, **{k: torch.tensor([r[k] + [v] * (length - len(r[k])) for r in rows]) for k, v in fill.items()})
+
+# %% ../nbs/06_tokens.ipynb #4829facd
+def pack(
+    rows: list[dict],   # from make_row
+    capacity: int,      # tokens of a packed row; a longer row stays alone
+) -> tuple:             # (packed rows, order of the given rows in them)
+    """Rows put together so that little is padding: longest first, each into the fullest row that still has room.
+
+    Segments and parents are renumbered, so that no token sees another row; positions stay as they were.
+    """
+    bins = []   # [free tokens, indices]
+    for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]['input_ids']), i)):
+        size = len(rows[i]['input_ids'])
+        best = min((b for b in bins if b[0] >= size), key=lambda b: b[0], default=None)
+        if best is None: bins.append(best := [max(capacity, size), []])
+        best[0] -= size
+        best[1].append(i)
+    return [_join([rows[i] for i in members]) for _, members in bins], [i for _, members in bins for i in members]
+
+def _join(rows):
+    joined = {k: [] for k in rows[0]}
+    for row in rows:
+        last = max(joined['segments'], default=0)
+        for k, v in row.items(): joined[k] += [x + last for x in v] if k in ('segments', 'parents') else v
+    return joined
 
 # %% ../nbs/06_tokens.ipynb #2de1dfde
 def token_colours(

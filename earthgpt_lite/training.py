@@ -4,9 +4,10 @@
 __all__ = ['turned', 'turn_picture', 'turn_text', 'Batches', 'Data', 'schedule', 'Tuner', 'Pace', 'Bar', 'KeepOnStop',
            'Interrupted', 'pick_precision', 'peak_memory_mb', 'fit']
 
-# %% ../nbs/12_training.ipynb #c50dae3e
+# %% ../nbs/12_training.ipynb #400ec717
 import logging
 import math
+import re
 import resource
 import sys
 import time
@@ -21,12 +22,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, IterableDataset
 
-from .boxes import format_box, parse_boxes
 from .instructions import Turn
 from .model import EarthGPT, picture_prefix, save, to_pixels
 from .samples import Example
 from .sensors import BadInput
-from .tokens import ChatFormat, encode_turns, make_row, stack
+from .tokens import ChatFormat, encode_turns, make_row, pack, stack
 from .tuning import STAGES, Stage
 
 # %% ../nbs/12_training.ipynb #43642e01
@@ -45,20 +45,22 @@ def turn_picture(image, quarter: int, mirror: bool):   # (h, w, 3), a square
     image = np.rot90(image, quarter)
     return image[:, ::-1] if mirror else image
 
-# %% ../nbs/12_training.ipynb #a88fe640
+# %% ../nbs/12_training.ipynb #317968ab
 def turn_text(
-    text: str,     # a question or an answer, with boxes or without
+    text: str,     # a question or an answer, with boxes in square brackets or without
     quarter: int,
     mirror: bool,
 ) -> str:
-    "The same words about the turned picture: every box is replaced by where it is now."
-    if '[' not in text: return text
-    boxes = [b.box for b in parse_boxes(text).boxes]
-    for i, box in enumerate(boxes): text = text.replace(format_box(box), f'\0{i}\0', 1)
-    for i, box in enumerate(turned(boxes, quarter, mirror)): text = text.replace(f'\0{i}\0', format_box(box), 1)
-    return text
+    "The same words about the turned picture: every box is replaced by where it is now. Raises BadInput for a box with other than four numbers."
+    return re.sub(r'\[([\d.,;\s-]+)\]', lambda m: f"[{';'.join(_turn_box(b, quarter, mirror, text) for b in m[1].split(';'))}]", text) if '[' in text else text
 
-# %% ../nbs/12_training.ipynb #0c510221
+def _turn_box(box, quarter, mirror, text):
+    numbers = [n.strip() for n in box.split(',')]
+    if len(numbers) != 4: raise BadInput(f'{text!r}: only boxes of four numbers can be turned with their picture; train without augmentation, or write upright boxes')
+    decimals = len(numbers[0].partition('.')[2])
+    return ','.join(f'{abs(v):.{decimals}f}' for v in turned([float(n) for n in numbers], quarter, mirror)[0])
+
+# %% ../nbs/12_training.ipynb #2d91380c
 class Batches(IterableDataset):
     """Batches of pictures with all their questions, for ever; batch k depends on the seed and k alone.
 
@@ -69,14 +71,15 @@ class Batches(IterableDataset):
         examples: list[Example],
         tokenizer,
         config,                 # of the model
-        batch_size: int = 32,   # pictures
+        batch_size: int = 24,   # pictures
         seed: int = 0,
         augment: bool = True,
+        capacity: int = 256,    # tokens of a row into which pictures with their questions are packed
         start: int = 0,         # first step
     ):
         if not examples: raise BadInput('there are no examples to train on')
         self.examples, self.tokenizer, self.config = examples, tokenizer, config
-        self.batch_size, self.seed, self.augment, self.start = batch_size, seed, augment, start
+        self.batch_size, self.seed, self.augment, self.capacity, self.start = batch_size, seed, augment, capacity, start
         self.chat, self.prefix = ChatFormat(**config.chat), picture_prefix(config, tokenizer)
         self._order, self._encode = lru_cache(2)(self._order), lru_cache(200_000)(self._encode)
 
@@ -92,7 +95,8 @@ class Batches(IterableDataset):
             pairs = [self._encode(turn_text(t.question, *way), turn_text(t.answer, *way), example.name) for t in example.turns]
             rows.append(make_row(pairs, self.prefix))
             pictures.append(to_pixels(turn_picture(example.image, *way)))
-        return stack(rows, torch.stack(pictures), self.tokenizer.pad_token_id)
+        rows, order = pack(rows, self.capacity)
+        return stack(rows, torch.stack([pictures[i] for i in order]), self.tokenizer.pad_token_id)
 
     def __iter__(self):
         step = self.start
@@ -119,12 +123,12 @@ def schedule(
     rise = min(1, (step + 1) / warm)
     return rise * max(.02, .5 * (1 + math.cos(math.pi * min(1, step / total)))) if total else rise
 
-# %% ../nbs/12_training.ipynb #32ad3f2d
+# %% ../nbs/12_training.ipynb #d693644b
 class Tuner(L.LightningModule):
     "A model in a stage of training."
-    def __init__(self, model: EarthGPT, stage: Stage, total: int | None = None):
+    def __init__(self, model: EarthGPT, stage: Stage, total: int | None = None, seed: int = 0):
         super().__init__()
-        self.model, self.stage, self.total = model, stage, total
+        self.model, self.stage, self.total, self.seed = model, stage, total, seed
         self.losses = []   # (step, loss)
         stage.freeze(model)
 
@@ -141,10 +145,13 @@ class Tuner(L.LightningModule):
         return [optimizer], [dict(scheduler=rate, interval='step')]
 
     def transfer_batch_to_device(self, batch, device, index): return batch.to(device)
-    def on_save_checkpoint(self, checkpoint): checkpoint['run'] = dict(total=self.total, losses=self.losses)
-    def on_load_checkpoint(self, checkpoint): self.total, self.losses = checkpoint['run']['total'], checkpoint['run']['losses']
+    def on_save_checkpoint(self, checkpoint): checkpoint['run'] = dict(total=self.total, losses=self.losses, seed=self.seed)
+    def on_load_checkpoint(self, checkpoint):
+        run = checkpoint['run']
+        if run['seed'] != self.seed: raise BadInput(f'the run to go on with was begun with seed {run["seed"]}, not {self.seed}: give that seed')
+        self.total, self.losses = run['total'], run['losses']
 
-# %% ../nbs/12_training.ipynb #fef8b576
+# %% ../nbs/12_training.ipynb #46f87c93
 class Pace(Callback):
     "Fixes the number of steps so that the run takes the given minutes, after timing steps 6 to 15."
     def __init__(self, minutes: float, margin: float = .97):
@@ -159,7 +166,7 @@ class Pace(Callback):
             module.total = step + max(1, int((self.seconds * self.margin - (now - self.start)) / each))
         if module.total is not None:
             trainer.fit_loop.epoch_loop.max_steps = module.total
-            if now - self.start > 1.2 * self.seconds: trainer.should_stop = True   # the machine has slowed down a lot
+            if now - self.start > 1.05 * self.seconds: trainer.should_stop = True   # the machine has slowed down a lot
 
 class Bar(TQDMProgressBar):
     "One line of progress, with the end of the run once it is known."
@@ -192,7 +199,7 @@ def peak_memory_mb() -> float:
     "The most memory this process has held at once."
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != 'darwin' else 1024 ** 2)
 
-# %% ../nbs/12_training.ipynb #78aca675
+# %% ../nbs/12_training.ipynb #e8b1d47f
 def fit(
     model: EarthGPT,
     tokenizer,
@@ -201,7 +208,7 @@ def fit(
     stage: Stage = STAGES['scratch'],
     minutes: float | None = None,   # either this
     steps: int | None = None,       # or this
-    batch_size: int = 32,           # pictures
+    batch_size: int = 24,           # pictures
     seed: int = 0,
     device: str = 'auto',           # auto, cpu, cuda
     precision: str | None = None,   # as Lightning names it; None: by hardware
@@ -221,7 +228,7 @@ def fit(
     precision = precision or pick_precision(device)
     L.seed_everything(seed, verbose=False)
     batches = Batches(examples, tokenizer, model.config, batch_size, seed, augment)
-    module, callbacks = Tuner(model.train(), stage, steps), [KeepOnStop(folder, tokenizer)]
+    module, callbacks = Tuner(model.train(), stage, steps, seed), [KeepOnStop(folder, tokenizer)]
     callbacks += ([Pace(minutes)] if minutes else []) + ([Bar(refresh_rate=10)] if progress else [])
     for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.WARNING)   # no advertisements between the user and the loss
     start = time.perf_counter()

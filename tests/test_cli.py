@@ -56,7 +56,6 @@ def test_odd_images_are_answered(saved, tmp_path, said, name, pixels, keys):
     status, out, err = said('ask', saved, raster(tmp_path/name, pixels, **keys), 'what does this image show?')
     assert status == 0 and out.strip() and 'Traceback' not in err, (status, out, err)
 
-@pytest.mark.xfail(strict=True, reason="load: the command line's default device 'auto' is none that torch knows")
 def test_no_device_need_be_named(saved, tif): assert main(['ask', str(saved), tif, 'what is it?']) == 0
 
 def test_some_nan_is_no_hindrance(saved, tmp_path, said):
