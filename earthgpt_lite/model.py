@@ -262,7 +262,7 @@ def save(
             if old.exists(): old.rename(folder)
             raise
 
-# %% ../nbs/10_model.ipynb #b6402e37
+# %% ../nbs/10_model.ipynb #70242e13
 def find_model(
     name,           # a saved model, a run folder that holds one in `model`, or a name on the hub
 ) -> str:
@@ -285,9 +285,9 @@ def load(
     place = find_model(name)
     if device in (None, 'auto'): device = 'cuda' if torch.cuda.is_available() else 'cpu'
     config = Path(place) / 'config.json'
-    kind = json.loads(config.read_text(encoding='utf-8')).get('model_type') if config.is_file() else 'earthgpt'
-    if kind != 'earthgpt': raise BadInput(f'{name} holds a model of type {kind!r}, not an EarthGPT: give a run such as runs/quickstart')
     try:
+        kind = json.loads(config.read_text(encoding='utf-8')).get('model_type') if config.is_file() else 'earthgpt'
+        if kind != 'earthgpt': raise BadInput(f'{name} holds a model of type {kind!r}, not an EarthGPT: give a run such as runs/quickstart')
         with _quiet(): model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except BadInput: raise

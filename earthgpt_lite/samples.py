@@ -79,8 +79,8 @@ def blocks(validation: float = .18, test: float = .15, seed: int = 0) -> np.ndar
             kinds[r, c:c + n] = 1 if place < validation else 2 if place < validation + test else 0
     return kinds
 
-# %% ../nbs/05_samples.ipynb #8ad8b898
-RIM = 1 / 15   # degrees, one pixel of the picture: resampling looks so far beyond a footprint
+# %% ../nbs/05_samples.ipynb #171d66b5
+RIM = 2 / 15   # degrees, two pixels of the picture: resampling looks so far beyond a footprint
 
 def split_of(
     bounds,        # west, south, east, north in degrees

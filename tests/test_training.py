@@ -95,7 +95,7 @@ def test_boxes_in_a_batch_fit_their_turned_pictures(tiny):
     image[6:26, 32:58] = 255
     from earthgpt_lite.instructions import Turn
     example = Example(image, [Turn('where is the lake?', format_box(np.array([32, 6, 58, 26]) / 64), Task.GROUNDING)], 'a', 'train')
-    batches, seen = Batches([example], tiny[1], tiny[0].config, 8), set()
+    batches, seen = Batches([example], tiny[1], tiny[0].config, 8, capacity=1), set()   # one picture a row
     for step in range(3):
         batch = batches.batch(step)
         for pixels, labels in zip(batch.pixel_values, batch.labels):
