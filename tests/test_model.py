@@ -97,7 +97,7 @@ QUESTIONS = ['what does this image show?', 'is there any water in this image?', 
 
 def asked(n): return [(i % n if i % 4 else None, QUESTIONS[i % len(QUESTIONS)]) for i in range(20)]
 
-def test_a_batch_of_unequal_questions_answers_as_one_at_a_time(either, few):
+def test_a_batch_of_unequal_questions_answers_as_one_at_a_time(either, few, request):
     model, tokenizer = either
     shown, questions = pictures(few['validation'][:6]), asked(6)
     together = answer(model, tokenizer, shown, questions, max_new_tokens=12)
@@ -106,7 +106,7 @@ def test_a_batch_of_unequal_questions_answers_as_one_at_a_time(either, few):
     assert np.allclose([s for _, s in together], [s for _, s in alone], atol=1e-4)
     few_at_once = answer(model, tokenizer, shown, questions, max_new_tokens=12, batch_size=3)
     assert [t for t, _ in few_at_once] == [t for t, _ in together]
-    if model.projector.norm.weight.max() > .2: assert len({t for t, _ in together}) > 6   # the wild one: answers differ, so that a mix-up shows
+    if 'wild' in request.node.name: assert len({t for t, _ in together}) > 6   # the wild one: answers differ, so that a mix-up shows
 
 def test_features_computed_before_answer_the_same(either, few):
     model, tokenizer = either
