@@ -23,7 +23,7 @@ def resamples(
     rng = np.random.default_rng(seed)
     return np.array([np.bincount(rng.integers(0, pictures, pictures), minlength=pictures) for _ in range(repeats)], float)
 
-# %% ../nbs/13_evaluation.ipynb #24ced977
+# %% ../nbs/13_evaluation.ipynb #f6aecbf9
 def _pictures(rows):
     "The picture of each row as 0, 1, 2 ..."
     return np.unique([str(p.get('group', p['image'])) for p in rows], return_inverse=True)[1]
@@ -82,41 +82,47 @@ def _constant(task, answers):
     boxes = [b for b in map(first_box, answers) if b is not None and len(b) == 4]
     return {m: format_box(best_box(boxes, m)) for m in ('meanIoU', 'Pr@0.5')} if boxes else {'': ''}
 
-# %% ../nbs/13_evaluation.ipynb #a81df45e
+# %% ../nbs/13_evaluation.ipynb #2a5a69ad
 _OPEN = {'grounding', 'detection', 'caption', 'region_caption'}   # few turns with the same text say little about these
 
-def _get(turn, name): return turn[name] if isinstance(turn, dict) else getattr(turn, name)
+def _get(turn, name): return turn.get(name, '') if isinstance(turn, dict) else getattr(turn, name, '')
+
+def _keys(turn, fields):
+    "Where to look for a constant answer, the nearest first: same text on like pictures, then the task there, then wider."
+    task, place = str(_get(turn, 'task')), [str(_get(turn, f)) for f in fields]
+    return [(task, _get(turn, 'question'), *place), *[(task, None, *place[:k]) for k in range(len(place), -1, -1)]]
 
 def _prior(train_turns, turns, enough=20):
-    "For each turn the constant answers, by metric, of its question text, or else of its task."
-    same = defaultdict(list)
+    "For each turn the constant answers, by metric."
+    train_turns, same, known, out = list(train_turns), defaultdict(list), {}, []
+    fields = [f for f in ('sensor', 'source') if any(isinstance(t, dict) and f in t for t in train_turns)]
     for t in train_turns:
-        task, answer = str(_get(t, 'task')), _get(t, 'answer')
-        same[task, _get(t, 'question')].append(answer); same[task, None].append(answer)
-    known, out = {}, []
+        for key in _keys(t, fields): same[key].append(_get(t, 'answer'))
     for t in turns:
-        task, question = str(_get(t, 'task')), _get(t, 'question')
-        few = len(same.get((task, question), [])) < (enough if task in _OPEN else 1)
-        key = task, None if few else question
-        if key not in known: known[key] = _constant(task, same[key]) if key in same else {'': ''}
+        first, *wider = _keys(t, fields)
+        few = len(same.get(first, [])) < (enough if first[0] in _OPEN else 1)
+        key = next((k for k in ([] if few else [first]) + wider if k in same), None)
+        if key not in known: known[key] = _constant(key[0], same[key]) if key else {'': ''}
         out.append(known[key])
     return out
 
-# %% ../nbs/13_evaluation.ipynb #93db9d88
+# %% ../nbs/13_evaluation.ipynb #eb8c678c
 def prior_answers(
-    train_turns: list,        # training turns (or dicts) with task, question, answer
+    train_turns: list,        # training turns, or dicts {"task", "question", "answer"} and perhaps "sensor", "source"
     turns: list,              # the turns (or predictions) to answer
     metric: str = 'meanIoU',  # which constant box a grounding question gets: meanIoU or Pr@0.5
 ) -> list[str]:
     """Answer without looking: the most frequent training answer to the very same question text, else to the task.
 
+    If the training turns say their sensor or source, the text is looked up among those of the same sensor and source,
+    else the task there, else the task of that sensor, else the whole task.
     A grounding question gets the constant box that scores best on training, a detection question the training answer
     with the best F1. For these and for captions the text must occur 20 times in training, else the whole task is taken.
     """
     return [c.get(metric, c.get('', '')) for c in _prior(train_turns, turns)]
 
 def prior_predictions(
-    train_turns: list,        # training turns with task, question, answer
+    train_turns: list,        # as in `prior_answers`
     predictions: list[dict],  # what `results` will score
 ) -> list[dict]:              # the same with the prior's answers; `answers` holds the box that is best for each metric
     "The prior baseline in the form that `results` takes."
@@ -137,30 +143,31 @@ def _check(predictions, baselines):
         if [(p['image'], p['question']) for p in rows] != asked:
             raise BadInput(f'baseline {name!r} does not answer the same questions in the same order ({len(rows)} for {len(asked)})')
 
-# %% ../nbs/13_evaluation.ipynb #7c09d6d0
+# %% ../nbs/13_evaluation.ipynb #39298024
 def _unread(task, rows):
     "How many answers could not be read in full as what the task asks for."
     if task == 'counting': return sum(number_in(p['answer']) is None for p in rows)
     if task == 'grounding': return sum(first_box(p['answer']) is None for p in rows)
     return sum(bool(parse_boxes(str(p['answer']), repair=True).unread) for p in rows)
 
-def _rows(task, sensor, rows, baselines, metrics):
-    "The rows of one task and sensor, a metric each."
+def _rows(task, place, rows, baselines, metrics):
+    "The rows of one task in one place, a metric each; `place` holds the fields that name it."
     for metric in metrics:
         score, interval = scored(metric, rows)
-        row = dict(task=task, sensor=sensor, metric=metric, n=len(rows), score=score, interval=list(interval))
+        row = dict(task=task, **place, metric=metric, n=len(rows), score=score, interval=list(interval))
         for name in ('prior', 'shuffled', 'blind'):
             own = [p | {'answer': p.get('answers', {}).get(metric, p['answer'])} for p in baselines.get(name, [])]
             row[name] = scored(metric, own, repeats=0)[0] if own else None
         yield row | ({'unparsed': _unread(task, rows)} if task in ('counting', 'grounding', 'detection') else {})
 
-# %% ../nbs/13_evaluation.ipynb #a93d6abc
+# %% ../nbs/13_evaluation.ipynb #dc7db087
 def results(
     predictions: list[dict],        # {"task", "sensor", "image", "question", "truth", "answer", "score"} each
     baselines: dict | None = None,  # the same list under "prior", "shuffled", "blind"
     full: bool = False,             # all metrics of `measures.ALL_METRICS`, not only the main ones
+    by: tuple = ('sensor',),        # keys of the predictions that split the table, such as 'source'
 ) -> list[dict]:                    # rows {"task", "sensor", "metric", "n", "score", "interval", "prior", "shuffled", "blind"}
-    """Score answers, per task and sensor, each with a 95 % interval over pictures and its baselines.
+    """Score answers, per task and sensor (or what `by` names), each with a 95 % interval over pictures and its baselines.
 
     `truth` of a caption may be a list of true sentences. `score` of a detection may hold one number a box.
     A baseline that is not given is None. Tasks with boxes or counts have `unparsed`: answers that could not be read;
@@ -170,7 +177,7 @@ def results(
     baselines = {k: list(v) for k, v in (baselines or {}).items() if v is not None}
     _check(predictions, baselines)
     groups, known = defaultdict(list), ALL_METRICS if full else METRICS
-    for i, p in enumerate(predictions): groups[str(p['task']), str(p['sensor'])].append(i)
+    for i, p in enumerate(predictions): groups[str(p['task']), *(str(p.get(f, '')) for f in by)].append(i)
     pick = lambda rows, index: [rows[i] for i in index]
-    return [row for key in sorted(groups, key=lambda k: (list(METRICS).index(k[0]), k[1]))
-            for row in _rows(*key, pick(predictions, groups[key]), {b: pick(r, groups[key]) for b, r in baselines.items()}, known[key[0]])]
+    return [row for key in sorted(groups, key=lambda k: (list(METRICS).index(k[0]), *k[1:]))
+            for row in _rows(key[0], dict(zip(by, key[1:])), pick(predictions, groups[key]), {b: pick(r, groups[key]) for b, r in baselines.items()}, known[key[0]])]

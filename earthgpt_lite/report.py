@@ -28,34 +28,40 @@ def is_ahead(
     low, high = row['interval']
     return high < min(known) if row['metric'] in LOWER_IS_BETTER else low > max(known)
 
-# %% ../nbs/13b_report.ipynb #d3629f1f
-_HEAD = ['task', 'sensor', 'metric', 'n', 'score', '95 % interval', 'prior', 'shuffled', 'blind', '']
+# %% ../nbs/13b_report.ipynb #f2c5d932
+_FIGURES = ['n', 'score', '95 % interval', 'prior', 'shuffled', 'blind']
+
+def _head(rows):
+    "The columns: source and sensor only where the rows have them."
+    return ['task', *[f for f in ('source', 'sensor') if any(f in r for r in rows)], 'metric', *_FIGURES, '']
 
 def _figure(x): return '-' if x is None else f'{x:.3f}'
 
-def _cells(row):
+def _cells(row, head):
     "One row of results as texts."
-    mark = {True: 'ahead', False: 'not ahead', None: f'n < 100' if row['n'] < 100 else ''}[is_ahead(row)]
+    mark = {True: 'ahead', False: 'not ahead', None: 'few (n < 100)' if row['n'] < 100 else ''}[is_ahead(row)]
     if row.get('unparsed'): mark += f' ({row["unparsed"]} unread)'
     low, high = row['interval']
-    return [str(row['task']), str(row['sensor']), row['metric'], str(row['n']), _figure(row['score']), f'{low:.3f} to {high:.3f}',
-            *[_figure(row.get(b)) for b in ('prior', 'shuffled', 'blind')], mark.strip()]
+    texts = {k: str(row.get(k, '')) for k in head[:head.index('n') + 1]} | {k: _figure(row.get(k)) for k in _FIGURES if k != 'n'}
+    return [(texts | {'95 % interval': f'{low:.3f} to {high:.3f}', '': mark.strip()})[k] for k in head]
 
-# %% ../nbs/13b_report.ipynb #a823612b
+# %% ../nbs/13b_report.ipynb #8327971c
 def results_table(
     rows: list[dict],  # from `results`
 ) -> str:
     "The rows as aligned plain text."
-    table = [_HEAD] + [_cells(r) for r in rows]
-    wide = [max(len(line[i]) for line in table) for i in range(len(_HEAD))]
-    text = lambda line: '  '.join(c.ljust(w) if i < 3 or i == 9 else c.rjust(w) for i, (c, w) in enumerate(zip(line, wide))).rstrip()
-    return '\n'.join([text(table[0]), '-' * (sum(wide) + 18)] + [text(line) for line in table[1:]])
+    head = _head(rows)
+    table = [head] + [_cells(r, head) for r in rows]
+    wide = [max(len(line[i]) for line in table) for i in range(len(head))]
+    text = lambda line: '  '.join(c.rjust(w) if h in _FIGURES else c.ljust(w) for h, c, w in zip(head, line, wide)).rstrip()
+    return '\n'.join([text(table[0]), '-' * (sum(wide) + 2 * len(head) - 2)] + [text(line) for line in table[1:]])
 
 def results_markdown(
     rows: list[dict],  # from `results`
 ) -> str:
     "The rows as a markdown table."
-    lines = [_HEAD, ['---'] * 3 + ['---:'] * 6 + ['---']] + [_cells(r) for r in rows]
+    head = _head(rows)
+    lines = [head, ['---:' if h in _FIGURES else '---' for h in head]] + [_cells(r, head) for r in rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 # %% ../nbs/13b_report.ipynb #46ee187f
@@ -107,7 +113,7 @@ def loss_curve(
             + label(40, 18, f'{top:.2f}', 'end') + label(40, height - 24, '0', 'end')
             + label(44, height - 8, f'step {x0:.0f}', 'start') + label(width - 12, height - 8, f'{x1:.0f}', 'end') + '</svg>')
 
-# %% ../nbs/13b_report.ipynb #dc341d23
+# %% ../nbs/13b_report.ipynb #9b7cb2ef
 _STYLE = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:14px;margin:1em 0}th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
 td.num{text-align:right;font-variant-numeric:tabular-nums}tr.few{color:#888}tr.ahead td:last-child{color:#187a36;font-weight:600}
@@ -118,12 +124,12 @@ td.num{text-align:right;font-variant-numeric:tabular-nums}tr.few{color:#888}tr.a
 def _table(rows):
     "Results as an HTML table."
     if not rows: return '<p>No results.</p>'
-    body = ''
+    head, body = _head(rows), ''
     for row in rows:
         kind = {True: 'ahead', None: 'few' if row['n'] < 100 else '', False: ''}[is_ahead(row)]
-        cells = ''.join(f'<td class="num">{html.escape(c)}</td>' if 3 <= i < 9 else f'<td>{html.escape(c)}</td>' for i, c in enumerate(_cells(row)))
+        cells = ''.join(f'<td{" class=num" * (h in _FIGURES)}>{html.escape(c)}</td>' for h, c in zip(head, _cells(row, head)))
         body += f'<tr class="{kind}">{cells}</tr>\n'
-    return '<table><tr>' + ''.join(f'<th>{h}</th>' for h in _HEAD) + f'</tr>\n{body}</table>'
+    return '<table><tr>' + ''.join(f'<th>{h}</th>' for h in head) + f'</tr>\n{body}</table>'
 
 def _facts(pairs):
     "Names and values as a table of two columns."
@@ -146,10 +152,10 @@ def _chip(item):
     drawn = draw_boxes(item['image'], ' '.join(str(t['truth']) for t in boxed), ' '.join(str(t['answer']) for t in boxed))
     return f'<div><img alt="" src="{data_uri(drawn)}">{"".join(map(_turn, item["turns"]))}</div>'
 
-# %% ../nbs/13b_report.ipynb #3a91b299
+# %% ../nbs/13b_report.ipynb #6122cc5b
 def write_report(
     path,                        # where the page goes
-    metrics: dict,               # {"train", "results", "test", "versions", "machine"} as in metrics.json
+    metrics: dict,               # {"train", "results", "sources", "test", "versions", "machine"} as in metrics.json
     losses: list[tuple] = (),    # (step, loss)
     items: list[dict] = (),      # {"image": (s, s, 3) uint8, "turns": [{"task", "question", "answer", "truth"}]}
     title: str = 'earthgpt-lite: report of a run',
@@ -161,11 +167,12 @@ def write_report(
     """
     facts = lambda x: _facts(x) if isinstance(x, dict) else f'<p>{html.escape(str(x))}</p>'
     test = '<h2>Results on the test places</h2>' + _table(metrics['test']) if metrics.get('test') else ''
+    sources = '<h2>By source</h2><p>The validation places again, each source of data by itself.</p>' + _table(metrics['sources']) if metrics.get('sources') else ''
     page = f'''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 <h2>What was trained</h2>{facts(metrics.get('train', {}))}
-<h2>Results on the validation places</h2>{_table(metrics.get('results', []))}{test}
+<h2>Results on the validation places</h2>{_table(metrics.get('results', []))}{sources}{test}
 <p>Interval: 95 %, pictures or blocks of ground drawn again with replacement, all their questions together. Prior: the most frequent training answer to the same question,
 for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture. <i>Ahead</i>: the whole interval is better than the best of the three.
 Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>

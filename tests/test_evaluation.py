@@ -124,3 +124,47 @@ def test_baseline_must_answer_the_same_questions():
 
 def test_every_task_has_a_metric():
     assert set(METRICS) == set(Task)
+
+
+def test_results_by_source():
+    p = made('presence', ['yes'] * 6, ['yes', 'yes', 'no', 'no', 'no', 'yes'])
+    for i, source in enumerate(['trees'] * 2 + ['global'] * 3): p[i]['source'] = source
+    split = results(p, {'blind': p}, by=('source', 'sensor'))
+    assert [(r['source'], r['sensor'], r['n'], r['score'], r['blind']) for r in split] == [
+        ('', 'optical', 1, 1., 1.), ('global', 'optical', 3, 0., 0.), ('trees', 'optical', 2, 1., 1.)]
+    assert [(r['n'], r['score']) for r in results(p, by=())] == [(6, .5)] and 'sensor' not in results(p, by=())[0]
+    assert results(p) == results(p, by=('sensor',)) and 'source' not in results(p)[0]
+
+
+def turns(task, question, answers, **place):
+    return [dict(task=task, question=question, answer=a, **place) for a in answers]
+
+
+def test_prior_looks_near_first():
+    train = (turns('presence', 'ice?', ['yes'] * 3, sensor='optical', source='arctic') + turns('presence', 'ice?', ['no'] * 9, sensor='optical', source='tropics')
+             + turns('presence', 'sand?', ['no'] * 9, sensor='optical', source='arctic') + turns('presence', 'ice?', ['perhaps'] * 2, sensor='sar', source='straits'))
+    ask = lambda q, sensor='', source='', task='presence': prior_answers(train, [dict(task=task, question=q, sensor=sensor, source=source)])[0]
+    assert ask('ice?', 'optical', 'arctic') == 'yes'                 # the same text in the same source
+    assert ask('water?', 'optical', 'arctic') == 'no'                # the task there
+    assert ask('sand?', 'sar', 'straits') == 'perhaps'               # not the same text from elsewhere
+    assert ask('ice?', 'sar', 'harbours') == 'perhaps'               # the task of that sensor
+    assert ask('ice?', 'infrared', 'city') == 'no'                   # the whole task
+    assert ask('ice?', task='vqa') == ''
+
+
+def test_prior_of_turns_without_a_place_is_as_before():
+    train = [Turn('ice?', 'no', Task.PRESENCE)] * 2 + [Turn('sand?', 'yes', Task.PRESENCE)] * 9
+    asked = [dict(task='presence', question='ice?', sensor='sar', source='x')]
+    assert prior_answers(train, asked) == ['no'] == prior_answers(turns('presence', 'ice?', ['no']), asked)
+
+
+def test_prior_of_dicts_with_a_sensor_only():
+    train = turns('presence', 'ice?', ['no'], sensor='sar') + turns('presence', 'ice?', ['yes'] * 5, sensor='optical')
+    assert prior_answers(train, [dict(task='presence', question='ice?', sensor='sar', source='new')]) == ['no']
+
+
+def test_open_tasks_need_twenty_of_the_same_text_in_the_same_source():
+    box, other = '[0.00,0.00,0.20,0.20]', '[0.50,0.50,0.90,0.90]'
+    train = turns('grounding', 'the pond', [box] * 20, source='a') + turns('grounding', 'the pond', [box] * 3, source='b') + turns('grounding', 'the roof', [other] * 20, source='b')
+    asked = [dict(task='grounding', question='the pond', source=s) for s in 'ab']
+    assert [s[:6] for s in prior_answers(train, asked)] == ['[0.00,', '[0.50,']

@@ -43,3 +43,18 @@ def test_report_of_little(tmp_path):
 def test_boxes_are_drawn_in_two_colours():
     drawn = draw_boxes(np.zeros((50, 50, 3), np.uint8), '[0.0,0.0,0.5,0.5]', 'at [0.5,0.5,0.9,0.9] or [9,9,nan,1]', side=100)
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
+
+
+def test_a_column_for_the_source_if_there_is_one():
+    text = results_table([ROW | {'source': 'trees'}, ROW | {'source': 'global'}]).splitlines()
+    assert text[0].split()[:4] == ['task', 'source', 'sensor', 'metric'] and text[2].split()[:2] == ['presence', 'trees'] and 'source' not in results_table([ROW])
+    bare = {k: v for k, v in ROW.items() if k != 'sensor'}
+    assert 'sensor' not in results_table([bare]) and results_markdown([bare]).splitlines()[2].startswith('| presence | accuracy | 200 |')
+
+
+def test_a_table_by_source(tmp_path):
+    rows = [ROW | {'source': s, 'n': n} for s, n in (('trees<b>', 99), ('global', 100))]
+    page = write_report(tmp_path / 'r.html', dict(results=[ROW], sources=rows)).read_text()
+    assert 'By source' in page and 'trees&lt;b&gt;' in page and page.count('<th>source</th>') == 1
+    assert page.count('<tr class="few">') == 1 and page.count('few (n &lt; 100)') == 1 and page.count('<tr class="ahead">') == 2
+    assert 'By source' not in write_report(tmp_path / 'r.html', dict(results=[ROW])).read_text()
