@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from earthgpt_lite.protocols import classification_scores, rsvqa_scores
+from earthgpt_lite.protocols import classification_scores, consistency, detection_scores, good, quality, reliability, rsvqa_scores
 from earthgpt_lite.sensors import BadInput
 
 
@@ -57,3 +57,47 @@ def test_predictors(answers, accuracy):
 def test_rsvqa_bad_input():
     with pytest.raises(BadInput, match='no type'): rsvqa_scores(rows([('yes', 'yes')]))
     with pytest.raises(BadInput, match='skipped'): rsvqa_scores(SHEET, skip=('presence', 'count', 'area'))
+
+
+BOX, NEAR, OFF = '[0.00,0.00,0.20,0.20]', '[0.00,0.00,0.20,0.10]', '[0.50,0.50,0.70,0.70]'
+
+
+def test_detection_by_class_by_hand():
+    data = [dict(image='0', truth=f'<p>1 ship</p>{BOX} and <p>1 bridge</p>{OFF}', answer=f'<p>1 ship</p>{NEAR} and <p>1 tree</p>{OFF}'),
+            dict(image='1', truth=f'<p>1 ship</p>{OFF}', answer='')]
+    rows = {r['class']: r for r in detection_scores(data, (.4, .6))}
+    assert {k: (r['truths'], r['answered']) for k, r in rows.items()} == {'ship': (2, 1), 'bridge': (1, 0), 'tree': (0, 1)}
+    ship = rows['ship']
+    assert (ship['precision@0.4'], ship['recall@0.4'], ship['F1@0.4'], ship['F1@0.6']) == (1, .5, pytest.approx(2 / 3), 0)
+    assert ship['AP@0.4'] == pytest.approx(51 / 101) and rows['bridge']['AP@0.4'] == 0 and rows['tree']['AP@0.4'] is None
+
+
+@pytest.mark.parametrize('task, truth, answer, value, right', [
+    ('presence', 'yes', 'Yes.', 1, True), ('presence', 'yes', '', 0, False), ('counting', '3', '4', 0, False), ('grounding', BOX, NEAR, .5, True), ('grounding', BOX, 'there', 0, False),
+    ('caption', ['two ships', 'boats'], 'boats', 1, None), ('detection', f'<p>1 ship</p>{BOX}', f'<p>2 ships</p>[0.00,0.00,0.20,0.20;0.50,0.50,0.70,0.70]', pytest.approx(2 / 3), None),
+    ('detection', 'There are no objects.', 'none', 1, None), ('detection', 'There are no objects.', ' ', 0, None)])
+def test_quality(task, truth, answer, value, right):
+    p = dict(task=task, truth=truth, answer=answer)
+    assert quality(p) == value and good(p) is right
+
+
+def test_reliability_by_hand():
+    made = lambda answer, score: dict(task='presence', truth='yes', answer=answer, score=score)
+    r = reliability([made('yes', np.log(.95)), made('no', np.log(.93)), made('yes', np.log(.35)), made('yes', None), made('yes', float('nan')), dict(task='caption', truth='a', answer='a', score=-1.)])
+    assert (r['n'], r['without']) == (3, 3) and [(x['low'], x['n'], x['right']) for x in r['rows']] == [(pytest.approx(.3), 1, 1), (pytest.approx(.9), 2, .5)]
+    assert r['error'] == pytest.approx((.65 + 2 * .44) / 3)
+    assert reliability([made('yes', 0.)])['rows'][0]['right'] == 1 and reliability([])['error'] is None
+
+
+def test_consistency():
+    group = lambda *answers: [dict(task='vqa', truth='yes', answer=a) for a in answers]
+    assert consistency([group('yes', 'yes'), group('yes', 'no'), []]) == dict(groups=2, whole=.5, expected=pytest.approx(.75 ** 2))
+    with pytest.raises(BadInput): consistency([])
+
+
+def test_detection_and_consistency_of_four_predictors():
+    truths = [f'<p>1 ship</p>{b}' for b in (BOX, OFF, '[0.80,0.00,1.00,0.20]', '[0.30,0.00,0.50,0.20]')]
+    table = dict(perfect=truths, empty=[''] * 4, constant=truths[:1] * 4, shuffled=truths[1:] + truths[:1])
+    values = {k: detection_scores([dict(truth=t, answer=a) for t, a in zip(truths, answers)])[0] for k, answers in table.items()}
+    assert {k: (v['F1@0.5'], v['AP@0.5']) for k, v in values.items()} == dict(
+        perfect=(1, 1), empty=(0, 0), constant=(.25, pytest.approx(26 / 101)), shuffled=(0, 0))
