@@ -41,16 +41,16 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token='<pad>', bos_token='<begin>', eos_token='<end>',
                                    additional_special_tokens=list(SPECIAL[3:]), clean_up_tokenization_spaces=False)
 
-# %% ../nbs/06_tokens.ipynb #0d2106fd
+# %% ../nbs/06_tokens.ipynb #9df2a1a5
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
     trusted: bool = False,  # only for our own template: special tokens in the text count
 ) -> list[int]:
     "Token ids of a text; what people wrote can never become a special token."
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids if text else []
 
-# %% ../nbs/06_tokens.ipynb #919868fc
+# %% ../nbs/06_tokens.ipynb #0a3defef
 @lru_cache(8)
 def _leads(tokenizer):
     "Does this tokenizer put something in front of every text?"
@@ -62,7 +62,7 @@ def inside(
     trusted: bool = False,
 ) -> list[int]:
     "Token ids of a text that goes on from another one: no space is put in front of it."
-    if not text or not _leads(tokenizer): return encode(tokenizer, text, trusted) if text else []
+    if not text or not _leads(tokenizer): return encode(tokenizer, text, trusted)
     return encode(tokenizer, '\n' + text, trusted)[len(encode(tokenizer, '\n')):]
 
 # %% ../nbs/06_tokens.ipynb #3e46e3c9
