@@ -3,10 +3,12 @@
 # %% auto #0
 __all__ = ['make_parser', 'main', 'run']
 
-# %% ../nbs/17_cli.ipynb #df2266f1
+# %% ../nbs/17_cli.ipynb #1037fb87
 import argparse
 import os
 import sys
+
+from .commands import add_data, command
 
 # %% ../nbs/17_cli.ipynb #387a8955
 def _quickstart(args):
@@ -40,39 +42,31 @@ def _ground(said):
     "Corners of the boxes on the map, or None for a picture without coordinates."
     return said.ground.tolist() if said.view.frame.crs is not None and len(said.boxes) else None
 
-# %% ../nbs/17_cli.ipynb #8f388885
-def _device(parser): parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'), help='where to compute (default: a GPU if there is one)')
+# %% ../nbs/17_cli.ipynb #dc8892f0
+_DEVICE = ('--device', 'where to compute (default: a GPU if there is one)', dict(default='auto', choices=('auto', 'cpu', 'cuda')))
+_SENSOR = ('--sensor', 'what made the image (default: what the file says, else optical)', dict(choices=('optical', 'sar', 'infrared')))
+_JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 
 def make_parser() -> argparse.ArgumentParser:
     "The command line, without importing anything heavy."
     from earthgpt_lite import __version__
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser('earthgpt-lite', formatter_class=raw, description='One multimodal language model for optical, SAR and infrared remote sensing images, in small.',
-                                     epilog='examples:\n  earthgpt-lite quickstart\n  earthgpt-lite ask runs/quickstart picture.tif "where is the lake?"\n\n`earthgpt-lite COMMAND --help` says more.')
+    parser = argparse.ArgumentParser('earthgpt-lite', formatter_class=argparse.RawDescriptionHelpFormatter, description='One multimodal language model for optical, SAR and infrared remote sensing images, in small.',
+                                     epilog='examples:\n  earthgpt-lite quickstart\n  earthgpt-lite ask runs/quickstart picture.tif "where is the lake?"\n  earthgpt-lite data list\n\n`earthgpt-lite COMMAND --help` says more.')
     parser.add_argument('--version', action='version', version=f'earthgpt-lite {__version__}')
     parser.add_argument('--debug', action='store_true', help='show the whole traceback of an error')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
-    p = commands.add_parser('quickstart', formatter_class=raw, help='train a nano model on real imagery in minutes, test it, report', description='Train nano on the sample data, test it on held-out ground, write model, metrics.json and report.html.',
-                            epilog='examples:\n  earthgpt-lite quickstart\n  earthgpt-lite quickstart --minutes 10 --out runs/longer\n  earthgpt-lite quickstart --resume')
-    p.add_argument('--minutes', type=float, default=3, help='training time (default: 3)')
-    p.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (default: 0)')
-    p.add_argument('--out', default='runs/quickstart', help='folder of the run (default: runs/quickstart)')
-    _device(p)
-    p.add_argument('--force', action='store_true', help='overwrite a finished run in that folder')
-    p.add_argument('--resume', action='store_true', help='go on with an interrupted run in that folder')
-    p.set_defaults(run=_quickstart)
-    p = commands.add_parser('ask', formatter_class=raw, help='ask a trained model about an image', description='Ask a trained model about a PNG, JPEG or GeoTIFF. Boxes come in pixels and, where the image has a CRS, in map coordinates.',
-                            epilog='examples:\n  earthgpt-lite ask runs/quickstart coast.png "what covers most of this image?"\n  earthgpt-lite ask runs/quickstart scene.tif "where is the island?" --json')
-    p.add_argument('model', metavar='MODEL', help='a run folder such as runs/quickstart, a saved model, or a hub name')
-    p.add_argument('image', metavar='IMAGE', help='PNG, JPEG, GeoTIFF or anything else that rasterio reads')
-    p.add_argument('question', help='in quotes')
-    p.add_argument('--sensor', choices=('optical', 'sar', 'infrared'), help='what made the image (default: what the file says, else optical)')
-    p.add_argument('--json', action='store_true', help='one line of JSON, for programs')
-    _device(p)
-    p.set_defaults(run=_ask)
+    command(commands, 'quickstart', _quickstart, 'train a nano model on real imagery in minutes, test it, report', 'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
+            ('--minutes', 'training time (default: 3)', dict(type=float, default=3)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+            ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')), _DEVICE, ('--force', 'overwrite a finished run in that folder', dict(action='store_true')),
+            ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')),
+            more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
+    command(commands, 'ask', _ask, 'ask a trained model about an image', 'ask runs/quickstart coast.png "what covers most of this image?"\nask runs/quickstart scene.tif "where is the island?" --json',
+            ('model', 'a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL')), ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE')),
+            ('question', 'in quotes'), _SENSOR, _JSON, _DEVICE, more='Boxes come in pixels and, where the image has a CRS, in map coordinates.')
+    add_data(commands)
     return parser
 
-# %% ../nbs/17_cli.ipynb #dc78efd4
+# %% ../nbs/17_cli.ipynb #233015c0
 def main(
     argv: list | None = None,   # without the program's name; None: the command line
 ) -> int:                       # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
@@ -84,14 +78,21 @@ def main(
     if not args.command: parser.print_help(); return 2
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     from earthgpt_lite.sensors import BadInput
-    try: return args.run(args) or 0
+    try:
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except BadInput as e:
         if debug: raise
         print(f'earthgpt-lite: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt: print('stopped', file=sys.stderr); return 130
+    except BrokenPipeError:   # `| head` has seen enough
+        sys.stdout = open(os.devnull, 'w')
+        return 0
     except Exception as e:
         if debug: raise
+        if isinstance(e, OSError) and e.filename: print(f'earthgpt-lite: {e.filename}: {e.strerror}', file=sys.stderr); return 1
         print(f'earthgpt-lite: {type(e).__name__}: {e}\n(run it with --debug for the whole story)', file=sys.stderr)
         return 1
 

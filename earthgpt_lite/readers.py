@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['record_of', 'read', 'convert', 'check', 'load', 'show']
 
-# %% ../nbs/04_readers.ipynb #ac86288b
+# %% ../nbs/04_readers.ipynb #61e9ef92
 import json
 import os
 import textwrap
@@ -13,13 +13,15 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from .boxes import fault, format_box, format_detection, mend, parse_boxes, to_corners, to_unit
 from .catalogue import READERS, Reader, find_reader, list_readers, mmrs1m_table, readers_table
 from .formats import Found, Left, NotThis, picture_size, upright
-from .instructions import Record, Task, Turn, ask
+from .formats import _json
+from .instructions import Record, Task, Turn, ask, find_image, problems_of
 from .sensors import BadInput, as_view, read_scene
-from .store import InstructionData, Report, _begin, validate, write_json, write_rows
+from .store import InstructionData, Report, _begin, drop_bad, read_rows, validate, write_json, write_rows
 from .talks import llava
 
 # %% ../nbs/04_readers.ipynb #ace92c06
@@ -83,7 +85,7 @@ def read(
     except NotThis as e: raise refuse(e) from None
     if not some: raise refuse(f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form')
 
-# %% ../nbs/04_readers.ipynb #d2697548
+# %% ../nbs/04_readers.ipynb #01a4ae19
 def _told(left, records):
     turns = Counter()
     for name in ('tasks', 'sensors', 'splits'): turns[name] = Counter()
@@ -94,6 +96,8 @@ def _told(left, records):
             yield r
     return turns, count(records)
 
+def _bar(rows, progress): return tqdm(rows, unit=' records', unit_scale=True, disable=None if progress else True)   # None: off unless in a terminal
+
 def convert(
     reader: str,             # name of a reader
     src,                     # folder of the data set
@@ -101,83 +105,115 @@ def convert(
     oriented: bool = False,  # tilted boxes as four corners; False: the upright box around them
     decimals: int = 2,       # of the boxes; 3 for small objects
     most: int = 100,         # pictures with more objects are left out
+    progress: bool = False,  # a bar, where a person looks on
 ) -> dict:                   # what `info.json` holds: counts, and what was left out
     "A data set to `DST/records.jsonl`. Atomic; an interrupted conversion goes on; a finished one is not done again."
+    if most < 1: raise BadInput(f'--most {most}: at least one object must be allowed')
     options = dict(oriented=oriented, decimals=decimals, most=most)
     src, dst, left = Path(src), Path(dst), []
     origin = {'source': str(src.resolve()), 'reader': find_reader(reader).name, **options}
     if (dst / 'info.json').exists() and (dst / 'begun.json').exists():
         _begin(dst, origin)
-        return json.loads((dst / 'info.json').read_text(encoding='utf-8'))
+        return _json(dst / 'info.json')
     records = read(reader, src, left, **options)
     first = next(records)                          # refuses a wrong folder before anything is written
     _begin(dst, origin)
-    counts, records = _told(left, chain([first], records))
+    counts, records = _told(left, _bar(chain([first], records), progress))
     write_rows(records, dst / 'records.jsonl', resume=True)
     info = {**origin, 'root': origin['source'], **counts, 'left_out': len(left), 'left': left[:1000]}
     write_json(info, dst / 'info.json')
     return info
 
-# %% ../nbs/04_readers.ipynb #37d92765
+# %% ../nbs/04_readers.ipynb #e883ba84
 def _records_file(path, root=None):
     "The file of records, and the folder of its pictures."
     path = Path(path)
+    if root and not Path(root).is_dir(): raise BadInput(f'{root}: no such folder, so no picture can be found: give another root')
     if path.is_file(): return path, Path(root or path.parent)
     if not path.is_dir(): raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
         begun = (path / 'begun.json').is_file()
         raise BadInput(f'{path}: ' + ('the conversion was interrupted: run it again, it goes on' if begun else 'holds no converted data: give a folder made by `data convert`, or a .json or .jsonl file'))
-    return path / 'records.jsonl', Path(root or json.loads((path / 'info.json').read_text(encoding='utf-8'))['root'])
+    told = _json(path / 'info.json').get('root') or path
+    if not root and not Path(told).is_dir(): raise BadInput(f'{told}: the pictures of {path} are no longer there: give their folder as root')
+    return path / 'records.jsonl', Path(root or told)
 
 def check(
-    path,       # converted folder, or a .json or .jsonl file
-    root=None,  # folder of the pictures; None: as converted, or where the file lies
+    path,                    # converted folder, or a .json or .jsonl file
+    root=None,               # folder of the pictures; None: as converted, or where the file lies
+    drop=None,               # write the good records to this file
+    progress: bool = False,  # a bar, where a person looks on
 ) -> Report:
     "Every record checked, every bad one reported by index and reason; the pictures must be there, inside the root."
-    return validate(*_records_file(path, root))
+    file, root = _records_file(path, root)
+    rows = _bar(read_rows(file), progress)
+    report = drop_bad(rows, drop, root) if drop else validate(rows, root)
+    if not report.total: raise BadInput(f'{file}: holds no records')
+    return report
 
 def load(path, root=None) -> InstructionData:
     "Converted records as a memory-mapped store, built at the first call."
     file, root = _records_file(path, root)
     return InstructionData.build(file, file.with_suffix('.arrow'), root)
 
-# %% ../nbs/04_readers.ipynb #d39ed0f1
+# %% ../nbs/04_readers.ipynb #dcaf3d66
 def _wrapped(text, width, most=3):
     lines = textwrap.wrap(text, width)
     return lines[:most - 1] + [lines[most - 1][:width - 4] + ' ...'] if len(lines) > most else lines
 
-def _panel(left, right, record, view, wrap, most=4):
-    left.imshow(view.image); left.axis('off'); right.axis('off')
-    left.set_title(f'{record.sensor} · {Path(record.image).name}'[:40], fontsize=7)
+def _sampled(rows, n, seed):   # n rows of a stream with their indices, each as likely as any other
+    rng, kept = np.random.default_rng(seed), []
+    for i, row in enumerate(rows):
+        if len(kept) < n: kept.append((i, row))
+        elif (k := rng.integers(i + 1)) < n: kept[k] = (i, row)
+    return sorted(kept, key=lambda pair: pair[0])
+
+def _seen(row, root):   # the record and its picture, or why not
+    try:
+        record = Record.from_json(row) if isinstance(row, dict) else None
+        if record is None: raise BadInput(problems_of(row)[0])
+        return record, as_view(read_scene(find_image(record.image, root), record.sensor, size=512), size=256)
+    except BadInput as e: return str(e), None
+
+def _panel(left, right, index, record, view, wrap=44, most=4):
+    left.set_title(f'{index} · {record.sensor} · {Path(record.image).name}'[:40], fontsize=7, parse_math=False)
+    left.imshow(view.image)
     side, lines = view.image.shape[0], []
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - .5
-            left.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{k + 1}', lw=1)
+            left.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1)
         if k < most: lines += _wrapped('> ' + turn.question, wrap) + _wrapped(turn.answer, wrap) + ['']
     if len(record.turns) > most: lines.append(f'... and {len(record.turns) - most} more')
-    right.text(0, 1, '\n'.join(lines), fontsize=6.5, va='top', family='monospace', transform=right.transAxes)
+    _say(right, lines)
+
+def _say(axis, lines): axis.text(0, 1, '\n'.join(lines), fontsize=6.5, va='top', family='monospace', transform=axis.transAxes, parse_math=False)
 
 def show(
     path,             # converted folder, or a .json or .jsonl file
     root=None,        # folder of the pictures
-    n: int = 6,       # records to show, spread over the file
+    n: int = 6,       # records to show, drawn from the whole file
     out=None,         # write the sheet to this .png
     seed: int = 0,
 ):                    # matplotlib figure
-    "A contact sheet: pictures as the model sees them, with boxes and turns."
+    "A contact sheet: pictures as the model sees them, with boxes and turns. A record that cannot be shown says why."
     import matplotlib.pyplot as plt
-    data = load(path, root)
-    chosen = sorted(np.random.default_rng(seed).choice(len(data), min(n, len(data)), replace=False))
-    rows = -(-len(chosen) // 2)
+    if n < 1 or out and Path(out).suffix.lower() != '.png': raise BadInput(f'{out or n}: a sheet takes at least one record, and is written to a .png file')
+    file, root = _records_file(path, root)
+    if not (chosen := _sampled(read_rows(file), n, seed)): raise BadInput(f'{file}: holds no records')
+    seen = [(i, *_seen(row, root)) for i, row in chosen]
+    if not any(view for *_, view in seen): raise BadInput(f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`')
+    rows = -(-len(seen) // 2)
     figure, axes = plt.subplots(rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw={'width_ratios': [1, 1.3] * 2})
     for axis in axes.flat: axis.axis('off')
-    for i, k in enumerate(chosen):
-        record = data[int(k)]
-        view = as_view(read_scene(data.image(int(k)), record.sensor, size=512), size=256)
-        _panel(*axes[i // 2, i % 2 * 2:i % 2 * 2 + 2], record, view, 44)
+    for (left, right), (i, record, view) in zip(axes.reshape(-1, 2), seen):
+        if view: _panel(left, right, i, record, view)
+        else: _say(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
     figure.tight_layout()
-    if out:
-        part = Path(out).with_name(f'.{Path(out).name}')
-        figure.savefig(part, dpi=110, format='png'); os.replace(part, out); plt.close(figure)
+    if out: _save_figure(figure, out); plt.close(figure)
     return figure
+
+def _save_figure(figure, out):
+    out = Path(out); part = out.with_name(f'.{out.name}.part')
+    try: figure.savefig(part, dpi=110, format='png'); os.replace(part, out)
+    except OSError as e: raise BadInput(f'{out}: cannot be written ({e.strerror}): give a folder that is there') from None

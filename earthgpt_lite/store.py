@@ -55,38 +55,33 @@ def read_rows(
             yield from _array_rows(file) if first == '[' else _line_rows(file)
         except UnicodeDecodeError: raise BadInput(f'{path}: is not UTF-8 text: save it as UTF-8') from None
 
-# %% ../nbs/03b_store.ipynb #84e98990
-def _whole_lines(part):
-    "Cuts a torn last line off a file and counts the others."
-    with open(part, 'rb+') as f:
-        n, end = 0, 0
-        for line in f:
-            if line.endswith(b'\n'): n, end = n + 1, end + len(line)
-        f.truncate(end)
-    return n
+# %% ../nbs/03b_store.ipynb #9d6bbfbd
+def _text(row): return json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False)
 
 def write_rows(
     rows,                  # JSON objects or records, in a stable order
     path,                  # .json: one array; anything else: one object a line
-    resume: bool = False,  # go on with the lines that an interrupted run left (not for .json)
+    resume: bool = False,  # keep the lines that an interrupted run left, as far as they are the first rows (not for .json)
 ) -> int:                  # rows in the file
     "Rows to a file that is there whole or not at all: written as PATH.part, then renamed."
     path = Path(path); part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
-    array = path.suffix == '.json'
-    n = _whole_lines(part) if resume and not array and part.exists() else 0
-    # backslashreplace: half a character stays a JSON escape
-    with open(part, 'a' if n else 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
-        for row in itertools.islice(rows, n, None):
-            text = json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False)
-            f.write((',\n' if n else '[\n') + text if array else text + '\n')
-            n += 1
-        if array: f.write('\n]\n' if n else '[]\n')
+    array, n, end = path.suffix == '.json', 0, 0
+    keeping = resume and not array and part.exists()
+    with open(part, 'r+b' if keeping else 'wb') as f:
+        for row in rows:
+            text = (',\n' if n else '[\n') + _text(row) if array else _text(row) + '\n'
+            line = text.encode('utf-8', 'backslashreplace')   # half a character stays a JSON escape
+            if keeping and f.readline() != line: keeping = False; f.seek(end); f.truncate()
+            if not keeping: f.write(line)
+            n, end = n + 1, end + len(line)
+        if keeping: f.truncate(end)
+        if array: f.write(b'\n]\n' if n else b'[]\n')
         f.flush(); os.fsync(f.fileno())
     os.replace(part, path)
     return n
 
-# %% ../nbs/03b_store.ipynb #f3128dfe
+# %% ../nbs/03b_store.ipynb #6439ba2c
 @dataclass
 class Report:
     "What a check found."
@@ -99,7 +94,7 @@ class Report:
         return sorted({i for i, _ in self.problems})
 
     def __str__(self):
-        lines = [f'{self.total:,} records, {len(self.bad):,} bad']
+        lines = [f'records: {self.total:,}, bad: {len(self.bad):,}']
         return '\n'.join(lines + [f'  record {i} {reason}' for i, reason in self.problems])
 
 def _checked(source, root, report):
@@ -159,7 +154,7 @@ def _write_arrow(records, path, step=1000):
     else: os.remove(f'{path}.part')
     return n
 
-# %% ../nbs/03b_store.ipynb #40f5c142
+# %% ../nbs/03b_store.ipynb #9f7fb801
 def _begin(folder, origin):
     "Writes down what is converted; refuses a folder that was begun from something else."
     begun = Path(folder) / 'begun.json'
@@ -167,7 +162,8 @@ def _begin(folder, origin):
         if (old := json.loads(begun.read_text(encoding='utf-8'))) == origin: return
         raise BadInput(f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): choose another folder, or delete it')
     if Path(folder).is_dir() and any(Path(folder).iterdir()): raise BadInput(f'{folder} is not empty: choose another folder')
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try: Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise BadInput(f'{folder}: no folder can be made there ({e.strerror}): choose another one') from None
     write_json(origin, begun)
 
 def _origin(source, root):
