@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['small_llama', 'order_coordinates']
 
-# %% ../nbs/09_language.ipynb #4ea4585a
+# %% ../nbs/09_language.ipynb #bf207091
 import math
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import LlamaConfig
 
 from .tokens import COORDINATES
 
