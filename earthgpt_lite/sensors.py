@@ -305,14 +305,15 @@ def tiles(
     overlap=0,        # pixels that neighbours share
     sensor=None, bands=None, unit=None, raw=False,   # as for `read_scene`
     empty=False,      # also give tiles without any data
+    windows=None,     # (column, row, width, height) of tiles to read instead of a grid of them
 ):                    # yields Scene; `offset` is its place in the file
     "Walk over a raster in bounded memory, row by row; all tiles are stretched as one."
     if not 0 <= overlap < size: raise BadInput(f'{path}: an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
     whole = read_scene(path, sensor, None, bands, 512, unit, raw)
     with _open(path) as file:
-        for row in _origins(file.height, size, size - overlap):
-            for column in _origins(file.width, size, size - overlap):
-                window = Window(column, row, min(size, file.width - column), min(size, file.height - row))
-                tile = _read(file, window, bands, whole.sensor, whole.unit, None, raw)
-                tile.whole = whole
-                if empty or tile.valid.any(): yield tile
+        grid = ((c, r, min(size, file.width - c), min(size, file.height - r)) for r in _origins(file.height, size, size - overlap)
+                for c in _origins(file.width, size, size - overlap))
+        for window in grid if windows is None else windows:
+            tile = _read(file, window, bands, whole.sensor, whole.unit, None, raw)
+            tile.whole = whole
+            if empty or tile.valid.any(): yield tile
