@@ -39,7 +39,7 @@ class EarthGPTOutput(ModelOutput):
     loss_sum: torch.Tensor | None = None
     graded: torch.Tensor | None = None
 
-# %% ../nbs/10_model.ipynb #9ef01539
+# %% ../nbs/10_model.ipynb #abe01d91
 class EarthGPT(PreTrainedModel, GenerationMixin):
     "EarthGPT (arXiv 2401.16822): ViT layers and CNN scales, one projection, one causal language model that reads both."
     config_class = EarthGPTConfig
@@ -96,7 +96,8 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             return EarthGPTOutput(logits=self.get_output_embeddings()(keep), past_key_values=inner.past_key_values)
         target = labels[:, 1:]
         graded = target != IGNORE
-        logits = self.get_output_embeddings()(inner.last_hidden_state[:, :-1][graded]).float()
+        logits = self.get_output_embeddings()(inner.last_hidden_state[:, :-1][graded])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total, count = F.cross_entropy(logits, target[graded], reduction='sum'), graded.sum()
         return EarthGPTOutput(loss=total / count, loss_sum=total, graded=count)
 
