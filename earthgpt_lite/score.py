@@ -97,10 +97,11 @@ def _rank_last(rows):
     for p in bad: p['score'] = [last if x != x else x for x in p['score']] if isinstance(p['score'], list) else last
     return bad
 
-# %% ../nbs/13d_score.ipynb #7c715344
+# %% ../nbs/13d_score.ipynb #4c6c33df
 PROBLEMS = dict(
     missing='questions without an answer: each counts as wrong', empty='empty answers: each counts as wrong', duplicate='second answers to one question: the first counts',
     unknown='answers to questions that the truth does not have: not scored', unreadable='rows that could not be read: not scored', score='scores that are no number: ranked last',
+    picture='questions whose picture could not be read: each counts as wrong',
     boxes='answers whose boxes could not be read in full: what was not read is missed', markup='answers with markup: taken as they are', script='answers in another script: taken as they are')
 
 def _name(q): return f'{q["image"]}: {q["question"]}'
@@ -132,7 +133,9 @@ def join(
         free = [i for i in spots if i not in given]
         if not spots: problems['unknown'].append(where)
         elif not free: problems['duplicate'].append(where + ('' if str(a['answer']) == rows[spots[0]]['answer'] else ' (says something else)'))
-        else: given.add(free[0]); rows[free[0]] |= dict(answer=str(a['answer']), score=None if a['score'] is None else _score(a['score']))
+        else:
+            if row.get('problem'): problems['picture'].append(f'{_name(rows[free[0]])} ({row["problem"]})')
+            given.add(free[0]); rows[free[0]] |= dict(answer=str(a['answer']), score=None if a['score'] is None else _score(a['score']))
     problems['missing'] = [_name(q) for i, q in enumerate(questions) if i not in given]
     problems['empty'] = [_name(p) for i, p in enumerate(rows) if i in given and not p['answer'].strip()]
     problems['score'] = [_name(p) for p in _rank_last(rows)]

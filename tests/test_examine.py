@@ -1,0 +1,121 @@
+"An examination: portions, stops of every kind, wrong and unreadable pictures, the same numbers in the end."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from earthgpt_lite.examine import evaluate_model, fingerprint, open_data, portions, write_answers, wrong_images
+from earthgpt_lite.instructions import Record, Turn
+from earthgpt_lite.sensors import BadInput
+from earthgpt_lite.store import write_rows
+
+DEMO = [dict(image=i, question=f'{q}{i}') for q in 'ab' for i in range(5)]
+
+
+def echo(asked): return [dict(answer=q['question'], score=-len(q['question']) / 3) for q in asked]
+
+
+def test_portions_keep_pictures_together_and_lose_nothing():
+    for size in range(1, 12):
+        parts = portions(DEMO, size)
+        assert sorted(i for p in parts for i in p) == list(range(10)) and all(len(p) >= size for p in parts[:-1])
+        assert all(len({k for k, p in enumerate(parts) for i in p if DEMO[i]['image'] == image}) == 1 for image in range(5))
+
+
+def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
+    whole = write_answers(tmp_path / 'whole.jsonl', DEMO, echo, 'me', 3).read_bytes()
+    asked = []
+    for cut in range(0, len(whole) + 1, 7):
+        (tmp_path / 'part.jsonl').write_bytes(whole[:cut])
+        assert write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3).read_bytes() == whole
+    (tmp_path / 'part.jsonl').write_bytes(whole)
+    asked.clear(); write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3)
+    assert not asked
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda rows: rows[0].update(by='another'), lambda rows: rows[0].update(question='what?'), lambda rows: rows.append(rows[0]), lambda rows: rows.reverse()])
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, spoil):
+    path = write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
+    rows = [json.loads(l) for l in path.read_text().splitlines()]
+    spoil(rows)
+    path.write_text(text := ''.join(json.dumps(r) + '\n' for r in rows))
+    with pytest.raises(BadInput, match='--force'): write_answers(path, DEMO, echo, 'me', 3)
+    assert path.read_text() == text
+
+
+def test_wrong_images_are_of_the_same_kind():
+    questions = [dict(image=f'{s}{k}{i}', question='?', sensor=s, source=k) for s in ('sar', 'optical') for k in 'xy' for i in range(4)]
+    wrong = wrong_images(questions)
+    assert all(a != q['image'] and a[:-1] == q['image'][:-1] for a, q in wrong.items()) and wrong == wrong_images(questions)
+    assert wrong_images(questions[:1]) == {'sarx0': questions[0]}
+
+
+def test_fingerprint_sees_every_parameter(tiny):
+    import copy
+    import torch
+    model = copy.deepcopy(tiny[0])
+    assert fingerprint(model) == fingerprint(tiny[0])
+    with torch.no_grad(): list(model.parameters())[-1].view(-1)[0] += .5
+    assert fingerprint(model) != fingerprint(tiny[0])
+
+
+def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
+    examples = few['validation'][:10]
+    settings = dict(progress=False, say=None, size=8, max_new_tokens=12)
+    once = evaluate_model(tiny, examples, tmp_path / 'a', **settings)
+    sheets = {n: (tmp_path / 'a' / n).read_bytes() for n in ('answers.jsonl', 'shuffled.jsonl', 'blind.jsonl')}
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b/answers.jsonl').write_bytes(sheets['answers.jsonl']); (tmp_path / 'b/shuffled.jsonl').write_bytes(sheets['shuffled.jsonl'][:999])
+    again = evaluate_model(tiny, examples, tmp_path / 'b', **settings)
+    assert again['results'] == once['results'] and {n: (tmp_path / 'b' / n).read_bytes() for n in sheets} == sheets
+    row = json.loads(sheets['answers.jsonl'].splitlines()[0])
+    assert {'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row) and row['question'] in row['prompt'] and fingerprint(tiny[0]) in row['by']
+    assert all(r['shuffled'] is not None and r['blind'] is not None for r in once['results']) and not any(once['problems'][k] for k in ('missing', 'unknown', 'duplicate'))
+    assert 'data:image/png' in (tmp_path / 'b/report.html').read_text()
+    with pytest.raises(BadInput, match='--force'): evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', **settings)
+    assert evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', force=True, baselines=False, **settings)['results'][0]['blind'] is None
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f'{i}.png' for i in range(40)]
+    for n in names[:-1]: Image.fromarray(rng.integers(0, 255, (30, 50, 3), 'uint8')).save(tmp_path / n)
+    (tmp_path / names[-1]).write_text('no picture')
+    write_rows([Record(n, [Turn('is there any water in this image?', 'yes', 'presence'), Turn('where is the island?', '[0.10,0.30,0.60,0.60]', 'grounding'), Turn('describe this image.', 'only water.', 'caption')]) for n in names], tmp_path / 'data.jsonl')
+    return tmp_path / 'data.jsonl'
+
+
+def test_a_picture_that_cannot_be_read_is_wrong_and_said(tiny, data, tmp_path):
+    metrics = evaluate_model(tiny, data, tmp_path / 'out', progress=False, say=None, baselines=False, max_new_tokens=8)
+    assert len(metrics['problems']['picture']) == 3 and all('39.png' in line for line in metrics['problems']['picture']) and metrics['results'][0]['n'] == 40
+
+
+def test_killed_and_started_again(saved, data, tmp_path):
+    "SIGKILL while the sheets grow; the next run ends with the results of one that nobody disturbed."
+    code = f'from earthgpt_lite.examine import evaluate_model; evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / "killed")!r}, progress=False, size=6, say=None)'
+    process = subprocess.Popen([sys.executable, '-c', code], env=os.environ | {'OMP_NUM_THREADS': '1'})
+    sheet = tmp_path / 'killed/answers.jsonl'
+    for _ in range(1200):
+        if sheet.exists() and sheet.stat().st_size > 600 or process.poll() is not None: break
+        time.sleep(.05)
+    process.send_signal(signal.SIGKILL); process.wait()
+    lines = len(sheet.read_bytes().splitlines())
+    assert 0 < lines < 120 and not (tmp_path / 'killed/metrics.json').exists()
+    again = evaluate_model(saved, data, tmp_path / 'killed', progress=False, size=6, say=None)
+    once = evaluate_model(saved, data, tmp_path / 'quiet', progress=False, size=6, say=None)
+    assert again['results'] == once['results'] and sheet.read_bytes() == (tmp_path / 'quiet/answers.jsonl').read_bytes()
+
+
+def test_bad_data(tiny, tmp_path):
+    with pytest.raises(BadInput, match='no questions'):
+        (tmp_path / 'e.json').write_text('[]')
+        open_data(tmp_path / 'e.json')
+    with pytest.raises(BadInput, match='choose'): open_data('samples:holiday')
