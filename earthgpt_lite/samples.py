@@ -132,12 +132,12 @@ def _can_be_asked(chip, kind):
     "Snow is asked after only where map and picture agree about it."
     return COVERS[kind] != 'snow' or chip.shares[kind] > .1 or chip.white < .02
 
-# %% ../nbs/05_samples.ipynb #c1d8fffc
+# %% ../nbs/05_samples.ipynb #fd25d5a5
 def _anywhere(rng):
     edge = math.sin(math.radians(78))
     while True: yield math.degrees(math.asin(rng.uniform(-edge, edge))), rng.uniform(-180, 180)
 
-def _on_grid(split, step=.4):   # of a chip
+def _on_grid(split, step=.5):   # of a chip
     for r, c, n in _units():
         if blocks()[r, c] != SPLITS.index(split): continue
         south, west = r * 10 - 90, c * 10 - 180
@@ -155,7 +155,7 @@ def global_chips(
     rng, chips = np.random.default_rng(seed), []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
         for lat, lon in _anywhere(rng) if split == 'train' else _on_grid(split):
-            if len(chips) == (n or (7000 if split == 'train' else None)): break
+            if len(chips) == (n or (4800 if split == 'train' else None)): break
             bounds = footprint(lat, lon)
             if split_of(bounds) != split: continue
             cover = read_cover(b, bounds)
@@ -199,13 +199,13 @@ def _yes_no(chips, rng):
                 if abs(share - chip.shares[j]) > .1: add(Task.COMPARISON, i, share > chip.shares[j], a=COVERS[k], b=COVERS[j])
     return found
 
-# %% ../nbs/05_samples.ipynb #3d48b4c8
+# %% ../nbs/05_samples.ipynb #1f95c45a
 def caption(
     shares,   # (6,) of the area
 ) -> str:
     "What covers more than a tenth, the largest first."
     names = [COVERS[k] for k in np.argsort(-shares) if shares[k] > .1]
-    if len(names) == 1: return f'only {names[0]}.'
+    if len(names) == 1: return f'only {names[0]} in this image.'
     most = 'mostly ' if shares.max() >= .6 else ''
     return f'{most}{", ".join(names[:-1])} and {names[-1]}.'
 

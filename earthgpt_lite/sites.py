@@ -20,7 +20,7 @@ from .instructions import Task, Turn, ask
 from .samples import DATA, SIDE, SPLITS, Example, balanced
 from .sensors import GREY, BadInput, Stretch, read_scene
 
-# %% ../nbs/05b_sites.ipynb #f20ecd5c
+# %% ../nbs/05b_sites.ipynb #451541d3
 @dataclass(frozen=True)
 class Site:
     "A scene with its truth: how it is shown, how it is cut, what its pieces are called."
@@ -38,7 +38,7 @@ class Site:
 MONTHS, DAYS = ('2017-01', '2017-04', '2017-07', '2017-10'), ('2017-01-24', '2017-08-04', '2018-02-12', '2018-11-03')
 RADAR = (-20, -5), (-26, -10), (1, 11)   # VV, VH and their difference, dB
 SITES = {
-    'virginia': Site(('sentinel2_virginia.tif',), 'sentinel2_virginia_cover.tif', ((.035, .20), (.055, .18), (.085, .18)), 208, 96, 16, 'true',
+    'virginia': Site(('sentinel2_virginia.tif',), 'sentinel2_virginia_cover.tif', ((.035, .20), (.055, .18), (.085, .18)), 208, 96, 24, 'true',
                      {'water': ('marsh or mud',), 'sand': ()}, {'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'}, 4),
     'florida': Site(tuple(f'sentinel1_florida_{d}.tif' for d in MONTHS), 'sentinel1_florida_cover.tif', RADAR, 50, 32, 6,
                     hiding={'water': ()}, things={'water': 'the lake', 'open land': 'the clearing'}),
@@ -122,7 +122,7 @@ def asked(name: str) -> list[int]:
     "The kinds that questions are about."
     return [i for i, k in enumerate(truth(name)[1]) if k not in UNASKED]
 
-# %% ../nbs/05b_sites.ipynb #2582a544
+# %% ../nbs/05b_sites.ipynb #1f5071ff
 def yes_no(
     name: str,
     chips,        # (kinds,) shares of each chip
@@ -148,7 +148,7 @@ def describe(
     "What covers more than a tenth, the largest first."
     if any(.06 < shares[k] < .1 for k in kinds) or sum(shares[k] for k in kinds) < .8: return None
     names = [labels[k] for k in sorted(kinds, key=lambda k: -shares[k]) if shares[k] > .1]
-    if len(names) < 2: return f'only {names[0]}.' if names and max(shares[k] for k in kinds) > .9 else None
+    if len(names) < 2: return f'only {names[0]} in this image.' if names and max(shares[k] for k in kinds) > .9 else None
     return f'{"mostly " if max(shares[k] for k in kinds) >= .6 else ""}{", ".join(names[:-1])} and {names[-1]}.'
 
 # %% ../nbs/05b_sites.ipynb #3c9a45e1
@@ -192,7 +192,7 @@ def halves(
     left, right = (v.mean() for v in np.array_split(values[0], 2, axis=1))
     return None if abs(left - right) < 2 else bool(left > right)
 
-# %% ../nbs/05b_sites.ipynb #79ed8f24
+# %% ../nbs/05b_sites.ipynb #379b32a0
 def _cut(name, split, n, seed):
     "(window, cover, values, picture file) for the chips of a split that are decided enough."
     site, (cover, labels) = find_site(name), truth(name)
@@ -222,7 +222,7 @@ def site_examples(
     split: str,      # 'train', 'validation' or 'test'
     n: int = 1000,   # chips drawn for training; some are dropped
     seed: int = 0,
-    room: int = 2,   # presence questions a picture may get, and as many comparisons
+    room: int | None = None,   # presence questions a picture may get, and as many comparisons; None: 3 in training, 2 elsewhere
 ) -> list[Example]:
     "Chips of one site with all their questions."
     rng, labels, kinds = np.random.default_rng(seed + 1), truth(name)[1], asked(name)
@@ -234,7 +234,7 @@ def site_examples(
         warmer = [halves(values) for _, _, values, _ in cuts]
         candidates[Task.VQA] = {'is the left half warmer than the right half?': tuple([i for i, w in enumerate(warmer) if w is side] for side in (True, False))}
     for task, questions in candidates.items():
-        for i, question, answer in balanced(questions, room, rng): examples[i].turns.append(Turn(question, answer, task))
+        for i, question, answer in balanced(questions, room or (3 if split == 'train' else 2), rng): examples[i].turns.append(Turn(question, answer, task))
     for (_, cover, values, _), s, example in zip(cuts, chips, examples):
         top, text = max(kinds, key=lambda k: s[k]), describe(s, labels, kinds)
         if s[top] > (.5 if split == 'train' else .6): example.turns.append(Turn(ask(Task.CLASSIFICATION, rng), labels[top], Task.CLASSIFICATION))
@@ -258,7 +258,7 @@ def contact_sheet(
         ax.imshow(examples[i].image); ax.set_title('\n'.join(words), fontsize=5)
     for ax in axes.flat: ax.axis('off')
 
-# %% ../nbs/05b_sites.ipynb #bb8f3b8b
+# %% ../nbs/05b_sites.ipynb #a5472b5c
 def all_sites(
     split: str,
     n: float = 1,     # scales the number of training chips
@@ -266,5 +266,5 @@ def all_sites(
 ) -> list[Example]:
     "The examples of all four sites."
     if split not in SPLITS: raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
-    drawn = dict(virginia=3000, florida=2000, sabah=1000, alabama=800)
+    drawn = dict(virginia=2200, florida=2000, sabah=1000, alabama=800)
     return [e for name in SITES for e in site_examples(name, split, round(n * drawn[name]), seed)]

@@ -66,7 +66,7 @@ def find_thing(
     land = np.bincount(chip.cover[near & ~water], minlength=len(COVERS))[1:]
     return np.array(place) / SIDE, COVERS[1 + land.argmax()] if land.max() > .6 * land.sum() else None
 
-# %% ../nbs/05a_things.ipynb #f02fd44a
+# %% ../nbs/05a_things.ipynb #e9035d56
 def thing_examples(
     split: str,
     windows: int | None = None,   # tried around each thing
@@ -76,7 +76,7 @@ def thing_examples(
     rng, examples = np.random.default_rng(seed), []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
         for number, (kind, (west, south, east, north)) in enumerate(things()):
-            for _ in range(windows or 8):
+            for _ in range(windows or (5 if split == 'train' else 8)):
                 bounds = _window(west, south, east, north, rng)
                 if split_of(bounds) != split: continue
                 cover = read_cover(b, bounds)

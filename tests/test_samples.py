@@ -162,8 +162,8 @@ def test_caption_names_what_covers_a_tenth(sets, igbp):
         assert all(share[a] > share[b] - .01 for a, b in zip(said, said[1:])) and ('mostly' in t.answer) == (len(said) > 1 and share[said[0]] >= .6) or abs(share[said[0]] - .6) < .005
 
 @pytest.mark.parametrize('shares, said', [
-    ((1, 0, 0, 0, 0, 0), 'only water.'), ((.7, .3, 0, 0, 0, 0), 'mostly water and forest.'),
-    ((.3, .2, .5, 0, 0, 0), 'grassland, water and forest.'), ((.05, .05, 0, 0, .1, .8), 'only desert.')])
+    ((1, 0, 0, 0, 0, 0), 'only water in this image.'), ((.7, .3, 0, 0, 0, 0), 'mostly water and forest.'),
+    ((.3, .2, .5, 0, 0, 0), 'grassland, water and forest.'), ((.05, .05, 0, 0, .1, .8), 'only desert in this image.')])
 def test_captions(shares, said): assert caption(np.array(shares)) == said
 
 def test_the_picture_is_the_map_at_that_place(sets):
