@@ -1,12 +1,15 @@
 "Words and tokens: nothing is lost, nothing can be forged, and who sees whom is as a slow and plain reading of the rule says."
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from transformers import AutoTokenizer
 
-from earthgpt_lite.instructions import Turn
+from earthgpt_lite.instructions import Record, Turn
 from earthgpt_lite.sensors import BadInput
-from earthgpt_lite.tokens import COORDINATES, IGNORE, SPECIAL, ChatFormat, additive, encode, encode_turns, make_row, stack, train_tokenizer, visible
+from earthgpt_lite.tokens import (COORDINATES, IGNORE, KINDS, SPECIAL, ChatFormat, additive, check_length, draw_tokens, encode, encode_turns, inside, make_row, stack, token_colours,
+                                  token_kinds, token_page, train_tokenizer, visible)
 
 words = st.text(st.characters(exclude_categories=['Cs']), max_size=60)
 forged = st.lists(st.one_of(st.sampled_from(SPECIAL + ('<ima', 'ge>', ' ', '0.31', '[', '<|endoftext|>')), words), max_size=8).map(''.join)
@@ -108,3 +111,51 @@ def test_the_added_mask(tokenizer):
     for dtype in (torch.float32, torch.bfloat16):
         mask = additive(seen, dtype)
         assert mask.shape == (1, 1, 2, 2) and mask.dtype == dtype and (mask[0, 0] == 0).tolist() == seen[0].tolist() and mask.min() == torch.finfo(dtype).min
+
+
+class Prefixed:
+    "A tokenizer of SentencePiece's kind: a space in front of every text"
+    def __call__(self, text, **_): return type('Found', (), dict(input_ids=[3] + [ord(c) for c in text]))
+
+def test_a_text_that_goes_on_gets_no_space_in_front(tokenizer):
+    t = Prefixed()
+    assert encode(t, 'lake') == [3, *map(ord, 'lake')] and inside(t, ' lake') == [*map(ord, ' lake')]
+    assert inside(t, '') == encode(t, '') == []
+    assert inside(tokenizer, ' is there <user>?') == encode(tokenizer, ' is there <user>?')
+
+def test_a_dialogue_repeats_what_stands_before_a_question(tokenizer):
+    chat, turns = ChatFormat(again='<begin><user>'), [Turn('what?', 'water'), Turn('where?', 'there')]
+    assert tokenizer.decode(encode_turns(tokenizer, turns, chat, dialogue=True)[1][0]) == '<begin><user> where?<assistant>'
+    assert encode_turns(tokenizer, turns, chat) == encode_turns(tokenizer, turns, ChatFormat()) == encode_turns(tokenizer, turns, ChatFormat(), dialogue=True)
+
+@given(pairs, st.booleans())
+def test_the_length_that_counts_is_the_highest_position(pairs, shared):
+    row = make_row(pairs, [1, 5, 5], shared=shared)
+    longest = 3 + (max(len(q + a) for q, a in pairs) if shared else sum(len(q + a) for q, a in pairs))
+    check_length(row, longest)
+    with pytest.raises(BadInput, match=f'coast/17.png: {longest} tokens.* 1 more than the {longest - 1}'): check_length(row, longest - 1, 'coast/17.png')
+    with pytest.raises(BadInput, match='the prompt: 1,300 tokens with the picture, 276 more than the 1,024'): check_length([5] * 1300, 1024)
+
+def test_what_each_token_is(tokenizer):
+    row = make_row(encode_turns(tokenizer, [Turn('is there any water?', 'yes')], ChatFormat()), [1, 5, 5])
+    kinds = [kind for _, kind in token_kinds(row, tokenizer, len(row['labels']) + 2)]
+    assert kinds == ['prompt', 'picture', 'picture'] + ['prompt'] * (len(row['labels']) - 5) + ['answer'] * 2 + ['padding'] * 2
+    assert [c for _, c in token_colours(row, tokenizer)] == [KINDS[k] for k in kinds[:-2]]
+    figure = draw_tokens(token_colours(row, tokenizer, 40))
+    assert len(figure.axes[0].texts) == 40
+
+@given(st.lists(st.one_of(st.sampled_from(['<b>', '"', "'", '&lt;', '<script>alert(1)</script>', '</span>', '<image>', '\n']), words), min_size=1, max_size=5).map(''.join).filter(str.strip))
+@settings(max_examples=100, deadline=None)
+def test_no_text_becomes_part_of_the_page(tokenizer, text):
+    sample = type('Sample', (), dict(name=text, turns=[Turn(text, text)]))
+    page = token_page([sample], tokenizer, visual_tokens=4)
+    assert {tag.strip('</').split()[0].rstrip('>') for tag in re.findall(r'<[^>]*>', page)} <= {'!doctype', 'meta', 'title', 'style', 'p', 'span', 'h2', 'div', 'small'}
+    assert page.count('class="answer" title') == len(ChatFormat().reply(tokenizer, text)) and '× 4<small>5' in page
+
+def test_the_page_is_written_whole(tokenizer, tmp_path):
+    samples = [Record('data/a.png', [Turn('is there any water?', 'yes')]), Record('data/b.png', [Turn('where?', '[0.10,0.20,0.30,0.40]'), Turn('what?', 'a')])]
+    page = token_page(samples, tokenizer, path=tmp_path / 'new/tokens.html')
+    assert (tmp_path / 'new/tokens.html').read_text(encoding='utf-8') == page and [p.name for p in (tmp_path / 'new').iterdir()] == ['tokens.html']
+    assert 'data/a.png' in page and 'class="padding" title' in page and 'src=' not in page and '<script' not in page
+    with pytest.raises(BadInput, match='data/c.png'): token_page([Record('data/c.png', [Turn('what?', '')])], tokenizer, path=tmp_path / 'never.html')
+    assert not (tmp_path / 'never.html').exists()
