@@ -3,14 +3,17 @@
 # %% auto #0
 __all__ = ['COLOURS', 'go_offline', 'overlay', 'base_map', 'shown', 'Legend', 'map_of', 'still', 'side_by_side', 'write_map']
 
-# %% ../nbs/15_maps.ipynb #41fe9517
+# %% ../nbs/15_maps.ipynb #834a6bf3
 import base64
 import functools
 import html
 import io
 import json
+import logging
+import math
 import mimetypes
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import folium
@@ -51,7 +54,7 @@ def go_offline(
     element.default_js, element.default_css = [(name, _script(f'{name}.js'))], [(f'{name}_css', _style(f'{name}.css'))]
     return element
 
-# %% ../nbs/15_maps.ipynb #b87a8111
+# %% ../nbs/15_maps.ipynb #1e344ecb
 def _lonlat(frame, points):   # (n, 2) pixels of the picture
     "Longitudes without a jump, and latitudes."
     x, y = frame.to_map(points).T
@@ -63,24 +66,33 @@ def _lonlat(frame, points):   # (n, 2) pixels of the picture
     return lon + 360 * (lon.min() < -180), lat
 
 def _pixels(image):
-    "RGBA of a picture and the transform of its pixels; padding and pixels without data are clear."
+    "RGBA of a picture without its padding, and the transform of its pixels; those without data are clear."
     view = image.view() if isinstance(image, Scene) else as_view(image)
     f, n = view.frame, view.image.shape[0]
-    alpha = np.zeros((f.side, f.side), 'uint8')
-    alpha[f.pad_y:f.pad_y + f.height, f.pad_x:f.pad_x + f.width] = 255 * (image.valid if isinstance(image, Scene) else 1)
-    alpha = alpha if n == f.side else np.asarray(Image.fromarray(alpha).resize((n, n), Image.NEAREST))
     f.to_map([0, 0])   # or a sentence that says why not
-    k, t = f.side / n, f.transform
-    square = Affine(t.a * k, t.b * k, t.c - t.a * f.pad_x - t.b * f.pad_y, t.d * k, t.e * k, t.f - t.d * f.pad_x - t.e * f.pad_y)
-    return np.dstack([view.image, alpha]), square, view
+    k = f.side / n     # the square may be smaller than the picture
+    left, top = (min(math.ceil(pad / k), n - 1) for pad in (f.pad_x, f.pad_y))
+    right, bottom = max(int((f.pad_x + f.width) / k), left + 1), max(int((f.pad_y + f.height) / k), top + 1)
+    alpha = 255 * (image.valid if isinstance(image, Scene) else np.ones((bottom - top, right - left))).astype('uint8')
+    rgba = np.dstack([view.image[top:bottom, left:right], alpha])
+    return rgba, f.transform @ Affine.translation(left * k - f.pad_x, top * k - f.pad_y) @ Affine.scale(k), view
 
-# %% ../nbs/15_maps.ipynb #b4a8a354
+# %% ../nbs/15_maps.ipynb #4d5b1088
+@contextmanager
+def _quiet():
+    "PROJ complains of every point at a pole, where Mercator ends."
+    log = logging.getLogger('rasterio._err')
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try: yield
+    finally: log.setLevel(level)
+
 def overlay(
     image,              # a path, Scene or View with a CRS
     size: int = 768,    # longer edge of the result, pixels
 ) -> tuple:             # (h, w, 4) uint8 in Web Mercator, ((south, west), (north, east))
     "A picture as a web map needs it. BadInput for one without a CRS, with the reason."
-    rgba, square, view = _pixels(read_scene(image, size=2048) if isinstance(image, (str, Path)) else image)
+    rgba, placed, view = _pixels(read_scene(image, size=2048) if isinstance(image, (str, Path)) else image)
     f = view.frame
     grid = np.stack(np.meshgrid(np.linspace(0, f.width, 33), np.linspace(0, f.height, 33)), -1).reshape(-1, 2)
     lon, lat = _lonlat(f, grid)
@@ -91,13 +103,14 @@ def overlay(
     if not (x2 > x1 and y2 > y1): raise BadInput(f'{f.name or "this picture"} covers no ground between 85 degrees south and north; a web map cannot show it')
     k = size / max(x2 - x1, y2 - y1)
     shape = max(1, round((y2 - y1) * k)), max(1, round((x2 - x1) * k))
-    out, where = np.zeros((4, *shape), 'uint8'), dict(src_transform=square, src_crs=f.crs, dst_transform=from_bounds(x1, y1, x2, y2, shape[1], shape[0]),
+    out, where = np.zeros((4, *shape), 'uint8'), dict(src_transform=placed, src_crs=f.crs, dst_transform=from_bounds(x1, y1, x2, y2, shape[1], shape[0]),
                                                       dst_crs=f'+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0={middle} +units=m +nadgrids=@null +no_defs')
-    reproject(np.ascontiguousarray(np.moveaxis(rgba, -1, 0)[:3]), out[:3], resampling=Resampling.bilinear, **where)
-    reproject(np.ascontiguousarray(rgba[..., 3]), out[3], resampling=Resampling.nearest, **where)
+    with _quiet():
+        reproject(np.ascontiguousarray(np.moveaxis(rgba, -1, 0)[:3]), out[:3], resampling=Resampling.bilinear, **where)
+        reproject(np.ascontiguousarray(rgba[..., 3]), out[3], resampling=Resampling.nearest, **where)
     return np.moveaxis(out, 0, -1), ((float(lat.min()), float(lon.min())), (float(lat.max()), float(lon.max())))
 
-# %% ../nbs/15_maps.ipynb #c35b7a78
+# %% ../nbs/15_maps.ipynb #e667208d
 def _webp(image, quality=75) -> str:   # (h, w, 3 or 4) uint8
     "A picture as a data URI."
     file = io.BytesIO()
@@ -106,13 +119,13 @@ def _webp(image, quality=75) -> str:   # (h, w, 3 or 4) uint8
 
 @functools.cache
 def _world(size):
-    image, bounds = overlay(read_scene(DATA / 'global_optical.tif', size=1350), size)
+    image, bounds = overlay(read_scene(DATA / 'global_optical.tif', size=max(1350, size)), size)
     return _webp(image[..., :3], 60), bounds
 
 def base_map(size: int = 800):
     "The sample's Blue Marble as a layer for any map."
     url, bounds = _world(size)
-    return folium.raster_layers.ImageOverlay(url, bounds=bounds, name='Blue Marble (NASA)', opacity=1)
+    return folium.raster_layers.ImageOverlay(url, bounds=bounds, name='Blue Marble (NASA)', pixelated=False)
 
 # %% ../nbs/15_maps.ipynb #8085cb93
 COLOURS = ('#ff2d95', '#00b7eb', '#ffd400', '#7cfc00', '#ff7f0e', '#9467bd', '#e0e0e0', '#17becf')
@@ -166,14 +179,14 @@ def _add_answers(m, features, middle, name='answers', legend=True):
     folium.GeoJson(dict(type='FeatureCollection', features=rows), name=shown(name), style_function=style, popup=popup).add_to(m)
     if legend: Legend(colour.items()).add_to(m)
 
-# %% ../nbs/15_maps.ipynb #cb3c5fb4
+# %% ../nbs/15_maps.ipynb #cc67a4ad
 def _fill(m, scenes, answers, online, base, draw, size):
-    if base: base_map().add_to(m)
+    if base: base_map(max(800, size)).add_to(m)
     corners, middle = [], 0.
     for s in scenes:
         image, bounds = overlay(s, size)
         name = s.name if isinstance(s, (Scene, View)) else Path(str(s)).name
-        folium.raster_layers.ImageOverlay(_webp(image), bounds=bounds, name=shown(name or 'scene'), zindex=2).add_to(m)
+        folium.raster_layers.ImageOverlay(_webp(image), bounds=bounds, name=shown(name or 'scene'), zindex=2, pixelated=False).add_to(m)
         corners += bounds
     if corners: middle = (min(c[1] for c in corners) + max(c[1] for c in corners)) / 2
     features = _features(answers)
