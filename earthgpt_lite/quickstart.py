@@ -70,7 +70,7 @@ def predict(
     asked = {way: [(shown[way](i), t.question) for i, t in turns] for way in ways}
     pairs = list(dict.fromkeys(pair for way in ways for pair in asked[way]))
     with tqdm(total=len(pairs), desc='Answers', unit='answer', leave=False, disable=not progress) as bar:
-        said = dict(zip(pairs, answer(model, tokenizer, features, pairs, batch_size=160, progress=bar.update)))
+        said = dict(zip(pairs, answer(model, tokenizer, features, pairs, batch_size=96, progress=bar.update)))
     facts = [about(examples[i]) | dict(task=str(t.task), question=t.question, truth=t.answer) for i, t in turns]
     return {way: [f | dict(answer=said[pair][0], score=said[pair][1]) for f, pair in zip(facts, asked[way])] for way in ways}
 
@@ -135,7 +135,7 @@ def contact_sheet(
 
 def quickstart(
     out='runs/quickstart',
-    minutes: float = 5,      # of training
+    minutes: float = 4,      # of training
     seed: int = 0,
     device: str = 'auto',    # auto, cpu, cuda
     force: bool = False,     # overwrite a finished run
@@ -147,7 +147,7 @@ def quickstart(
 
     Raises BadInput if the folder holds a run already; `training.Interrupted` after Ctrl-C, with everything until then kept.
     """
-    if not minutes > 0: raise BadInput(f'--minutes {minutes}: give a time above 0, such as 5')
+    if not minutes > 0: raise BadInput(f'--minutes {minutes}: give a time above 0, such as 4')
     out = _room(out, force, resume)
     say('Cutting pictures out of the maps ...')
     data = {split: sample_examples(split) for split in ('train', 'validation', 'test')}

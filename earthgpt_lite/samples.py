@@ -132,12 +132,12 @@ def _can_be_asked(chip, kind):
     "Snow is asked after only where map and picture agree about it."
     return COVERS[kind] != 'snow' or chip.shares[kind] > .1 or chip.white < .02
 
-# %% ../nbs/05_samples.ipynb #fd25d5a5
+# %% ../nbs/05_samples.ipynb #f5726410
 def _anywhere(rng):
     edge = math.sin(math.radians(78))
     while True: yield math.degrees(math.asin(rng.uniform(-edge, edge))), rng.uniform(-180, 180)
 
-def _on_grid(split, step=.5):   # of a chip
+def _on_grid(split, step=.4):   # of a chip
     for r, c, n in _units():
         if blocks()[r, c] != SPLITS.index(split): continue
         south, west = r * 10 - 90, c * 10 - 180

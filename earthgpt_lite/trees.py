@@ -42,7 +42,7 @@ def trees_in(
     kept, small = seen >= .5, (boxes[:, 2:] - boxes[:, :2]).min(1) < 14
     doubtful = ((seen > .2) & ~kept | kept & small).any()
     order = np.argsort(-area(cut[kept]), kind='stable')
-    return (cut[kept][order] - [c, r, c, r]) / side, bool(doubtful), _wooded((cut - [c, r, c, r]) / side)
+    return (cut[kept][order] - [c, r, c, r]) / side, bool(doubtful), _wooded((cut[seen > 0] - [c, r, c, r]) / side)
 
 def _wooded(boxes):   # where a grid of 32 x 32 points lies in any box
     y, x = (np.indices((32, 32)) + .5) / 32
@@ -89,8 +89,8 @@ def turn_picture(image, quarter: int, mirror: bool):   # (h, w, 3), a square
     image = np.rot90(image, quarter)
     return image[:, ::-1] if mirror else image
 
-# %% ../nbs/05c_trees.ipynb #7bf4874c
-NUMBERS = 'no one two three four five six seven eight nine'.split()
+# %% ../nbs/05c_trees.ipynb #38e5faed
+NUMBERS = 'no', 'one', 'two', 'three'
 
 def tree_scene(
     n: int,           # trees
@@ -100,8 +100,8 @@ def tree_scene(
     "What an aerial chip is called."
     if share == 0: return 'open ground', 'open ground without trees.'
     if share > .35: return 'woodland', 'only woodland in this image.'
-    text = f'{NUMBERS[n]} tree{"s" * (n > 1)} on open ground.' if 0 < n < 10 and not doubtful and .03 < share else None
-    return 'scattered trees' if n and .03 < share < .2 else None, text
+    number = NUMBERS[n] if n < len(NUMBERS) else 'several'
+    return None, f'{number} tree{"s" * (n > 1)} on open ground.' if n and not doubtful and share > .03 else None
 
 # %% ../nbs/05c_trees.ipynb #5202d91f
 def shade(
@@ -134,7 +134,7 @@ def tree_region(
     words, found = choices[rng.integers(len(choices))]
     return found[rng.integers(len(found))], words
 
-# %% ../nbs/05c_trees.ipynb #575b8e00
+# %% ../nbs/05c_trees.ipynb #2d5cd6fe
 def tree_turns(
     boxes,     # as `trees_in` gives them
     doubtful,
@@ -148,14 +148,14 @@ def tree_turns(
     scene, text = tree_scene(n, doubtful, wood.mean())
     if scene: yield say(Task.CLASSIFICATION, scene)
     if text: yield say(Task.CAPTION, text)
-    if not doubtful and 0 < n < 4: yield say(Task.DETECTION, format_detection([('tree', b) for b in boxes]), label='trees')
+    if not doubtful and 0 < n < len(NUMBERS): yield say(Task.DETECTION, format_detection([('tree', b) for b in boxes]), label='trees')
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
     if n == 1 and not doubtful: yield say(Task.GROUNDING, format_box(boxes[0]), label='the tree')
     if n > 1 and area[0] > 2 * area[1]: yield say(Task.GROUNDING, format_box(boxes[0]), label='the largest tree')
     region = tree_region(boxes, wood, dark, side, rng)
     if region: yield say(Task.REGION_CAPTION, region[1], box=format_box(region[0]))
 
-# %% ../nbs/05c_trees.ipynb #ba0004bc
+# %% ../nbs/05c_trees.ipynb #dfe9ea49
 def tree_examples(
     split: str,
     n: int = 5000,   # chips drawn for training
@@ -170,18 +170,18 @@ def tree_examples(
         way = (int(rng.integers(4)), bool(rng.integers(2))) if split == 'train' else (0, False)
         boxes, wood, ground = turned(boxes, *way), turn_picture(wood, *way), turn_picture(aerial(name)[r:r + side, c:c + side], *way)
         if not wood.any() or len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() * side > 20: add(Task.PRESENCE, wood.any(), label='trees')
-        if not doubtful and 0 < len(boxes) < 10:
-            counts.setdefault(len(boxes), []).append(len(examples))
+        if not doubtful and (len(boxes) or not wood.any()):
+            if len(boxes) < len(NUMBERS): counts.setdefault(len(boxes), []).append(len(examples))
             for k in (1, 2, 3): add(Task.VQA, len(boxes) > k, question=f'are there more than {NUMBERS[k]} tree{"s" * (k > 1)} in this image?')
-        left, right = wood[:, :16].mean(), wood[:, 16:].mean()
-        if abs(left - right) > .15: add(Task.COMPARISON, left > right, a='tree cover on the left', b='tree cover on the right')
+        if abs(wood.mean() - .5) > .05:
+            for a, b in (('woodland', 'open ground'), ('open ground', 'woodland')): add(Task.COMPARISON, (wood.mean() > .5) == (a == 'woodland'), a=a, b=b)
         image = np.asarray(Image.fromarray(ground).resize((SIDE, SIDE), Image.BICUBIC))
         place = dict(site='trees', file=name, window=(c, r, side), way=way, boxes=boxes, doubtful=doubtful, share=float(wood.mean()), block=f'{name}-{r // 400}-{c // 400}')
         examples.append(Example(image, list(tree_turns(boxes, doubtful, wood, shade(ground), side, rng)), f'trees/{split}/{len(examples):05d}', split, place=place))
     for task, questions in found.items():
         for i, question, answer in balanced(questions, 2 if task == Task.VQA else 1, rng): examples[i].turns.append(Turn(question, answer, task))
     for number, which in counts.items():
-        for i in rng.permutation(which)[:sorted(map(len, counts.values()))[-2:][0]]: examples[i].turns.append(Turn(ask(Task.COUNTING, rng, label='trees'), str(number), Task.COUNTING))
+        for i in rng.permutation(which)[:sorted(map(len, counts.values()))[-3:][0]]: examples[i].turns.append(Turn(ask(Task.COUNTING, rng, label='trees'), str(number), Task.COUNTING))
     return [e for e in examples if e.turns]
 
 # %% ../nbs/05c_trees.ipynb #7ded1645

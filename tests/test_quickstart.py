@@ -40,7 +40,7 @@ def test_files(done):
 def test_metrics_as_promised(done, few):
     out, returned = done
     metrics = json.loads((out/'metrics.json').read_text())
-    assert metrics == json.loads(json.dumps(returned)) and set(metrics) == {'train', 'results', 'test', 'versions', 'machine'}
+    assert metrics == json.loads(json.dumps(returned)) and set(metrics) == {'train', 'results', 'sources', 'test', 'versions', 'machine'}
     assert {'seconds', 'images', 'pairs', 'peak_memory_mb'} <= set(metrics['train']) and all(metrics['train'][k] > 0 for k in ('seconds', 'images', 'pairs', 'peak_memory_mb'))
     for split, rows in (('validation', metrics['results']), ('test', metrics['test'])):
         assert {r['task'] for r in rows} == {str(t.task) for e in few[split] for t in e.turns} <= TASKS
@@ -49,6 +49,8 @@ def test_metrics_as_promised(done, few):
             assert r['n'] == sum(t.task == r['task'] for e in few[split] for t in e.turns)
             (low, high), top = r['interval'], 10 if r['metric'] == 'CIDEr' else 1
             assert 0 <= low <= r['score'] + 1e-9 and r['score'] - 1e-9 <= high <= top and all(0 <= r[b] <= top for b in ('prior', 'shuffled', 'blind'))
+    assert {r['source'] for r in metrics['sources']} == {e.place.get('site', 'global') for e in few['validation']}
+    assert sum(r['n'] for r in metrics['sources']) == sum(r['n'] for r in metrics['results'])
     metric = {(r['task'], r['metric']) for r in metrics['results']}
     assert {('classification', 'accuracy'), ('presence', 'accuracy'), ('comparison', 'accuracy'), ('grounding', 'meanIoU'), ('grounding', 'Pr@0.5')} <= metric
     assert {'caption', 'region_caption', 'grounding', 'classification', 'presence', 'comparison'} == TASKS == {t for t, _ in metric}
