@@ -3,12 +3,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'plan', 'Journal', 'Survey', 'survey']
 
-# %% ../nbs/14a_survey.ipynb #ebb329e7
+# %% ../nbs/14a_survey.ipynb #bbe02dcc
 import json
 import os
 import queue
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,7 +202,7 @@ def _geopandas():
     except ImportError: raise BadInput('a GeoPackage needs geopandas and pyogrio: pip install "earthgpt-lite[geo]", or name the output .geojson') from None
     return geopandas
 
-# %% ../nbs/14a_survey.ipynb #49acfa4d
+# %% ../nbs/14a_survey.ipynb #301dbf33
 def _counter(progress, total, known):
     if callable(progress): return lambda n: progress(n, total)
     if not progress: return lambda n: None
@@ -215,13 +216,14 @@ def _walk(assistant, path, kind, prompt, batches, log, sensor, bands, size, side
     def views():
         for batch, strip in zip(left, tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))):
             yield batch, [(k, tile.view()) for k, tile in _cut(strip, batch)]
-    for batch, seen in _ahead(views):
-        if stop and stop(): raise KeyboardInterrupt('the survey was stopped')
-        said = [None] * len(batch)
-        if seen:
-            for (k, _), row in zip(seen, _look(assistant, kind, prompt, [v for _, v in seen])): said[k] = row
-        log.add(said)
-        tell(len(log.rows))
+    with closing(_ahead(views)) as ready:
+        for batch, seen in ready:
+            if stop and stop(): raise KeyboardInterrupt('the survey was stopped')
+            said = [None] * len(batch)
+            if seen:
+                for (k, _), row in zip(seen, _look(assistant, kind, prompt, [v for _, v in seen])): said[k] = row
+            log.add(said)
+            tell(len(log.rows))
 
 # %% ../nbs/14a_survey.ipynb #67833cd5
 def _boxes(rows, frame, min_score):
