@@ -17,7 +17,7 @@ def examples(n=20, seed=0):
     rng = np.random.default_rng(seed)
     turns = lambda k, i: [Turn('what covers this image?', WORDS[k], Task.CLASSIFICATION), Turn('is there water?', 'yes' if k == 0 else 'no', Task.PRESENCE),
                           Turn('where is it?', f'[0.10,0.20,0.{30 + i % 60},0.60]', Task.GROUNDING)]
-    return [Example((rng.integers(0, 60, (32, 32, 3)) + 60 * k).astype('uint8'), turns(k, i)[:1 + i % 3], 'optical', f'place/{i}', 'train', {}) for i, k in enumerate(rng.integers(0, 4, n))]
+    return [Example((rng.integers(0, 60, (32, 32, 3)) + 60 * k).astype('uint8'), turns(k, i)[:1 + i % 3], f'place/{i}', 'train') for i, k in enumerate(rng.integers(0, 4, n))]
 
 def tokenizer():
     return train_tokenizer([f' {t}' for e in examples() for turn in e.turns for t in (turn.question, turn.answer)], 300)
