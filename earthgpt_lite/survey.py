@@ -3,10 +3,12 @@
 # %% auto #0
 __all__ = ['KINDS', 'plan', 'Journal', 'Survey', 'survey']
 
-# %% ../nbs/14a_survey.ipynb #bbe02dcc
+# %% ../nbs/14a_survey.ipynb #be114ff5
 import json
 import os
 import queue
+import re
+import sys
 import threading
 import time
 from contextlib import closing
@@ -128,7 +130,7 @@ def _identity(model):   # of the weights: a model that was trained on must not f
     weights = getattr(model, 'parameters', None)
     return round(float(sum(p.detach().double().abs().sum() for p in weights())), 4) if weights else None
 
-# %% ../nbs/14a_survey.ipynb #68bbb10a
+# %% ../nbs/14a_survey.ipynb #90d1256c
 def survey(
     assistant,
     path,                    # a raster of any size
@@ -144,6 +146,7 @@ def survey(
     progress=True,           # a bar; or a function of (batches done, all)
     stop=None,               # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
     max_tiles: int = 1_000_000,
+    processes: int = 1,      # more: through Lightning, on so many CPUs' shares or GPUs; not in a notebook
 ) -> Survey:
     """Ask the same about every part of a scene; memory is bounded by tile and batch, and grows with the answers, not with the pixels.
 
@@ -152,6 +155,7 @@ def survey(
     """
     start, out = time.time(), Path(out)
     kind, prompt = _asked(ask, detect, ground, classify, raster)
+    _several(processes, stop, progress)
     frame, small = _frame(path, out, sensor, bands)
     size = size or assistant.model.config.image_size
     overlap = (0 if kind in ('ask', 'classify') else size // 4) if overlap is None else overlap
@@ -163,19 +167,23 @@ def survey(
     stat = os.stat(path) if os.path.exists(path) else None
     head = dict(scene=str(path), bytes=stat and stat.st_size, changed=stat and stat.st_mtime_ns, kind=kind, prompt=prompt, size=size, overlap=overlap, batch=batch_size,
                 sensor=str(small.sensor), bands=bands and list(map(str, bands)), model=assistant.name, weights=_identity(assistant.model))
-    log = Journal(out.with_name(out.name + '.part'), json.loads(json.dumps(head)), resume)
-    known, done = len(log.rows), False
+    head, part = json.loads(json.dumps(head)), out.with_name(out.name + '.part')
+    parts = [part] if processes == 1 else [part.with_name(f'{part.name}{k + 1}of{processes}') for k in range(processes)]
+    known = _known(parts, head, resume)
+    work = (parts, head, assistant, batches, progress, path, kind, prompt, sensor, bands, size, stop)
+    _share(None, *work) if processes == 1 else _launch(assistant, *work)
+    logs, done = [Journal(p, head) for p in parts], False
     try:
-        _walk(assistant, path, kind, prompt, batches, log, sensor, bands, size, assistant.model.config.image_size, _counter(progress, len(batches), known), stop)
-        rows = [(tile, *row) for batch, said in zip(batches, log.rows) for tile, row in zip(batch, said) if row]
+        rows = [(tile, *row) for i, batch in enumerate(batches) for tile, row in zip(batch, logs[i % processes].rows[i // processes]) if row]
         found = _boxes(rows, frame, min_score) + _regions(rows, frame, size, overlap, kind, min_score)
         _write(out, frame, found, dict(prompt=prompt, kind=kind, model=assistant.name, scene=frame.name, sensor=head['sensor']))
         if raster: _write_raster(raster, rows, frame, size, prompt)
         done = True
-    finally: log.close(done)
+    finally:
+        for log in logs: log.close(done)
     return Survey(out, len(found), len(rows), known, time.time() - start)
 
-# %% ../nbs/14a_survey.ipynb #dd96a199
+# %% ../nbs/14a_survey.ipynb #f7826489
 def _asked(ask, detect, ground, classify, raster):
     given = [(k, v) for k, v in zip(KINDS, (ask, detect, ground, classify)) if v is not None]
     if len(given) != 1: raise BadInput(f'{len(given)} of {", ".join(KINDS)} were given: a survey asks exactly one')
@@ -184,6 +192,11 @@ def _asked(ask, detect, ground, classify, raster):
     elif kind != 'detect' and not str(prompt).strip(): raise BadInput(f'{kind} is empty: say what the survey is about')
     if raster and kind != 'classify': raise BadInput('a raster of classes needs classify: leave it out, or give labels')
     return kind, prompt
+
+def _several(processes, stop, progress):
+    if processes < 1: raise BadInput(f'{processes} processes: give one or more')
+    if processes > 1 and hasattr(sys, 'ps1'): raise BadInput('several processes need a script or the command line: take one here, or earthgpt-lite survey --processes')
+    if processes > 1 and (stop or callable(progress)): raise BadInput('stop and progress are functions of this process: take one process, or leave them out')
 
 def _frame(path, out, sensor, bands):
     "The whole scene's frame and a small overview."
@@ -202,7 +215,7 @@ def _geopandas():
     except ImportError: raise BadInput('a GeoPackage needs geopandas and pyogrio: pip install "earthgpt-lite[geo]", or name the output .geojson') from None
     return geopandas
 
-# %% ../nbs/14a_survey.ipynb #301dbf33
+# %% ../nbs/14a_survey.ipynb #c78192e0
 def _counter(progress, total, known):
     if callable(progress): return lambda n: progress(n, total)
     if not progress: return lambda n: None
@@ -211,7 +224,7 @@ def _counter(progress, total, known):
     def tell(n): bar.update(n - bar.n); (bar.close() if n == total else None)
     return tell
 
-def _walk(assistant, path, kind, prompt, batches, log, sensor, bands, size, side, tell, stop):
+def _walk(assistant, batches, log, tell, path, kind, prompt, sensor, bands, size, stop):
     left = batches[len(log.rows):]
     def views():
         for batch, strip in zip(left, tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))):
@@ -224,6 +237,31 @@ def _walk(assistant, path, kind, prompt, batches, log, sensor, bands, size, side
                 for (k, _), row in zip(seen, _look(assistant, kind, prompt, [v for _, v in seen])): said[k] = row
             log.add(said)
             tell(len(log.rows))
+
+# %% ../nbs/14a_survey.ipynb #78ea188e
+def _known(parts, head, resume):
+    "Batches that are done already. BadInput where a journal belongs to another survey."
+    logs = [Journal(p, head, resume) for p in parts]
+    for log in logs: log.close(False)
+    return sum(len(log.rows) for log in logs)
+
+def _share(fabric, parts, head, assistant, batches, progress, *work):
+    "What one process of a survey does."
+    rank = fabric.global_rank if fabric else 0
+    if fabric and hasattr(assistant.model, 'to'): assistant.model.to(fabric.device)
+    log, mine = Journal(parts[rank], head), batches[rank::len(parts)]
+    try: _walk(assistant, mine, log, _counter(progress if rank == 0 else False, len(mine), len(log.rows)), *work)
+    finally: log.close(False)
+
+def _launch(assistant, parts, *work):
+    "`_share` in several processes; what one of them refuses is refused here."
+    from lightning.fabric import Fabric
+    from torch.multiprocessing import ProcessRaisedException
+    device = str(getattr(assistant.model, 'device', 'cpu')).split(':')[0]
+    try: Fabric(accelerator=device, devices=len(parts), strategy='ddp_spawn').launch(_share, parts, *work)
+    except ProcessRaisedException as e:
+        told = re.search(r'BadInput: (.*)', str(e))
+        raise BadInput(told[1]) if told else e
 
 # %% ../nbs/14a_survey.ipynb #67833cd5
 def _boxes(rows, frame, min_score):

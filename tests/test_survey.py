@@ -122,7 +122,8 @@ def test_geojson_is_valid_and_in_place(tmp_path, code, t):
         shape = shapely.geometry.shape(f['geometry'])
         assert shape.is_valid and f['properties']['label'] == 'ship' and f['properties']['score'] == -1 and f['properties']['prompt'] == 'ship'
         for p in getattr(shape, 'geoms', [shape]): assert p.exterior.is_ccw and -180 <= p.bounds[0] and p.bounds[2] <= 180
-    points = np.concatenate([np.asarray(p.exterior.coords) for f in found['features'] for p in getattr(s := shapely.geometry.shape(f['geometry']), 'geoms', [s])])
+    whole = [shapely.geometry.shape(f['geometry']) for f in found['features']]
+    points = np.concatenate([np.asarray(p.exterior.coords) for w in whole for p in getattr(w, 'geoms', [w])])
     for x1, y1, x2, y2 in SHIPS:
         lon, lat = transform(f'EPSG:{code}', 'EPSG:4326', *[[v] for v in t @ (x1, y1)])
         assert np.abs((points - [lon[0], lat[0]] + [180, 0]) % [360, 1e9] - [180, 0]).max(1).min() < .02 * abs(t.a) / 1000 or np.hypot(*(points - [lon[0], lat[0]]).T).min() < .02 * abs(t.a) / 1000
@@ -133,6 +134,9 @@ def test_geopackage_opens_in_geopandas(tmp_path):
     table = geopandas.read_file(tmp_path/'a.gpkg')
     assert table.crs.to_epsg() == 32756 and len(table) == len(SHIPS) and {'label', 'score', 'answer', 'prompt', 'model'} <= set(table.columns)
     assert np.allclose(sorted(table.geometry.area), sorted((x2 - x1) * (y2 - y1) * 100 for x1, y1, x2, y2 in SHIPS), rtol=.02)
+    run(tmp_path/'a.tif', tmp_path/'a.geojson')
+    same = geopandas.read_file(tmp_path/'a.geojson')
+    assert same.crs.to_epsg() == 4326 and same.geometry.is_valid.all() and np.allclose(np.sort(same.to_crs(32756).area), np.sort(table.area), rtol=1e-4)
     run(harbour(tmp_path/'b.tif', [], **UTM), tmp_path/'b.gpkg')
     assert len(geopandas.read_file(tmp_path/'b.gpkg')) == 0
 
@@ -215,6 +219,16 @@ def test_sigkill(tmp_path):
     survey(Perfect(), path, tmp_path/'b.geojson', **options)
     assert out.read_bytes() == (tmp_path/'b.geojson').read_bytes()
 
+@pytest.mark.slow
+def test_two_processes_give_the_same_file_also_when_one_fails(tmp_path):
+    path, options = harbour(tmp_path/'a.tif', SHIPS, **UTM), dict(detect='ship', overlap=40, batch_size=1, progress=False)
+    survey(Perfect(), path, tmp_path/'one.geojson', **options)
+    with pytest.raises(Exception, match='the power failed'): survey(Perfect(fail=4), path, tmp_path/'two.geojson', processes=2, **options)
+    assert sorted(p.name for p in tmp_path.glob('*.part*')) == ['two.geojson.part1of2', 'two.geojson.part2of2']
+    done = survey(Perfect(), path, tmp_path/'two.geojson', processes=2, **options)
+    assert done.resumed >= 4 and done.tiles == 25 and not list(tmp_path.glob('*.part*'))
+    assert (tmp_path/'one.geojson').read_bytes() == (tmp_path/'two.geojson').read_bytes()
+
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
     path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
     monkeypatch.setattr(module, 'write_whole', lambda *a: (_ for _ in ()).throw(BadInput('no space left')))
@@ -226,7 +240,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
 @pytest.mark.parametrize('options, words', [
     (dict(ask='a', detect='b'), '2 of ask'), (dict(), '0 of ask'), (dict(ask=' '), 'empty'), (dict(classify=[]), 'at least two'), (dict(classify=['a', 'A']), 'more than once'),
     (dict(detect='a', raster='c.tif'), 'needs classify'), (dict(detect='a', overlap=100), 'overlap'), (dict(classify=['a', 'b'], overlap=5), 'no overlap'), (dict(detect='a', out='a.shp'), 'geojson'),
-    (dict(detect='a', max_tiles=3), 'tiles')])
+    (dict(detect='a', max_tiles=3), 'tiles'), (dict(detect='a', processes=0), '0 processes'), (dict(detect='a', processes=2, stop=print), 'functions of this process')])
 def test_refused_before_anything_is_computed(tmp_path, options, words):
     path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
     with pytest.raises(BadInput, match=words): survey(Perfect(fail=0), path, tmp_path/options.pop('out', 'a.geojson'), progress=False, **options)
