@@ -12,27 +12,46 @@ from .evaluation import resamples
 from .measures import is_right, normalise, overlap, rsvqa_bucket
 from .sensors import BadInput
 
-# %% ../nbs/13a_protocols.ipynb #843040cc
+# %% ../nbs/13a_protocols.ipynb #97a6b0a4
+def _middle(draws):
+    "The middle 95 % of some draws, None where there are none."
+    known = draws[np.isfinite(draws)]
+    return np.quantile(known, [.025, .975]).tolist() if len(known) else None
+
+def _class_intervals(predictions, right, kind, names, repeats):
+    "Intervals of top-1, balanced accuracy and each class; pictures are drawn again, all their questions together."
+    where = np.unique([str(p.get('group', p.get('image', i))) for i, p in enumerate(predictions)], return_inverse=True)[1]
+    sums = np.zeros((2, where.max() + 1, len(names)))
+    np.add.at(sums, (slice(None), where, kind), np.stack([right, np.ones(len(right))]))
+    hits, n = resamples(where.max() + 1, repeats) @ sums                          # (r, classes) each
+    each = np.divide(hits, n, out=np.full_like(hits, np.nan), where=n > 0)
+    return dict(accuracy_interval=_middle(hits.sum(1) / n.sum(1)), balanced_interval=_middle(np.nanmean(each, 1)),
+                class_intervals={c: _middle(each[:, i]) for i, c in enumerate(names)}) if repeats else {}
+
 def classification_scores(
-    predictions: list[dict],  # {"truth", "answer"} each
+    predictions: list[dict],  # {"truth", "answer"} each, and "image" or "group" for the intervals
     classes: list | None = None,  # the list that was offered; None: all truths that occur
-) -> dict:  # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1)
+    repeats: int = 1000,      # draws for the intervals; 0: none
+) -> dict:  # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1), accuracy_interval, balanced_interval, class_intervals {class: [low, high]}
     """Top-1 and balanced accuracy, and the confusion matrix: a row for each true class, the last column for answers outside the list.
 
-    Answers are normalised, then must equal a class. Balanced accuracy is the mean over classes that occur.
+    Answers are normalised, then must equal a class. Balanced accuracy is the mean over classes that occur. Intervals: 95 % of bootstrap draws, seed 0.
     """
     if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
     names = [normalise(c) for c in classes or sorted({normalise(p['truth']) for p in predictions})]
     place = {c: i for i, c in enumerate(names)}
-    table = np.zeros((len(names), len(names) + 1), int)
+    table, kind, marks = np.zeros((len(names), len(names) + 1), int), [], []
     for p in predictions:
         truth = normalise(p['truth'])
         if truth not in place: raise BadInput(f'{p.get("image", "a record")}: its class {p["truth"]!r} is not in the list {names}; add it or mend the record')
-        table[place[truth], place.get(normalise(p['answer']), len(names))] += 1
+        said = place.get(normalise(p['answer']), len(names))
+        table[place[truth], said] += 1
+        kind.append(place[truth]); marks.append(said == place[truth])
     n, right = table.sum(1), table.diagonal()
     share = right / np.maximum(n, 1)
     return dict(n=int(n.sum()), accuracy=float(right.sum() / n.sum()), balanced=float(share[n > 0].mean()), outside=int(table[:, -1].sum()), classes=names,
-                per_class={c: (int(k), float(s)) for c, k, s in zip(names, n, share)}, confusion=table)
+                per_class={c: (int(k), float(s)) for c, k, s in zip(names, n, share)}, confusion=table,
+                **_class_intervals(predictions, np.array(marks), np.array(kind), names, repeats))
 
 # %% ../nbs/13a_protocols.ipynb #30b7c209
 def rsvqa_scores(
@@ -67,23 +86,31 @@ def _rsvqa_table(types, sums, repeats):
     for name in ('OA', 'AA'): out[name], out[name + '_interval'] = pair(known[name])
     return out
 
-# %% ../nbs/13a_protocols.ipynb #0ecb8ce4
+# %% ../nbs/13a_protocols.ipynb #8ea6d263
+def _pr_f1(sums):
+    "Right boxes, answered boxes, true boxes, (..., 3), to precision, recall, F1 (3, ...)."
+    right, said, truths = np.moveaxis(np.asarray(sums, float), -1, 0)
+    return np.stack([right / np.maximum(said, 1), right / np.maximum(truths, 1), 2 * right / np.maximum(said + truths, 1)])
+
 def detection_scores(
     predictions: list[dict],   # {"truth", "answer", "score"} each, one a picture
     thresholds=(.4, .5),       # EarthGPT prints AP at .4, most others at .5
-) -> list[dict]:               # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold
+    repeats: int = 1000,       # draws of pictures for the intervals; 0: none
+) -> list[dict]:               # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with its interval
     "Detection class by class, one-to-one matched, AP ranked by the answers' own scores (101 recall levels). Unfound classes have an AP of 0, invented ones None."
     if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
     found, true = [boxes_by_label(p['answer'], p.get('score')) for p in predictions], [boxes_by_label(p['truth']) for p in predictions]
     rows = {k: {'class': k or 'no class'} for k in sorted({k for t in found + true for k in t})}
+    weights = resamples(len(predictions), repeats) if repeats else np.zeros((0, len(predictions)))
     for at in thresholds:
         tables = [compare(f, t, at, most=100) for f, t in zip(found, true)]
-        aps = ap_by_label(tables, 101)
+        aps, drawn = ap_by_label(tables, 101), [ap_by_label(tables, 101, w) for w in np.array_split(weights, max(1, repeats // 100))] if repeats else []
         for k, row in rows.items():
-            here = [t[k] for t in tables if k in t]
-            right, said, truths = sum(h.sum() for _, h, _ in here), sum(len(h) for _, h, _ in here), sum(n for *_, n in here)
-            row |= dict(truths=truths, answered=said) | {f'precision@{at}': float(right / max(said, 1)), f'recall@{at}': float(right / max(truths, 1)),
-                                                         f'F1@{at}': float(2 * right / max(said + truths, 1)), f'AP@{at}': float(aps[k]) if k in aps else None}
+            sums = np.array([(h.sum(), len(h), n) for _, h, n in (t.get(k, ((), np.zeros(0), 0)) for t in tables)])   # (pictures, 3)
+            row |= dict(truths=int(sums[:, 2].sum()), answered=int(sums[:, 1].sum()))
+            for name, value, draws in zip(('precision', 'recall', 'F1'), _pr_f1(sums.sum(0)), _pr_f1(weights @ sums)):
+                row |= {f'{name}@{at}': float(value), f'{name}@{at} interval': _middle(draws)}
+            row |= {f'AP@{at}': float(aps[k]) if k in aps else None, f'AP@{at} interval': _middle(np.concatenate([d[k] for d in drawn])) if k in aps and drawn else None}
     return list(rows.values())
 
 # %% ../nbs/13a_protocols.ipynb #501e38f9

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from earthgpt_lite.examine import evaluate_model, fingerprint, open_data, portions, write_answers, wrong_images
+from earthgpt_lite.examine import Sheet, evaluate_model, fingerprint, open_data, portions, put_together, scores_of_boxes, share, worse_pictures, write_answers, wrong_images
 from earthgpt_lite.instructions import Record, Turn
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.store import write_rows
@@ -119,3 +119,74 @@ def test_bad_data(tiny, tmp_path):
         (tmp_path / 'e.json').write_text('[]')
         open_data(tmp_path / 'e.json')
     with pytest.raises(BadInput, match='choose'): open_data('samples:holiday')
+
+
+@pytest.mark.parametrize('tokens, scores', [
+    ([('[', -9.), ('0.10', -1.), (',', 0.), ('0.20', -2.), (',0.30,0.40', 0.), (';', -9.), ('0.50,0.50,0.60,0.60', -.2), (']', -9.)], [-3 / 4, -.2]),
+    ([('one', -1.), (' ship [0.1,0.2,0.3,0.4] and [0.1,0.2,0.3,0.4]', -.5)], [-.5, -.5]), ([('[0.1,0.2', -1.), (']', 0.)], []), ([('no ships', -1.)], []), ([], [])])
+def test_a_score_for_each_box(tokens, scores):
+    assert scores_of_boxes(tokens) == pytest.approx(scores)
+
+
+def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
+    "As many scores as boxes in every detection answer, and they are those that the whole answer's mean is made of."
+    from earthgpt_lite.boxes import parse_boxes
+    from earthgpt_lite.model import answer, to_pixels
+    (text, score, tokens), = answer(*tiny, to_pixels(few['validation'][0].image)[None], [(0, 'where is the island?')], tokens=True)
+    found = scores_of_boxes(tokens)
+    assert len(found) == len(parse_boxes(text, repair=True).boxes) and score == pytest.approx(np.mean([l for _, l in tokens]), abs=1e-5)
+    assert not found or all(min(l for _, l in tokens) <= s <= 0 for s in found)
+
+
+@pytest.mark.parametrize('processes', [1, 2, 3, 7])
+@pytest.mark.parametrize('begun', [0, 2])
+def test_shares_put_together_are_the_whole_sheet(tmp_path, processes, begun):
+    one = write_answers(tmp_path / 'one.jsonl', DEMO, echo, 'me', 3).read_bytes()
+    (tmp_path / 'many.jsonl').write_bytes(b''.join(one.splitlines(True)[:2 * begun]))
+    whole = Sheet(tmp_path / 'many.jsonl', DEMO, 'me', 3)
+    for rank in range(processes):
+        own = share(whole, rank, processes, 3)
+        write_answers(own.path, own.questions, echo, 'me', 3)
+    put_together(whole, [share(whole, rank, processes, 3) for rank in range(processes)])
+    assert (tmp_path / 'many.jsonl').read_bytes() == one and sorted(p.name for p in tmp_path.iterdir()) == ['many.jsonl', 'one.jsonl']
+
+
+def test_worse_pictures_keep_a_share(tiny, data):
+    questions, picture, _ = open_data(data)
+    rows = worse_pictures(*tiny, questions, picture, names=['noise', 'rotation'], severities=(2,), max_new_tokens=8)
+    assert {r['corruption'] for r in rows} == {'noise', 'rotation'} and all(r['clean'] is not None for r in rows)
+    assert next(r for r in rows if r['task'] == 'presence')['n'] == 39                                  # the file that is no picture is left out
+
+
+def test_metrics_say_who_answered(tiny, few, tmp_path):
+    evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', progress=False, say=None, baselines=False, max_new_tokens=4)
+    kept = json.loads((tmp_path / 'a/metrics.json').read_text())
+    assert kept['by'].endswith(fingerprint(tiny[0])) and kept['processes'] == 1 and kept['asked'] == kept['scored']['questions'] and 'earthgpt-lite' in kept['versions']
+    with pytest.raises(BadInput, match='processes'): evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', processes=0)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_path):
+    "Lightning's predict on gloo: both processes are killed; then two go on, and all sheets are those of one process."
+    (tmp_path / 'two.py').write_text(f"""
+import sys
+from earthgpt_lite.examine import evaluate_model
+metrics = evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=6, processes=2, say=print)
+print('first' if metrics else 'other')
+""")
+    alone = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    run = [sys.executable, str(tmp_path / 'two.py'), str(tmp_path / 'two')]
+    process = subprocess.Popen(run, env=alone, start_new_session=True, stdout=subprocess.DEVNULL)
+    sheet = tmp_path / 'two/answers.0.2of2.jsonl'
+    for _ in range(2400):
+        if sheet.exists() and sheet.stat().st_size > 600 or process.poll() is not None: break
+        time.sleep(.05)
+    os.killpg(process.pid, signal.SIGKILL); process.wait()
+    assert 0 < len(sheet.read_bytes().splitlines()) < 60 and not (tmp_path / 'two/metrics.json').exists()
+    done = subprocess.run(run, env=alone, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.split().count('first') == done.stdout.split().count('other') == 1, done.stdout + done.stderr
+    assert done.stdout.count('120 questions') == 1                                                       # only the first process speaks
+    once = evaluate_model(saved, data, tmp_path / 'one', device='cpu', progress=False, size=6, say=None)
+    assert json.loads((tmp_path / 'two/metrics.json').read_text())['results'] == json.loads(json.dumps(once['results']))
+    for name in ('answers', 'shuffled', 'blind'): assert (tmp_path / f'two/{name}.jsonl').read_bytes() == (tmp_path / f'one/{name}.jsonl').read_bytes()
+    assert sorted(p.name for p in (tmp_path / 'two').iterdir()) == ['answers.jsonl', 'blind.jsonl', 'metrics.json', 'report.html', 'shuffled.jsonl']

@@ -48,10 +48,19 @@ def test_rsvqa_intervals_hold_the_scores_and_repeat():
     assert s == rsvqa_scores(sheet) and all(low < s[k] < high for k in ('OA', 'AA') for low, high in [s[k + '_interval']])
 
 
-@pytest.mark.parametrize('answers, accuracy', [('perfect', 1), ('empty', 0)])
-def test_predictors(answers, accuracy):
-    s = rsvqa_scores([p | {'answer': p['truth'] if answers == 'perfect' else ''} for p in SHEET])
-    assert s['OA'] == s['AA'] == accuracy
+# predictor: OA and AA of the sheet, then top-1 and balanced accuracy of four classes
+PREDICTORS = dict(perfect=(lambda t: t, 1, 1, 1, 1), empty=(lambda t: [''] * len(t), 0, 0, 0, 0), constant=(lambda t: t[:1] * len(t), 2 / 9, .5 / 3, .25, .25),
+                  shuffled=(lambda t: t[1:] + t[:1], 2 / 9, (.25 + 0 + .5) / 3, 0, 0))
+
+
+@pytest.mark.parametrize('name', PREDICTORS)
+def test_predictors(name):
+    make, oa, aa, top, balanced = PREDICTORS[name]
+    s = rsvqa_scores([p | {'answer': a} for p, a in zip(SHEET, make([p['truth'] for p in SHEET]))])
+    assert (s['OA'], s['AA']) == (pytest.approx(oa), pytest.approx(aa))
+    truths = ['forest', 'water', 'desert', 'ice']
+    c = classification_scores(rows(zip(truths, make(truths))))
+    assert (c['accuracy'], c['balanced'], c['outside']) == (top, balanced, 4 * (name == 'empty'))
 
 
 def test_rsvqa_bad_input():
@@ -101,3 +110,25 @@ def test_detection_and_consistency_of_four_predictors():
     values = {k: detection_scores([dict(truth=t, answer=a) for t, a in zip(truths, answers)])[0] for k, answers in table.items()}
     assert {k: (v['F1@0.5'], v['AP@0.5']) for k, v in values.items()} == dict(
         perfect=(1, 1), empty=(0, 0), constant=(.25, pytest.approx(26 / 101)), shuffled=(0, 0))
+
+
+def test_intervals_of_classes_by_hand():
+    "A class that is always right has no spread; one of one picture none either; the whole draws pictures with all their questions."
+    data = rows([('ice', 'ice')] * 20 + [('water', 'water'), ('water', 'ice')] * 10)
+    s = classification_scores(data)
+    low, high = s['class_intervals']['water']
+    assert s['class_intervals']['ice'] == [1, 1] and .2 < low < .5 < high < .8 and s['accuracy_interval'][0] < .75 < s['accuracy_interval'][1]
+    assert s['class_intervals'] == classification_scores(data)['class_intervals']
+    together = classification_scores([p | {'image': str(i // 20)} for i, p in enumerate(data)])
+    assert together['class_intervals']['water'] == [.5, .5]                              # its twenty questions are always drawn together
+    assert classification_scores(data, ['ice', 'water', 'sand'])['class_intervals']['sand'] is None and 'class_intervals' not in classification_scores(data, repeats=0)
+
+
+def test_intervals_of_detection_hold_the_scores():
+    data = [dict(image=str(i), truth=f'<p>1 ship</p>{BOX}', answer=f'<p>1 ship</p>{BOX if i % 3 else OFF}', score=-i / 30) for i in range(30)]
+    row, = detection_scores(data)
+    for name in ('precision@0.5', 'recall@0.4', 'F1@0.5', 'AP@0.5'):
+        low, high = row[f'{name} interval']
+        assert low < row[name] < high and high - low < .6
+    perfect, = detection_scores([p | {'answer': p['truth']} for p in data])
+    assert perfect['AP@0.5 interval'] == pytest.approx([1, 1]) and perfect['F1@0.4 interval'] == [1, 1] and detection_scores(data, repeats=0)[0]['AP@0.5 interval'] is None

@@ -153,3 +153,15 @@ def test_surest_mistakes_come_first_and_tasks_take_turns():
 
 def test_frames_are_described():
     assert list(FRAMES) == ['unit', 'picture', '100', '1000', 'pixels', 'geochat'] and all(FRAMES.values())
+
+
+def test_rsvqa_stands_in_the_summary_and_on_the_page(tmp_path):
+    "Counts by drawer; the habit of leaving counts out is named as such."
+    asked = [('presence', 'yes', 'yes'), ('presence', 'no', 'yes'), ('count', '37', '99'), ('count', '0', '5'), ('comp', 'no', 'no')]
+    truth = [dict(image=f'{i}.png', question=f'{t}?', truth=a, task='vqa', type=t) for i, (t, a, _) in enumerate(asked)]
+    metrics = score_files([dict(image=q['image'], question=q['question'], answer=s) for q, (*_, s) in zip(truth, asked)], truth, tmp_path)
+    all_, short = metrics['rsvqa']['all types'], metrics['rsvqa']['without count and area']
+    assert (all_['OA'], all_['AA']) == (.6, pytest.approx((.5 + .5 + 1) / 3)) and short['OA'] == pytest.approx(2 / 3) and short['skipped'] == {'count': 2, 'area': 0}
+    assert 'without count and area: OA 0.667' in summary(metrics) and 'RSVQA, all types' in (tmp_path / 'report.html').read_text()
+    for q in truth: q['type'] = 'presence'
+    assert list(score_files([dict(image='0.png', question='presence?', answer='yes')], truth)['rsvqa']) == ['all types']
