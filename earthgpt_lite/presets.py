@@ -110,7 +110,7 @@ class Ledger(TorchDispatchMode):
             if isinstance(t, torch.Tensor): self.note(t)
         return out
 
-# %% ../nbs/10a_presets.ipynb #9f7dee42
+# %% ../nbs/10a_presets.ipynb #69679b49
 BASE = 0.45e9   # bytes of a Python process with torch and transformers, before any model (measured on Linux)
 
 def _batch(model, pictures, words, graded):
@@ -127,7 +127,6 @@ def _step(model, optimizer, batch, graded):
     hidden = model.language.base_model(inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
     F.cross_entropy(model.get_output_embeddings()(hidden[:, -graded:].flatten(0, 1)).float(), target).backward()
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 def _read(model, batch):
     "One forward over prompts with a cache, as `generate` begins."
@@ -143,12 +142,16 @@ def run_once(
     words: int = 128,     # tokens of questions and answers of a picture
     graded: int = 32,     # of them graded
 ):
-    "The work that is weighed: two training steps with AdamW, or one pass over prompts."
+    "The work that is weighed: a training step with an AdamW that has seen a step before, or one pass over prompts."
     batch = _batch(model, pictures, words, graded)
     if not train:
         with torch.no_grad(): return _read(model.eval(), batch)
-    optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad])
-    for _ in range(2): _step(model, optimizer, batch, graded)
+    learned = [p for p in model.train().parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned)
+    for p in learned: p.grad = torch.zeros_like(p)
+    optimizer.step()                             # from now on it keeps its two numbers
+    optimizer.zero_grad(set_to_none=True)
+    _step(model, optimizer, batch, graded)
 
 # %% ../nbs/10a_presets.ipynb #5c39c16e
 def weigh(
