@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['DATA', 'COVERS', 'OF_IGBP', 'SIDE', 'SPAN', 'SPLITS', 'RIM', 'land_cover', 'footprint', 'cut', 'blocks', 'split_of',
-           'Chip', 'read_cover', 'read_chip', 'is_fair', 'global_chips', 'balanced', 'caption', 'Example',
+           'Chip', 'read_cover', 'read_chip', 'is_fair', 'global_chips', 'balanced', 'caption', 'is_clear', 'Example',
            'global_examples', 'block_of']
 
 # %% ../nbs/05_samples.ipynb #9041dbbb
@@ -199,7 +199,7 @@ def _yes_no(chips, rng):
                 if abs(share - chip.shares[j]) > .1: add(Task.COMPARISON, i, share > chip.shares[j], a=COVERS[k], b=COVERS[j])
     return found
 
-# %% ../nbs/05_samples.ipynb #1f95c45a
+# %% ../nbs/05_samples.ipynb #affb7bf8
 def caption(
     shares,   # (6,) of the area
 ) -> str:
@@ -209,7 +209,15 @@ def caption(
     most = 'mostly ' if shares.max() >= .6 else ''
     return f'{most}{", ".join(names[:-1])} and {names[-1]}.'
 
-# %% ../nbs/05_samples.ipynb #c2fae468
+def is_clear(
+    shares,   # (n,) of the area
+) -> bool:
+    "Whether it is clear how a caption must read."
+    named = np.sort(shares[shares > .1])
+    near = ((shares > .06) & (shares < .1)).any() or (np.diff(named) < .05).any() or len(named) > 1 and abs(named[-1] - .6) < .05
+    return not near
+
+# %% ../nbs/05_samples.ipynb #1fe5981d
 @dataclass
 class Example:
     "One picture with all its questions."
@@ -233,10 +241,9 @@ def global_examples(
     for task, candidates in _yes_no(chips, rng).items():
         for i, question, answer in balanced(candidates, room or (3 if training else 2), rng): examples[i].turns.append(Turn(question, answer, task))
     for chip, example in zip(chips, examples):
-        top, doubtful = chip.shares.max(), ((chip.shares > .06) & (chip.shares < .1)).any()
-        if top >= (.4 if training else .6):
+        if chip.shares.max() >= (.4 if training else .6):
             example.turns.append(Turn(ask(Task.CLASSIFICATION, rng), COVERS[chip.shares.argmax()], Task.CLASSIFICATION))
-        if training or not doubtful: example.turns.append(Turn(ask(Task.CAPTION, rng), caption(chip.shares), Task.CAPTION))
+        if training or is_clear(chip.shares): example.turns.append(Turn(ask(Task.CAPTION, rng), caption(chip.shares), Task.CAPTION))
     return examples
 
 def block_of(bounds): return f'{int((bounds[1] + 90) // 10)}-{int((bounds[0] + 180) // 10)}'   # of its south-west corner

@@ -5,7 +5,7 @@ __all__ = ['MONTHS', 'DAYS', 'RADAR', 'SITES', 'UNASKED', 'Site', 'find_site', '
            'windows', 'doubt', 'asked', 'yes_no', 'describe', 'lone_piece', 'found_things', 'halves', 'site_examples',
            'contact_sheet', 'all_sites']
 
-# %% ../nbs/05b_sites.ipynb #7c926b2e
+# %% ../nbs/05b_sites.ipynb #7b6629d9
 import textwrap
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +17,7 @@ from rasterio.features import shapes
 
 from .boxes import format_box
 from .instructions import Task, Turn, ask
-from .samples import DATA, SIDE, SPLITS, Example, balanced
+from .samples import DATA, SIDE, SPLITS, Example, balanced, is_clear
 from .sensors import GREY, BadInput, Stretch, read_scene
 
 # %% ../nbs/05b_sites.ipynb #451541d3
@@ -192,7 +192,7 @@ def halves(
     left, right = (v.mean() for v in np.array_split(values[0], 2, axis=1))
     return None if abs(left - right) < 2 else bool(left > right)
 
-# %% ../nbs/05b_sites.ipynb #379b32a0
+# %% ../nbs/05b_sites.ipynb #eac80d56
 def _cut(name, split, n, seed):
     "(window, cover, values, picture file) for the chips of a split that are decided enough."
     site, (cover, labels) = find_site(name), truth(name)
@@ -238,7 +238,7 @@ def site_examples(
     for (_, cover, values, _), s, example in zip(cuts, chips, examples):
         top, text = max(kinds, key=lambda k: s[k]), describe(s, labels, kinds)
         if s[top] > (.5 if split == 'train' else .6): example.turns.append(Turn(ask(Task.CLASSIFICATION, rng), labels[top], Task.CLASSIFICATION))
-        if text: example.turns.append(Turn(ask(Task.CAPTION, rng), text, Task.CAPTION))
+        if text and (split == 'train' or is_clear(s[list(kinds)])): example.turns.append(Turn(ask(Task.CAPTION, rng), text, Task.CAPTION))
         example.turns.extend(_box_turns(found_things(name, cover, values), rng))
     return [e for e in examples if e.turns]
 

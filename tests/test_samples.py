@@ -158,7 +158,9 @@ def test_caption_names_what_covers_a_tenth(sets, igbp):
         share = shares_of(igbp, e)
         said = re.findall('|'.join(COVERS), t.answer)
         assert all(share[c] > .09 for c in said) and all(share[c] < .11 for c in COVERS if c not in said), (e.name, t)
-        if e.split != 'train': assert not any(.065 < s < .095 for s in share.values()), (e.name, t)
+        if e.split != 'train':
+            assert not any(.065 < s < .095 for s in share.values()), (e.name, t)
+            assert all(share[a] - share[b] > .04 for a, b in zip(said, said[1:])) and (len(said) < 2 or abs(share[said[0]] - .6) > .04), (e.name, t)
         assert all(share[a] > share[b] - .01 for a, b in zip(said, said[1:])) and ('mostly' in t.answer) == (len(said) > 1 and share[said[0]] >= .6) or abs(share[said[0]] - .6) < .005
 
 @pytest.mark.parametrize('shares, said', [

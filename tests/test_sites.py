@@ -80,6 +80,8 @@ def test_captions_name_what_covers_a_tenth(sets):
         s = {k: v for k, v in shares(e).items() if k not in sites.UNASKED}
         assert set(words_of(t.answer, s)) == {k for k, v in s.items() if v > .1}
         assert t.answer.startswith('only') == (sum(v > .1 for v in s.values()) == 1)
+        large = sorted(v for v in s.values() if v > .1)
+        if e.split != 'train': assert all(b - a >= .05 for a, b in zip(large, large[1:])) and (len(large) < 2 or abs(large[-1] - .6) >= .05), (e.name, t)
 
 def test_boxes_lie_on_what_they_name(sets):
     found = turns(sets, Task.GROUNDING)
