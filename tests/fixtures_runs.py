@@ -1,0 +1,115 @@
+"""Training runs in processes of their own, for the tests of resume and of several processes.
+
+    python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
+    python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
+
+`kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
+"""
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fixtures_training import examples, small, tokenizer
+
+from earthgpt_lite import checkpoints
+from earthgpt_lite.training import Tuner, fit
+
+STEPS = 14
+SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, every=2)
+
+def train(folder, resume=False, seed=0, **options):
+    tok = tokenizer()
+    model = small(tok, seed)
+    model.config.text_config.attention_dropout = .2   # chance must come back too
+    for layer in model.language.model.layers: layer.self_attn.attention_dropout = .2
+    run = fit(model, tok, examples(), folder, resume=resume, **{'steps': STEPS} | SHORT | options)
+    return run['losses'], {n: p.clone() for n, p in model.state_dict().items()}
+
+def child(work):
+    "Run in a fork; the way it ended: exit status, or minus the signal"
+    pid = os.fork()
+    if not pid:
+        try: work()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+def ended(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def whole(folder, **options): torch.save(train(folder, **options), folder/'result.pt')
+
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(place, step):
+    "Let this process kill itself at a place of a step"
+    def at(owner, name, reached):
+        old = getattr(owner, name)
+        def new(self, *a, **k):
+            if reached(self): die()
+            return old(self, *a, **k)
+        setattr(owner, name, new)
+    if place == 'forward': at(Tuner, 'training_step', lambda m: m.global_step == step)
+    if place == 'update':   # half of the weights have moved
+        old = torch.optim.AdamW.step
+        def new(self, closure=None):
+            if closure: closure()
+            if self.state and int(next(iter(self.state.values()))['step']) == step:
+                for g in self.param_groups[:1]:
+                    for p in g['params']: p.data += 1
+                die()
+            return old(self)
+        torch.optim.AdamW.step = new
+    if place == 'write':    # half of the checkpoint is on the disk
+        save, count = torch.save, [0]
+        def new(state, f):
+            count[0] += 1
+            if count[0] > step // 2 and hasattr(f, 'write'):
+                f.write(b'half'); f.flush(); die()
+            save(state, f)
+        checkpoints.torch.save = new
+    if place == 'rename':
+        second = checkpoints._second_name
+        checkpoints._second_name = lambda *a: (second(*a), die())
+
+def kill(folder, seed, points):
+    rng = random.Random(seed)
+    (folder/'whole').mkdir(parents=True)
+    start = time.time()
+    assert ended(child(lambda: whole(folder/'whole'))) == 0
+    took = time.time() - start
+    losses, state = torch.load(folder/'whole'/'result.pt')
+    for k in range(points):
+        place, step = rng.choice(('forward', 'update', 'write', 'rename', 'any', 'any')), rng.randrange(1, STEPS - 1)
+        here = folder/str(k)
+        here.mkdir()
+        pid = child(lambda: (arm(place, step), whole(here)))
+        if place == 'any':
+            time.sleep(rng.uniform(.2, 1) * took)
+            os.kill(pid, signal.SIGKILL)
+        status, kept = ended(pid), sorted(p.name for p in here.glob('*.ckpt'))
+        at = torch.load(here/'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
+        again = ended(child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0)))
+        new, weights = torch.load(here/'result.pt') if again == 0 else ([], {})
+        print(json.dumps(dict(place=place, step=step, status=status, kept=kept, at=at, again=again, losses=new == losses,
+                              weights=bool(weights) and all(torch.equal(weights[n], state[n]) for n in state))), flush=True)
+
+def ranks(folder, devices, steps):
+    tok = tokenizer()
+    model = small(tok)
+    run = fit(model, tok, examples(23), folder, steps=steps, batch_size=7, device='cpu', precision='32-true', progress=False, devices=devices, strategy='ddp' if devices > 1 else 'auto')
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
+
+if __name__ == '__main__':
+    what, folder, *numbers = sys.argv[1:]
+    torch.set_num_threads(1)
+    dict(kill=kill, ranks=ranks)[what](Path(folder), *map(int, numbers))
