@@ -1,9 +1,9 @@
 """Answers a second: 64 questions in one batch with remembered pictures, against transformers' plain `generate`, one question at a time.
 
-    python benchmarks/generation.py [--questions 64] [--pictures 16] [--tokens 24] [--rounds 3]
+    python benchmarks/generation.py [--preset nano] [--questions 64] [--pictures 16] [--tokens 24] [--rounds 3]
 
-Same untrained nano model, same questions, same number of new tokens on both sides (no early stop), one run; the two take turns. Prints both rates, their
-ratio, and how many answers are the same.
+Same model (an untrained nano, or a preset with its pretrained weights), same questions, same number of new tokens on both sides (no early stop), one run; the
+two take turns. Prints both rates, their ratio, and how many answers are the same.
 """
 import argparse
 import statistics
@@ -14,20 +14,24 @@ import torch
 from earthgpt_lite.model import answer, nano, picture_prefix, to_pixels
 from earthgpt_lite.quickstart import make_tokenizer
 from earthgpt_lite.samples import global_examples
+from earthgpt_lite.sensors import as_view
 from earthgpt_lite.tokens import ChatFormat
+from earthgpt_lite.weights import build
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (('questions', 64), ('pictures', 16), ('tokens', 24), ('rounds', 3)): parser.add_argument(f'--{name}', type=int, default=default)
+    parser.add_argument('--preset', default='nano')
     args = parser.parse_args()
     examples = [e for e in global_examples('train', 20 * args.pictures) if len(e.turns) * args.pictures >= args.questions][:args.pictures]
-    tokenizer = make_tokenizer(examples)
     torch.manual_seed(0)
-    model, chat = nano(tokenizer).eval(), ChatFormat()
-    pictures = torch.stack([to_pixels(e.image) for e in examples])
+    if args.preset == 'nano': model, tokenizer = nano(words := make_tokenizer(examples)).eval(), words
+    else: model, tokenizer = build(args.preset)
+    chat = ChatFormat(**model.config.chat)
+    pictures = torch.stack([to_pixels(as_view(e.image, size=model.config.image_size).image) for e in examples])
     questions = [(i, t.question) for i, e in enumerate(examples) for t in e.turns[:-(-args.questions // args.pictures)]][:args.questions]
-    prefix, end = picture_prefix(model.config, tokenizer), tokenizer.convert_tokens_to_ids('<end>')
+    prefix, end = picture_prefix(model.config, tokenizer), tokenizer(chat.end, add_special_tokens=False).input_ids[-1]
     fixed = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
 
     def plain():
@@ -47,7 +51,7 @@ def main():
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    print(f'{len(questions)} questions on {len(pictures)} pictures, {args.tokens} new tokens each, {torch.get_num_threads()} threads')
+    print(f'{args.preset}: {len(questions)} questions on {len(pictures)} pictures, {args.tokens} new tokens each, {torch.get_num_threads()} threads')
     for name in ways: print(f'{name:14} {len(questions) / statistics.median(seconds[name]):7.1f} answers a second')
     ratios = [a / b for a, b in zip(seconds['one at a time'], seconds['batched'])]
     print(f'ratio {statistics.median(ratios):.1f} (median of {args.rounds}); {sum(a == b for a, b in zip(*said.values()))} of {len(questions)} answers are the same')

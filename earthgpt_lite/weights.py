@@ -218,7 +218,7 @@ def load_encoder(
     check_loaded(info, str(folder))
     return model.eval()
 
-# %% ../nbs/10b_weights.ipynb #33dfc8f4
+# %% ../nbs/10b_weights.ipynb #71ef3f62
 def build(
     preset,            # a Preset or its name; not nano, which starts from nothing
     **places,          # cache, wheels, hub, say: see find_weights
@@ -226,21 +226,22 @@ def build(
     "A preset with its pretrained weights. Prints what it took, and raises BadInput where anything is left out."
     if isinstance(preset, str): preset = read_preset(preset)
     if not preset.weights: raise BadInput(f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10')
-    say, config = places.get('say', print), preset_config(preset)
+    say, config, dtype = places.get('say', print), preset_config(preset), getattr(torch, preset.dtype)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         found = {part: find_weights(name, **places) for part, name in preset.weights.items()}
         encoders = {part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in ('vit', 'cnn')}
-        language, tokenizer, chat = load_language(found['text'])
+        language, tokenizer, chat = load_language(found['text'], dtype=dtype)
     finally:
         if bars: logging.enable_progress_bar()
     config.text_config, config.chat, config.image_token_id = language.config, asdict(chat), tokenizer.convert_tokens_to_ids('<image>')
-    with torch.random.fork_rng(): model = EarthGPT(config)
+    with torch.random.fork_rng(): model = EarthGPT(config).to(dtype)
     for part, encoder in encoders.items():
         left = [n for n in getattr(model.perception, part).take(encoder) if not n.startswith(SPARE)]
         if left: say(f'{preset.weights[part]}: {len(left)} weights behind the last layer that is read are not used')
     model.language.load_state_dict(language.state_dict())
+    model.language.set_attn_implementation(preset.attention)
     model.projector.start()
     say(f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.perception.encoders.values()) for p in part.parameters()):,} of them new')
     return model.eval(), tokenizer
