@@ -16,7 +16,7 @@ def shown(text: str) -> str:
     "Text of a model as a terminal may show it: characters that would steer the terminal are spelled out."
     return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
 
-# %% ../nbs/17_cli.ipynb #3dc535ca
+# %% ../nbs/17_cli.ipynb #1259a3dc
 def _assistant(args):
     from earthgpt_lite.assistant import Assistant
     return Assistant.from_pretrained(args.model, _device(args))
@@ -28,6 +28,8 @@ def _device(args):
         from earthgpt_lite.sensors import BadInput
         if not torch.cuda.is_available(): raise BadInput('--device cuda: torch finds no GPU here; leave --device away, or see what `earthgpt-lite doctor` says')
     return args.device
+
+def _bars(args): return sys.stderr.isatty() and not args.json   # progress is for eyes
 
 def _facts(said):
     "An answer as a program reads it."
@@ -83,15 +85,15 @@ def _questions(typed):
         if not line: return
         yield line
 
-# %% ../nbs/17_cli.ipynb #6631767d
+# %% ../nbs/17_cli.ipynb #a0ab1ad9
 def _survey(args):
     for path in filter(None, (args.out, args.raster)): check_free(path, args.force)
     from earthgpt_lite.survey import survey
     labels = args.classify.split(',') if args.classify is not None else None
     try: done = survey(_assistant(args), args.scene, args.out, args.ask, args.detect, args.ground, labels, args.size, args.overlap, args.sensor,
-                       batch_size=args.batch_size, min_score=args.min_score, raster=args.raster, resume=not args.force, progress=not args.json)
+                       batch_size=args.batch_size, min_score=args.min_score, raster=args.raster, resume=not args.force, progress=_bars(args), processes=args.processes)
     except KeyboardInterrupt:
-        print(f'\nstopped; what is done is kept in {args.out}.part: the same command goes on', file=sys.stderr)
+        print(f'\nstopped; what is done is kept beside {args.out}: the same command goes on', file=sys.stderr)
         return 130
     if args.json: return say_json(vars(done) | dict(out=str(done.out), raster=args.raster))
     print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {done.out}' + (f' and {args.raster}' if args.raster else ''))
@@ -106,14 +108,15 @@ def _map(args):
     out = write_map(args.out, args.scene, args.answers, online=args.online, sensor=args.sensor)
     print(f'{out}: open it in any browser' + ('' if args.online else ', it needs no network'))
 
-# %% ../nbs/17_cli.ipynb #13e26d0e
+# %% ../nbs/17_cli.ipynb #359333da
 def _evaluate(args):
     from earthgpt_lite.examine import evaluate_model
     from earthgpt_lite.score import summary
-    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, _device(args), args.force, progress=not args.json, say=None if args.json else print)
+    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, _device(args), args.force, progress=_bars(args), say=None if args.json else print, processes=args.processes, robustness=args.robustness)
     except KeyboardInterrupt:
         print(f'\nstopped; the answers so far are kept in {args.out}: the same command goes on', file=sys.stderr)
         return 130
+    if metrics is None: return   # a process that only helped
     if args.json: return say_json(metrics)
     print(f'\n{shown(summary(metrics))}\n\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
@@ -124,13 +127,13 @@ def _score(args):
     print(shown(summary(metrics)))
     if args.out: print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
-# %% ../nbs/17_cli.ipynb #50d5f0a5
+# %% ../nbs/17_cli.ipynb #631a2bb7
 def _quickstart(args):
     from earthgpt_lite.quickstart import quickstart
     from earthgpt_lite.report import results_table
     from earthgpt_lite.training import Interrupted
     time = {} if args.minutes is None else dict(minutes=args.minutes)   # its own default else
-    try: metrics = quickstart(args.out, seed=args.seed, device=_device(args), force=args.force, resume=args.resume, progress=not args.json, say=(lambda text: None) if args.json else print, **time)
+    try: metrics = quickstart(args.out, seed=args.seed, device=_device(args), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else print, **time)
     except Interrupted as e:
         more = f' --minutes {args.minutes:g}' if time else ''
         print(f'\nInterrupted: {e}. What was learned is in {args.out}.\nAsk it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\nGo on:    earthgpt-lite quickstart --out {args.out}{more} --resume', file=sys.stderr)
@@ -158,19 +161,20 @@ def _doctor(args):
     else: print(prescription(found))
     return 0 if healthy(found) else 1
 
-# %% ../nbs/17_cli.ipynb #6b29da1f
+# %% ../nbs/17_cli.ipynb #7d17dddc
 _DEVICE = ('--device', 'where to compute (default: a GPU if there is one)', dict(default='auto', choices=('auto', 'cpu', 'cuda')))
 _SENSOR = ('--sensor', 'what made the image (default: what the file says, else optical)', dict(choices=('optical', 'sar', 'infrared')))
 _MODEL = ('model', 'a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL'))
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE'))
+_PROCESSES = ('--processes', 'that share the work (default: 1)', dict(type=whole, default=1, metavar='N'))
 _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, default=64, metavar='N'))
 _JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 def _force(what='overwrite OUT'): return ('--force', what, dict(action='store_true'))
 
-# %% ../nbs/17_cli.ipynb #d8606f98
+# %% ../nbs/17_cli.ipynb #094980e5
 def _add_first(commands):
     command(commands, 'quickstart', _quickstart, 'train a nano model on real imagery in minutes, test it, report', 'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
-            ('--minutes', 'training time (default: 5)', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+            ('--minutes', 'training time (default: 4)', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
             ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')), _DEVICE, _force('overwrite a finished run in that folder'),
             ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), _JSON,
             more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
@@ -181,7 +185,7 @@ def _add_first(commands):
             ('--no-memory', 'each question stands alone: for models that never saw a dialogue, such as that of the quickstart', dict(action='store_false', dest='memory')), _SENSOR, _TOKENS, _JSON, _DEVICE,
             more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\nExit status: 1 where a question could not be answered.')
 
-# %% ../nbs/17_cli.ipynb #096b1633
+# %% ../nbs/17_cli.ipynb #4a3f5b8b
 def _add_scenes(commands):
     command(commands, 'survey', _survey, 'ask the same about every part of a scene, answers on the map',
             'survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson\nsurvey runs/quickstart scene.tif --detect ship --out ships.geojson\nsurvey runs/quickstart scene.tif --classify water,forest --out cover.geojson --raster cover.tif',
@@ -189,18 +193,18 @@ def _add_scenes(commands):
             ('--ground', 'one thing, with its article', dict(metavar='THING')), ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
             ('--out', 'answers: .geojson, .gpkg, or .json for pixels', dict(required=True)), ('--raster', 'for --classify: also a GeoTIFF of classes'),
             ('--size', 'of a tile, pixels (default: what the model sees without shrinking)', dict(type=whole, metavar='N')), ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
-            ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')), ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')), _SENSOR, _DEVICE, _force('start anew, overwrite OUT'), _JSON,
+            ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')), ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')), _PROCESSES, _SENSOR, _DEVICE, _force('start anew, overwrite OUT'), _JSON,
             more='Give exactly one of --ask, --detect, --ground, --classify. Stopped by hand it goes on with the same command.')
     command(commands, 'map', _map, 'draw a scene and its answers on a map in one HTML file', 'map scene.tif --answers cover.geojson --out cover.html\nmap before.tif after.tif --out both.html',
             ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')), ('--answers', 'GeoJSON of `survey` or `ask`; may be given more than once', dict(action='append', default=[], metavar='FILE')),
             ('--out', 'the .html to write (default: map.html)', dict(default='map.html')), ('--online', 'take the background from the network', dict(action='store_true')), _SENSOR, _force())
 
-# %% ../nbs/17_cli.ipynb #a59a0d1f
+# %% ../nbs/17_cli.ipynb #f50c430e
 def _add_numbers(commands):
     command(commands, 'evaluate', _evaluate, 'test a model on records or on the samples', 'evaluate runs/quickstart samples:test --out runs/evaluation\nevaluate runs/quickstart mine.jsonl --images pictures --limit 200', _MODEL,
             ('data', "records as .json or .jsonl, 'samples', 'samples:validation' or 'samples:test'", dict(metavar='DATA')), ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
             ('--images', 'folder of the pictures (default: where DATA lies)', dict(metavar='FOLDER')), ('--train', 'records that the model was trained on, for an honest prior', dict(metavar='FILE')), ('--limit', 'at most so many pictures', dict(type=whole, metavar='N')),
-            ('--no-baselines', 'leave out the wrong and the missing pictures', dict(action='store_false', dest='baselines')), _DEVICE, _force('start anew'), _JSON,
+            ('--no-baselines', 'leave out the wrong and the missing pictures', dict(action='store_false', dest='baselines')), ('--robustness', 'ask again with the pictures made worse in many ways; takes many times as long', dict(action='store_true')), _PROCESSES, _DEVICE, _force('start anew'), _JSON,
             more='Stopped at any moment, the same command goes on and ends with the same numbers.')
     command(commands, 'score', _score, "score any model's answers", 'score answers.jsonl truth.jsonl\nscore answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score',
             ('predictions', 'rows with image, question, answer and perhaps score', dict(metavar='PREDICTIONS')), ('truth', 'records, or rows with image, question and truth', dict(metavar='TRUTH')),
@@ -263,7 +267,7 @@ def explained(error: Exception) -> tuple:   # (exit status, one sentence)
     if isinstance(error, OSError) and error.filename: return 1, f'{error.filename}: {error.strerror}'
     return 1, f'{type(error).__name__}: {first} (run it with --debug for the whole story)'
 
-# %% ../nbs/17_cli.ipynb #2c57f56e
+# %% ../nbs/17_cli.ipynb #3480c6b2
 def main(
     argv: list | None = None,   # without the program's name; None: the command line
 ) -> int:                       # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
@@ -289,4 +293,7 @@ def main(
         print(f'earthgpt-lite: {shown(sentence)}', file=sys.stderr)
         return status
 
-def run(): sys.exit(main())
+def run():
+    "The program `earthgpt-lite`."
+    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')   # where the terminal lacks a letter
+    sys.exit(main())

@@ -68,7 +68,7 @@ def test_model_folder_and_run_folder_answer_the_same(saved, tif, said):
 
 def test_json_is_one_line_with_boxes_where_they_are(saved, tif, said, monkeypatch):
     import earthgpt_lite.assistant as assistant
-    monkeypatch.setattr(assistant, 'answer', lambda model, tokenizer, pictures, questions, **k: [('[0.00,0.25,0.50,0.75]', -.5)])
+    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -.5)])
     status, out, err = said('ask', saved, tif, 'where is the lake?', '--json')
     found = json.loads(out)
     assert status == 0 and out.count('\n') == 1 and found['text'] == '[0.00,0.25,0.50,0.75]' and found['score'] == -.5 and found['question'] == 'where is the lake?'
