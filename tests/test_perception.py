@@ -14,8 +14,10 @@ from transformers.models.convnext.modeling_convnext import ConvNextLayer
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
 from earthgpt_lite.blocks import Attention, ConvNeXtBlock, ViTBlock, attend, copy_block, token_colours
+from earthgpt_lite.model import nano
 from earthgpt_lite.perception import CLIP, IMAGENET, CNNFeatures, Perception, ViTFeatures, group_norm, prepare, to_grid
 from earthgpt_lite.sensors import BadInput
+from earthgpt_lite.tokens import train_tokenizer
 
 VIT = Dinov2Config(hidden_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, layerscale_value=1.0)   # nano's
 CNN = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type='basic', out_indices=[1, 2, 3])
@@ -47,6 +49,17 @@ def test_nanos_default_path_is_as_it_was():
     assert out.shape == (3, 64, 768)
     found = [out.double().abs().mean().item(), out[0, 0, 0].item(), out[2, 63, 767].item(), out[1, 7, 300].item()]
     assert found == pytest.approx([.694719952, -2.049589396, .932391130, .552303672], rel=1e-4)   # of the code that quickstart was measured with
+
+def test_nanos_parameters_for_a_seed_are_what_they_were():
+    tokenizer = train_tokenizer([' is there any water in this image?', ' yes', ' no', ' forest and snow'])
+    torch.manual_seed(0)
+    model = nano(tokenizer)
+    names = hashlib.sha256('\n'.join(model.state_dict()).encode()).hexdigest()[:12]
+    assert (len(tokenizer), len(model.state_dict()), names) == (398, 153, '37670c1e9749')
+    found = {name: (count(part), sum(p.double().abs().sum().item() for p in part.parameters())) for name, part in model.named_children()}
+    expected = dict(perception=(1_823_712, 40131.22112), projector=(148_032, 2549.91661), language=(1_847_616, 31046.95500))
+    assert {name: n for name, (n, _) in found.items()} == {name: n for name, (n, _) in expected.items()}
+    for name, (_, size) in expected.items(): assert found[name][1] == pytest.approx(size, rel=1e-7), f'{name} no longer starts as it did'
 
 
 # by hand and by the library
