@@ -18,7 +18,7 @@ from .model import EarthGPT, save
 from .sensors import BadInput
 from .tuning import Stage
 
-# %% ../nbs/11c_checkpoints.ipynb #dac11db0
+# %% ../nbs/11c_checkpoints.ipynb #a7b97053
 class WholeFiles(TorchCheckpointIO):
     "Writes a checkpoint whole or not at all; the one that it replaces is kept as `before.ckpt`."
     def save_checkpoint(self, checkpoint, path, storage_options=None):
@@ -28,7 +28,15 @@ class WholeFiles(TorchCheckpointIO):
             with open(part, 'wb') as f: torch.save(checkpoint, f); f.flush(); os.fsync(f.fileno())
             if path.exists(): _second_name(path, path.with_name('before.ckpt'))
             os.replace(part, path)
+        except (OSError, RuntimeError) as e: raise OSError(f'{path} cannot be written: {_reason(e)}') from e
         finally: part.unlink(missing_ok=True)
+
+def _reason(e):
+    "What the system said; torch says something else on top of it."
+    while e is not None:
+        if isinstance(e, OSError) and e.strerror: return e.strerror
+        e, said = e.__context__, str(e)
+    return said.splitlines()[0]
 
 def _second_name(path, other):
     "Both names at once, so that `path` is never missing; where a disk knows no links, a rename."

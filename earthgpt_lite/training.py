@@ -143,7 +143,7 @@ class Speed(Callback):
         each = self.seen * trainer.world_size / (time.perf_counter() - self.start)
         module.log_dict(dict(images_s=each[0], pairs_s=each[1], tokens_s=each[2], fill=self.seen[2] / self.seen[3]))
 
-# %% ../nbs/12_training.ipynb #e9582b49
+# %% ../nbs/12_training.ipynb #5c092196
 class Checkpoints(Callback):
     "Writes `last.ckpt` every so many steps or minutes, at the end, and when the run is stopped by Ctrl-C or SIGTERM; then what was learned is saved beside it."
     def __init__(
@@ -179,8 +179,8 @@ class Checkpoints(Callback):
     def write(self, trainer):
         self.mark = time.monotonic()
         try: trainer.save_checkpoint(self.folder / 'last.ckpt')
-        except (OSError, RuntimeError) as e:
-            said = f'{self.folder}: no checkpoint at step {trainer.global_step} ({getattr(e, "strerror", None) or e}); the last good one is kept'
+        except OSError as e:
+            said = f'no checkpoint at step {trainer.global_step}: {e}; the last good one is kept'
             if trainer.world_size > 1: trainer.strategy.barrier('Trainer.save_checkpoint')
             if self.full_disk == 'stop': raise BadInput(f'{said}. Make room and resume') from e
             self.say(f'{said}, and the run goes on')

@@ -28,7 +28,7 @@ def small(tok, seed=0, **changes):
     config.vit_config = Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, layerscale_value=1.0)
     config.cnn_config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type='basic', out_indices=[1, 2])
     config.text_config = small_llama(tok, 32, 2, 2)
-    config.vit_layers, config.grid, config.cnn_channels, config.image_size = [1, 2], 4, 8, 32
+    config.vit_layers, config.grid, config.cnn_channels, config.image_size = [1, 2], 4, 16, 32   # with 8 channels in 8 groups a bias in front of the group norm would have no effect, and its gradient only rounding
     config.vit_input = config.cnn_input = None
     for k, v in changes.items(): setattr(config, k, v)
     model = EarthGPT(config)

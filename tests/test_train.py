@@ -1,0 +1,130 @@
+"A run from a file: every key known, YAML equal to the command line equal to Python, data read when it is wanted."
+import json
+import os
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from earthgpt_lite import train as module
+from earthgpt_lite.adapters import load_adapter
+from earthgpt_lite.model import load
+from earthgpt_lite.sensors import BadInput
+from earthgpt_lite.train import RunChoice, StageChoice, check_keys, known_keys, find_run, make_train_parser, open_examples, read_run, recipes, train, train_command
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    "A nano that takes a hundredth of its time"
+    from fixtures_training import small
+    monkeypatch.setattr(module, 'nano', lambda tok: small(tok, image_size=64))
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(9):
+        Image.fromarray((rng.integers(0, 60, (32, 40, 3)) + 60 * (i % 3)).astype('uint8')).save(tmp_path/f'{i}.png')
+        rows.append({'image': f'{i}.png', 'conversations': [{'from': 'human', 'value': 'what is it?'}, {'from': 'gpt', 'value': 'water sand ice'.split()[i % 3]}], 'split': 'train' if i < 8 else 'test'})
+    (tmp_path/'records.json').write_text(json.dumps(rows))
+    return tmp_path
+
+def choice(data, **k): return RunChoice(**dict(data=str(data/'records.json'), out=str(data/'run'), steps=3, batch_size=4, device='cpu', precision='32-true', progress=False) | k)
+
+def test_every_key_is_documented():
+    page = make_train_parser().format_help().partition('\noptions:')[2]
+    for key in known_keys():
+        if key == 'stage': continue
+        line = page.split(f'--{key} ')[1].split('\n  --')[0].partition('(type')[0]
+        assert len(line.split()) > 3, f'{key} is not explained'
+
+@pytest.mark.parametrize('key,near', [('batchsize', 'batch_size'), ('stage.wieght_decay', 'stage.weight_decay'), ('lr', 'stage.lr'), ('step', 'steps'), ('stage.nmae', 'stage.name')])
+def test_a_misspelt_key_is_named_and_the_nearest_offered(data, key, near):
+    with pytest.raises(BadInput, match=f"there is no '{key}'; is '{near}' meant"): train_command([f'--{key}', '1'])
+    top, _, sub = key.rpartition('.')
+    (data/'run.yaml').write_text(yaml.safe_dump({'steps': 1, **({top: {sub: 1}} if top else {key: 1})}))
+    with pytest.raises(BadInput, match=f"run.yaml: there is no '{key}'; is '{near}' meant"): train_command(['--config', str(data/'run.yaml')])
+
+@pytest.mark.parametrize('words,said', [(['--steps', 'many'], 'steps'), (['--stage.name', 'tunes', '--steps', '1'], 'tunes'), (['--augment', 'maybe', '--steps', '1'], 'augment'), ([], 'minutes or --steps'),
+                                        (['--steps', '1', '--minutes', '1'], 'minutes or --steps'), (['--config', 'nowhere.yaml'], 'nowhere.yaml: No such file')])
+def test_wrong_values_are_refused(words, said):
+    with pytest.raises(BadInput, match=said): train_command(words)
+
+@pytest.mark.parametrize('text,said', [('a: [1', 'is no YAML'), ('- 1', 'holds no keys'), ('stage: 3', 'stage is a group of keys')])
+def test_wrong_files_are_refused(tmp_path, text, said):
+    (tmp_path/'run.yaml').write_text(text)
+    with pytest.raises(BadInput, match=said): train_command(['--config', str(tmp_path/'run.yaml'), '--steps', '1'])
+
+def test_yaml_command_line_and_python_are_one(data, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
+    want = choice(data, stage=StageChoice('tune', lr=2e-3, norms=True), mix=dict(optical=1.), capacity=None)
+    from dataclasses import asdict
+    (data/'run.yaml').write_text(yaml.safe_dump(asdict(want)))
+    train_command(['--config', str(data/'run.yaml')])
+    train_command(['--config', str(data/'run.yaml'), '--stage.lr', '1e-5', '--steps=7'])
+    words = ['--stage.name', 'tune', '--stage.lr', '0.002', '--stage.norms', 'true', '--mix.optical', '1', '--capacity', 'null', '--progress', 'false']
+    for k in ('data', 'out', 'steps', 'batch_size', 'device', 'precision'): words += [f'--{k}', str(getattr(want, k))]
+    train_command(words)
+    assert seen[0] == want == seen[2] and seen[1] == choice(data, stage=StageChoice('tune', lr=1e-5, norms=True), mix=dict(optical=1.), capacity=None, steps=7)
+    with pytest.raises(SystemExit): train_command(['--config', str(data/'run.yaml'), '--print_config'])
+    (data/'again.yaml').write_text(capsys.readouterr().out)
+    train_command(['--config', str(data/'again.yaml')])
+    assert seen[3] == want
+
+def test_two_stages_one_after_the_other(data, capsys):
+    record = train(choice(data))
+    assert record['made'] == 'model' and {'model', 'run.json', 'run.yaml', 'log'} <= set(os.listdir(data/'run')) and not list((data/'run').glob('*.ckpt'))
+    assert 'projector' in (page := capsys.readouterr().out) and 'trained' in page
+    assert read_run(data/'run'/'run.yaml')['steps'] == 3
+    second = train(choice(data, model=str(data/'run'), out=str(data/'two'), stage=StageChoice('tune')), say=lambda s: None)
+    base, _ = load(data/'run', 'cpu')
+    assert second['made'] == 'adapter.safetensors' and load_adapter(base, data/'two'/'adapter.safetensors')['stage'] == 'tune'
+    merged = train(choice(data, model=str(data/'run'), out=str(data/'three'), stage=StageChoice('tune'), merge=True), say=lambda s: None)
+    assert merged['made'] == 'model' and load(data/'three', 'cpu')
+
+def test_the_second_run_in_a_folder_is_refused(data):
+    train(choice(data, steps=1), say=lambda s: None)
+    with pytest.raises(BadInput, match='holds a finished run'): train(choice(data, steps=1))
+    (data/'four').mkdir()
+    (data/'four'/'last.ckpt').write_bytes(b'x')
+    with pytest.raises(BadInput, match='interrupted run.*--resume'): train(choice(data, out=str(data/'four')))
+
+def test_a_stopped_run_says_how_to_go_on(data, monkeypatch, capsys):
+    import signal
+    from earthgpt_lite.training import Tuner
+    step = Tuner.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuner, 'training_step', lambda self, b, i: (os.kill(os.getpid(), signal.SIGTERM) if self.global_step == 1 else None, step(self, b, i))[1])
+        words = ['--data', str(data/'records.json'), '--out', str(data/'run'), '--steps', '4', '--batch_size', '4', '--device', 'cpu', '--progress', 'false']
+        assert train_command(words) == 130
+    said = capsys.readouterr().out
+    assert 'Go on: earthgpt-lite train --config' in said and '--resume' in said
+    assert train_command(['--config', str(data/'run'/'run.yaml'), '--resume']) == 0 and json.loads((data/'run'/'run.json').read_text())['steps'] == 4
+
+def test_records_are_read_when_wanted(data):
+    found = open_examples(str(data/'records.json'), size=16)
+    assert len(found) == 8 and found[3].image.shape == (16, 16, 3) and len(open_examples(str(data/'records.json'), split='test')) == 1
+    (data/'3.png').unlink()
+    with pytest.raises(BadInput, match='3.png was there when the run began'): found[3].image
+    with pytest.raises(BadInput, match='record 3 names an image that is not there'): open_examples(str(data/'records.json'))
+    for bad, said in ((data/'no.json', 'no such file'), (data/'records.json', 'no records of the split')):
+        with pytest.raises(BadInput, match=said): open_examples(str(bad), split='x')
+
+def test_a_picture_that_goes_in_the_middle_of_a_run_stops_it_by_name(data, monkeypatch):
+    from earthgpt_lite.training import Tuner
+    step = Tuner.training_step
+    def losing(self, batch, index):
+        if self.global_step == 1: [p.unlink() for p in data.glob('[0-9].png')]
+        return step(self, batch, index)
+    monkeypatch.setattr(Tuner, 'training_step', losing)
+    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'): train(choice(data, every=1, steps=9), say=lambda s: None)
+    assert (data/'run'/'last.ckpt').exists()
+
+@pytest.mark.parametrize('name', recipes())
+def test_recipes_can_be_read(name, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
+    assert train_command(['--config', name]) == 0 and name.startswith(seen[0].out.removeprefix('runs/')) and seen[0].stage.name == name.rpartition('-')[2]
+    from earthgpt_lite.presets import presets
+    assert seen[0].model in presets() or seen[0].model.removeprefix('runs/') in recipes(), 'a recipe begins with a preset or with what another recipe made'
