@@ -148,11 +148,12 @@ def uploaded(
     except BadInput as e: raise BadInput(str(e).replace(str(path), name)) from None
     return scene
 
-# %% ../nbs/16_studio.ipynb #56507552
+# %% ../nbs/16_studio.ipynb #8f6411fc
 def _bubble(answer):
-    extra = ''.join(f'<br><small>{html.escape(k)} {v:.0%}</small>' for k, v in sorted(answer.scores.items(), key=lambda kv: -kv[1])[:6])
-    return (f'<p style="margin:4px 0;color:#555"><i>{html.escape(answer.question)}</i></p><p class="studio-answer" style="margin:4px 0"><b>{html.escape(answer.text)}</b> '
-            f'<small>score {answer.score:.2f}{", cut off" if answer.cut else ""}</small>{extra}</p>')
+    extra = ', '.join(f'{html.escape(k)} {v:.0%}' for k, v in sorted(answer.scores.items(), key=lambda kv: -kv[1])[:6])
+    facts = [f'score {answer.score:.2f}'] + ['cut off'] * answer.cut + [extra] * bool(extra) + [f'not read: {html.escape(u)}' for u in answer.unread[:2]]
+    return (f'<div style="line-height:1.4;margin:0 0 8px"><i style="color:#666">{html.escape(answer.question)}</i><br><b class="studio-answer">{html.escape(answer.text)}</b><br>'
+            f'<small>{"; ".join(facts)}</small></div>')
 
 class Studio:
     "A panel to look at a picture and ask about it. Every action is a method; errors appear in the panel."
@@ -213,6 +214,10 @@ class Studio:
             pieces.append(text)
             self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
         self._start(lambda: self.talk.ask(question, stream=piece, **self._stopping()))
+
+    def _send(self, question):
+        self.ask(question)
+        self.question.value = ''   # or the same could not be asked again
 
     def task(self, name: str, thing: str = ''):
         "caption, ground, detect or classify (labels with commas between them)."
@@ -275,6 +280,8 @@ class Studio:
         "Take over a box that was drawn."
         if len(box) == 4: self.across.value, self.down.value = (round(box[0], 2), round(box[2], 2)), (round(box[1], 2), round(box[3], 2))
 
+    def _whole(self): return np.allclose(self.box, [0, 0, 1, 1])
+
     def _need(self):
         if self.view is None: raise BadInput('no picture yet: upload one, or open a path')
 
@@ -291,13 +298,14 @@ class Studio:
     def draw(self):
         "Bring what is shown up to date."
         if self.view is None: return
-        png = drawn(self.view, self.answer, None if np.allclose(self.box, [0, 0, 1, 1]) else self.box)
+        png = drawn(self.view, self.answer, None if self._whole() else self.box)
         if self.board is not None: self.board.src = _data(png)
         else: self.picture.value = png
         self.live.value = ''
         self.history.value = ''.join(map(_bubble, self.talk.turns[-20:]))
         frame, pixels = self.view.frame, to_pixels(self.box, self.view.frame.width, self.view.frame.height)
-        self.where.value = f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)} of {frame.width} x {frame.height}{self._place(pixels)}'
+        box = 'no box: drag one on the picture' if self._whole() else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
+        self.where.value = f'{box}<br>{frame.width} x {frame.height} pixels{self._place(pixels)}'
         self.sent.value = '' if self.answer is None else f'<img alt="" width="128" src="{_data(_png(Image.fromarray(self.answer.seen)))}"><pre style="white-space:pre-wrap">{html.escape(self.answer.sent)}</pre>'
 
     def _place(self, pixels):
@@ -305,30 +313,32 @@ class Studio:
         if self.view.frame.crs is None: return ''
         try: lon, lat = _project(self.view.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.view.frame.crs)[0]
         except BadInput: return ''
-        return f'<br>its middle: {abs(lat):.4f} {"NS"[int(lat < 0)]}, {abs(lon):.4f} {"EW"[int(lon < 0)]}'
+        return f', middle {"of the box " * (not self._whole())}at {abs(lat):.4f} {"NS"[int(lat < 0)]}, {abs(lon):.4f} {"EW"[int(lon < 0)]}'
 
     def _build(self):
         w, line = widgets, widgets.Layout(width='384px')
         button = lambda text, action: (b := w.Button(description=text, layout=w.Layout(width='auto')), b.on_click(lambda _: self.do(action)))[0]
         self.board, self.picture = drawing_board(), w.Image(format='png', width=384, height=384)
         self.file, self.path = w.FileUpload(accept='.tif,.tiff,.png,.jpg,.jpeg,.jp2', multiple=False), w.Text(placeholder='or a path', continuous_update=False)
-        self.bands, self.percent = w.Dropdown(description='bands'), w.FloatRangeSlider(value=(0, 100), min=0, max=100, step=1, description='stretch', continuous_update=False)
+        self.bands, self.percent = w.Dropdown(description='bands'), w.FloatRangeSlider(value=(0, 100), min=0, max=100, step=1, readout_format='.0f', description='stretch %', continuous_update=False)
         self.across, self.down = (w.FloatRangeSlider(value=(0, 1), min=0, max=1, step=.01, description=d, continuous_update=False, layout=line) for d in ('box across', 'box down'))
         self.where, self.history, self.live, self.message, self.sent, self.map = (w.HTML() for _ in range(6))
-        self.question, self.thing = w.Text(placeholder='a question, and Enter', continuous_update=False, layout=line), w.Text(placeholder='the lake, or: water, forest, desert', layout=line)
+        self.question, self.thing = w.Text(placeholder='a question, and Enter', continuous_update=False, layout=line), w.Text(placeholder='for the buttons: the lake, or: water, forest', layout=line)
         self.memory = w.Checkbox(value=False, description='remember turns (for models that learned dialogues)', indent=False, layout=line)
         self.progress, self.halt = w.IntProgress(max=1), button('stop', self.stop)
         self.progress.layout.visibility = self.halt.layout.visibility = 'hidden'
         tasks = [button(name, lambda name=name: self.task(name, self.thing.value)) for name in ('caption', 'ground', 'detect', 'classify')]
         tasks += [button('describe box', self.describe), button('survey', lambda: self.look_around(self.thing.value)), button('where it looked', self.looked), button('save', self.save)]
         watch = lambda widget, action, trait='value': widget.observe(lambda change: self.do(action, change['new']), trait)
-        watch(self.file, self.upload); watch(self.path, lambda p: p and self.open(p)); watch(self.question, lambda q: q and self.ask(q))
+        watch(self.file, self.upload); watch(self.path, lambda p: p and self.open(p))
+        self.question.observe(lambda change: change['new'] and self.do(self._send, change['new']), 'value')
         for widget in (self.bands, self.percent): watch(widget, lambda _: self.show())
         for widget in (self.across, self.down): watch(widget, lambda _: self.draw())
         if self.board is not None: watch(self.board, self.mark, 'box')
         self.looks = w.Accordion([self.sent, self.map], titles=['what the model was sent', 'where it looked'])
         left = [self.picture if self.board is None else self.board, w.HBox([self.file, self.path]), self.bands, self.percent, self.across, self.down, self.where]
-        right = [self.history, self.live, self.question, self.thing, w.HBox(tasks[:4]), w.HBox(tasks[4:]), self.memory, w.HBox([self.progress, self.halt]), self.message, self.looks]
+        past = w.Box([self.history], layout=w.Layout(max_height='320px', overflow='auto', flex='0 0 auto'))
+        right = [past, self.live, self.question, self.thing, w.HBox(tasks[:4]), w.HBox(tasks[4:]), self.memory, w.HBox([self.progress, self.halt]), self.message, self.looks]
         return w.HBox([w.VBox(left), w.VBox(right, layout=w.Layout(width='420px'))])
 
     def _repr_mimebundle_(self, **kwargs): return self.panel._repr_mimebundle_(**kwargs)

@@ -41,7 +41,11 @@ def test_only_what_a_scene_can_show_is_offered(path):
 
 def test_ask_by_enter_and_by_button(studio, helper, path):
     studio.question.value = 'what does this image show?'
-    assert studio.talk.turns[-1].text == helper.ask(studio.view, 'what does this image show?').text and studio.message.value == ''
+    assert studio.talk.turns[-1].text == helper.ask(studio.view, 'what does this image show?').text and studio.message.value == '' and studio.question.value == ''
+    studio.question.value = '  '
+    assert 'empty' in studio.message.value and len(studio.talk.turns) == 1
+    studio.question.value = 'what does this image show?'
+    assert len(studio.talk.turns) == 2 and studio.talk.turns.pop().text == studio.talk.turns[0].text           # the same again
     assert 'what does this image show?' in studio.history.value and studio.live.value == '' and '<pre' in studio.sent.value
     press(studio, 'caption')
     assert studio.answer.task == 'caption' and len(studio.talk.turns) == 2
@@ -53,7 +57,9 @@ def test_ask_by_enter_and_by_button(studio, helper, path):
     assert [t.task for t in studio.talk.turns[-2:]] == ['grounding', 'detection'] and studio.message.value == ''
 
 def test_a_box_by_sliders_and_by_mouse(studio):
+    assert 'no box: drag' in studio.where.value
     studio.across.value, studio.down.value = (.2, .6), (.3, .5)
+    assert 'no box' not in studio.where.value
     assert np.allclose(studio.box, [.2, .3, .6, .5]) and '[0.20,0.30,0.60,0.50]' in studio.where.value and '12, 8, 36, 20' in studio.where.value
     press(studio, 'describe box')
     assert '[0.20,0.30,0.60,0.50]' in studio.talk.turns[-1].question
