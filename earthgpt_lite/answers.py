@@ -19,7 +19,7 @@ from .overlap import to_corners
 from .sensors import View
 from .world import collection, feature, to_world
 
-# %% ../nbs/02d_answers.ipynb #263b87cc
+# %% ../nbs/02d_answers.ipynb #f48507cb
 @dataclass
 class Answer:
     """What a model said about a picture. Boxes are kept in units of the padded square, as they were said.
@@ -38,6 +38,7 @@ class Answer:
     seen: np.ndarray | None = field(default=None, repr=False)   # (s, s, 3) the picture that it was sent
     cut: bool = False          # it used up its room before it came to an end
     model: str = ''
+    region: np.ndarray | None = field(default=None, repr=False)   # (4,) the box that was asked about, in units
 
     def __post_init__(self):
         found = parse_boxes(self.text)
@@ -53,20 +54,24 @@ class Answer:
         "The boxes in pixels of the picture."
         return to_pixels(self.boxes, self.view.frame.width, self.view.frame.height)
 
+    def _ground(self, polygons):
+        frame = self.view.frame
+        return np.asarray(frame.to_map(to_pixels(polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))).reshape(-1, 4, 2)
+
     @property
     def ground(self) -> np.ndarray:   # (n, 4, 2) corners x, y
         "The corners of the boxes in map coordinates. Raises BadInput for a picture without any."
-        frame = self.view.frame
-        return np.asarray(frame.to_map(to_pixels(self.polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))).reshape(-1, 4, 2)
+        return self._ground(self.polygons)
 
     @property
     def outline(self) -> np.ndarray:  # (4, 2) corners x, y
-        "The corners of the whole picture in map coordinates. Raises BadInput for a picture without any."
+        "The corners of the whole picture, or of the box that was asked about, in map coordinates. Raises BadInput for a picture without any."
+        if self.region is not None: return self._ground(to_corners(self.region))[0]
         w, h = self.view.frame.width, self.view.frame.height
         return self.view.frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
 
     def to_geojson(self) -> dict:
-        "A feature for each box, or one for the whole picture; longitude and latitude. Raises BadInput for a picture without a CRS."
+        "A feature for each box, or one for what was asked about; longitude and latitude. Raises BadInput for a picture without a CRS."
         crs, rings = self.view.frame.crs, self.ground if len(self.boxes) else self.outline[None]
         facts = dict(question=self.question, answer=self.text, task=str(self.task), sensor=str(self.view.sensor), image=self.view.name, model=self.model)
         if self.scores: facts['scores'] = {k: round(v, 4) for k, v in self.scores.items()}

@@ -110,7 +110,7 @@ class _Stream(TextStreamer):
 
 def _listed(x): return list(x) if isinstance(x, (list, tuple)) else [x]
 
-# %% ../nbs/14_assistant.ipynb #72fd699b
+# %% ../nbs/14_assistant.ipynb #533d3c7b
 class Assistant:
     "Ask a trained model about pictures. Every method takes a path, Scene, View, array or PIL image, or a list of them."
     def __init__(self, model, tokenizer, name: str = ''): self.model, self.tokenizer, self.name = model, tokenizer, name
@@ -194,7 +194,9 @@ class Assistant:
             frame.to_map([0, 0])   # or a sentence that says why not
             box = from_map(shapely.box(*box), frame.transform)
         if where != 'unit': box = to_unit(box, frame.width, frame.height)
-        return self.ask(view, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options)
+        answer = self.ask(view, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options)
+        answer.region = np.asarray(box, float).clip(0, 1)
+        return answer
 
     def classify(
         self,

@@ -178,6 +178,9 @@ def test_a_region_in_three_ways(helper, tmp_path, picture):
     ways = [helper.describe_region(path, box, where).question for box, where in
             (([6, 4, 30, 20], 'pixels'), ([.1, 14 / 60, .5, .5], 'unit'), ([300_060, 3_999_800, 300_300, 3_999_960], 'ground'))]
     assert len(set(ways)) == 1, ways
+    place = shapely.geometry.shape(helper.describe_region(path, [6, 4, 30, 20]).to_geojson()['features'][0]['geometry'])
+    corners = np.stack(transform('EPSG:4326', 'EPSG:32618', *np.asarray(place.exterior.coords).T), 1)
+    assert np.allclose([corners.min(0), corners.max(0)], [[300_060, 3_999_800], [300_300, 3_999_960]], atol=1)   # the region, not the whole picture
     for call, words in [(lambda: helper.describe_region(path, [1, 2, 3]), 'shape'), (lambda: helper.describe_region(path, [900, 900, 950, 950]), 'nothing of this box'),
                         (lambda: helper.describe_region(path, [0, 0, 9, 9], 'inch'), 'inch'), (lambda: helper.describe_region(picture, [0, 0, 9, 9], 'ground'), 'no CRS')]:
         with pytest.raises(BadInput, match=words): call()
