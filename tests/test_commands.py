@@ -253,7 +253,6 @@ def test_show_refuses(tmp_path, type_):
     write(tmp_path / 'b.json', records(tmp_path))
     refused(type_('show', tmp_path / 'b.json', '--out', tmp_path / 's.jpg'), 's.jpg', '.png')
     refused(type_('show', tmp_path / 'b.json', '--out', tmp_path / 'no/s.png'), 'no/s.png')
-    refused(type_('show', tmp_path / 'b.json', '--n', 0, '--out', tmp_path / 's.png'), 'at least one')
     refused(type_('show', write_text(tmp_path / 'c.json', '[]'), '--out', tmp_path / 's.png'), 'holds no records')
 
 
