@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'plan', 'Journal', 'Survey', 'survey']
 
-# %% ../nbs/14a_survey.ipynb #be114ff5
+# %% ../nbs/14a_survey.ipynb #3884d9e2
 import json
 import os
 import queue
@@ -23,7 +23,7 @@ from affine import Affine
 
 from .assistant import check_labels
 from .seams import dissolve, merge_seams
-from .sensors import BadInput, Frame, read_scene, tiles
+from .sensors import BadInput, Frame, _open, read_scene, tiles
 from .world import collection, feature, to_world, write_whole
 
 # %% ../nbs/14a_survey.ipynb #6fa0a434
@@ -183,7 +183,7 @@ def survey(
         for log in logs: log.close(done)
     return Survey(out, len(found), len(rows), known, time.time() - start)
 
-# %% ../nbs/14a_survey.ipynb #f7826489
+# %% ../nbs/14a_survey.ipynb #a918b904
 def _asked(ask, detect, ground, classify, raster):
     given = [(k, v) for k, v in zip(KINDS, (ask, detect, ground, classify)) if v is not None]
     if len(given) != 1: raise BadInput(f'{len(given)} of {", ".join(KINDS)} were given: a survey asks exactly one')
@@ -203,7 +203,7 @@ def _frame(path, out, sensor, bands):
     if out.suffix not in ('.geojson', '.gpkg', '.json'): raise BadInput(f'{out}: name it .geojson, .gpkg, or .json for pixels')
     if out.suffix == '.gpkg': _geopandas()
     small = read_scene(path, sensor, None, bands, 64)
-    with rasterio.open(path) as f: frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
+    with _open(path) as f: frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2: raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
     if out.suffix != '.json':
         if frame.crs is None: raise BadInput(f'{path}: answers have no place on Earth, for the scene has no CRS; name the output .json to get pixels')
