@@ -298,6 +298,7 @@ def evaluate_model(
     """
     if processes < 1: raise BadInput(f'{processes} processes: give 1 or more')
     first, out = rank_zero_only.rank in (0, None), Path(out)
+    if say and first: say('Reading the data ...')
     questions, picture, turns = open_data(data, root)
     if limit: questions = evenly(questions, limit)
     name = str(model) if isinstance(model, str | Path) else 'given'
@@ -316,7 +317,7 @@ def evaluate_model(
     else:
         with _bar(sheets, progress) as bar:
             for k, s in sheets.items(): write_answers(s.path, questions, asks[k], stamp, size, bar.update)
-    facts = dict(model=name, by=stamp, seconds=time.perf_counter() - start, asked=len(ways) * len(questions) - before, processes=processes)
+    facts = dict(model=name, data=data if isinstance(data, str) else 'given', by=stamp, torch=torch.__version__, seconds=time.perf_counter() - start, asked=len(ways) * len(questions) - before, processes=processes)
     turns = questions_of(train) if train is not None else turns
     if robustness:
         with tqdm(total=5 * len(CORRUPTIONS), desc='Worse pictures', leave=False, disable=not progress) as bar:

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['TRUTH', 'ANSWER', 'NOTE', 'COLOURS', 'is_ahead', 'results_table', 'results_markdown', 'data_uri', 'draw_boxes',
-           'loss_curve', 'confusion_html', 'reliability_drawing', 'results_html', 'facts', 'gallery', 'write_page',
-           'write_report']
+           'loss_curve', 'confusion_html', 'reliability_drawing', 'results_html', 'facts', 'table_html', 'gallery',
+           'write_page', 'write_report']
 
 # %% ../nbs/13b_report.ipynb #f8a5e314
 import base64
@@ -171,6 +171,14 @@ def facts(
     "Names and values as an HTML table of two columns."
     if not isinstance(pairs, dict): return f'<p>{html.escape(str(pairs))}</p>'
     return '<table>' + ''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()) + '</table>'
+
+def table_html(
+    rows: list[dict],  # with the same keys; a list is written as an interval
+) -> str:
+    "Any rows as an HTML table, a column for each key."
+    shown = lambda v: '' if v is None else f'{v:.3f}' if isinstance(v, float) else ' to '.join(map(shown, v)) if isinstance(v, list) else str(v)
+    cell = lambda v: f'<td{" class=num" * isinstance(v, int | float)}>{html.escape(shown(v))}</td>'
+    return '<table><tr>' + ''.join(f'<th>{html.escape(k.replace("_", " "))}</th>' for k in rows[0]) + '</tr>' + ''.join(f'<tr>{"".join(map(cell, r.values()))}</tr>' for r in rows) + '</table>'
 
 # %% ../nbs/13b_report.ipynb #5b288f0a
 def _turn(turn):

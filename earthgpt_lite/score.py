@@ -2,10 +2,9 @@
 
 # %% auto #0
 __all__ = ['PROBLEMS', 'FRAMES', 'questions_of', 'join', 'guess_frame', 'to_square', 'size_of', 'as_turns', 'measured',
-           'best_and_worst', 'write_score', 'score_files', 'summary']
+           'write_score', 'score_files', 'summary']
 
-# %% ../nbs/13d_score.ipynb #0fe48639
-import html
+# %% ../nbs/13d_score.ipynb #52d53cca
 import importlib.metadata
 import math
 import platform
@@ -22,8 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from .boxes import format_box, padding, parse_boxes, to_unit
 from .evaluation import prior_predictions, results, scored
 from .instructions import Record, find_image, guess_task
-from .protocols import classification_scores, detection_scores, quality, reliability, rsvqa_scores
-from .report import COLOURS, NOTE, confusion_html, facts, gallery, reliability_drawing, results_html, results_table, write_page
+from .protocols import best_and_worst, classification_scores, detection_scores, reliability, rsvqa_scores
+from .report import COLOURS, NOTE, confusion_html, facts, gallery, reliability_drawing, results_html, results_table, table_html, write_page
 from .sensors import BadInput, as_view
 from .store import read_rows, write_json
 from .tilted import GeoChat
@@ -98,12 +97,12 @@ def _rank_last(rows):
     for p in bad: p['score'] = [last if x != x else x for x in p['score']] if isinstance(p['score'], list) else last
     return bad
 
-# %% ../nbs/13d_score.ipynb #4c6c33df
+# %% ../nbs/13d_score.ipynb #0a367f4d
 PROBLEMS = dict(
     missing='questions without an answer: each counts as wrong', empty='empty answers: each counts as wrong', duplicate='second answers to one question: the first counts',
     unknown='answers to questions that the truth does not have: not scored', unreadable='rows that could not be read: not scored', score='scores that are no number: ranked last',
     picture='questions whose picture could not be read: each counts as wrong',
-    boxes='answers whose boxes could not be read in full: what was not read is missed', markup='answers with markup: taken as they are', script='answers in another script: taken as they are')
+    boxes='answers whose boxes could not be read in full: what was not read is missed', label='answers whose boxes name nothing where the truth does: each box is a miss', markup='answers with markup: taken as they are', script='answers in another script: taken as they are')
 
 def _name(q): return f'{q["image"]}: {q["question"]}'
 
@@ -142,7 +141,7 @@ def join(
     problems['score'] = [_name(p) for p in _rank_last(rows)]
     return rows, problems
 
-# %% ../nbs/13d_score.ipynb #ba2ea1c3
+# %% ../nbs/13d_score.ipynb #ed8e2dd0
 def _latin(text):
     "Share of the letters that are Latin; 1 without letters."
     letters = [c for c in text if c.isalpha()]
@@ -155,7 +154,9 @@ def _look_closer(rows, problems):
         if _latin(p['answer']) < .5 <= _latin(str(p['truth'])): problems['script'].append(f'{_name(p)}: {p["answer"][:60]}')
         if p['task'] in ('grounding', 'detection') and p['answer'].strip():
             found = parse_boxes(p['answer'], repair=True)
-            if found.unread or not found.boxes and parse_boxes(str(p['truth']), repair=True).boxes: problems['boxes'].append(f'{_name(p)}: {p["answer"][:60]}')
+            true = parse_boxes(str(p['truth']), repair=True).boxes
+            if p['task'] == 'detection' and found.boxes and not any(b.label for b in found.boxes) and any(b.label for b in true): problems['label'].append(f'{_name(p)}: {p["answer"][:60]}')
+            if found.unread or not found.boxes and true: problems['boxes'].append(f'{_name(p)}: {p["answer"][:60]}')
 
 # %% ../nbs/13d_score.ipynb #a565ea11
 FRAMES = {'unit': '0 to 1 of the padded square, as MMRS-1M has it', 'picture': '0 to 1 of the picture', '100': '0 to 100 of the picture', '1000': '0 to 1000 of the picture',
@@ -259,22 +260,7 @@ def measured(
     if some := only('grounding'): out['boxes'] = _constant_boxes(some)
     return out | dict(reliability=reliability(rows))
 
-# %% ../nbs/13d_score.ipynb #d7084957
-def best_and_worst(
-    rows: list[dict],  # predictions
-    most: int = 8,     # of each
-) -> tuple:            # (best, worst)
-    "The best answers and the surest mistakes, evenly from all tasks; what has no answer is not among them."
-    rows = [p for p in rows if p['answer'].strip()]
-    sure = lambda p: float(np.mean(p['score'])) if p.get('score') is not None else 0.
-    ranked = {id(p): (quality(p), sure(p)) for p in rows}
-    def choose(key, allowed):
-        tasks = {}
-        for p in sorted(rows, key=key): tasks.setdefault(p['task'], []).append(p)
-        turns = [some[k] for k in range(most) for some in tasks.values() if k < len(some)]
-        return [p for p in turns if allowed(ranked[id(p)][0])][:most]
-    return choose(lambda p: (-ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q > 0), choose(lambda p: (ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q < 1)
-
+# %% ../nbs/13d_score.ipynb #2efbaef6
 def _items(rows, look):
     return [dict(image=look(p), turns=[p]) for p in rows]
 
@@ -286,35 +272,34 @@ def _looker(root):
         except BadInput: return None
     return look
 
-# %% ../nbs/13d_score.ipynb #10a0398d
+# %% ../nbs/13d_score.ipynb #e171e394
 def _listed(problems):
     "All problems, every one by name."
     parts = [f'<details><summary>{len(lines):,} {PROBLEMS[k]}</summary>{facts(dict(enumerate(lines, 1)))}</details>' for k, lines in problems.items() if lines]
     return ''.join(parts) or '<p>None.</p>'
 
-def _rows_html(rows):
-    "Any rows with the same keys."
-    shown = lambda v: '' if v is None else f'{v:.3f}' if isinstance(v, float) else ' to '.join(map(shown, v)) if isinstance(v, list) else str(v)
-    cell = lambda v: f'<td{" class=num" * isinstance(v, int | float)}>{html.escape(shown(v))}</td>'
-    return '<table><tr>' + ''.join(f'<th>{html.escape(k.replace("_", " "))}</th>' for k in rows[0]) + '</tr>' + ''.join(f'<tr>{"".join(map(cell, r.values()))}</tr>' for r in rows) + '</table>'
-
 def _range(s, name): return f'{s[name]:.3f} ({s[name + "_interval"][0]:.3f} to {s[name + "_interval"][1]:.3f})'
+
+def _by_overlap(rows):
+    "A line for each class and threshold; behind each figure its interval."
+    told = lambda r, key: '' if r[key] is None else f'{r[key]:.3f} ({" to ".join(f"{v:.3f}" for v in r[key + " interval"])})' if r[key + ' interval'] else f'{r[key]:.3f}'
+    return [{k: r[k] for k in ('class', 'truths', 'answered')} | dict(overlap=at) | {m: told(r, f'{m}@{at}') for m in ('precision', 'recall', 'F1', 'AP')} for r in rows for at in (.4, .5)]
 
 def write_score(path, metrics: dict, rows: list[dict], look, title='earthgpt-lite: scores') -> Path:
     "The page of `score_files`: tables, confusions, reliability, best and worst answers with their pictures; self-contained, all text escaped."
     best, worst = best_and_worst(rows)
-    parts = {'What was scored': facts(metrics['scored'] | {k: metrics[k] for k in ('model', 'by', 'processes') if k in metrics}), 'What did not fit': _listed(metrics['problems']), 'Results': results_html(metrics['results']) + NOTE}
+    parts = {'What was scored': facts(metrics['scored'] | {k: metrics[k] for k in ('model', 'data', 'by', 'torch', 'processes') if k in metrics}), 'What did not fit': _listed(metrics['problems']), 'Results': results_html(metrics['results']) + NOTE}
     for key, heading in (('sources', 'By source'), ('types', 'By type of question')):
         if metrics.get(key): parts[heading] = results_html(metrics[key])
     for name, s in metrics.get('rsvqa', {}).items():
         parts[f'RSVQA, {name}'] = facts({'OA': _range(s, 'OA'), 'AA': _range(s, 'AA')} | {t: f'{a:.3f} ({n:,})' for t, (n, a, _) in s['types'].items()} | {f'left out: {t}': n for t, n in s['skipped'].items()})
     if s := metrics.get('scenes'):
-        parts['Scene classification'] = facts({'answers': s['n'], 'top-1': _range(s, 'accuracy'), 'balanced over classes': _range(s, 'balanced'), 'outside the list': s['outside']}) + confusion_html(s) + _rows_html(
+        parts['Scene classification'] = facts({'answers': s['n'], 'top-1': _range(s, 'accuracy'), 'balanced over classes': _range(s, 'balanced'), 'outside the list': s['outside']}) + confusion_html(s) + table_html(
             [dict(zip(('class', 'n', 'right'), (c, *v)), interval=s['class_intervals'][c]) for c, v in s['per_class'].items()])
-    if metrics.get('classes'): parts['Detection by class'] = _rows_html(metrics['classes'])
-    if metrics.get('boxes'): parts['Constant boxes on the grounding questions'] = _rows_html(metrics['boxes'])
+    if metrics.get('classes'): parts['Detection by class'] = table_html(_by_overlap(metrics['classes']))
+    if metrics.get('boxes'): parts['Constant boxes on the grounding questions'] = table_html(metrics['boxes'])
     if metrics.get('robustness'):
-        parts['When the picture is worse'] = '<p>Retained: the score over the clean one. Above prior: what is left of the distance to the prior.</p>' + _rows_html([{k: v for k, v in r.items() if k != 'interval'} for r in metrics['robustness']])
+        parts['When the picture is worse'] = '<p>Retained: the score over the clean one. Above prior: what is left of the distance to the prior.</p>' + table_html([{k: v for k, v in r.items() if k != 'interval'} for r in metrics['robustness']])
     if metrics['reliability']['n']:
         parts['Does it know what it knows'] = f'<p>Calibration error {metrics["reliability"]["error"]:.3f} over {metrics["reliability"]["n"]:,} answers with a score.</p>' + reliability_drawing(metrics['reliability'])
     parts |= {'Surest mistakes': '<p>' + COLOURS + gallery(_items(worst, look)), 'Best answers': gallery(_items(best, look)), 'Versions': facts(metrics['versions'])}

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from earthgpt_lite.report import draw_boxes, is_ahead, results_markdown, results_table, write_report
+from earthgpt_lite.report import draw_boxes, is_ahead, results_markdown, results_table, write_report, table_html
 
 ROW = dict(task='presence', sensor='optical', metric='accuracy', n=200, score=.9, interval=[.86, .94], prior=.5, shuffled=.6, blind=.55)
 
@@ -58,3 +58,8 @@ def test_a_table_by_source(tmp_path):
     assert 'By source' in page and 'trees&lt;b&gt;' in page and page.count('<th>source</th>') == 1
     assert page.count('<tr class="few">') == 1 and page.count('few (n &lt; 100)') == 1 and page.count('<tr class="ahead">') == 2
     assert 'By source' not in write_report(tmp_path / 'r.html', dict(results=[ROW])).read_text()
+
+
+def test_any_rows_as_a_table():
+    page = table_html([{'class': '<b>', 'AP': .5, 'interval': [.25, .75], 'n': 3, 'left_out': None}])
+    assert '<td>&lt;b&gt;</td><td class=num>0.500</td><td>0.250 to 0.750</td><td class=num>3</td><td></td>' in page and '<th>left out</th>' in page

@@ -165,3 +165,10 @@ def test_rsvqa_stands_in_the_summary_and_on_the_page(tmp_path):
     assert 'without count and area: OA 0.667' in summary(metrics) and 'RSVQA, all types' in (tmp_path / 'report.html').read_text()
     for q in truth: q['type'] = 'presence'
     assert list(score_files([dict(image='0.png', question='presence?', answer='yes')], truth)['rsvqa']) == ['all types']
+
+
+def test_boxes_without_a_name_are_told():
+    truth = [dict(image='1.png', question='find all ships', truth='<p>1 ship</p>[0.10,0.10,0.30,0.30]', task='detection')]
+    metrics = score_files([dict(image='1.png', question='find all ships', answer='[0.10,0.10,0.30,0.30]')], truth)
+    assert len(metrics['problems']['label']) == 1 and 'name nothing' in summary(metrics)
+    assert not score_files([dict(image='1.png', question='find all ships', answer='<p>ship</p>[0.10,0.10,0.30,0.30]')], truth)['problems']['label']
