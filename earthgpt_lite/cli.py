@@ -127,7 +127,7 @@ def _score(args):
     print(shown(summary(metrics)))
     if args.out: print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
-# %% ../nbs/17_cli.ipynb #edb57347
+# %% ../nbs/17_cli.ipynb #8b92c0f9
 def _quickstart(args):
     from earthgpt_lite.quickstart import quickstart
     from earthgpt_lite.report import results_table
@@ -176,10 +176,18 @@ _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, defa
 _JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 def _force(what='overwrite OUT'): return ('--force', what, dict(action='store_true'))
 
-# %% ../nbs/17_cli.ipynb #f8011971
+# %% ../nbs/17_cli.ipynb #97d04588
+def _minutes() -> str:
+    "The default of `quickstart`, read from its source: to import it would take seconds."
+    import importlib.util
+    import re
+    try:
+        with open(importlib.util.find_spec('earthgpt_lite.quickstart').origin, encoding='utf-8') as f: return re.search(r'minutes: float = ([\d.]+)', f.read())[1]
+    except (OSError, TypeError, AttributeError): return 'a few'
+
 def _add_first(commands):
     command(commands, 'quickstart', _quickstart, 'train a nano model on real imagery in minutes, test it, report', 'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
-            ('--minutes', 'training time (default: 4.5)', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+            ('--minutes', f'training time (default: {_minutes()})', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
             ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')), _DEVICE, _force('overwrite a finished run in that folder'),
             ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), _JSON,
             more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
@@ -226,7 +234,7 @@ def _add_last(commands):
     command(commands, 'doctor', _doctor, 'look over this machine and prove that everything works', 'doctor\ndoctor --json', _JSON, _DEVICE,
             more='Takes about ten seconds, needs no network, changes nothing. Exit status: 0 all is well, 1 something is missing or failed.')
 
-# %% ../nbs/17_cli.ipynb #4efb5b93
+# %% ../nbs/17_cli.ipynb #b8fc96bb
 _ADDED = (_add_first, _add_scenes, _add_numbers, add_data, _add_last)
 
 def make_parser() -> Parser:
