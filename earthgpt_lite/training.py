@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['schedule', 'Data', 'Tuner', 'Pace', 'Bar', 'Speed', 'Checkpoints', 'Interrupted', 'pick_precision', 'peak_memory_mb',
-           'fit']
+           'Validation', 'fit']
 
-# %% ../nbs/12_training.ipynb #01568813
+# %% ../nbs/12_training.ipynb #38ac8215
 import logging
 import math
 import resource
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from .adapters import prepare
 from .batches import Batches, data_mark, turn_text
 from .checkpoints import WholeFiles, find_checkpoint, keep, same_run, sole_run
-from .model import EarthGPT
+from .model import EarthGPT, answer, to_pixels
 from .samples import Example
 from .sensors import BadInput
 from .trees import turn_picture, turned
@@ -210,6 +210,59 @@ def pick_precision(device: str = 'cpu') -> str:
 def peak_memory_mb() -> float:
     "The most memory this process has held at once."
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != 'darwin' else 1024 ** 2)
+
+# %% ../nbs/12_training.ipynb #a7c7b912
+class Validation(Callback):
+    "The loss on held-out examples every so many steps, logged as `held_out`, with a few answers; ends the run after `patience` looks without a better one. What was best is kept in `best`."
+    def __init__(
+        self,
+        examples: list[Example],
+        tokenizer,
+        every: int = 100,             # steps
+        patience: int | None = None,  # looks; None: never stop
+        batch_size: int = 24,         # pictures
+        show: int = 0,                # questions that are answered aloud
+        say=print,
+    ):
+        self.examples, self.tokenizer, self.every, self.patience, self.batch_size, self.show, self.say = examples, tokenizer, every, patience, batch_size, show, say
+        self.seen = []   # (step, loss)
+
+    def state_dict(self): return dict(seen=self.seen)
+    def load_state_dict(self, state): self.seen = state['seen']
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        step = trainer.global_step
+        if step and step % self.every == 0 and step not in dict(self.seen): self.look(trainer, module)
+    def on_train_end(self, trainer, module):
+        if trainer.global_step not in dict(self.seen): self.look(trainer, module)
+
+    def look(self, trainer, module):
+        module.model.eval()
+        self.seen.append((trainer.global_step, self.loss(module, trainer)))
+        if self.show: self._answers(module)
+        module.model.train()
+        step, loss = self.seen[-1]
+        for logger in trainer.loggers: logger.log_metrics(dict(held_out=loss), step)
+        best = min(self.seen, key=lambda s: s[1])[0]
+        if best == step and trainer.is_global_zero: keep(module.model, self.tokenizer, Path(trainer.default_root_dir) / 'best', module.stage)
+        if self.patience and len([s for s, _ in self.seen if s > best]) >= self.patience: trainer.should_stop = True
+
+    @torch.no_grad()
+    def loss(self, module, trainer) -> float:
+        "The mean over all graded tokens of the held-out examples; each process looks at its own part of them."
+        mine, total = self.examples[trainer.global_rank::trainer.world_size], torch.zeros(2, dtype=torch.float64)
+        for i in range(0, len(mine), self.batch_size):
+            part = mine[i:i + self.batch_size]
+            batch = Batches(part, self.tokenizer, module.model.config, len(part), augment=False, capacity=None).batch(0).to(module.device)
+            with trainer.precision_plugin.forward_context(): out = module.model(**vars(batch))
+            total += torch.stack([out.loss_sum.double(), out.graded.double()]).cpu()
+        if trainer.world_size > 1: total = trainer.strategy.reduce(total.to(module.device), reduce_op='sum').cpu()
+        return (total[0] / total[1]).item()
+
+    def _answers(self, module):
+        shown = [(e, e.turns[0]) for e in self.examples[:self.show]]
+        said = answer(module.model, self.tokenizer, torch.stack([to_pixels(e.image) for e, _ in shown]), [(i, t.question) for i, (_, t) in enumerate(shown)], 16)
+        for (e, t), (text, _) in zip(shown, said): self.say(f'{t.question}  ->  {text}  ({t.answer})')
 
 # %% ../nbs/12_training.ipynb #4ba589b5
 def fit(

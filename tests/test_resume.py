@@ -259,3 +259,37 @@ def test_two_processes_equal_one(tmp_path):
     assert [s for s, _ in two] == list(range(20)) and max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 1e-4
     assert max((a[n] - b[n]).abs().max() for n in a) < 1e-4
     assert one != two, 'the second run was not dealt to two'
+
+
+# held-out examples
+
+def test_validation_is_the_exact_mean_and_changes_nothing(tok, whole, tmp_path):
+    "One by one or in batches, the mean over all graded tokens; the run beside it is the same to the bit"
+    held, model = training.Validation(examples(7, seed=3), tok, every=3, batch_size=3), small(tok)
+    run = fit(model, tok, examples(), tmp_path, steps=8, callbacks=[held], **SHORT)
+    assert run['losses'] == whole[1]['losses'] and same(model, whole[0]) and [s for s, _ in held.seen] == [3, 6, 8]
+    sums = torch.zeros(2, dtype=torch.float64)
+    with torch.no_grad():
+        for e in examples(7, seed=3):
+            out = model(**vars(Batches([e], tok, model.config, 1, augment=False).batch(0)))
+            sums += torch.stack([out.loss_sum.double(), out.graded.double()])
+    assert held.seen[-1][1] == pytest.approx((sums[0] / sums[1]).item(), abs=1e-5)
+    assert 'held_out' in (tmp_path/'log'/'metrics.csv').read_text() and (tmp_path/'best'/'model'/'config.json').exists()
+
+def test_a_run_that_gets_no_better_stops(tok, tmp_path, monkeypatch):
+    losses = iter([3., 2., 2.5, 2.4, 1.])
+    monkeypatch.setattr(training.Validation, 'loss', lambda self, module, trainer: next(losses))
+    said, held = [], None
+    held = training.Validation(examples(2, seed=3), tok, every=2, patience=2, show=1, say=said.append)
+    run = fit(small(tok), tok, examples(), tmp_path, steps=20, callbacks=[held], **SHORT)
+    assert [s for s, _ in held.seen][:4] == [2, 4, 6, 8] and run['steps'] <= 9 and '->' in said[0]
+
+def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
+    def watch(): return training.Validation(examples(3, seed=3), tok, every=2)
+    one, first, second = watch(), watch(), watch()
+    fit(small(tok), tok, examples(), tmp_path/'a', steps=8, callbacks=[one], **SHORT)
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path/'b', steps=8, callbacks=[first], **SHORT)
+    fit(small(tok, 9), tok, examples(), tmp_path/'b', steps=8, resume=True, callbacks=[second], **SHORT)
+    assert second.seen == one.seen and [s for s, _ in one.seen] == [2, 4, 6, 8]
