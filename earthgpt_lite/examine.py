@@ -196,9 +196,12 @@ class Shares(L.LightningModule):
         super().__init__()
         self.model, self.asks, self.sheets, self.bar = model, asks, sheets, bar
 
-    def predict_dataloader(self): return DataLoader([way for way, s in self.sheets.items() for _ in s.parts[s.done:]], batch_size=None)
+    def predict_dataloader(self):
+        left = [way for way, s in self.sheets.items() for _ in s.parts[s.done:]]
+        return DataLoader(left or [''], batch_size=None)   # Lightning refuses a process without work
 
     def predict_step(self, way, index):
+        if not way: return
         self.sheets[way].write(said := self.asks[way](self.sheets[way].next()))
         self.bar.update(len(said))
 

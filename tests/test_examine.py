@@ -171,11 +171,11 @@ def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_p
     (tmp_path / 'two.py').write_text(f"""
 import sys
 from earthgpt_lite.examine import evaluate_model
-metrics = evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=6, processes=2, say=print)
+metrics = evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=int(sys.argv[2]), processes=2, say=print)
 print('first' if metrics else 'other')
 """)
     alone = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    run = [sys.executable, str(tmp_path / 'two.py'), str(tmp_path / 'two')]
+    run = [sys.executable, str(tmp_path / 'two.py'), str(tmp_path / 'two'), '6']
     process = subprocess.Popen(run, env=alone, start_new_session=True, stdout=subprocess.DEVNULL)
     sheet = tmp_path / 'two/answers.0.2of2.jsonl'
     for _ in range(2400):
@@ -190,3 +190,6 @@ print('first' if metrics else 'other')
     assert json.loads((tmp_path / 'two/metrics.json').read_text())['results'] == json.loads(json.dumps(once['results']))
     for name in ('answers', 'shuffled', 'blind'): assert (tmp_path / f'two/{name}.jsonl').read_bytes() == (tmp_path / f'one/{name}.jsonl').read_bytes()
     assert sorted(p.name for p in (tmp_path / 'two').iterdir()) == ['answers.jsonl', 'blind.jsonl', 'metrics.json', 'report.html', 'shuffled.jsonl']
+    few = subprocess.run([*run[:2], str(tmp_path / 'few'), '1000'], env=alone, capture_output=True, text=True, timeout=300)      # one portion: the second process has nothing to do
+    again = evaluate_model(saved, data, tmp_path / 'alone', device='cpu', progress=False, size=1000, say=None)
+    assert few.returncode == 0 and json.loads((tmp_path / 'few/metrics.json').read_text())['results'] == json.loads(json.dumps(again['results'])), few.stderr
