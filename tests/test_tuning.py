@@ -238,7 +238,7 @@ def test_lora_begins_as_the_base_and_merges(tok, batch):
     model, want = small(tok), logits(small(tok), batch)
     add_lora(model, 2, 4)
     assert torch.equal(logits(model, batch), want)
-    shake(model); want = logits(model, batch); merge(model)
+    shake(model, .1); want = logits(model, batch); merge(model)   # larger numbers than training makes: rounding grows with them
     assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max() and set(dict(model.named_parameters())) == set(dict(small(tok).named_parameters()))
 
 def test_lora_without_peft_is_asked_for_by_name(tok, monkeypatch):
