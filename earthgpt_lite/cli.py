@@ -16,7 +16,7 @@ def shown(text: str) -> str:
     "Text of a model as a terminal may show it: characters that would steer the terminal are spelled out."
     return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
 
-# %% ../nbs/17_cli.ipynb #1259a3dc
+# %% ../nbs/17_cli.ipynb #f3a32cfb
 def _assistant(args):
     from earthgpt_lite.assistant import Assistant
     return Assistant.from_pretrained(args.model, _device(args))
@@ -30,6 +30,8 @@ def _device(args):
     return args.device
 
 def _bars(args): return sys.stderr.isatty() and not args.json   # progress is for eyes
+
+def _aside(text): print(text, file=sys.stderr)   # what is told meanwhile is no part of the result
 
 def _facts(said):
     "An answer as a program reads it."
@@ -85,11 +87,11 @@ def _questions(typed):
         if not line: return
         yield line
 
-# %% ../nbs/17_cli.ipynb #a0ab1ad9
+# %% ../nbs/17_cli.ipynb #cfad4f6a
 def _survey(args):
     for path in filter(None, (args.out, args.raster)): check_free(path, args.force)
     from earthgpt_lite.survey import survey
-    labels = args.classify.split(',') if args.classify is not None else None
+    labels = None if args.classify is None else args.classify.split(',') if args.classify.strip() else []
     try: done = survey(_assistant(args), args.scene, args.out, args.ask, args.detect, args.ground, labels, args.size, args.overlap, args.sensor,
                        batch_size=args.batch_size, min_score=args.min_score, raster=args.raster, resume=not args.force, progress=_bars(args), processes=args.processes)
     except KeyboardInterrupt:
@@ -108,11 +110,11 @@ def _map(args):
     out = write_map(args.out, args.scene, args.answers, online=args.online, sensor=args.sensor)
     print(f'{out}: open it in any browser' + ('' if args.online else ', it needs no network'))
 
-# %% ../nbs/17_cli.ipynb #359333da
+# %% ../nbs/17_cli.ipynb #c4b49fa9
 def _evaluate(args):
     from earthgpt_lite.examine import evaluate_model
     from earthgpt_lite.score import summary
-    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, _device(args), args.force, progress=_bars(args), say=None if args.json else print, processes=args.processes, robustness=args.robustness)
+    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, _device(args), args.force, progress=_bars(args), say=None if args.json else _aside, processes=args.processes, robustness=args.robustness)
     except KeyboardInterrupt:
         print(f'\nstopped; the answers so far are kept in {args.out}: the same command goes on', file=sys.stderr)
         return 130
@@ -127,13 +129,13 @@ def _score(args):
     print(shown(summary(metrics)))
     if args.out: print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
-# %% ../nbs/17_cli.ipynb #8b92c0f9
+# %% ../nbs/17_cli.ipynb #882a0a49
 def _quickstart(args):
     from earthgpt_lite.quickstart import quickstart
     from earthgpt_lite.report import results_table
     from earthgpt_lite.training import Interrupted
     time = {} if args.minutes is None else dict(minutes=args.minutes)   # its own default else
-    try: metrics = quickstart(args.out, seed=args.seed, device=_device(args), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else print, **time)
+    try: metrics = quickstart(args.out, seed=args.seed, device=_device(args), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else _aside, **time)
     except Interrupted as e:
         more = f' --minutes {args.minutes:g}' if time else ''
         print(f'\nInterrupted: {e}. What was learned is in {args.out}.\nAsk it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\nGo on:    earthgpt-lite quickstart --out {args.out}{more} --resume', file=sys.stderr)
@@ -176,7 +178,7 @@ _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, defa
 _JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 def _force(what='overwrite OUT'): return ('--force', what, dict(action='store_true'))
 
-# %% ../nbs/17_cli.ipynb #97d04588
+# %% ../nbs/17_cli.ipynb #5f3cd4ff
 def _minutes() -> str:
     "The default of `quickstart`, read from its source: to import it would take seconds."
     import importlib.util

@@ -229,8 +229,8 @@ def test_quickstart_says_what_it_found(said, monkeypatch, tmp_path):
     seen = {}
     row = dict(task='classification', sensor='optical', metric='accuracy', n=9, score=.5, interval=[.4, .6], prior=.3, shuffled=.3, blind=.2)
     monkeypatch.setattr(module, 'quickstart', lambda out, say, **k: seen.update(k) or say('working') or dict(results=[row], train=dict(seconds=3., images=7, pairs=70, peak_memory_mb=800)))
-    status, out, _ = said('quickstart', '--out', tmp_path)
-    assert status == 0 and 'minutes' not in seen and all(w in out for w in ('working', 'classification', '70 question-answers', f'ask {tmp_path}'))
+    status, out, err = said('quickstart', '--out', tmp_path)
+    assert status == 0 and 'minutes' not in seen and err == 'working\n' and all(w in out for w in ('classification', '70 question-answers', f'ask {tmp_path}'))
     status, out, _ = said('quickstart', '--minutes', '2', '--json')
     assert status == 0 and seen['minutes'] == 2 and out.count('\n') == 1 and json.loads(out)['results'] == [row]
 
@@ -321,9 +321,11 @@ def test_evaluate_and_score_end_in_a_table(saved, records, tmp_path, said):
     assert status == 0 and text.count('\n') == 1 and told['results'][0]['score'] == pytest.approx(2 / 3) and 'NaN' not in text
     status, text, err = said('evaluate', saved, records/'truth.json', '--out', tmp_path/'e', '--no-baselines', '--device', 'cpu', '--json')
     assert status == 0 and text.count('\n') == 1 and json.loads(text)['scored']['questions'] == 3
-    refused(said('evaluate', saved, records/'gone.json', '--out', tmp_path/'f', '--device', 'cpu'), 'gone.json')
+    status, text, err = said('evaluate', saved, records/'gone.json', '--out', tmp_path/'f', '--device', 'cpu')
+    assert status == 2 and not text and 'gone.json' in err.splitlines()[-1] and 'Traceback' not in err
     (records/'none.json').write_text('[]')
-    refused(said('evaluate', saved, records/'none.json', '--out', tmp_path/'f', '--device', 'cpu'), 'none.json', 'no questions')
+    status, text, err = said('evaluate', saved, records/'none.json', '--out', tmp_path/'f', '--device', 'cpu')
+    assert status == 2 and not text and 'none.json' in err.splitlines()[-1] and 'no questions' in err
     refused(said('score', records/'gone.jsonl', records/'truth.json'), 'gone.jsonl')
 
 def test_presets_are_listed(said):
