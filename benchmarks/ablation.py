@@ -1,27 +1,33 @@
 """What the eyes are worth: nano with ViT only, CNN only and both; with all ViT layers and with the last only.
 
-    python benchmarks/ablation.py [--seconds 40] [--seeds 0 1 2] [--every 2] [--out runs/ablation] [--table docs/ablation.json]
+    python benchmarks/ablation.py                          # all 15 runs, then the table
+    python benchmarks/ablation.py --seeds 0                # in pieces: what lies in --out is not repeated
+    python benchmarks/ablation.py --pace                   # only time a step of each variant, on a quiet machine
 
-Each run trains a fresh nano for the same time on the training pictures of `earthgpt-lite quickstart` and answers the same
-validation questions. Runs that lie in --out are not repeated, so that the work can be done in pieces (one seed at a time, on a
-quiet machine). When all runs are there the table is written. An interval is 95 % of 2,000 resamples, in which blocks of
-10 degrees and seeds are both drawn with replacement.
+Each run trains a fresh nano on the whole-Earth pictures of the sample and their questions on land cover (classification,
+presence, comparison; boxes are not learned in a minute), then answers the same validation questions. Minutes are equal: first a
+step of each variant is timed, all in turns, and the number of steps that fills --seconds is fixed and stored; so it does not
+matter if the machine is busy during the runs. Intervals: `ablation.mean_interval`, blocks of 10 degrees and seeds both drawn.
 """
 import argparse
 import json
 import os
 import tempfile
+import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from earthgpt_lite.ablation import mean_interval
+from earthgpt_lite.instructions import Task
 from earthgpt_lite.language import order_coordinates
-from earthgpt_lite.measures import measure
+from earthgpt_lite.measures import is_right
 from earthgpt_lite.model import EarthGPT, nano_config
 from earthgpt_lite.quickstart import machine, make_tokenizer, picture_features, predict, versions
-from earthgpt_lite.things import optical_examples
+from earthgpt_lite.samples import global_examples
 from earthgpt_lite.training import fit
 
 VARIANTS = {   # name: fields of EarthGPTConfig
@@ -31,8 +37,15 @@ VARIANTS = {   # name: fields of EarthGPTConfig
     'ViT only, layer 3': dict(perception='vit', vit_layers=(3,)),
     'CNN only': dict(perception='cnn'),
 }
-METRICS = dict(classification='accuracy', presence='accuracy', comparison='accuracy', grounding='meanIoU')
+TASKS = Task.CLASSIFICATION, Task.PRESENCE, Task.COMPARISON
+PICTURES = 12   # in a batch
+SEEDS = 0, 1, 2
 
+
+def pictures(split) -> list:
+    "Pictures of a split with their questions on land cover."
+    kept = [replace(e, turns=[t for t in e.turns if t.task in TASKS]) for e in global_examples(split)]
+    return [e for e in kept if e.turns]
 
 def variant(tokenizer, fields) -> EarthGPT:
     "A fresh nano with some fields of its config changed."
@@ -44,36 +57,41 @@ def variant(tokenizer, fields) -> EarthGPT:
     model.language.set_attn_implementation('eager')
     return model
 
-def one_run(fields, seed, seconds, train, held_out, tokenizer) -> dict:
-    "Train and ask: settings and the answers, as far as they are scored."
+def train(fields, seed, steps, examples, tokenizer):
+    "(model, what `fit` says, seconds of each step but the first two) after some steps."
     torch.manual_seed(seed)
-    model = variant(tokenizer, fields)
-    with tempfile.TemporaryDirectory() as folder: run = fit(model, tokenizer, train, folder, minutes=seconds / 60, seed=seed, device='cpu', augment=False, progress=False)
-    rows = [p for p in predict(model, tokenizer, held_out, picture_features(model, held_out)) if p['task'] in METRICS]
-    return dict(seconds=run['seconds'], steps=run['steps'], pairs=run['pairs'], precision=run['precision'], parameters=model.num_parameters(),
-                loss=float(np.mean([l for _, l in run['losses'][-20:]])), rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows])
+    model, at = variant(tokenizer, fields), []
+    hook = model.register_forward_pre_hook(lambda *_: at.append(time.perf_counter()))
+    with tempfile.TemporaryDirectory() as folder:
+        run = fit(model, tokenizer, examples, folder, steps=steps, batch_size=PICTURES, seed=seed, device='cpu', augment=False, progress=False)
+    hook.remove()
+    return model, run, np.diff(at)[1:]
 
-def draws_of(task, runs, repeats=2000):
-    "Score of each run on a task, and of the mean over runs for each resample of blocks and runs."
-    names = sorted({p['group'] for r in runs for p in r['rows']})
-    place, rng = {n: i for i, n in enumerate(names)}, np.random.default_rng(0)
-    weights = np.array([np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names)) for _ in range(repeats)], float)
-    own = [[p for p in r['rows'] if p['task'] == task] for r in runs]
-    asks = [measure(METRICS[task], rows + [rows[0]], np.array([place[p['group']] for p in rows] + [len(names)])) for rows in own]   # the last place has weight 0
-    pad = lambda w: np.concatenate([w, np.zeros((len(w), 1))], 1)
-    scores = np.array([ask(pad(np.ones((1, len(names)))))[0] for ask in asks])
-    drawn = np.stack([ask(pad(weights)) for ask in asks])                       # (runs, repeats)
-    chosen = rng.integers(0, len(runs), (repeats, len(runs)))
-    return scores, np.take_along_axis(drawn.T, chosen, 1).mean(1), len(own[0])
+def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
+    "{variant: seconds of a step}, all variants in turns: the median step of a round, and the best round."
+    found = {name: [] for name in VARIANTS}
+    for _ in range(rounds):
+        for name, fields in VARIANTS.items(): found[name].append(float(np.median(train(fields, 0, steps, examples, tokenizer)[2])))
+    for name, each in found.items(): print(f'{name:26} {" ".join(f"{1000 * s:6.0f}" for s in each)} ms a step', flush=True)
+    return {name: min(each) for name, each in found.items()}
+
+def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
+    "Train and ask: settings and the answers, as far as they are scored."
+    model, run, _ = train(fields, seed, steps, examples, tokenizer)
+    rows = predict(model, tokenizer, held_out, picture_features(model, held_out), ways=('seen',))['seen']
+    return dict(steps=run['steps'], pairs=run['pairs'], precision=run['precision'], parameters=model.num_parameters(),
+                loss=float(np.mean([l for _, l in run['losses'][-20:]])), rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows])
 
 def table(found, settings) -> dict:
     "Rows of the table from the runs: {variant: [run of each seed]}."
     rows = []
     for name, runs in found.items():
-        row = dict(variant=name, parameters=runs[0]['parameters'], steps=[r['steps'] for r in runs], scores={})
-        for task, metric in METRICS.items():
-            scores, drawn, n = draws_of(task, runs)
-            row['scores'][task] = dict(metric=metric, n=n, score=float(scores.mean()), seeds=scores.round(4).tolist(), interval=np.quantile(drawn, [.025, .975]).tolist())
+        row = dict(variant=name, parameters=runs[0]['parameters'], steps=runs[0]['steps'], pairs=[r['pairs'] for r in runs], scores={})
+        for task in TASKS:
+            own = [[p for p in r['rows'] if p['task'] == task] for r in runs]
+            scores = np.array([[is_right(p['answer'], p['truth']) for p in rs] for rs in own])
+            mean, interval = mean_interval(scores, [p['group'] for p in own[0]])
+            row['scores'][str(task)] = dict(metric='accuracy', n=len(own[0]), score=mean, seeds=scores.mean(1).round(4).tolist(), interval=list(interval))
         rows.append(row)
     return settings | dict(rows=rows)
 
@@ -83,33 +101,46 @@ def write(path, data):
     part.write_text(json.dumps(data, indent=1), encoding='utf-8')
     os.replace(part, path)
 
+def run_path(out, name, seed): return out / f'{name.replace(",", "").replace(" ", "-").lower()}-{seed}.json'
+
+def finish(args):
+    "The table, if all runs are there."
+    paths = {name: [run_path(args.out, name, seed) for seed in SEEDS] for name in VARIANTS}
+    lacking = [p for ps in paths.values() for p in ps if not p.exists()]
+    if lacking: return print(f'{len(lacking)} runs are still to be made: give the other seeds')
+    pace = json.loads((args.out / 'pace.json').read_text())
+    found = {name: [json.loads(p.read_text()) for p in ps] for name, ps in paths.items()}
+    if any(len({r['steps'] for r in rs}) > 1 for rs in found.values()): raise SystemExit(f'{args.out} holds runs of unequal length: make them again, or give another --out')
+    first = next(iter(found.values()))[0]
+    kept = ('date', 'precision', 'versions', 'training', 'pictures')
+    settings = {k: pace[k] for k in ('seconds', 'machine', 'threads')} | dict(seeds=SEEDS, batch=PICTURES, milliseconds={n: round(1000 * s, 1) for n, s in pace['each'].items()})
+    write(args.table, table(found, settings | {k: first[k] for k in kept}))
+    print(f'written: {args.table}')
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seconds', type=float, default=40, help='of training, each run')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='to run now; the table needs all of 0 1 2')
-    parser.add_argument('--every', type=int, default=2, help='ask about every so many validation pictures')
+    parser.add_argument('--seconds', type=float, default=60, help='of training, each run, at the pace of a quiet machine')
+    parser.add_argument('--seeds', type=int, nargs='+', default=list(SEEDS), help='to run now; the table needs all of 0 1 2')
+    parser.add_argument('--pace', action='store_true', help='only time the steps')
     parser.add_argument('--out', type=Path, default=Path('runs/ablation'))
     parser.add_argument('--table', type=Path, default=Path('docs/ablation.json'))
     args = parser.parse_args()
-    settings = dict(seconds=args.seconds, every=args.every)
-    name_of = lambda name, seed: args.out / f'{name.replace(",", "").replace(" ", "-").lower()}-{seed}.json'
-    train, held_out = optical_examples('train'), optical_examples('validation')[::args.every]
-    tokenizer = make_tokenizer(train)
-    for seed in args.seeds:
-        for name, fields in VARIANTS.items():
-            path = name_of(name, seed)
-            if path.exists() and json.loads(path.read_text())['settings'] == settings: continue
-            run = one_run(fields, seed, args.seconds, train, held_out, tokenizer)
-            write(path, dict(settings=settings, date=str(date.today()), machine=machine(), threads=torch.get_num_threads(), versions=versions()) | run)
-            print(f'{name:26} seed {seed}  {run["steps"]:4} steps  loss {run["loss"]:.3f}', flush=True)
-    paths = {name: [name_of(name, seed) for seed in (0, 1, 2)] for name in VARIANTS}
-    lacking = [str(p) for ps in paths.values() for p in ps if not p.exists()]
-    if lacking: return print(f'{len(lacking)} runs are still to be made: give the other seeds')
-    found = {name: [json.loads(p.read_text()) for p in ps] for name, ps in paths.items()}
-    if any(r['settings'] != settings for rs in found.values() for r in rs): raise SystemExit(f'{args.out} holds runs with other settings: make them again, or give another --out')
-    first = next(iter(found.values()))[0]
-    write(args.table, table(found, settings | {k: first[k] for k in ('date', 'machine', 'threads', 'precision', 'versions')} | dict(seeds=[0, 1, 2], training=len(train), pictures=len(held_out))))
-    print(f'written: {args.table}')
+    todo = [(name, seed) for seed in args.seeds for name in VARIANTS if not run_path(args.out, name, seed).exists()]
+    pace = args.out / 'pace.json'
+    if todo or not pace.exists():
+        examples, held_out = pictures('train'), pictures('validation')
+        tokenizer = make_tokenizer(examples)
+        facts = dict(date=str(date.today()), machine=machine(), threads=torch.get_num_threads(), versions=versions(), training=len(examples), pictures=len(held_out))
+    if not pace.exists():
+        each = paces(examples, tokenizer)
+        write(pace, dict(seconds=args.seconds, machine=machine(), threads=torch.get_num_threads(), each=each, steps={n: round(args.seconds / s) for n, s in each.items()}))
+    if args.pace: return
+    steps = json.loads(pace.read_text())['steps']
+    for name, seed in todo:
+        run = one_run(VARIANTS[name], seed, steps[name], examples, held_out, tokenizer)
+        write(run_path(args.out, name, seed), facts | run)
+        print(f'{name:26} seed {seed}  {run["steps"]:4} steps  loss {run["loss"]:.3f}', flush=True)
+    finish(args)
 
 
 if __name__ == '__main__':
