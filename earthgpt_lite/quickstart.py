@@ -135,7 +135,7 @@ def contact_sheet(
 
 def quickstart(
     out='runs/quickstart',
-    minutes: float = 4,      # of training
+    minutes: float = 4.5,    # of training
     seed: int = 0,
     device: str = 'auto',    # auto, cpu, cuda
     force: bool = False,     # overwrite a finished run
@@ -147,7 +147,7 @@ def quickstart(
 
     Raises BadInput if the folder holds a run already; `training.Interrupted` after Ctrl-C, with everything until then kept.
     """
-    if not minutes > 0: raise BadInput(f'--minutes {minutes}: give a time above 0, such as 4')
+    if not minutes > 0: raise BadInput(f'--minutes {minutes}: give a time above 0, such as 5')
     out = _room(out, force, resume)
     say('Cutting pictures out of the maps ...')
     data = {split: sample_examples(split) for split in ('train', 'validation', 'test')}
@@ -169,5 +169,5 @@ def quickstart(
     metrics['train']['peak_memory_mb'] = peak_memory_mb()
     write_report(out / 'report.html', metrics, losses, contact_sheet(data['validation'], predictions))
     _write_json(out / 'metrics.json', metrics)
-    (out / 'last.ckpt').unlink(missing_ok=True)
+    for name in ('last.ckpt', '.running'): (out / name).unlink(missing_ok=True)
     return metrics

@@ -20,7 +20,7 @@ def only(few, patch):
 @pytest.fixture
 def little(few, monkeypatch): only(few, monkeypatch)
 
-SMALL = dict(minutes=.03, device='cpu', say=lambda text: None, progress=False)
+SMALL = dict(minutes=.08, device='cpu', say=lambda text: None, progress=False)
 
 @pytest.fixture(scope='module')
 def done(few, tmp_path_factory):
@@ -76,16 +76,17 @@ def test_force_writes_anew(done, little, tmp_path):
     assert json.loads((out/'metrics.json').read_text())['train']['minutes'] == .01
 
 def test_an_interrupted_run_is_kept_usable_and_goes_on(little, tmp_path, monkeypatch):
+    longer = SMALL | dict(minutes=.1)   # room for a second step on a busy machine
     out, step = tmp_path/'run', training.Tuner.training_step
     def stopping(self, batch, index):
         if self.global_step == 1: raise KeyboardInterrupt
         return step(self, batch, index)
     with monkeypatch.context() as patch:
         patch.setattr(training.Tuner, 'training_step', stopping)
-        with pytest.raises(Interrupted): quickstart(out, **SMALL)
+        with pytest.raises(Interrupted): quickstart(out, **longer)
     assert (out/'last.ckpt').exists() and not (out/'metrics.json').exists() and load(out)
-    with pytest.raises(BadInput, match='interrupted run: go on with --resume'): quickstart(out, **SMALL)
-    metrics = quickstart(out, resume=True, **SMALL)
+    with pytest.raises(BadInput, match='interrupted run: go on with --resume'): quickstart(out, **longer)
+    metrics = quickstart(out, resume=True, **longer)
     assert metrics['train']['steps'] > 1 and (out/'metrics.json').exists() and not (out/'last.ckpt').exists()
 
 def test_nothing_to_resume(little, tmp_path):
