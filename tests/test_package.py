@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 LIB = ROOT/'earthgpt_lite'
 HAS_CLI = (LIB/'cli.py').exists()
 LEFT = shutil.ignore_patterns('.git', '.venv', '.*_cache', '__pycache__', '.ipynb_checkpoints', 'runs', 'build', 'dist', 'student', '*.egg-info')
-NAMES = {'PIL': 'pillow', 'affine': 'rasterio', 'pyarrow': 'datasets', 'traitlets': 'ipywidgets'}     # module -> the requirement that brings it, where the names differ
+NAMES = {'PIL': 'pillow', 'yaml': 'pyyaml', 'affine': 'rasterio', 'pyarrow': 'datasets', 'traitlets': 'ipywidgets'}     # module -> the requirement that brings it, where the names differ
 cfg = ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
 
