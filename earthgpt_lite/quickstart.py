@@ -166,7 +166,7 @@ def quickstart(
     metrics = dict(train=run | dict(examples=len(data['train']), minutes=minutes, seed=seed, parameters=model.num_parameters(), date=str(date.today()),
                                     data='the sample in the package: three sensors, six places'),
                    results=rows, sources=sources, test=test, versions=versions(), machine=machine())
-    metrics['train']['peak_memory_mb'] = peak_memory_mb()
+    metrics['train'] |= dict(seconds=round(run['seconds'], 1), peak_memory_mb=round(peak_memory_mb()))
     write_report(out / 'report.html', metrics, losses, contact_sheet(data['validation'], predictions))
     _write_json(out / 'metrics.json', metrics)
     for name in ('last.ckpt', '.running'): (out / name).unlink(missing_ok=True)
