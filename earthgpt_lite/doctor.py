@@ -12,7 +12,7 @@ import time
 
 # %% ../nbs/16a_doctor.ipynb #ec6c0253
 TESTED = dict(torch='2.13.0', lightning='2.6.6', transformers='5.23.0', tokenizers='0.23.3', safetensors='0.8.0', huggingface_hub='2.4.0', datasets='5.2.0', numpy='2.4.6', pillow='13.0.0',
-              rasterio='1.4.4', shapely='2.2.0', matplotlib='3.11.2', folium='0.20.0', ipywidgets='8.1.9', jupyterlab='4.6.6', jsonargparse='4.53.0', tqdm='4.70.1')
+              rasterio='1.4.4', shapely='2.2.0', matplotlib='3.11.2', folium='0.20.0', ipywidgets='8.1.9', jupyterlab='4.6.6', jsonargparse='4.53.0', pyyaml='6.0.3', tqdm='4.70.1')
 
 def versions() -> dict:   # package -> (installed or None, tested)
     "What is installed beside what we tested with. The build of torch, such as +cpu, is left aside."
