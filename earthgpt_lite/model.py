@@ -23,6 +23,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging as transformers_logging
 
 import earthgpt_lite.efficientnet
+from .backbones import first_line
 from .config import EarthGPTConfig, check_format, nano_config
 from .language import order_coordinates
 from .perception import Perception
@@ -114,9 +115,12 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         return inputs
 
 # %% ../nbs/10_model.ipynb #8bf71c86
-def nano(tokenizer) -> EarthGPT:
+def nano(
+    tokenizer,
+    **changed,     # choices of `nano_config`, for a variant
+) -> EarthGPT:
     "A fresh nano model, untrained."
-    model = EarthGPT(nano_config(tokenizer))
+    model = EarthGPT(nano_config(tokenizer, **changed))
     model.projector.start()
     order_coordinates(model.language, tokenizer)
     model.language.set_attn_implementation('eager')   # on a CPU faster than sdpa with a mask at this size
@@ -306,8 +310,8 @@ def load(
         with _quiet(): model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except BadInput: raise
-    except SafetensorError as e: raise BadInput(f'{name}: a *.safetensors file in {place} is cut or damaged ({str(e).splitlines()[0]}); copy it again') from e
-    except Exception as e: raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {str(e).splitlines()[0]}') from e
+    except SafetensorError as e: raise BadInput(f'{name}: a *.safetensors file in {place} is cut or damaged ({first_line(e)}); copy it again') from e
+    except Exception as e: raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {first_line(e)}') from e
     wrong = [f'{what.replace("_", " ")}: {", ".join(sorted(map(str, info[what]))[:5])}' for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if info.get(what)]
     if wrong: raise BadInput(f'{name} is not whole: {"; ".join(wrong)}; the file belongs to another model or was cut')
     return model.eval().to(device), tokenizer

@@ -93,6 +93,7 @@ class ViTFeatures(nn.Module):
         if fusion == 'weights': self.weights = nn.Parameter(torch.zeros(len(self.layers)))
         self.channels = config.hidden_size * (len(self.layers) if fusion == 'concat' else 1)
         self.vit.requires_grad_(trained)
+        self.train()
 
     def train(self, mode=True):
         super().train(mode)
@@ -172,6 +173,7 @@ class CNNFeatures(nn.Module):
         self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(math.gcd(8, channels), channels), nn.GELU())
                                     for _ in cnn.channels)
         self.channels = channels * len(cnn.channels)
+        self.train()
 
     def train(self, mode=True):
         super().train(mode)

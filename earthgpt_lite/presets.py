@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModel, AutoModelForCausalLM
 
-from .config import EarthGPTConfig
+from .config import EarthGPTConfig, check_names
 from .model import EarthGPT
 from .sensors import BadInput
 from .tokens import ChatFormat
@@ -40,16 +40,19 @@ def presets() -> list[str]:
     return [n for n in order if n in found] + sorted(found - set(order))
 
 def read_preset(name: str) -> Preset:
-    "A preset by its name, or from a TOML file of one's own. Raises BadInput for a name that does not exist."
+    "A preset by its name, or from a TOML file of one's own. Raises BadInput for a name that does not exist, or a key in the file that means nothing."
     path = files('earthgpt_lite') / 'presets' / f'{name}.toml'
     if name not in presets():
         if not str(name).endswith('.toml'): raise BadInput(f'no preset named {name!r}: choose {", ".join(presets())}, or give a .toml file')
         path = Path(name)
     try: given = tomllib.loads(path.read_text(encoding='utf-8'))
     except (OSError, tomllib.TOMLDecodeError) as e: raise BadInput(f'{name} cannot be read as a preset: {e}') from e
-    lacks = [k for k in ('vit', 'cnn', 'text', 'model') if k not in given]
-    if lacks: raise BadInput(f'{name} has no section {" and no ".join(f"[{k}]" for k in lacks)}: a preset has [vit], [cnn], [text] and [model]')
-    config = given['model'] | dict(vit_config=given['vit'], cnn_config=given['cnn'], text_config=given['text'])
+    check_names(given, ('about', 'dtype', 'attention', 'weights', 'vit', 'cnn', 'text', 'model'), name)
+    check_names(given.get('model', {}), EarthGPTConfig.__annotations__, f'{name}: [model]')
+    needs = [k for k in ('vit', 'cnn', 'text', 'model') if k != dict(vit='cnn', cnn='vit').get(given.get('model', {}).get('perception'))]
+    lacks = [k for k in needs if k not in given]
+    if lacks: raise BadInput(f'{name} has no section {" and no ".join(f"[{k}]" for k in lacks)}: a preset has {", ".join(f"[{k}]" for k in needs)}')
+    config = given['model'] | {f'{k}_config': given[k] for k in needs[:-1]}
     return Preset(str(name), given.get('about', ''), given.get('dtype', 'float32'), config, given.get('weights', {}), given.get('attention', 'sdpa'))
 
 # %% ../nbs/10a_presets.ipynb #4cfbf11f
@@ -80,9 +83,9 @@ def on_meta(
 
 # %% ../nbs/10a_presets.ipynb #55ebbd82
 def published(config: EarthGPTConfig) -> dict:   # {'vit': ..., 'cnn': ..., 'text': ...}
-    "Parameters of the three models as their makers publish them, complete with what EarthGPT does not use."
+    "Parameters of the models as their makers publish them, complete with what EarthGPT does not use."
     with torch.device('meta'):
-        parts = dict(vit=AutoModel.from_config(config.vit_config), cnn=AutoModel.from_config(config.cnn_config), text=AutoModelForCausalLM.from_config(config.text_config))
+        parts = {name: AutoModel.from_config(getattr(config, f'{name}_config')) for name in config.encoders} | dict(text=AutoModelForCausalLM.from_config(config.text_config))
     return {name: part.num_parameters() for name, part in parts.items()}
 
 # %% ../nbs/10a_presets.ipynb #68a7f6fd
@@ -170,9 +173,8 @@ def weigh(
             run_once(model, train, pictures, words, graded)
         return ledger.most
     count = lambda m: sum(p.numel() for p in m.parameters())
-    p = model.perception
-    parts = dict(vit=count(p.vit.vit), cnn=count(p.cnn.cnn))
-    parts |= dict(fusion=count(p) - sum(parts.values()), projector=count(model.projector), language=count(model.language))
+    parts = dict(vit=0, cnn=0) | {name: count(part) for name, part in model.perception.encoders.items()}
+    parts |= dict(fusion=count(model.perception) - sum(parts.values()), projector=count(model.projector), language=count(model.language))
     tied = sum(t.numel() for t in model.parameters())
     return dict(name=preset.name, about=preset.about, parameters=parts, total=tied, trained=sum(t.numel() for t in model.parameters() if t.requires_grad),
                 visual_tokens=model.config.visual_tokens, train_bytes=int(BASE + weights + most(True)), infer_bytes=int(BASE + weights + most(False)))

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, Dinov2Config, Dinov2Model
 from transformers.utils import logging
 
-from .backbones import check_files, load_language
+from .backbones import check_files, first_line, load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .model import EarthGPT
 from .presets import preset_config, read_preset
@@ -185,10 +185,12 @@ def find_weights(
     failed.append(f'{folder}: nothing in the cache')
     if '/' in name and hub:
         wanted = dict(allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja'], ignore_patterns=['*/*'])
-        try: place = Path(snapshot_download(name, local_files_only=is_offline_mode(), etag_timeout=5, **wanted))
-        except Exception as e: failed.append(f'hub: {(str(e).strip() or type(e).__name__).splitlines()[0][:120]}')
-        else:
+        try:
+            place = Path(snapshot_download(name, local_files_only=is_offline_mode(), etag_timeout=5, **wanted))
             check_files(place)
+            if not any(place.glob('*config.json')): raise BadInput(f'{place} has no config.json: it was left half-way; download again')
+        except Exception as e: failed.append(f'hub: {first_line(e)[:200]}')
+        else:
             say(f'{name}: taken from the hub, revision {place.name[:12]}')
             return place
     if name in PACKAGES:
@@ -215,7 +217,7 @@ def load_encoder(
     else:
         check_files(folder)
         try: kind = AutoConfig.from_pretrained(folder)
-        except Exception as e: raise BadInput(f'{folder} is no model that can be opened here: {str(e).strip().splitlines()[0]}') from e
+        except Exception as e: raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
         if hasattr(kind, 'vocab_size'): raise BadInput(f'{folder} holds a model of type {kind.model_type!r}, which reads text: give a vision model, such as DINOv2 or ConvNeXt')
         model, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True)
     check_loaded(info, str(folder))
@@ -230,11 +232,13 @@ def build(
     if isinstance(preset, str): preset = read_preset(preset)
     if not preset.weights: raise BadInput(f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10')
     say, config, dtype = places.get('say', print), preset_config(preset), getattr(torch, preset.dtype)
+    parts = [*config.encoders, 'text']
+    if lacks := [part for part in parts if part not in preset.weights]: raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(lacks)} come from')
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        found = {part: find_weights(name, **places) for part, name in preset.weights.items()}
-        encoders = {part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in ('vit', 'cnn')}
+        found = {part: find_weights(preset.weights[part], **places) for part in parts}
+        encoders = {part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in config.encoders}
         language, tokenizer, chat = load_language(found['text'], dtype=dtype)
     finally:
         if bars: logging.enable_progress_bar()

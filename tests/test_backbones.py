@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, LlamaConfig, MambaConfig, Qwen2Config, Qwen3Config, T5Config, ViTConfig
 
-from earthgpt_lite.backbones import check_files, check_language, load_language
+from earthgpt_lite.backbones import check_files, check_language, first_line, load_language
 from earthgpt_lite.chat import FAMILIES
 from earthgpt_lite.sensors import BadInput
 from fixtures_language import family_tokenizers, from_lesson
@@ -133,6 +133,9 @@ def test_tokenizers_that_do_not_belong(folder, models, tmp_path):
 @pytest.mark.parametrize('name, said', [('missing/folder/x', 'no such folder'), ('./nowhere', 'no such folder'), ('nowhere.gguf', 'no such file'), ('somebody/no-such-model', 'no language model')])
 def test_names_that_lead_nowhere(name, said):
     with pytest.raises(BadInput, match=said): load_language(name)
+
+@pytest.mark.parametrize('said, line', [('', 'ValueError'), ('\n \n', 'ValueError'), ('\nfirst.\nsecond', 'first'), ('one', 'one')])
+def test_an_error_in_one_line(said, line): assert first_line(ValueError(said)) == line
 
 def test_an_empty_folder(tmp_path):
     with pytest.raises(BadInput, match='neither config.json nor a GGUF'): load_language(tmp_path)

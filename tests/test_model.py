@@ -482,6 +482,21 @@ def test_another_kind_of_model_is_refused(tiny, tmp_path):
     tiny[1].save_pretrained(tmp_path/'llama')
     refused(tmp_path/'llama')
 
+def test_an_error_that_says_nothing_is_named(broken, monkeypatch):
+    def fails(*args, **more): raise RuntimeError
+    monkeypatch.setattr(model_module.EarthGPT, 'from_pretrained', fails)
+    refused(broken, 'RuntimeError')
+
+def test_a_variant_of_nano(tiny):
+    torch.manual_seed(0)
+    plain = nano(tiny[1])
+    torch.manual_seed(0)
+    same = nano(tiny[1], perception='both', merge=1)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), same.parameters(), strict=True))
+    small = nano(tiny[1], perception='vit', merge=4)
+    assert small.config.visual_tokens == 16 and list(small.perception.encoders) == ['vit'] and small.language.config._attn_implementation == 'eager'
+    with pytest.raises(BadInput, match="'perceptions': did you mean 'perception'"): nano(tiny[1], perceptions='vit')
+
 def test_folders_without_a_model(tmp_path):
     with pytest.raises(BadInput, match='holds no model'): find_model(tmp_path)
     with pytest.raises(BadInput, match='no such folder'): find_model(tmp_path/'not there')

