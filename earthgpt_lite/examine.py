@@ -61,7 +61,7 @@ def portions(
 def _done(path, questions, parts, stamp):
     "(portions that are whole in the file, their bytes). Raises BadInput for a file of other answers."
     if not path.exists(): return 0, 0
-    bad = BadInput(f'{path} holds answers of another model, or to other questions: choose another folder, or start anew with --force')
+    bad = BadInput(f'{path} holds answers of another model, to other questions, or written with other options: choose another folder, or start anew with --force')
     done = kept = 0
     with open(path, 'rb') as f:
         for part in parts:
@@ -268,7 +268,7 @@ def worse_pictures(
         try: shown = picture(asked[0], model.config.image_size)
         except BadInput: continue
         true = lambda q: q['truth'][0] if isinstance(q['truth'], list) else q['truth']
-        examples.append(Example(shown, [Turn(q['question'], true(q), q['task']) for q in asked], image, '', asked[0]['sensor'], dict(site=asked[0]['source'])))
+        examples.append(Example(shown, [Turn(q['question'], true(q), q['task']) for q in asked], image, '', asked[0]['sensor'], dict(site=asked[0]['source'], block=asked[0].get('group', image))))
 
     def ask(some):
         all_of_them, look = _of_examples(some)
@@ -306,7 +306,7 @@ def evaluate_model(
     if limit: questions = evenly(questions, limit)
     name = str(model) if isinstance(model, str | Path) else 'given'
     model, tokenizer = load(model, device if processes == 1 else 'cpu') if name != 'given' else model
-    stamp = f'earthgpt-lite {importlib.metadata.version("earthgpt-lite")} {fingerprint(model)}'
+    stamp = ' '.join([f'earthgpt-lite {importlib.metadata.version("earthgpt-lite")} {fingerprint(model)}', *(f'{k}={v!r}' for k, v in sorted(generate.items()))])
     out.mkdir(parents=True, exist_ok=True)
     ways = dict(answers={}) | (dict(shuffled=dict(wrong=wrong_images(questions)), blind=dict(blind=True)) if baselines else {})
     if force and first:

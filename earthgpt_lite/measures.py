@@ -88,7 +88,11 @@ def _column(values):
 
 def _accuracy(rows): return _column([is_right(p['answer'], p['truth']) for p in rows])
 
-def _count_error(rows): return _column([abs((number_in(p['answer']) or 0) - (number_in(p['truth']) or 0)) for p in rows])
+def _count_error(rows):
+    "How far off each count is. Without a number it is the worst that was to be had: nought, or the largest true count, whichever is farther from the truth."
+    truths = [number_in(p['truth']) or 0 for p in rows]
+    worst = [max(t, max(truths) - t) for t in truths]
+    return _column([w if (said := number_in(p['answer'])) is None else abs(said - t) for p, t, w in zip(rows, truths, worst)])
 
 # %% ../nbs/12c_measures.ipynb #aa63f8d6
 def _sentences(p):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .captions import rouge_l, tokenize
 from .detections import ap_by_label, boxes_by_label, compare
-from .evaluation import resamples
+from .evaluation import clusters, resamples
 from .measures import is_right, normalise, overlap, rsvqa_bucket
 from .sensors import BadInput
 
@@ -22,7 +22,7 @@ def _middle(draws):
 def _class_intervals(predictions, right, kind, names, repeats):
     "Intervals of top-1, balanced accuracy and each class; pictures are drawn again, all their questions together."
     if not repeats: return {}
-    where = np.unique([str(p.get('group', p.get('image', i))) for i, p in enumerate(predictions)], return_inverse=True)[1]
+    where = clusters(predictions)
     sums = np.zeros((2, where.max() + 1, len(names)))
     np.add.at(sums, (slice(None), where, kind), np.stack([right, np.ones(len(right))]))
     hits, n = resamples(where.max() + 1, repeats) @ sums                          # (r, classes) each
@@ -64,14 +64,14 @@ def rsvqa_scores(
 ) -> dict:  # n, types {type: (n, accuracy, interval)}, OA, OA_interval, AA, AA_interval, skipped {type: n}
     """Accuracy of each question type, overall (OA) and as the mean over the types that are present (AA).
 
-    After `train.py` and `VocabEncoder.py` of syvlo/RSVQA; there AA is always divided by four. Intervals draw pictures again (95 %, seed 0).
+    After `train.py` and `VocabEncoder.py` of syvlo/RSVQA; there AA is always divided by four. Intervals draw pictures, or what `group` names, again (95 %, seed 0).
     """
     for p in predictions:
         if not p.get('type'): raise BadInput(f'{p["image"]}: the question has no type; give one such as presence, count, comp, rural_urban or area')
     rows = [p for p in predictions if p['type'] not in skip]
     if not rows: raise BadInput('there are no questions left to score; look at what is skipped')
     types, kind = np.unique([p['type'] for p in rows], return_inverse=True)
-    where = np.unique([str(p['image']) for p in rows], return_inverse=True)[1]
+    where = clusters(rows)
     sums = np.zeros((where.max() + 1, len(types), 2))
     read = lambda p, text: rsvqa_bucket(text) if p['type'] in drawers else normalise(text)
     for p, k, i in zip(rows, kind, where): sums[i, k] += is_right(read(p, p['answer']), read(p, p['truth'])), 1
@@ -95,7 +95,7 @@ def _pr_f1(sums):
     return np.stack([right / np.maximum(said, 1), right / np.maximum(truths, 1), 2 * right / np.maximum(said + truths, 1)])
 
 def detection_scores(
-    predictions: list[dict],   # {"truth", "answer", "score"} each, one a picture
+    predictions: list[dict],   # {"truth", "answer", "score"} each, and "image" or "group" for the intervals
     thresholds=(.4, .5),       # EarthGPT prints AP at .4, most others at .5
     repeats: int = 1000,       # draws of pictures for the intervals; 0: none
 ) -> list[dict]:               # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with its interval
@@ -103,7 +103,8 @@ def detection_scores(
     if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
     found, true = [boxes_by_label(p['answer'], p.get('score')) for p in predictions], [boxes_by_label(p['truth']) for p in predictions]
     rows = {k: {'class': k or 'no class'} for k in sorted({k for t in found + true for k in t})}
-    weights = resamples(len(predictions), repeats) if repeats else np.zeros((0, len(predictions)))
+    where = clusters(predictions)
+    weights = resamples(where.max() + 1, repeats)[:, where] if repeats else np.zeros((0, len(predictions)))   # (r, predictions)
     for at in thresholds:
         tables = [compare(f, t, at, most=100) for f, t in zip(found, true)]
         aps, drawn = ap_by_label(tables, 101), [ap_by_label(tables, 101, w) for w in np.array_split(weights, max(1, repeats // 100))] if repeats else []

@@ -132,12 +132,16 @@ def move_text(
     text: str,       # a question or an answer
     move,            # (2, 3) from `corrupt`; None: nothing moved
 ) -> str | None:     # the same with its boxes moved; None: one of them is gone
-    "Move the boxes of a text."
-    found = parse_boxes(text).boxes if move is not None else []
-    for box in (b.box for b in found):
-        if (there := move_box(box, move)) is None: return None
-    place = iter(format_box(move_box(b.box, move))[1:-1] for b in found)
-    return re.sub(r'(?<=[\[;])[-\d.,\s]+(?=[\];])', lambda m: next(place), text) if found else text
+    "Move the boxes of a text; brackets that hold no box stay."
+    if move is None: return text
+    gone = []
+    def moved(piece):
+        found = parse_boxes(f'[{piece}]', repair=True).boxes
+        there = move_box(found[0].box, move) if found else None
+        gone.append(bool(found) and there is None)
+        return piece if there is None else format_box(there)[1:-1]
+    text = re.sub(r'\[([^\[\]]*)\]', lambda run: '[' + ';'.join(map(moved, run[1].split(';'))) + ']', text)
+    return None if any(gone) else text
 
 # %% ../nbs/13e_robustness.ipynb #e2f4989e
 def worsen(
@@ -170,18 +174,19 @@ def robustness(
     names=CORRUPTIONS,
     severities=(1, 2, 3, 4, 5),
     seed: int = 0,
-    progress=None,           # called after each corruption and severity
+    progress=None,           # called with 1 for each corruption and severity
 ) -> list[dict]:             # rows {"corruption", "severity", "task", "sensor", "metric", "n", "score", "interval", "clean", "prior", "retained", "above_prior"}
-    "Ask about the same pictures made worse, and say what is left of each score. The clean pictures are asked once."
-    rows, plain = [], {(p['image'], p['question']): p for p in ask(examples)}
+    "Ask about the same pictures made worse, and say what is left of each score. The clean pictures are asked once, and scored once for the same questions."
+    rows, known, plain = [], {}, {(p['image'], p['question']): p for p in ask(examples)}
     for name in names:
         for severity in severities:
             worse, clean = worsen(examples, name, severity, seed)
-            if not worse: continue
-            both = ask(worse), [plain[e.name, t.question] for e in clean for t in e.turns]
-            tables = [results(p, dict(prior=prior(p)) if prior else None) for p in both]
-            for bad, good in zip(*tables):
-                row = {k: bad[k] for k in ('task', 'sensor', 'metric', 'n', 'interval')}
-                rows.append(_share(dict(corruption=name, severity=severity) | row, bad['metric'], bad['score'], good['score'], bad['prior']))
             if progress: progress(1)
+            if not worse: continue
+            kept = tuple((e.name, t.question) for e in clean for t in e.turns)
+            if kept not in known: known[kept] = [r['score'] for r in results([plain[k] for k in kept])]
+            said = ask(worse)
+            for bad, good in zip(results(said, dict(prior=prior(said)) if prior else None), known[kept], strict=True):
+                row = {k: bad[k] for k in ('task', 'sensor', 'metric', 'n', 'interval')}
+                rows.append(_share(dict(corruption=name, severity=severity) | row, bad['metric'], bad['score'], good, bad['prior']))
     return rows

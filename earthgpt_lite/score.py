@@ -320,8 +320,7 @@ def score_files(
     "Score any model's answers. Every question counts: what is missing is wrong. Raises BadInput where nothing fits, or boxes are in units that were not named."
     questions = questions_of(truth)
     rows, problems = _joined(predictions, questions, frame, root)
-    fitting = sum(len(v) for k, v in problems.items() if k == 'missing') < len(questions)
-    if not fitting: raise BadInput(f'none of the answers fits a question ({len(problems["unknown"])} are unknown, {len(problems["unreadable"])} unreadable): the truth asks {_name(questions[0])!r}, '
+    if len(problems['missing']) == len(questions): raise BadInput(f'none of the answers fits a question ({len(problems["unknown"])} are unknown, {len(problems["unreadable"])} unreadable): the truth asks {_name(questions[0])!r}, '
                                    f'the answers have {(problems["unknown"] or problems["unreadable"] or ["nothing"])[0]!r}; compare the names')
     _look_closer(rows, problems)
     baselines = {k: _joined(v, questions, frame, root)[0] for k, v in (('shuffled', shuffled), ('blind', blind)) if v is not None}

@@ -1,9 +1,11 @@
 "Results, intervals and baselines on hand-computed cases."
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from earthgpt_lite.boxes import iou
-from earthgpt_lite.evaluation import best_box, prior_answers, prior_predictions, resamples, results
+from earthgpt_lite.evaluation import best_box, clusters, prior_answers, prior_predictions, resamples, results, scored
 from earthgpt_lite.measures import ALL_METRICS, METRICS, is_right, normalise, number_in
 from earthgpt_lite.instructions import Task, Turn
 from earthgpt_lite.sensors import BadInput
@@ -38,9 +40,18 @@ def test_accuracy_and_empty_answers():
     assert scores(made('presence', ['yes', 'no', 'no', 'yes'], ['Yes', 'no.', '', 'no']))['accuracy'] == .5
 
 
-def test_counting_error_counts_a_missing_number_as_nought():
+def test_counting_error_of_a_missing_number_is_the_worst_in_range():
     row = results(made('counting', ['4', '6', '2'], ['4', 'five', 'many']))
-    assert row[0]['score'] == pytest.approx(1 / 3) and row[1]['score'] == pytest.approx((0 + 1 + 2) / 3) and row[1]['unparsed'] == 1
+    assert row[0]['score'] == pytest.approx(1 / 3) and row[1]['score'] == pytest.approx((0 + 1 + 4) / 3) and row[1]['unparsed'] == 1   # 6 - 2 is farther than 2 - 0
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
+@settings(max_examples=60, deadline=None)
+def test_silence_never_beats_a_count_in_range(truths, data):
+    said = data.draw(st.lists(st.integers(0, max(truths)), min_size=len(truths), max_size=len(truths)))
+    quiet = data.draw(st.lists(st.booleans(), min_size=len(truths), max_size=len(truths)))
+    error = lambda answers: scored('MAE', made('counting', [str(t) for t in truths], answers), 0)[0]
+    assert error(['' if q else str(s) for s, q in zip(said, quiet)]) >= error([str(s) for s in said])
 
 
 def test_unparsable_box_is_a_miss_and_is_counted():
@@ -76,6 +87,11 @@ def test_interval_is_the_same_every_time_and_holds_the_score():
     p = made('presence', ['yes'] * 50, ['yes'] * 30 + ['no'] * 20)
     a, b = results(p), results(p)
     assert a == b and a[0]['interval'][0] <= .6 <= a[0]['interval'][1]
+
+
+def test_clusters_are_groups_or_pictures_or_rows():
+    assert clusters([dict(image='a', group=7), dict(image='b', group=7), dict(image='a'), dict(image='c'), dict(image='a')]).tolist() == [0, 0, 1, 2, 1]
+    assert len(set(clusters([{}, {}, {}]).tolist())) == 3
 
 
 def test_resamples_draw_as_many_as_there_are():

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -80,6 +79,7 @@ def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
     assert all(r['shuffled'] is not None and r['blind'] is not None for r in once['results']) and not any(once['problems'][k] for k in ('missing', 'unknown', 'duplicate'))
     assert 'data:image/png' in (tmp_path / 'b/report.html').read_text()
     with pytest.raises(BadInput, match='--force'): evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', **settings)
+    with pytest.raises(BadInput, match='other options'): evaluate_model(tiny, examples, tmp_path / 'a', **settings | dict(max_new_tokens=11))
     assert evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', force=True, baselines=False, **settings)['results'][0]['blind'] is None
 
 
@@ -98,17 +98,27 @@ def test_a_picture_that_cannot_be_read_is_wrong_and_said(tiny, data, tmp_path):
     assert len(metrics['problems']['picture']) == 3 and all('39.png' in line for line in metrics['problems']['picture']) and metrics['results'][0]['n'] == 40
 
 
+MORTAL = """
+import os, signal
+from earthgpt_lite import examine
+write = examine.Sheet.write
+def write_and_end(sheet, said): write(sheet, said); end(sheet)
+examine.Sheet.write = write_and_end
+"""   # what follows defines `end`: it is called after each portion, so the kill comes at the same place on every machine
+
+
 def test_killed_and_started_again(saved, data, tmp_path):
     "SIGKILL while the sheets grow; the next run ends with the results of one that nobody disturbed."
-    code = f'from earthgpt_lite.examine import evaluate_model; evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / "killed")!r}, progress=False, size=6, say=None)'
-    process = subprocess.Popen([sys.executable, '-c', code], env=os.environ | {'OMP_NUM_THREADS': '1'})
+    code = MORTAL + f"""
+def end(sheet):
+    if sheet.done == 3:
+        with open(sheet.path, 'a') as f: f.write('{{"image": "torn')
+        os.kill(os.getpid(), signal.SIGKILL)
+examine.evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / 'killed')!r}, progress=False, size=6, say=None)
+"""
+    assert subprocess.run([sys.executable, '-c', code], env=os.environ | {'OMP_NUM_THREADS': '1'}, timeout=600).returncode == -signal.SIGKILL
     sheet = tmp_path / 'killed/answers.jsonl'
-    for _ in range(1200):
-        if sheet.exists() and sheet.stat().st_size > 600 or process.poll() is not None: break
-        time.sleep(.05)
-    process.send_signal(signal.SIGKILL); process.wait()
-    lines = len(sheet.read_bytes().splitlines())
-    assert 0 < lines < 120 and not (tmp_path / 'killed/metrics.json').exists()
+    assert sheet.read_bytes().count(b'\n') == 18 and not (tmp_path / 'killed/metrics.json').exists()
     again = evaluate_model(saved, data, tmp_path / 'killed', progress=False, size=6, say=None)
     once = evaluate_model(saved, data, tmp_path / 'quiet', progress=False, size=6, say=None)
     assert again['results'] == once['results'] and sheet.read_bytes() == (tmp_path / 'quiet/answers.jsonl').read_bytes()
@@ -158,31 +168,38 @@ def test_worse_pictures_keep_a_share(tiny, data):
     assert next(r for r in rows if r['task'] == 'presence')['n'] == 39                                  # the file that is no picture is left out
 
 
+def test_worse_pictures_keep_their_blocks(tiny, few, monkeypatch):
+    from earthgpt_lite import examine as module
+    seen = []
+    monkeypatch.setattr(module, 'ask_worse', lambda ask, examples, *a, **k: seen.extend(ask(examples)) or [])
+    questions, picture, _ = open_data(few['validation'][:6])
+    worse_pictures(*tiny, questions, picture, max_new_tokens=2)
+    assert {(p['image'], p['group']) for p in seen} == {(q['image'], q['group']) for q in questions} and any(p['group'] != p['image'] for p in seen)
+
+
 def test_metrics_say_who_answered(tiny, few, tmp_path):
     evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', progress=False, say=None, baselines=False, max_new_tokens=4)
     kept = json.loads((tmp_path / 'a/metrics.json').read_text())
-    assert kept['by'].endswith(fingerprint(tiny[0])) and kept['processes'] == 1 and kept['asked'] == kept['scored']['questions'] and 'earthgpt-lite' in kept['versions']
+    assert kept['by'].endswith(f'{fingerprint(tiny[0])} max_new_tokens=4') and kept['processes'] == 1 and kept['asked'] == kept['scored']['questions'] and 'earthgpt-lite' in kept['versions']
     with pytest.raises(BadInput, match='processes'): evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', processes=0)
 
 
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_path):
     "Lightning's predict on gloo: both processes are killed; then two go on, and all sheets are those of one process."
-    (tmp_path / 'two.py').write_text(f"""
+    (tmp_path / 'two.py').write_text(MORTAL + f"""
 import sys
-from earthgpt_lite.examine import evaluate_model
-metrics = evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=int(sys.argv[2]), processes=2, say=print)
+def end(sheet):
+    if 'STOP' not in os.environ or sheet.done < 2: return
+    if '.2of2' in sheet.path.name: os.killpg(0, signal.SIGKILL)
+    signal.pause()   # the first process waits for it
+metrics = examine.evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=int(sys.argv[2]), processes=2, say=print)
 print('first' if metrics else 'other')
 """)
     alone = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     run = [sys.executable, str(tmp_path / 'two.py'), str(tmp_path / 'two'), '6']
-    process = subprocess.Popen(run, env=alone, start_new_session=True, stdout=subprocess.DEVNULL)
-    sheet = tmp_path / 'two/answers.0.2of2.jsonl'
-    for _ in range(2400):
-        if sheet.exists() and sheet.stat().st_size > 600 or process.poll() is not None: break
-        time.sleep(.05)
-    os.killpg(process.pid, signal.SIGKILL); process.wait()
-    assert 0 < len(sheet.read_bytes().splitlines()) < 60 and not (tmp_path / 'two/metrics.json').exists()
+    killed = subprocess.run(run, env=alone | {'STOP': '1'}, start_new_session=True, stdout=subprocess.DEVNULL, timeout=600)
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / 'two/answers.0.2of2.jsonl').read_bytes().count(b'\n') == 12 and not (tmp_path / 'two/metrics.json').exists()
     done = subprocess.run(run, env=alone, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.split().count('first') == done.stdout.split().count('other') == 1, done.stdout + done.stderr
     assert done.stdout.count('120 questions') == 1                                                       # only the first process speaks

@@ -15,7 +15,7 @@ PREDICTORS = dict(perfect=lambda t: t, empty=lambda t: [''] * 4, constant=lambda
 # task, metric: perfect, empty, constant, shuffled
 TABLE = {
     ('classification', 'accuracy'): (1, 0, .25, 0),
-    ('counting', 'accuracy'): (1, 0, .25, 0), ('counting', 'MAE'): (0, 3, 1.5, 2.5),          # an empty answer counts as nought
+    ('counting', 'accuracy'): (1, 0, .25, 0), ('counting', 'MAE'): (0, 4.5, 1.5, 2.5),        # an empty answer is as wrong as one could be: 6-1, 6-2, 3, 6
     ('caption', 'BLEU-1'): (1, 0, .4375, .25), ('caption', 'BLEU-4'): (1, 0, (7 / 16 * 3 / 12 * 2 / 8 * 1 / 4) ** .25, 0), ('caption', 'ROUGE-L'): (1, 0, .4375, .25),
     ('caption', 'CIDEr'): (10, 0, 2.5, 0),                                                     # `in` is everywhere and weighs nothing
     ('grounding', 'meanIoU'): (1, 0, .25, 0), ('grounding', 'cumIoU'): (1, 0, 1 / 7, 0), ('grounding', 'Pr@0.5'): (1, 0, .25, 0), ('grounding', 'Pr@0.9'): (1, 0, .25, 0),

@@ -124,6 +124,18 @@ def test_intervals_of_classes_by_hand():
     assert classification_scores(data, ['ice', 'water', 'sand'])['class_intervals']['sand'] is None and 'class_intervals' not in classification_scores(data, repeats=0)
 
 
+@pytest.mark.parametrize('key', ['image', 'group'])
+@pytest.mark.parametrize('score, names', [
+    (lambda rows: rsvqa_scores([p | dict(type='presence', truth='yes', answer='yes' if p['good'] else 'no') for p in rows]), ['OA_interval', 'AA_interval']),
+    (lambda rows: detection_scores([p | dict(truth=f'<p>1 ship</p>{BOX}', answer=f'<p>1 ship</p>{BOX if p["good"] else OFF}', score=-1.) for p in rows])[0], ['precision@0.5 interval', 'F1@0.4 interval', 'AP@0.5 interval'])])
+def test_questions_of_a_picture_or_block_are_drawn_together(score, names, key):
+    "Ten clusters of twenty rows that are all right or all wrong: the interval is that of ten, not of two hundred"
+    rows = [dict(good=i // 20 % 2) for i in range(200)]
+    alone = score([p | {'image': str(i)} for i, p in enumerate(rows)])
+    whole = score([p | {'image': str(i)} | {key: f'c{i // 20}'} for i, p in enumerate(rows)])
+    assert all(np.ptp(whole[n]) > 3 * np.ptp(alone[n]) for n in names)
+
+
 def test_intervals_of_detection_hold_the_scores():
     data = [dict(image=str(i), truth=f'<p>1 ship</p>{BOX}', answer=f'<p>1 ship</p>{BOX if i % 3 else OFF}', score=-i / 30) for i in range(30)]
     row, = detection_scores(data)

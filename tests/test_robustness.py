@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from earthgpt_lite import robustness as module
 from earthgpt_lite.boxes import parse_boxes
+from earthgpt_lite.evaluation import results
 from earthgpt_lite.instructions import Turn
 from earthgpt_lite.robustness import CORRUPTIONS, corrupt, fits, move_box, move_text, robustness, worsen
 from earthgpt_lite.samples import Example
@@ -84,6 +86,12 @@ def test_a_box_that_leaves_is_gone():
     assert move_text('[0.70,0.10,0.90,0.20]', away) is None and move_text('[0.70,0.10,0.90,0.20]', None) == '[0.70,0.10,0.90,0.20]'
 
 
+def test_brackets_without_a_box_stay():
+    half = np.array([[.5, 0, .25], [0, .5, .25]])
+    assert move_text('picture [2]; where is [0.40,0.40,0.60,0.60]? [1]', half) == 'picture [2]; where is [0.45,0.45,0.55,0.55]? [1]'
+    assert move_text('[see 3; 4]', half) == '[see 3; 4]' and move_text('[0.60,0.40,0.40,0.60]', half) == '[0.45,0.45,0.55,0.55]'   # corners in the wrong order are put right, as scoring does it
+
+
 def example(i, sensor='optical', *turns): return Example(PICTURE, list(turns) or [Turn('is it wet?', 'yes' if i % 2 else 'no', 'presence')], f'{i}.png', 'test', Sensor(sensor), {})
 
 
@@ -115,11 +123,13 @@ def test_what_happens_to_whom():
     assert fits('speckle', 'sar') and not fits('speckle', 'infrared') and fits('cloud', 'infrared') and not fits('gaps', 'sar')
 
 
-def test_the_clean_pictures_are_asked_once():
+def test_the_clean_pictures_are_asked_and_scored_once(monkeypatch):
     asked = []
     def ask(some): asked.append(len(some)); return [dict(task='presence', sensor='optical', image=e.name, question=t.question, truth=t.answer, score=None, answer='yes') for e in some for t in e.turns]
-    robustness(ask, [example(i) for i in range(4)], None, ['blur', 'noise'], [1, 2])
-    assert asked == [4] * 5
+    calls, tables = [], []
+    monkeypatch.setattr(module, 'results', lambda *a: tables.append(a) or results(*a))
+    robustness(ask, [example(i) for i in range(4)], lambda p: p, ['blur', 'noise', 'speckle'], [1, 2], progress=calls.append)
+    assert asked == [4] * 5 and calls == [1] * 6 and len(tables) == 5 and len(tables[0]) == 1   # one clean table without a prior, one for each worse sheet
 
 
 def test_stripes_are_as_wide_at_every_size():
