@@ -71,7 +71,7 @@ def check_labels(labels) -> list:
     if twice: raise BadInput(f'the label {sorted(twice)[0]!r} comes more than once: name each class once')
     return labels
 
-# %% ../nbs/14_assistant.ipynb #6836cf14
+# %% ../nbs/14_assistant.ipynb #54c7d517
 def box_spans(
     text: str,
 ) -> list:      # [(start, end)] of the boxes that `parse_boxes` reads, in its order
@@ -85,20 +85,19 @@ def box_spans(
     return spans
 
 def box_scores(
-    model, tokenizer,
-    picture: torch.Tensor,   # (3, s, s)
-    question: str,
-    text: str,               # the answer
-):                           # (n,) one for each box; None where the tokenizer does not tell which token stands where
+    text: str,       # an answer
+    tokens: list,    # [(token, log-probability)] that it was written with
+):                   # (n,) one for each box; None for no box, or tokens that do not write it
     "Mean log-probability of the tokens of each box of an answer."
-    spans = box_spans(text)
-    if not spans or not tokenizer.is_fast: return None
-    said = ChatFormat(**model.config.chat).gap + text.strip()
-    places = tokenizer(said, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    logs = reply_logs(model, tokenizer, picture[None], question, [text])[0][0][:len(places)]
-    shift = len(said) - len(text.strip())
-    own = [[i for i, (a, b) in enumerate(places[:len(logs)]) if a < end + shift and b > start + shift] for start, end in spans]
-    return np.array([float(logs[i].mean()) if i else float(logs.mean()) for i in own])
+    plain = lambda s: ''.join(s.split())
+    pieces, found, at = [plain(t) for t, _ in tokens], [], 0
+    ends, written = np.cumsum([len(p) for p in pieces]), ''.join(pieces)
+    for start, end in box_spans(text):
+        at = written.find(box := plain(text[start:end]), at)
+        if at < 0: return None
+        found.append(np.mean([log for (_, log), e, p in zip(tokens, ends, pieces) if e > at and e - len(p) < at + len(box)]))
+        at += len(box)
+    return np.array(found) if found else None
 
 # %% ../nbs/14_assistant.ipynb #52c62ec9
 class _Stream(TextStreamer):
@@ -110,7 +109,7 @@ class _Stream(TextStreamer):
 
 def _listed(x): return list(x) if isinstance(x, (list, tuple)) else [x]
 
-# %% ../nbs/14_assistant.ipynb #533d3c7b
+# %% ../nbs/14_assistant.ipynb #e50b0f38
 class Assistant:
     "Ask a trained model about pictures. Every method takes a path, Scene, View, array or PIL image, or a list of them."
     def __init__(self, model, tokenizer, name: str = ''): self.model, self.tokenizer, self.name = model, tokenizer, name
@@ -150,8 +149,8 @@ class Assistant:
         row, views = {k: n for n, k in enumerate(places)}, [as_view(i, sensor) for i in places.values()]
         seen = self.see(views)
         if stream: generate['streamer'] = _Stream(self.tokenizer, stream)
-        said = answer(self.model, self.tokenizer, seen, [(row[id(i)], q) for i, q in zip(images, questions)], max_new_tokens, **generate)
-        answers = [self._answer(text, score, q, views[row[id(i)]], seen[row[id(i)]], max_new_tokens, task, about) for i, q, (text, score) in zip(images, questions, said)]
+        said = answer(self.model, self.tokenizer, seen, [(row[id(i)], q) for i, q in zip(images, questions)], max_new_tokens, tokens=True, **generate)
+        answers = [self._answer(text, score, q, views[row[id(i)]], seen[row[id(i)]], max_new_tokens, task, about, sure=box_scores(text, tokens)) for i, q, (text, score, tokens) in zip(images, questions, said)]
         return answers if many else answers[0]
 
     def _answer(self, text, score, question, view, seen, room, task='', about=None, history=(), **more):
@@ -159,25 +158,18 @@ class Assistant:
         return Answer(text, score, question, view, task, about, sent=sent_words(self.model, self.tokenizer, question, history),
                       seen=seen.permute(1, 2, 0).numpy(), cut=cut, model=self.name, **more)
 
-    def _sure(self, answers):
-        "Answers with a score of their own for each box."
-        for a in _listed(answers):
-            found = box_scores(self.model, self.tokenizer, torch.from_numpy(a.seen).permute(2, 0, 1), a.question, a.text) if len(a.boxes) else None
-            if found is not None and len(found) == len(a.boxes): a.sure = found
-        return answers
-
     def caption(self, image, **options):
         "A sentence about the whole picture."
         return self.ask(image, wording(Task.CAPTION), task=Task.CAPTION, **options)
 
     def ground(self, image, thing: str, **options):   # thing: with its article, 'the island'
         "The box of one thing."
-        return self._sure(self.ask(image, wording(Task.GROUNDING, label=thing), task=Task.GROUNDING, about=thing, **options))
+        return self.ask(image, wording(Task.GROUNDING, label=thing), task=Task.GROUNDING, about=thing, **options)
 
     def detect(self, image, label: str | None = None, max_new_tokens: int = 512, **options):   # label: None for all classes
         "All boxes of a class, each with a score of its own."
         fields = dict(label=plural(label)) if label else {}
-        return self._sure(self.ask(image, wording(Task.DETECTION, **fields), task=Task.DETECTION, about=label, max_new_tokens=max_new_tokens, **options))
+        return self.ask(image, wording(Task.DETECTION, **fields), task=Task.DETECTION, about=label, max_new_tokens=max_new_tokens, **options)
 
     def describe_region(
         self,
@@ -237,7 +229,7 @@ class Assistant:
         said = [self.ask(v, asked, **options) + ([self.classify(v, labels)] if labels else []) for v in views]
         return Comparison(*said)
 
-# %% ../nbs/14_assistant.ipynb #de9e8bad
+# %% ../nbs/14_assistant.ipynb #b328836e
 class Chat:
     "A conversation about one picture: turns are remembered, the picture is computed once."
     def __init__(
@@ -268,8 +260,8 @@ class Chat:
         a = self.assistant
         history, prompt = self._history(question, max_new_tokens)
         if stream: generate['streamer'] = _Stream(a.tokenizer, stream)
-        (text, score, *_), = _generate(a.model, a.tokenizer, ChatFormat(**a.model.config.chat), self._picture, [0], [prompt], max_new_tokens, generate)
-        self.turns.append(a._answer(text, score, question, self.view, self.seen[0], max_new_tokens, Task.DIALOGUE, history=history))
+        (text, score, tokens), = _generate(a.model, a.tokenizer, ChatFormat(**a.model.config.chat), self._picture, [0], [prompt], max_new_tokens, generate)
+        self.turns.append(a._answer(text, score, question, self.view, self.seen[0], max_new_tokens, Task.DIALOGUE, history=history, sure=box_scores(text, tokens)))
         return self.turns[-1]
 
     def clear(self): self.turns.clear()   # forget what was said; the picture stays

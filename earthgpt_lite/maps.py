@@ -127,7 +127,7 @@ def base_map(size: int = 800):
     url, bounds = _world(size)
     return folium.raster_layers.ImageOverlay(url, bounds=bounds, name='Blue Marble (NASA)', pixelated=False)
 
-# %% ../nbs/15_maps.ipynb #8085cb93
+# %% ../nbs/15_maps.ipynb #717b04a1
 COLOURS = ('#ff2d95', '#00b7eb', '#ffd400', '#7cfc00', '#ff7f0e', '#9467bd', '#e0e0e0', '#17becf')
 
 def shown(value) -> str:
@@ -144,17 +144,28 @@ def _features(answers) -> list:
             except (OSError, ValueError) as e: raise BadInput(f'{a}: not a GeoJSON file that can be read ({type(e).__name__}); give what `survey` wrote') from e
         a = a.to_geojson() if isinstance(a, Answer) else a
         if not isinstance(a, dict) or 'features' not in a: raise BadInput(f'{str(a)[:60]!r} is no answer: give an Answer, a GeoJSON FeatureCollection, or the path of one')
-        found += [f for f in a['features'] if f.get('geometry')]
+        found += [f for k, row in enumerate(a['features']) if (f := _feature(row, k))]
     return found
 
+def _feature(row, k):
+    "A feature that can be drawn; None for one that has no place."
+    if not isinstance(row, dict) or not row.get('geometry'): return None
+    try: shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
+    except Exception as e: raise BadInput(f'feature {k} of the answers has a geometry that cannot be read ({type(e).__name__}: {e}); mend it, or leave the feature out') from e
+    if shape.is_empty: return None
+    west, south, east, north = shape.bounds
+    if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
+        raise BadInput(f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} to {east:,.0f}, {north:,.0f}: that is no longitude and latitude; write the file in EPSG:4326')
+    return dict(shape=shape, properties=row.get('properties') or {})
+
 def _near(feature, middle):
-    "A feature on the side of the date line where the map is."
+    "The shape of a feature, on the side of the date line where the map is."
     move = lambda s: shapely.transform(s, lambda p: p + [360 * round((middle - s.centroid.x) / 360), 0])
-    shape = shapely.geometry.shape(feature['geometry'])
+    shape = feature['shape']
     parts = [move(p) for p in getattr(shape, 'geoms', [shape])]
     return parts[0] if len(parts) == 1 else shapely.GeometryCollection(parts) if shape.geom_type == 'GeometryCollection' else type(shape)(parts)
 
-# %% ../nbs/15_maps.ipynb #b59d1f2e
+# %% ../nbs/15_maps.ipynb #dda58469
 class Legend(folium.MacroElement):
     "Colours and what they stand for, in the corner of a map."
     _template = Template("""
@@ -167,7 +178,7 @@ class Legend(folium.MacroElement):
         self._name, self.rows = 'Legend', [(shown(label), colour) for label, colour in rows]
 
 def _add_answers(m, features, middle, name='answers', legend=True):
-    "A layer of polygons with popups, coloured by label."
+    "A layer of shapes with popups, coloured by label."
     labels = list(dict.fromkeys(str(f['properties'].get('label') or 'answer') for f in features))
     colour = {l: COLOURS[i % len(COLOURS)] for i, l in enumerate(labels)}
     fields = [k for k in ('label', 'score', 'answer', 'question', 'prompt', 'model') if any(f['properties'].get(k) not in (None, '') for f in features)]
@@ -176,7 +187,7 @@ def _add_answers(m, features, middle, name='answers', legend=True):
     if not rows: return
     style = lambda f: dict(color=f['properties']['colour'], weight=2, fillOpacity=.12)
     popup = folium.GeoJsonPopup(fields=fields, localize=False, max_width=320) if fields else None
-    folium.GeoJson(dict(type='FeatureCollection', features=rows), name=shown(name), style_function=style, popup=popup).add_to(m)
+    folium.GeoJson(dict(type='FeatureCollection', features=rows), name=shown(name), style_function=style, popup=popup, marker=folium.CircleMarker(radius=5)).add_to(m)
     if legend: Legend(colour.items()).add_to(m)
 
 # %% ../nbs/15_maps.ipynb #cc67a4ad
@@ -219,7 +230,11 @@ def map_of(
     m.get_root().render()
     return m
 
-# %% ../nbs/15_maps.ipynb #d2664065
+# %% ../nbs/15_maps.ipynb #9deda3e8
+def _outlines(shape):   # (n, 2) for each part; of a point (1, 2)
+    for part in getattr(shape, 'geoms', ()): yield from _outlines(part)
+    if not hasattr(shape, 'geoms'): yield np.asarray(shape.exterior.coords if shape.geom_type == 'Polygon' else shape.coords)
+
 def still(scenes=(), answers=(), ax=None):
     "The same as `map_of`, as a matplotlib picture in longitude and Mercator latitude; returns the axes."
     import matplotlib.pyplot as plt
@@ -234,9 +249,8 @@ def still(scenes=(), answers=(), ax=None):
     labels = list(dict.fromkeys(str(f['properties'].get('label') or 'answer') for f in features))
     for f in features:
         label = str(f['properties'].get('label') or 'answer')
-        for part in getattr(shape := _near(f, middle), 'geoms', [shape]):
-            x, y = np.asarray(part.exterior.coords).T
-            ax.plot(x, up(y), color=COLOURS[labels.index(label) % len(COLOURS)], lw=1.5)
+        for x, y in (points.T for points in _outlines(_near(f, middle))):
+            ax.plot(x, up(y), color=COLOURS[labels.index(label) % len(COLOURS)], lw=1.5, marker='o' * (len(x) == 1), ms=4)
             ax.text(x.min(), up(y.max()), label[:30], color='w', fontsize=6, va='bottom', parse_math=False)
     digits = max(0, 1 - int(np.floor(np.log10(np.ptp(ax.get_ylim())))))
     ax.yaxis.set_major_formatter(lambda t, _: f'{np.degrees(2 * np.arctan(np.exp(np.radians(t))) - np.pi / 2):.{digits}f}')

@@ -3,10 +3,11 @@
 # %% auto #0
 __all__ = ['read_log', 'smooth', 'curve', 'told', 'Monitor']
 
-# %% ../nbs/16c_monitor.ipynb #15e39c81
+# %% ../nbs/16c_monitor.ipynb #07b22c88
 import csv
 import html
 import io
+import re
 import threading
 import time
 from pathlib import Path
@@ -18,15 +19,17 @@ from matplotlib.figure import Figure
 from .sensors import BadInput
 from .studio import Worker, in_words
 
-# %% ../nbs/16c_monitor.ipynb #b876bc3c
+# %% ../nbs/16c_monitor.ipynb #aba09b76
 def read_log(
     run,       # a run folder, or the metrics.csv itself
 ) -> tuple:    # steps (n,), losses (n,)
-    "Steps and losses of a run so far; a line that is being written does not count. BadInput where there is no log."
+    "Steps and losses of a run so far; a line that is being written does not count, nor what was done before a resume and again after it. BadInput where there is no log."
     run, found = Path(run), {}
     logs = sorted(run.glob('log*/metrics.csv'), key=lambda p: p.stat().st_mtime) if run.is_dir() else [run] if run.is_file() else []
     if not logs: raise BadInput(f'{run}: no log yet; start a training, or name its run folder')
-    for path in logs: found |= _pairs(path)
+    for path in logs:
+        first = int(re.search(r'\d*$', path.parent.name)[0] or 0)   # of log-from-100
+        found = {step: loss for step, loss in found.items() if step < first} | _pairs(path)
     return tuple(np.array(sorted(found.items()), float).reshape(-1, 2).T)
 
 def _pairs(path):   # step -> loss
@@ -77,7 +80,7 @@ def told(
     left = f', {max(0, total - s1) / speed / 60:.1f} minutes left' if total else ''
     return f'{text}, {speed:.2f} steps a second{left}'
 
-# %% ../nbs/16c_monitor.ipynb #9b2190fc
+# %% ../nbs/16c_monitor.ipynb #708d82ea
 class Monitor:
     "The loss of a run, drawn while it is trained. It only reads; errors appear in the panel."
     def __init__(
@@ -100,7 +103,8 @@ class Monitor:
         try: steps, losses = read_log(self.run)
         except BadInput as e: self.message.value = in_words(e); return
         self.message.value = ''
-        if len(steps) and (not self.looks or steps[-1] > self.looks[-1][1]):
+        if len(steps) and (not self.looks or steps[-1] != self.looks[-1][1]):
+            if self.looks and steps[-1] < self.looks[-1][1]: self.looks = []   # resumed from an earlier step
             self.looks, self.last = (self.looks + [(now, steps[-1])])[-30:], now
             self.picture.value = curve(steps, losses)
         still = self.last and now - self.last > self.patience

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['in_words', 'renderings', 'rendered', 'drawn', 'drawing_board', 'Worker', 'uploaded', 'Studio']
 
-# %% ../nbs/16_studio.ipynb #51f9796c
+# %% ../nbs/16_studio.ipynb #07968ce6
 import base64
 import html
 import io
@@ -22,7 +22,7 @@ from .answers import Answer
 from .boxes import format_box, to_pixels
 from .looked import occlusion_map, over
 from .sensors import RENDERINGS, BadInput, Scene, View, as_view, read_scene
-from .survey import survey
+from .survey import OtherSurvey, survey
 from .world import _project, collection, write_whole
 
 # %% ../nbs/16_studio.ipynb #03a219f3
@@ -133,7 +133,7 @@ class Worker:
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
 
-# %% ../nbs/16_studio.ipynb #e1328f43
+# %% ../nbs/16_studio.ipynb #599f3ce6
 def uploaded(
     name: str,
     content: bytes,
@@ -142,13 +142,14 @@ def uploaded(
 ) -> Scene:
     "A scene from an upload. BadInput, with the name of the upload, for what is no image."
     suffix = ''.join(c for c in Path(name).suffix.lower() if c.isalnum() or c == '.')[:6]
-    path = Path(folder) / f'upload{suffix}'
+    path = Path(tempfile.mkdtemp(dir=folder)) / f'upload{suffix}'
     path.write_bytes(bytes(content))
-    try: scene = read_scene(path, sensor)
-    except BadInput as e: raise BadInput(str(e).replace(str(path), name)) from None
-    return scene
+    try: return read_scene(path, sensor)
+    except BadInput as e:
+        path.unlink()
+        raise BadInput(str(e).replace(str(path), name)) from None
 
-# %% ../nbs/16_studio.ipynb #8f6411fc
+# %% ../nbs/16_studio.ipynb #5c9f297d
 def _bubble(answer):
     extra = ', '.join(f'{html.escape(k)} {v:.0%}' for k, v in sorted(answer.scores.items(), key=lambda kv: -kv[1])[:6])
     facts = [f'score {answer.score:.2f}'] + ['cut off'] * answer.cut + [extra] * bool(extra) + [f'not read: {html.escape(u)}' for u in answer.unread[:2]]
@@ -208,12 +209,11 @@ class Studio:
     def ask(self, question: str):
         "The next question of the conversation."
         self._need()
-        self.talk.memory = self.memory.value
-        pieces = []
+        self.talk.memory, talk, pieces = self.memory.value, self.talk, []
         def piece(text):
             pieces.append(text)
-            self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
-        self._start(lambda: self.talk.ask(question, stream=piece, **self._stopping()))
+            if self.talk.turns is talk.turns: self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
+        self._start(lambda: talk.ask(question, stream=piece, **self._stopping()))
 
     def _send(self, question):
         self.ask(question)
@@ -223,31 +223,33 @@ class Studio:
         "caption, ground, detect or classify (labels with commas between them)."
         self._need()
         if name in ('ground', 'classify') and not thing.strip(): raise BadInput(f'{name}: write into the field what to look for' + (', labels with commas between them' if name == 'classify' else ''))
-        a, view = self.assistant, self.view
+        a, view, turns = self.assistant, self.view, self.talk.turns
         jobs = dict(caption=lambda: a.caption(view, **self._stopping()), ground=lambda: a.ground(view, thing, **self._stopping()),
                     detect=lambda: a.detect(view, thing or None, **self._stopping()), classify=lambda: a.classify(view, thing.split(',')))
         def work():
-            answer = jobs[name]()
-            self.talk.turns.append(answer)
+            turns.append(answer := jobs[name]())
             return answer
         self._start(work)
 
     def describe(self):
         "What is in the box."
         self._need()
+        view, box, turns = self.view, self.box, self.talk.turns
         def work():
-            answer = self.assistant.describe_region(self.view, self.box, 'unit', **self._stopping())
-            self.talk.turns.append(answer)
+            turns.append(answer := self.assistant.describe_region(view, box, 'unit', **self._stopping()))
             return answer
         self._start(work)
 
     def look_around(self, labels: str):
-        "Classify the whole scene by tiles; polygons go into survey.geojson, in the folder of the notebook."
+        "Classify the whole scene by tiles; polygons go into survey.geojson, in the folder of the notebook. What was stopped goes on, unless something else is asked now."
         self._need()
-        if self.scene is None or not Path(self.scene.path).is_file(): raise BadInput('a survey needs a file: open one by its path')
+        scene = self.scene
+        if scene is None or not Path(scene.path).is_file(): raise BadInput('a survey needs a file: open one by its path')
         def tell(done, total): self.progress.max, self.progress.value = total, done
+        walk = lambda **more: survey(self.assistant, scene.path, 'survey.geojson' if scene.crs else 'survey.json', classify=labels.split(','), progress=tell, stop=self.worker.flag.is_set, **more)
         def work():
-            done = survey(self.assistant, self.scene.path, 'survey.geojson' if self.scene.crs else 'survey.json', classify=labels.split(','), progress=tell, stop=self.worker.flag.is_set)
+            try: done = walk()
+            except OtherSurvey: done = walk(resume=False)
             self.message.value = f'{done.features} polygons from {done.tiles} tiles in {html.escape(str(done.out))}'
         self._start(work)
 
@@ -288,9 +290,10 @@ class Studio:
     def _stopping(self): return dict(stopping_criteria=StoppingCriteriaList([_Halt(self.worker.flag)]))
 
     def _start(self, job):
+        view = self.view
         def work():
             answer = job()
-            if isinstance(answer, Answer): self.answer = answer
+            if isinstance(answer, Answer) and self.view is view: self.answer = answer   # or something else is shown by now
         self.worker.run(lambda: (self._busy(), work()))
 
     def _busy(self): self.progress.value, self.progress.layout.visibility, self.halt.layout.visibility = 0, 'visible', 'visible'
@@ -304,7 +307,8 @@ class Studio:
         self.live.value = ''
         self.history.value = ''.join(map(_bubble, self.talk.turns[-20:]))
         frame, pixels = self.view.frame, to_pixels(self.box, self.view.frame.width, self.view.frame.height)
-        box = 'no box: drag one on the picture' if self._whole() else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
+        none = 'no box: drag one on the picture' if self.board is not None else 'no box: move the sliders; pip install "earthgpt-lite[studio]" lets you drag one on the picture'
+        box = none if self._whole() else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
         self.where.value = f'{box}<br>{frame.width} x {frame.height} pixels{self._place(pixels)}'
         self.sent.value = '' if self.answer is None else f'<img alt="" width="128" src="{_data(_png(Image.fromarray(self.answer.seen)))}"><pre style="white-space:pre-wrap">{html.escape(self.answer.sent)}</pre>'
 

@@ -17,6 +17,7 @@ from earthgpt_lite import assistant as module
 from earthgpt_lite.answers import Answer
 from earthgpt_lite.assistant import Assistant, box_scores, box_spans, check_labels, reply_logs
 from earthgpt_lite.boxes import format_box, format_detection, parse_boxes, to_unit
+from earthgpt_lite.instructions import Task, ask
 from earthgpt_lite.sensors import BadInput, Frame, Sensor, as_view, read_scene
 from earthgpt_lite.tokens import ChatFormat
 
@@ -141,7 +142,7 @@ def test_lists_in_order_and_a_picture_passes_once(helper, picture, monkeypatch):
     other, asked = 255 - picture, ['what does this image show?', 'is there any water in this image?', 'where is the lake?']
     single = [[helper.ask(p, q).text for q in asked] for p in (picture, other)]
     calls = []
-    monkeypatch.setattr(module, 'answer', lambda model, tok, seen, questions, *a, **k: calls.append((len(seen), questions)) or [('x', 0.)] * len(questions))
+    monkeypatch.setattr(module, 'answer', lambda model, tok, seen, questions, *a, **k: calls.append((len(seen), questions)) or [('x', 0., [])] * len(questions))
     helper.ask(picture, asked)
     assert calls[0] == (1, [(0, q) for q in asked])
     helper.ask([picture, other, picture], asked)
@@ -219,12 +220,25 @@ def test_spans_are_those_of_the_boxes_that_are_read(rows):
 
 def test_each_box_has_its_own_score(helper, picture):
     seen, text = helper.see([as_view(picture)])[0], 'There are <p>2 lakes</p>[0.10,0.10,0.20,0.20;0.40,0.30,0.75,0.80].'
-    found = box_scores(helper.model, helper.tokenizer, seen, 'where is the lake?', text)
     logs, = reply_logs(helper.model, helper.tokenizer, seen[None], 'where is the lake?', [text])
     words = [helper.tokenizer.decode([i]) for i in ChatFormat(**helper.model.config.chat).reply(helper.tokenizer, text)]
-    start = words.index('0.40')
+    tokens, start = list(zip(words, logs[0].tolist())), words.index('0.40')
+    found = box_scores(text, tokens)
     assert len(found) == 2 and found[1] == pytest.approx(float(logs[0][start:start + 7].mean()), abs=1e-5) and found[0] != found[1]
-    assert box_scores(helper.model, helper.tokenizer, seen, 'where?', 'no box') is None
+    assert box_scores('no box', tokens) is None and box_scores(text, tokens[:start]) is None and box_scores(text, []) is None
+
+def test_tokens_may_straddle_a_box_or_lose_space():
+    tokens = [('the', -1.), ('[0', -2.), ('.1, ', -4.), ('', -9.), ('0.1,0.2,0.2];[0.', -6.), ('1,0.1,0.2,0.2]', -3.), ('</s>', -8.)]
+    assert box_scores('the [0.1, 0.1,0.2,0.2];[0.1,0.1,0.2,0.2]', tokens) == pytest.approx([(-2 - 4 - 9 - 6) / 4, (-6 - 3) / 2])
+
+def test_the_scores_of_boxes_cost_no_second_pass(helper, picture, monkeypatch):
+    text = 'There is <p>1 lake</p>[0.10,0.10,0.20,0.20].'
+    words = helper.tokenizer.tokenize(text)
+    monkeypatch.setattr(module, 'answer', lambda *a, tokens, **k: [(text, -.5, [(w, -float(i)) for i, w in enumerate(words)])])
+    monkeypatch.setattr(module, 'reply_logs', None)
+    a = helper.ground(picture, 'the lake')
+    assert len(a.sure) == 1 and a.sure[0] < -1 and a.sure[0] != a.score
+    assert helper.ask(picture, 'where is the lake?').sure.tolist() == a.sure.tolist()
 
 # Conversations and dates
 
@@ -258,5 +272,8 @@ def test_comparison_of_dates(helper, tmp_path, picture):
     a, b, c = (raster(tmp_path/n, **p) for n, p in (('a.tif', here), ('b.tif', here), ('c.tif', there)))
     both = helper.compare(a, b, ['is there <b>any</b> water?'], labels=['water', 'snow'])
     assert len(both.before) == len(both.after) == 2 and abs(sum(both.shifts.values())) < 1e-5 and '<b>' not in both._repr_html_()
-    assert not helper.compare(a, a).changed and helper.compare(picture, 255 - picture)
+    assert not helper.compare(a, a).changed
+    free = helper.compare(picture, 255 - picture)                          # no place: no check of the place
+    assert [x.task for x in free.before] == ['', ''] and [x.question for x in free.before] == [x.question for x in free.after] == [ask(Task.CLASSIFICATION), ask(Task.CAPTION)]
+    assert free.changed == [(x, y) for x, y in zip(free.before, free.after) if x.text != y.text]
     with pytest.raises(BadInput, match='a.tif and c.tif show different places'): helper.compare(a, c)

@@ -92,7 +92,7 @@ def test_cut_shapes_come_together_beside_the_scene():
     s = scene(*PLACES['antimeridian'])
     said = Answer('[0.00,0.20,1.00,0.80]', -.1, 'where?', s.view())
     f, = said.to_geojson()['features']
-    near = _near(f, 180.)
+    near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.)
     assert f['geometry']['type'] == 'MultiPolygon' and near.bounds[2] - near.bounds[0] < 2 and near.bounds[0] < 180 < near.bounds[2]
     still(s, said)
 
@@ -100,6 +100,22 @@ def test_answers_that_are_none(tmp_path):
     (tmp_path/'a.geojson').write_text('not json')
     for bad, words in [(tmp_path/'a.geojson', 'a.geojson'), (tmp_path/'none.geojson', 'none.geojson'), (7, 'no answer'), ({}, 'no answer')]:
         with pytest.raises(BadInput, match=words): map_of(scene(), bad)
+
+def test_any_geometry_is_drawn_and_properties_may_be_missing():
+    shapes = [dict(type='Point', coordinates=[-77.4, 37.5, 9.]), dict(type='LineString', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]), dict(type='Polygon', coordinates=[[[-77.4, 37.5], [-77.3, 37.5], [-77.3, 37.6], [-77.4, 37.5]]]),
+              dict(type='MultiPoint', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]), None, dict(type='Polygon', coordinates=[])]
+    shapes.append(dict(type='GeometryCollection', geometries=[shapes[0], dict(type='GeometryCollection', geometries=[shapes[2]])]))
+    found = dict(type='FeatureCollection', features=[dict(type='Feature', properties=None, geometry=g) for g in shapes] + [dict(type='Feature', geometry=shapes[0]), dict(properties=dict(label='ship'), geometry=shapes[0])])
+    page = map_of(scene(), found).get_root().render()
+    assert page.count('"Feature"') == 7 and 'L.CircleMarker(' in page and 'ship' in page
+    assert len(still(scene(), found).lines) == 9 and not outside(page)
+    map_of(answers=found)                                                  # without a scene, too
+
+def test_what_is_no_longitude_or_no_geometry_is_named():
+    row = lambda **g: dict(type='FeatureCollection', features=[dict(type='Feature', properties={}, geometry=g)])
+    with pytest.raises(BadInput, match='feature 0.*EPSG:4326'): map_of(scene(), row(type='Point', coordinates=[282_000, 4_158_000]))
+    for g in (dict(type='Star', coordinates=[1, 2]), dict(type='Polygon', coordinates=[[1, 2]]), dict(type='Point')):
+        with pytest.raises(BadInput, match='feature 0.*cannot be read'): map_of(scene(), row(**g))
 
 def test_a_page_is_written_whole(tmp_path):
     said = Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().view())

@@ -1,6 +1,7 @@
 "The studio: every callback is a method, and every method is called here; errors appear in the panel, in words."
 import json
 import threading
+from pathlib import Path
 import time
 from datetime import datetime, timezone
 
@@ -14,6 +15,7 @@ from earthgpt_lite import studio as module
 from earthgpt_lite.assistant import Assistant
 from earthgpt_lite.sensors import BadInput, as_view, read_scene
 from earthgpt_lite.studio import Studio, Worker, drawn, in_words, rendered, renderings, uploaded
+from earthgpt_lite.survey import survey
 
 @pytest.fixture
 def helper(tiny): return Assistant(*tiny, 'tiny')
@@ -70,7 +72,7 @@ def test_a_box_by_sliders_and_by_mouse(studio):
 def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
     monkeypatch.setattr(module, 'drawing_board', lambda: None)
     studio = Studio(helper, path, background=False)
-    assert studio.board is None and bytes(studio.picture.value)[:4] == b'\x89PNG'
+    assert studio.board is None and bytes(studio.picture.value)[:4] == b'\x89PNG' and 'earthgpt-lite[studio]' in studio.where.value
 
 def test_bands_and_stretch_change_what_the_model_sees(studio):
     before = studio.view.image.copy()
@@ -86,7 +88,15 @@ def test_uploads(studio, path, tmp_path):
     assert studio.message.value == '' and studio.scene.crs.to_epsg() == 32618 and not studio.talk.turns
     studio.do(studio.upload, [{'name': 'holiday <b>.tif', 'content': b'no image'}])
     assert 'holiday &lt;b&gt;.tif' in studio.message.value and studio.folder.name not in studio.message.value
-    assert uploaded('../../etc/x.TIF', path.read_bytes(), tmp_path).path == str(tmp_path/'upload.tif')
+    inside = Path(uploaded('../../etc/x.TIF', path.read_bytes(), tmp_path).path)
+    assert inside.name == 'upload.tif' and inside.parent.parent == tmp_path
+
+def test_an_upload_leaves_the_file_of_the_open_scene_alone(studio, path, tmp_path):
+    studio.upload([{'name': 'a.tif', 'content': path.read_bytes()}])
+    open_now = Path(studio.scene.path)
+    studio.do(studio.upload, [{'name': 'a.tif', 'content': b'no image'}])
+    assert 'a.tif' in studio.message.value and studio.scene.path == str(open_now) and open_now.read_bytes() == path.read_bytes()
+    assert sum(p.is_file() for p in Path(studio.folder.name).rglob('*')) == 1
 
 def test_errors_are_words_in_the_panel(helper, studio):
     empty = Studio(helper, background=False)
@@ -122,6 +132,25 @@ def test_a_second_question_is_refused_and_the_first_can_be_stopped(helper, path,
     press(studio, 'stop'); studio.worker.wait(5)
     assert not studio.worker.busy and 'stopped' in studio.message.value and studio.halt.layout.visibility == 'hidden'
 
+@pytest.mark.parametrize('meanwhile', ['open', 'show', 'draw'])
+def test_an_answer_belongs_to_the_picture_that_was_asked(helper, path, monkeypatch, meanwhile):
+    begun, go = threading.Event(), threading.Event()
+    said = helper.ask(path, 'what does this image show?')
+    def slow(talk, question, stream=None, **k):
+        stream('half'); begun.set(); go.wait(20); stream(' whole')
+        talk.turns.append(said)
+        return said
+    studio = Studio(helper, path)
+    monkeypatch.setattr(type(studio.talk), 'ask', slow)
+    studio.do(studio.ask, 'one?'); assert begun.wait(5) and 'half' in studio.live.value
+    if meanwhile == 'open': studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
+    elif meanwhile == 'show': studio.bands.value = 'infrared'
+    view = studio.view
+    go.set(); studio.worker.wait(20)
+    assert studio.message.value == '' and studio.view is view and studio.live.value == ''
+    assert studio.answer is (said if meanwhile == 'draw' else None)                  # nothing is drawn on another picture
+    assert studio.talk.turns == ([] if meanwhile == 'open' else [said])              # a rendering is the same conversation
+
 def test_a_generation_stops_at_once(helper, path):
     studio = Studio(helper, path, background=False)
     studio.worker.flag.set()
@@ -143,6 +172,26 @@ def test_survey_from_the_panel(studio, tmp_path, monkeypatch):
     studio.open(np.full((9, 9, 3), 9, 'uint8'))
     studio.do(studio.look_around, 'a,b')
     assert 'needs a file' in studio.message.value
+
+def test_a_survey_that_was_stopped_goes_on_or_makes_room(helper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with rasterio.open('wide.tif', 'w', driver='GTiff', width=64, height=64 * 6, count=3, dtype='uint8', crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6)) as f:
+        f.write(np.random.default_rng(0).integers(1, 255, (3, 64 * 6, 64), 'uint8'))
+    studio = Studio(helper, 'wide.tif', background=False)
+    def stopped(labels):
+        with monkeypatch.context() as m:
+            m.setattr(studio.worker.flag, 'is_set', lambda: studio.progress.value >= 2)
+            studio.do(studio.look_around, labels)
+        assert 'stopped' in studio.message.value and (tmp_path/'survey.geojson.part').exists() and not (tmp_path/'survey.geojson').exists()
+    stopped('water,forest')
+    begun = []
+    monkeypatch.setattr(module, 'survey', lambda *a, **k: begun.append(survey(*a, **k)) or begun[-1])
+    studio.do(studio.look_around, 'water,forest')                                  # the same goes on
+    assert 'polygons from 6 tiles' in studio.message.value and begun.pop().resumed == 2
+    (tmp_path/'survey.geojson').unlink(); stopped('water,forest')
+    studio.do(studio.look_around, 'snow,desert')                                   # another begins anew
+    assert 'polygons from 6 tiles' in studio.message.value and begun.pop().resumed == 0
+    assert json.loads((tmp_path/'survey.geojson').read_text())['prompt'] == ['snow', 'desert']
 
 def test_where_it_looked_and_what_it_said_on_the_ground(studio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

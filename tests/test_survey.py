@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from types import SimpleNamespace
 
@@ -197,25 +196,22 @@ def test_stop_and_progress(tmp_path):
     assert told[-1] == (3, 25) and run(path, tmp_path/'a.geojson', batch_size=1).resumed == 3
 
 KILL = '''
-import sys, time; sys.path[:0] = [%r]
+import os, signal, sys; sys.path[:0] = [%r]
 from test_survey import Perfect
 from earthgpt_lite.survey import survey
-class Slow(Perfect):
-    def detect(self, views, label): time.sleep(.15); return super().detect(views, label)
-survey(Slow(), sys.argv[1], sys.argv[2], detect='ship', overlap=40, batch_size=1, progress=False)
+class Shot(Perfect):
+    def _step(self):
+        if self.fail == 0: os.kill(os.getpid(), signal.SIGKILL)
+        super()._step()
+survey(Shot(fail=6), sys.argv[1], sys.argv[2], detect='ship', overlap=40, batch_size=1, progress=False)
 '''
 
 def test_sigkill(tmp_path):
     path, out = harbour(tmp_path/'a.tif', SHIPS, **UTM), tmp_path/'a.geojson'
-    process = subprocess.Popen([sys.executable, '-c', KILL % os.path.dirname(__file__), str(path), str(out)])
-    part = tmp_path/'a.geojson.part'
-    for _ in range(600):
-        if part.exists() and part.read_bytes().count(b'\n') > 6: break
-        time.sleep(.1)
-    process.send_signal(signal.SIGKILL); process.wait()
-    assert part.exists() and not out.exists()
+    process = subprocess.run([sys.executable, '-c', KILL % os.path.dirname(__file__), str(path), str(out)])
+    assert process.returncode == -signal.SIGKILL and (tmp_path/'a.geojson.part').exists() and not out.exists()
     options = dict(detect='ship', overlap=40, batch_size=1, progress=False)
-    assert survey(Perfect(), path, out, **options).resumed > 5
+    assert survey(Perfect(), path, out, **options).resumed == 6
     survey(Perfect(), path, tmp_path/'b.geojson', **options)
     assert out.read_bytes() == (tmp_path/'b.geojson').read_bytes()
 
@@ -239,12 +235,20 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('options, words', [
     (dict(ask='a', detect='b'), '2 of ask'), (dict(), '0 of ask'), (dict(ask=' '), 'empty'), (dict(classify=[]), 'at least two'), (dict(classify=['a', 'A']), 'more than once'),
-    (dict(detect='a', raster='c.tif'), 'needs classify'), (dict(detect='a', overlap=100), 'overlap'), (dict(classify=['a', 'b'], overlap=5), 'no overlap'), (dict(detect='a', out='a.shp'), 'geojson'),
+    (dict(detect='a', raster='c.tif'), 'needs classify'), (dict(classify=['a', 'b'], raster='c.png'), 'name it .tif'), (dict(detect='a', overlap=100), 'overlap'), (dict(classify=['a', 'b'], overlap=5), 'no overlap'), (dict(detect='a', out='a.shp'), 'geojson'),
     (dict(detect='a', max_tiles=3), 'tiles'), (dict(detect='a', processes=0), '0 processes'), (dict(detect='a', processes=2, stop=print), 'functions of this process')])
 def test_refused_before_anything_is_computed(tmp_path, options, words):
     path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
     with pytest.raises(BadInput, match=words): survey(Perfect(fail=0), path, tmp_path/options.pop('out', 'a.geojson'), progress=False, **options)
     assert [p.name for p in tmp_path.iterdir()] == ['a.tif']
+
+def test_a_raster_that_cannot_be_written_is_refused_at_once(tmp_path):
+    path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
+    (tmp_path/'folder.tif').mkdir(); (tmp_path/'file').write_text('')
+    for raster in (tmp_path/'folder.tif', tmp_path/'file/c.tif'):
+        with pytest.raises(BadInput, match=raster.name): survey(Perfect(fail=0), path, tmp_path/'a.geojson', classify=['a', 'b'], raster=raster, progress=False)
+    survey(Perfect(), path, tmp_path/'a.geojson', classify=['dark', 'bright'], raster=tmp_path/'new/c.tif', progress=False)
+    assert (tmp_path/'new/c.tif').exists()                                 # a folder is made, as for the answers
 
 def test_scenes_that_cannot_be_surveyed(tmp_path):
     harbour(tmp_path/'a.tif', SHIPS)
