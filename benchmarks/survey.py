@@ -12,12 +12,13 @@ import sys
 import tempfile
 
 WORK = '''
-import json, resource, sys, time
+import json, sys, time
 import torch
 from earthgpt_lite.assistant import Assistant
 from earthgpt_lite.samples import COVERS
 from earthgpt_lite.sensors import tiles
 from earthgpt_lite.survey import survey
+from earthgpt_lite.training import peak_memory_mb
 scene, out, model, size, batch, every = *sys.argv[1:4], *map(int, sys.argv[4:7])
 helper = Assistant.from_pretrained(model, 'cpu')
 views = [t.view() for _, t in zip(range(2 * batch), tiles(scene, size))]
@@ -32,7 +33,7 @@ from_memory(); spent.clear()
 done = survey(helper, scene, out, classify=list(COVERS), size=size, batch_size=batch, progress=tell)
 seconds, memory = done.seconds - sum(spent), len(views) * len(spent) / sum(spent)
 print(json.dumps(dict(tiles=done.tiles, features=done.features, seconds=round(seconds, 1), answers_a_second=round(done.tiles / seconds, 1), from_memory=round(memory, 1),
-                      share=round(done.tiles / seconds / memory, 3), peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), threads=torch.get_num_threads())))
+                      share=round(done.tiles / seconds / memory, 3), peak_mb=round(peak_memory_mb()), threads=torch.get_num_threads())))
 '''
 
 def main():

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'VHR10', 'VISDRONE', 'Found', 'Left', 'NotThis', 'Pictures', 'words', 'split_of', 'upright',
-           'picture_size', 'class_folders', 'captions', 'voc', 'rsvg', 'coco', 'dota_line', 'ucas_line', 'vhr10_line',
-           'visdrone_line', 'text_boxes']
+           'picture_size', 'class_folders', 'read_json', 'find_paths', 'captions', 'voc', 'rsvg', 'coco', 'dota_line',
+           'ucas_line', 'vhr10_line', 'visdrone_line', 'text_boxes']
 
 # %% ../nbs/03c_formats.ipynb #b7b48667
 import json
@@ -138,11 +138,13 @@ def class_folders(
         else: yield Found(path, splits.get(Path(name).stem.lower()) or split_of(path), label(folder))
 
 # %% ../nbs/03c_formats.ipynb #cea61cfc
-def _json(path):
+def read_json(path):
+    "A file of JSON. BadInput, with the file, for what is none."
     try: return json.loads(Path(path).read_text(encoding='utf-8-sig'))
     except (ValueError, RecursionError) as e: raise BadInput(f'{path}: is not JSON: {e}') from None
 
-def _files(root, pattern, what=''):
+def find_paths(root, pattern, what=''):
+    "Files that fit a pattern, or one of several with | between them, in order. NotThis where there is none."
     found = sorted(p for some in pattern.split('|') for p in Path(root).glob(some) if p.is_file())
     if not found: raise NotThis(f'it has no {what or pattern}')
     return found
@@ -154,8 +156,8 @@ def captions(
 ):
     "Captions as `{images: [{filename, split, sentences: [{raw}]}]}`, or as `{class: [{filename, split, raw, raw_1, ...}]}`."
     pictures = Pictures(root)
-    for path in _files(root, files):
-        data, near = _json(path), path.relative_to(root).as_posix()
+    for path in find_paths(root, files):
+        data, near = read_json(path), path.relative_to(root).as_posix()
         if not isinstance(data, dict): raise NotThis(f'{near} is no caption file')
         named = f'{Path(root).resolve().name}/{near} {data.get("dataset", "")}'
         if not re.search(tell, named, re.I): raise NotThis(f'neither {near} nor its folder is called {tell}')
@@ -203,7 +205,7 @@ def voc(
 ):
     "Pascal VOC and its relatives: one XML a picture. Pixels as they stand."
     pictures, splits = Pictures(root), _lists(root)
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         near = path.relative_to(root).as_posix()
         if re.search(never, near): raise NotThis(f'{near} belongs to another data set')
         try: name, rows = _voc_objects(path)
@@ -216,8 +218,8 @@ def voc(
 # %% ../nbs/03c_formats.ipynb #6730d251
 def rsvg(root, files='**/Annotations/*.xml'):
     "DIOR-RSVG: descriptions in VOC files, splits as numbers of objects counted over all files in sorted order."
-    paths, pictures, split = _files(root, files), Pictures(root), {}
-    lists = _files(root, '**/train.txt') + sorted(Path(root).glob('**/val.txt')) + sorted(Path(root).glob('**/test.txt'))
+    paths, pictures, split = find_paths(root, files), Pictures(root), {}
+    lists = find_paths(root, '**/train.txt') + sorted(Path(root).glob('**/val.txt')) + sorted(Path(root).glob('**/test.txt'))
     for path in lists:
         try: split |= dict.fromkeys(map(int, path.read_text().split()), path.stem)
         except ValueError: raise NotThis(f'{path.name} does not hold numbers of objects') from None
@@ -252,8 +254,8 @@ def coco(
 ):
     "COCO: boxes as left, top, width, height; with a fifth number as centre, size and radians."
     pictures, used = Pictures(root), False
-    for path in _files(root, files):
-        data, near = _json(path), path.relative_to(root).as_posix()
+    for path in find_paths(root, files):
+        data, near = read_json(path), path.relative_to(root).as_posix()
         if not (isinstance(data, dict) and all(isinstance(data.get(k), list) for k in ('images', 'categories', keys[0]))): continue
         if not all(keys[1] in i for i in data['images']): continue
         used, label, boxes = True, {c['id']: c['name'] for c in data['categories']}, defaultdict(list)
@@ -305,7 +307,7 @@ def text_boxes(
 ):
     "One text file a picture, one line an object."
     pictures = Pictures(root)
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         near, objects = path.relative_to(root).as_posix(), []
         lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
         for number, text in enumerate(lines, 1):

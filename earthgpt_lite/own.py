@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from shapely.geometry import shape
 
 from .formats import Found, Left, NotThis, Pictures, split_of, words
-from .formats import _files, _json
+from .formats import find_paths, read_json
 from .instructions import Task, Turn
 from .sensors import BadInput
 from .tilted import from_map
@@ -35,7 +35,7 @@ def _table_found(image, rows, split):
 def table(root, files='*.csv'):
     "A CSV with image and label, or caption, or question and answer [and task], or x1, y1, x2, y2 in pixels and label; split if wanted."
     pictures = Pictures(root)
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         with open(path, encoding='utf-8-sig', newline='') as f: rows = [{str(k).strip().lower(): (v or '').strip() for k, v in r.items() if k} for r in csv.DictReader(f)]
         columns = rows[0].keys() if rows else set()
         if 'image' not in columns or not columns & {'label', 'caption', 'question', 'x1'}: raise NotThis(f'{path.name} has no rows with image and one of label, caption, question, x1')
@@ -49,7 +49,7 @@ def table(root, files='*.csv'):
 
 # %% ../nbs/03e_own.ipynb #02321150
 def _features(path):
-    data = _json(path)
+    data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get('features'), list): raise NotThis(f'{path.name} has no features')
     crs = ((data.get('crs') or {}).get('properties') or {}).get('name') or 'EPSG:4326'
     for f in data['features']:
@@ -59,7 +59,7 @@ def _features(path):
 
 def geojson(root, files='**/*.geojson'):
     "Polygons in map coordinates over GeoTIFFs; the class is the property label, class, name or type. Pictures without a shape are left out."
-    features, pictures = [f for path in _files(root, files) for f in _features(path)], Pictures(root)
+    features, pictures = [f for path in find_paths(root, files) for f in _features(path)], Pictures(root)
     if not features: raise NotThis('its GeoJSON holds no polygons')
     for name in pictures.paths:
         try:

@@ -18,18 +18,21 @@ from PIL import Image, ImageDraw
 from .boxes import parse_boxes
 from .measures import LOWER_IS_BETTER, first_box, is_right, overlap
 
-# %% ../nbs/13b_report.ipynb #89983d6f
+# %% ../nbs/13b_report.ipynb #cabf7904
 def is_ahead(
     row: dict,           # one row of `results`
     least: int = 100,    # fewer answers than this are not ranked
+    sources=(),          # rows of the same results by source
 ) -> bool | None:        # None: too few answers, or no baseline to be ahead of
-    "Is the whole 95 % interval on the good side of the best of the three baselines?"
+    "Is the whole 95 % interval on the good side of the best of the three baselines? Where sources are ranked, one of them must be ahead by itself."
     known = [row[b] for b in ('prior', 'shuffled', 'blind') if row.get(b) is not None]
     if row['n'] < least or not known: return None
     low, high = row['interval']
-    return high < min(known) if row['metric'] in LOWER_IS_BETTER else low > max(known)
+    ahead = high < min(known) if row['metric'] in LOWER_IS_BETTER else low > max(known)
+    ranked = [s for s in sources if s['n'] >= least and all(s.get(k) == row.get(k) for k in ('task', 'sensor', 'metric'))]
+    return ahead and (not ranked or any(is_ahead(s, least) for s in ranked))
 
-# %% ../nbs/13b_report.ipynb #f2c5d932
+# %% ../nbs/13b_report.ipynb #751aa0f1
 _FIGURES = ['n', 'score', '95 % interval', 'prior', 'shuffled', 'blind']
 
 def _head(rows):
@@ -38,31 +41,33 @@ def _head(rows):
 
 def _figure(x): return '-' if x is None else f'{x:.3f}'
 
-def _cells(row, head):
+def _cells(row, head, sources=()):
     "One row of results as texts."
-    mark = {True: 'ahead', False: 'not ahead', None: 'few (n < 100)' if row['n'] < 100 else ''}[is_ahead(row)]
+    mark = {True: 'ahead', False: 'not ahead', None: 'few (n < 100)' if row['n'] < 100 else ''}[is_ahead(row, sources=sources)]
     if row.get('unparsed'): mark += f' ({row["unparsed"]} unread)'
     low, high = row['interval']
     texts = {k: str(row.get(k, '')) for k in head[:head.index('n') + 1]} | {k: _figure(row.get(k)) for k in _FIGURES if k != 'n'}
     return [(texts | {'95 % interval': f'{low:.3f} to {high:.3f}', '': mark.strip()})[k] for k in head]
 
-# %% ../nbs/13b_report.ipynb #8327971c
+# %% ../nbs/13b_report.ipynb #abf014ad
 def results_table(
     rows: list[dict],  # from `results`
+    sources=(),        # the same by source, for the last column
 ) -> str:
     "The rows as aligned plain text."
     head = _head(rows)
-    table = [head] + [_cells(r, head) for r in rows]
+    table = [head] + [_cells(r, head, sources) for r in rows]
     wide = [max(len(line[i]) for line in table) for i in range(len(head))]
     text = lambda line: '  '.join(c.rjust(w) if h in _FIGURES else c.ljust(w) for h, c, w in zip(head, line, wide)).rstrip()
     return '\n'.join([text(table[0]), '-' * (sum(wide) + 2 * len(head) - 2)] + [text(line) for line in table[1:]])
 
 def results_markdown(
     rows: list[dict],  # from `results`
+    sources=(),        # the same by source, for the last column
 ) -> str:
     "The rows as a markdown table."
     head = _head(rows)
-    lines = [head, ['---:' if h in _FIGURES else '---' for h in head]] + [_cells(r, head) for r in rows]
+    lines = [head, ['---:' if h in _FIGURES else '---' for h in head]] + [_cells(r, head, sources) for r in rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 # %% ../nbs/13b_report.ipynb #46ee187f
@@ -145,7 +150,7 @@ def reliability_drawing(
             f'<path d="M{x0} {y1}V{y0}H{x1}" fill="none" stroke="#888"/><path d="M{x0} {y0}L{x1} {y1}" stroke="#b3261e" stroke-dasharray="4"/>'
             + label(28, y0, '0') + label(28, y1 + 4, '1') + label(side / 2 + 40, y0 + 28, 'confidence') + label(x0, y0 + 14, '0') + label(x1, y0 + 14, '1') + '</svg>')
 
-# %% ../nbs/13b_report.ipynb #cedcaf04
+# %% ../nbs/13b_report.ipynb #f8d0fbc2
 _STYLE = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:14px;margin:1em 0}th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
 td.num{text-align:right;font-variant-numeric:tabular-nums}tr.few{color:#888}tr.ahead td:last-child{color:#187a36;font-weight:600}
@@ -155,13 +160,14 @@ td.num{text-align:right;font-variant-numeric:tabular-nums}tr.few{color:#888}tr.a
 
 def results_html(
     rows: list[dict],  # from `results`
+    sources=(),        # the same by source, for the last column
 ) -> str:
     "The rows as an HTML table."
     if not rows: return '<p>No results.</p>'
     head, body = _head(rows), ''
     for row in rows:
-        kind = {True: 'ahead', None: 'few' if row['n'] < 100 else '', False: ''}[is_ahead(row)]
-        cells = ''.join(f'<td{" class=num" * (h in _FIGURES)}>{html.escape(c)}</td>' for h, c in zip(head, _cells(row, head)))
+        kind = {True: 'ahead', None: 'few' if row['n'] < 100 else '', False: ''}[is_ahead(row, sources=sources)]
+        cells = ''.join(f'<td{" class=num" * (h in _FIGURES)}>{html.escape(c)}</td>' for h, c in zip(head, _cells(row, head, sources)))
         body += f'<tr class="{kind}">{cells}</tr>\n'
     return '<table><tr>' + ''.join(f'<th>{h}</th>' for h in head) + f'</tr>\n{body}</table>'
 
@@ -207,10 +213,10 @@ def gallery(
     "Pictures with what was asked, said and true; all text is escaped."
     return f'<div class="chips">{"".join(map(_chip, items))}</div>'
 
-# %% ../nbs/13b_report.ipynb #c3001a5f
+# %% ../nbs/13b_report.ipynb #3c62207a
 NOTE = '''<p>Interval: 95 %, pictures or blocks of ground drawn again with replacement, all their questions together. Prior: the most frequent training answer to the same question,
-for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture. <i>Ahead</i>: the whole interval is better than the best of the three.
-Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>'''
+for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture. <i>Ahead</i>: the whole interval is better than the best of the three;
+where several sources of data with 100 answers or more make up a row, so it must be for one of them by itself. Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>'''
 COLOURS = 'True boxes are green, answered boxes pink. A grey line: not to be told at sight. A box is right from an overlap of one half.</p>'
 
 def write_page(
@@ -232,10 +238,10 @@ def write_page(
     os.replace(part, path)
     return path
 
-# %% ../nbs/13b_report.ipynb #e00d715c
+# %% ../nbs/13b_report.ipynb #4f5980f3
 def write_report(
     path,                        # where the page goes
-    metrics: dict,               # {"train", "results", "sources", "test", "versions", "machine"} as in metrics.json
+    metrics: dict,               # {"train", "results", "sources", "test", "test_sources", "versions", "machine"} as in metrics.json
     losses: list[tuple] = (),    # (step, loss)
     items: list[dict] = (),      # {"image": (s, s, 3) uint8, "turns": [{"task", "question", "answer", "truth"}]}
     title: str = 'earthgpt-lite: report of a run',
@@ -246,8 +252,8 @@ def write_report(
     The file appears whole or not at all.
     """
     found, said = metrics.get('results', []), '<p>Right and wrong alike, as they came. ' + COLOURS
-    parts = {'What was trained': facts(metrics.get('train', {})), 'Results on the validation places': results_html(found) + ('' if metrics.get('sources') or metrics.get('test') else NOTE)}
+    parts = {'What was trained': facts(metrics.get('train', {})), 'Results on the validation places': results_html(found, metrics.get('sources', ())) + ('' if metrics.get('sources') or metrics.get('test') else NOTE)}
     if metrics.get('sources'): parts['By source'] = '<p>The validation places again, each source of data by itself.</p>' + results_html(metrics['sources']) + ('' if metrics.get('test') else NOTE)
-    if metrics.get('test'): parts['Results on the test places'] = results_html(metrics['test']) + NOTE
+    if metrics.get('test'): parts['Results on the test places'] = results_html(metrics['test'], metrics.get('test_sources', ())) + (results_html(metrics['test_sources']) if metrics.get('test_sources') else '') + NOTE
     parts |= {'Loss': loss_curve(losses), 'Held-out pictures': said + gallery(items), 'Versions and machine': facts(metrics.get('versions', {})) + facts(metrics.get('machine', ''))}
     return write_page(path, title, parts)

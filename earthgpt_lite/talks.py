@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .boxes import format_box, to_corners, to_unit
 from .formats import Found, Left, NotThis, Pictures, picture_size, split_of, upright
-from .formats import _files, _json
+from .formats import find_paths, read_json
 from .instructions import Record, Task, Turn, find_image, guess_task
 from .sensors import BadInput, Sensor
 from .store import read_rows
@@ -22,14 +22,14 @@ _TYPES = {'presence': Task.PRESENCE, 'comp': Task.COMPARISON, 'comparison': Task
 
 def _rows(path, key):
     if not path.is_file(): return {}
-    rows = _json(path)
+    rows = read_json(path)
     if not isinstance(rows, dict) or not isinstance(rows.get(key), list): raise NotThis(f'{path.name} has no list {key}')
     return {r['id']: r for r in rows[key]}
 
 def rsvqa(root, prefix):
     "RSVQA: three files a split, joined by id; only active rows; text from `all_*.json` where a split file has none."
     pictures, whole = Pictures(root), {}
-    for path in _files(root, f'**/{prefix}_split_*_questions.json'):
+    for path in find_paths(root, f'**/{prefix}_split_*_questions.json'):
         split, near = path.stem.removeprefix(f'{prefix}_split_').removesuffix('_questions'), path.relative_to(root).as_posix()
         part = {k: _rows(path.with_name(f'{prefix}_split_{split}_{k}.json'), k) for k in ('images', 'questions', 'answers')}
         def text(key, i, want):
@@ -58,7 +58,7 @@ def _grouped(rows, pictures, near):
 def qa_lines(root, files='**/*.txt'):
     "RSIVQA: `picture:question?answer` a line."
     pictures = Pictures(root)
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         near, rows = path.relative_to(root).as_posix(), []
         for number, text in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), 1):
             if not text.strip(): continue
@@ -71,7 +71,7 @@ def qa_lines(root, files='**/*.txt'):
 def qa_pairs(root, files='**/*.txt'):
     "CRSVQA: one text file a picture, question and answer on alternating lines; UTF-8 or GBK."
     pictures = Pictures(root)
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         near, raw = path.relative_to(root).as_posix(), path.read_bytes()
         try: text = raw.decode('utf-8-sig')
         except UnicodeDecodeError: text = raw.decode('gbk', errors='replace')
@@ -84,8 +84,8 @@ def qa_pairs(root, files='**/*.txt'):
 def qa_json(root, files='**/*.json'):
     "FloodNet: `{number: {Image_ID, Question, Ground_Truth, Question_Type}}`."
     pictures, need = Pictures(root), {'Image_ID', 'Question', 'Ground_Truth'}
-    for path in _files(root, files):
-        data, near = _json(path), path.relative_to(root).as_posix()
+    for path in find_paths(root, files):
+        data, near = read_json(path), path.relative_to(root).as_posix()
         rows = list(data.values()) if isinstance(data, dict) else data
         if not rows or not all(isinstance(r, dict) and need <= r.keys() for r in rows): raise NotThis(f'the rows of {near} have no {", ".join(sorted(need))}')
         task = lambda r: Task.COUNTING if 'count' in str(r.get('Question_Type', '')).lower() else Task.VQA
@@ -104,7 +104,7 @@ def _checked_rows(path, near):
 
 def mmrs1m(root):
     "The MMRS-1M release: `json/<task>/<set>.json` with strict records; task and sensor from the names."
-    for path in _files(root, '**/json/*/**/*.json', 'json/<task>/*.json'):
+    for path in find_paths(root, '**/json/*/**/*.json', 'json/<task>/*.json'):
         near = path.relative_to(root).as_posix()
         folder = near.split('json/', 1)[1].split('/')[0].lower()
         data = Path(root) / near.split('json/', 1)[0]   # what the release calls data/
@@ -130,7 +130,7 @@ def llava(
 ):
     "LLaVA's form, `{id, image, conversations}` with an <image> token; GeoChat's boxes become boxes of the padded square."
     pictures, used = Pictures(root), False
-    for path in _files(root, files):
+    for path in find_paths(root, files):
         near = path.relative_to(root).as_posix()
         for i, row in _checked_rows(path, near):
             if isinstance(row, Left): yield row; continue

@@ -16,6 +16,18 @@ def test_ahead(change, ahead):
     assert is_ahead(ROW | change) is ahead
 
 
+def test_a_pool_is_ahead_only_if_one_of_its_sources_is(tmp_path):
+    "Two sources, each with a rival of its own: neither is ahead, the two together seem to be."
+    pool, a, b = ROW | dict(prior=.6, shuffled=.6), ROW | dict(source='a', prior=.89), ROW | dict(source='b', shuffled=.89)
+    assert is_ahead(pool) is True and is_ahead(pool, sources=[a, b]) is False
+    assert is_ahead(pool, sources=[a, ROW | dict(source='b')]) is True
+    assert is_ahead(pool, sources=[a | dict(n=99), b | dict(n=99)]) is True             # none of them is ranked: the pool decides
+    assert is_ahead(pool, sources=[r | {k: 'other'} for r in (a, b) for k in ('task', 'sensor', 'metric')]) is True
+    assert results_table([pool], [a, b]).endswith('not ahead') and results_markdown([pool], [a, b]).endswith('not ahead |')
+    page = write_report(tmp_path / 'r.html', dict(results=[pool], sources=[a, b], test=[pool], test_sources=[a, b])).read_text()
+    assert 'class="ahead"' not in page and page.count('not ahead') == 6
+
+
 def test_tables():
     text = results_table([ROW, ROW | dict(task='counting', n=12, prior=None)]).splitlines()
     assert len(text) == 4 and 'ahead' in text[2] and 'n < 100' in text[3] and text[2].index('0.900') == text[3].index('0.900')
