@@ -141,6 +141,7 @@ def _features(answers) -> list:
     for a in answers if isinstance(answers, (list, tuple)) else [answers]:
         if isinstance(a, (str, Path)):
             try: a = json.loads(Path(a).read_text(encoding='utf-8'))
+            except FileNotFoundError: raise BadInput(f'{a}: no such file; check the name and the folder') from None
             except (OSError, ValueError) as e: raise BadInput(f'{a}: not a GeoJSON file that can be read ({type(e).__name__}); give what `survey` wrote') from e
         a = a.to_geojson() if isinstance(a, Answer) else a
         if not isinstance(a, dict) or 'features' not in a: raise BadInput(f'{str(a)[:60]!r} is no answer: give an Answer, a GeoJSON FeatureCollection, or the path of one')

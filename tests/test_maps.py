@@ -98,7 +98,7 @@ def test_cut_shapes_come_together_beside_the_scene():
 
 def test_answers_that_are_none(tmp_path):
     (tmp_path/'a.geojson').write_text('not json')
-    for bad, words in [(tmp_path/'a.geojson', 'a.geojson'), (tmp_path/'none.geojson', 'none.geojson'), (7, 'no answer'), ({}, 'no answer')]:
+    for bad, words in [(tmp_path/'a.geojson', 'a.geojson'), (tmp_path/'none.geojson', 'none.geojson: no such file'), (7, 'no answer'), ({}, 'no answer')]:
         with pytest.raises(BadInput, match=words): map_of(scene(), bad)
 
 def test_any_geometry_is_drawn_and_properties_may_be_missing():
