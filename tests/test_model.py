@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoProcessor
 
 from earthgpt_lite import model as model_module
 from earthgpt_lite.instructions import Turn
-from earthgpt_lite.model import EarthGPT, answer, find_model, load, nano, picture_prefix, push, save, stream, to_pixels
+from earthgpt_lite.model import EarthGPT, answer, find_model, load, nano, pick_device, picture_prefix, push, save, stream, to_pixels
 from earthgpt_lite.perception import Perception
 from earthgpt_lite.processor import EarthGPTProcessor
 from earthgpt_lite.sensors import BadInput
@@ -497,8 +497,24 @@ def test_a_variant_of_nano(tiny):
     assert small.config.visual_tokens == 16 and list(small.perception.encoders) == ['vit'] and small.language.config._attn_implementation == 'eager'
     with pytest.raises(BadInput, match="'perceptions': did you mean 'perception'"): nano(tiny[1], perceptions='vit')
 
+def test_a_gpu_that_is_not_there_is_refused_in_python_too(broken, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for name in ('cuda', 'cuda:1'):
+        with pytest.raises(BadInput, match='finds no GPU'): load(broken, name)
+    assert [pick_device(n) for n in ('auto', None, 'cpu')] == ['cpu'] * 3
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert [pick_device(n) for n in ('auto', None, 'cpu', 'cuda:1')] == ['cuda', 'cuda', 'cpu', 'cuda:1']
+
 def test_folders_without_a_model(tmp_path):
     with pytest.raises(BadInput, match='holds no model'): find_model(tmp_path)
     with pytest.raises(BadInput, match='no such folder'): find_model(tmp_path/'not there')
+
+def test_a_slip_in_the_name_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model('runs/quickstat') == 'runs/quickstat'                # nothing here says that it is no owner and name
+    (tmp_path/'runs').mkdir()
+    with pytest.raises(BadInput, match='no such folder'): find_model('runs/quickstat')
+    with pytest.raises(BadInput, match='no such folder'): find_model('nowhere')
+    assert find_model('somebody/something') == 'somebody/something'
     with pytest.raises(BadInput, match='no such folder'): find_model('nowhere')
     assert find_model('somebody/something') == 'somebody/something'
