@@ -20,22 +20,30 @@ from .sensors import BadInput
 from .tokens import ChatFormat, check_length, encode_turns, make_row, pack, stack
 from .trees import turn_picture, turned
 
-# %% ../nbs/11b_batches.ipynb #ff9731e8
+# %% ../nbs/11b_batches.ipynb #78b3ca4a
 def turn_text(
     text: str,     # a question or an answer, with boxes in square brackets or without
     quarter: int,
     mirror: bool,
 ) -> str:
-    "The same words about the turned picture: every box is replaced by where it is now. Raises BadInput for a box with other than four numbers."
-    return re.sub(r'\[([\d.,;\s-]+)\]', lambda m: f"[{';'.join(_turn_box(b, quarter, mirror, text) for b in m[1].split(';'))}]", text) if '[' in text else text
-
-SIDES = re.compile(r'\b(left|right|top|bottom|upper|lower|north|south|east|west)', re.I)   # words that do not turn with the picture
+    "The same words about the turned picture: every box that `parse_boxes` would read is replaced by where it is now. Raises BadInput for brackets with numbers that are no box."
+    if '[' not in text or not (quarter % 4 or mirror): return text
+    def moved(m): return f"[{';'.join(_turn_box(b, quarter, mirror, text) for b in m[1].split(';'))}]" if any(c.isdigit() for c in m[1]) else m[0]
+    return re.sub(r'\[([^\[\]]*)\]', moved, text)
 
 def _turn_box(box, quarter, mirror, text):
-    numbers = [n.strip() for n in box.split(',')]
-    if len(numbers) != 4: raise BadInput(f'{text!r}: only boxes of four numbers can be turned with their picture; train without augmentation, or write upright boxes')
-    decimals = len(numbers[0].partition('.')[2])
-    return ','.join(f'{abs(v):.{decimals}f}' for v in turned([float(n) for n in numbers], quarter, mirror)[0])
+    numbers = box.replace(',', ' ').split()
+    try: points = np.array([float(n) for n in numbers]).reshape(-1, 2)
+    except ValueError: points = np.empty((0, 2))
+    if len(points) not in (2, 4) or not ((-1e-6 <= points) & (points <= 1 + 1e-6)).all():
+        raise BadInput(f'{text!r}: only boxes of four or eight numbers from 0 to 1 can be turned with their picture; write them so, or train without augmentation')
+    if len(points) == 2: points = turned(points.ravel(), quarter, mirror)
+    else: points = turned(np.tile(points, 2), quarter, mirror)[::-1 if mirror else 1, :2]   # corners keep their sense
+    decimals = max(len(n.partition('.')[2]) for n in numbers)
+    return ','.join(f'{abs(v):.{decimals}f}' for v in points.ravel())
+
+SIDES = re.compile(r"""\b(left|right|top|bottom|upper|lower|north|south|east|west|[ns][ew]\b|above|below|beneath|underneath|behind|in\ front
+    |upward|downward|(facing|pointing|heading|going)\ (up|down)|vertical|horizontal(?!\ bounding)|((anti|counter)-?)?clockwise|\d+\ o'clock|azimuth|bearing)""", re.I | re.X)   # words that do not turn with the picture
 
 # %% ../nbs/11b_batches.ipynb #2b5e906e
 def bins(
@@ -62,12 +70,12 @@ def best_capacity(
     found = [(c, full(c)) for c in tries if c <= max(most, longest)]
     return next((c for c, f in found if f >= enough), max(found, key=lambda x: x[1])[0])
 
-# %% ../nbs/11b_batches.ipynb #9f1bd2e6
+# %% ../nbs/11b_batches.ipynb #d8861aec
 class Batches(IterableDataset):
     """Batches of pictures with all their questions, for ever; batch k depends on the seed and k alone.
 
     Pictures come in a new order in each pass, none twice and none left out; each is turned and mirrored by chance, boxes in the text with it.
-    With `mix` a pass is as long, but each sensor has its stated share of it. A step can be dealt to several processes: every picture is in exactly one part.
+    With `mix` a pass is as long, but each sensor has its stated share of it, and of the questions each task its own. A step can be dealt to several processes: every picture is in exactly one part.
     Raises BadInput, with the record's name, where nothing is graded, a word lies beyond the vocabulary, or a row is too long for the model.
     """
     def __init__(
@@ -80,14 +88,15 @@ class Batches(IterableDataset):
         augment: bool = True,
         capacity: int | None = 256,   # tokens of a row into which pictures with their questions are packed; None: the best for each batch
         start: int = 0,         # first step
-        mix: dict | None = None,   # sensor -> weight
+        mix: dict | None = None,   # sensor -> weight, task -> weight, or both
     ):
         if not examples: raise BadInput('there are no examples to train on')
         self.examples, self.tokenizer, self.config = examples, tokenizer, config
         self.batch_size, self.seed, self.augment, self.capacity, self.start, self.mix = batch_size, seed, augment, capacity, start, mix
         self.mine, self.parts = [0], 1   # which parts of a step are made here, of how many
         self.chat, self.prefix = ChatFormat(**config.chat), picture_prefix(config, tokenizer)
-        self.shares = _shares(examples, mix)
+        by_sensor, self.kept = _weights(examples, mix)
+        self.shares = _shares(examples, by_sensor, self.kept)
         self._order, self._encode = lru_cache(2)(self._order), lru_cache(200_000)(self._encode)
 
     def _order(self, epoch):
@@ -116,12 +125,23 @@ class Batches(IterableDataset):
     def _rows(self, step, part, parts):
         "(example, way, pairs, whether they are a dialogue) of one part."
         rng = np.random.default_rng([self.seed, 1, step])
-        drawn = [(self.examples[i], (int(rng.integers(4)), bool(rng.integers(2)))) for i in self.places(step)]
-        for example, way in drawn[part::parts]:
+        drawn = [(k, self.examples[i], (int(rng.integers(4)), bool(rng.integers(2)))) for k, i in enumerate(self.places(step))]
+        for k, example, way in drawn[part::parts]:
             if not self.augment or any(SIDES.search(f'{t.question} {t.answer}') for t in example.turns): way = 0, False
-            turns = [(turn_text(t.question, *way), turn_text(t.answer, *way)) for t in example.turns]
-            talk = any(t.task == Task.DIALOGUE for t in example.turns)
+            chosen, talk = self._chosen(example, step, k), any(t.task == Task.DIALOGUE for t in example.turns)
+            turns = [(turn_text(t.question, *way), turn_text(t.answer, *way)) for t in chosen]
             yield example, way, self._encode(tuple(turns), example.name) if talk else [self._encode((t,), example.name)[0] for t in turns], talk
+
+    def _chosen(self, example, step, place):
+        "The questions of a picture that are asked this time: each by chance, as often as the weight of its task wants, and at least one."
+        often, rng, yes = _often(example, self.kept), np.random.default_rng([self.seed, 2, step, place]), []
+        if min(often, default=1) == 1: return example.turns
+        while not any(yes): yes = rng.uniform(size=len(often)) < often
+        return [t for t, y in zip(example.turns, yes) if y]
+
+    def pairs(self, step: int) -> int:
+        "How many questions a step holds."
+        return sum(len(self._chosen(self.examples[i], step, k)) for k, i in enumerate(self.places(step)))
 
     def graded(self, step: int) -> int:
         "How many tokens are graded in all parts of a step."
@@ -143,13 +163,29 @@ class Batches(IterableDataset):
             for part in self.mine: yield self.batch(step, part, self.parts)
             step += 1
 
-def _shares(examples, mix):
-    "Cumulated share of each example in a pass, or None where all are alike."
-    if not mix: return None
-    sensors = [str(e.sensor) for e in examples]
-    lost = [s for s in {*sensors, *map(str, mix)} if (s in sensors) != (s in mix)]
-    if lost or min(mix.values()) < 0 or not sum(mix.values()): raise BadInput(f'mix {mix}: give each of the sensors {", ".join(sorted(set(sensors)))} a weight of 0 or more, and no other')
-    weights = np.cumsum([mix[s] / sensors.count(s) for s in sensors])
+def _weights(examples, mix):
+    "What a mix says of sensors, and how often a question of each task is kept; None where it says nothing."
+    sensors, tasks = {str(e.sensor) for e in examples}, [str(t.task) for e in examples for t in e.turns]
+    by_task = {k: v for k, v in (mix or {}).items() if k in [*map(str, Task)]}
+    by_sensor = {k: v for k, v in (mix or {}).items() if k not in by_task}
+    for what, given, have in (('sensors', by_sensor, sensors), ('tasks', by_task, {*tasks})):
+        if given and ({*given} != have or min(given.values()) < 0 or not sum(given.values())):
+            raise BadInput(f'mix {mix}: give each of the {what} {", ".join(sorted(have))} a weight of 0 or more, and no other')
+    each = {k: v / tasks.count(k) for k, v in by_task.items()}
+    return by_sensor, {k: v / max(each.values()) for k, v in each.items()} or None
+
+def _often(example, kept):
+    "How often each question of a picture is kept; those of a dialogue always."
+    if kept is None or any(t.task == Task.DIALOGUE for t in example.turns): return [1.] * len(example.turns)
+    return [kept[str(t.task)] for t in example.turns]
+
+def _shares(examples, by_sensor, kept):
+    "Cumulated share of each example in a pass, or None where all are alike. A picture is drawn as often as one of its questions would be kept: with that, tasks have exactly their shares."
+    if not by_sensor and kept is None: return None
+    asked = [1 - float(np.prod([1 - p for p in _often(e, kept)])) for e in examples]
+    count = {s: sum(a for a, e in zip(asked, examples) if str(e.sensor) == s) or 1 for s in {str(e.sensor) for e in examples}}
+    weights = np.cumsum([a * by_sensor.get(str(e.sensor), 0 if by_sensor else count[str(e.sensor)]) / count[str(e.sensor)] for a, e in zip(asked, examples)])
+    if not weights[-1]: raise BadInput('the mix leaves no question to ask: give a task of the sensors that have weight a weight too')
     return weights / weights[-1]
 
 # %% ../nbs/11b_batches.ipynb #a6d833d7

@@ -135,3 +135,35 @@ def test_a_dialogue_is_one_segment_that_sees_what_was_said():
     assert apart.segments.max() == 3 and together.segments.max() == 2
     last = together.position_ids[0, -1]
     assert last == together.position_ids.shape[1] - 1 and apart.position_ids.max() < last
+
+
+# tasks in the mix
+
+def asked(b, steps): return [str(t.task) for step in range(steps) for k, i in enumerate(b.places(step)) for t in b._chosen(b.examples[i], step, k)]
+
+def test_tasks_have_their_shares():
+    data, weights = examples(60), dict(classification=1, presence=1, grounding=2)
+    b = Batches(data, tok(), config(), 30, mix=weights)
+    seen, plain = asked(b, 40), asked(Batches(data, tok(), config(), 30), 40)
+    shares = {t: seen.count(t) / len(seen) for t in weights}
+    assert plain.count('grounding') / len(plain) < .3 and len(seen) < len(plain)
+    assert shares['grounding'] == pytest.approx(.5, abs=.05) and shares['presence'] == pytest.approx(.25, abs=.05)
+    assert seen == asked(Batches(data, tok(), config(), 30, mix=weights), 40)
+    assert [b.pairs(k) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
+    assert sum(int((x.labels != IGNORE).sum()) for x in (b.batch(5, part, 2) for part in (0, 1))) == b.graded(5)
+
+def asked_at(b, step): return [t for k, i in enumerate(b.places(step)) for t in b._chosen(b.examples[i], step, k)]
+
+def test_a_task_of_no_weight_is_never_asked_and_both_kinds_of_weights_go_together():
+    data = [replace(e, sensor=Sensor.SAR if i < 4 else Sensor.OPTICAL) for i, e in enumerate(examples(40))]
+    b = Batches(data, tok(), config(), 40, mix=dict(sar=1, optical=1, classification=0, presence=1, grounding=1))
+    assert set(asked(b, 8)) == {'presence', 'grounding'}
+    places = [i for k in range(8) for i in b.places(k)]
+    assert all(len(data[i].turns) > 1 for i in places) and abs(sum(i < 4 for i in places) / len(places) - .5) < .03
+    for bad, what in ((dict(presence=1), 'tasks classification, grounding, presence'), (dict(sar=1, optical=1, presence=1), 'tasks'), (dict(sarr=1), 'sensors')):
+        with pytest.raises(BadInput, match=f'give each of the {what}'): Batches(data, tok(), config(), 4, mix=bad)
+
+def test_a_dialogue_is_asked_whole():
+    data = [replace(e, turns=[Turn('what is it?', 'water', Task.VQA), Turn('is it deep?', 'yes', Task.DIALOGUE)]) for e in examples(4)]
+    b = Batches(data, tok(), config(), 4, mix=dict(vqa=0, dialogue=1))
+    assert asked(b, 3) == ['vqa', 'dialogue'] * 12

@@ -165,6 +165,19 @@ def test_told_it_goes_on_with_other_data(tok, tmp_path, monkeypatch):
     run = fit(small(tok, 9), tok, examples(19), tmp_path, steps=8, resume=True, anyway=True, **SHORT)
     assert [s for s, _ in run['losses']] == list(range(8))
 
+def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypatch):
+    rates, said = {}, []
+    monkeypatch.setattr(training, 'schedule', lambda step, total: step / total)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path, steps=5, **SHORT)
+    step = training.Tuner.training_step
+    def noting(self, batch, index): rates[self.global_step] = self.optimizers().param_groups[0]['lr']; return step(self, batch, index)
+    monkeypatch.setattr(training.Tuner, 'training_step', noting)
+    run = fit(small(tok, 9), tok, examples(), tmp_path, steps=10, resume=True, anyway=True, say=said.append, **SHORT)
+    assert run['steps'] == 10 and rates[6] == pytest.approx(6e-4) and rates[9] == pytest.approx(9e-4)
+    assert said == ['10 steps instead of 5: from step 4 on the learning rate follows the schedule of 10, 40% of its full height and not 80%']
+
 def test_told_another_stage_takes_the_weights_and_begins_anew(tok, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))

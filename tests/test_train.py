@@ -12,6 +12,7 @@ from earthgpt_lite.adapters import load_adapter
 from earthgpt_lite.model import load
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.train import RunChoice, StageChoice, check_keys, known_keys, find_run, make_train_parser, open_examples, read_run, recipes, train, train_command
+from earthgpt_lite.tuning import STAGES
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
@@ -38,7 +39,7 @@ def test_every_key_is_documented():
         line = page.split(f'--{key} ')[1].split('\n  --')[0].partition('(type')[0]
         assert len(line.split()) > 3, f'{key} is not explained'
 
-@pytest.mark.parametrize('key,near', [('batchsize', 'batch_size'), ('stage.wieght_decay', 'stage.weight_decay'), ('lr', 'stage.lr'), ('step', 'steps'), ('stage.nmae', 'stage.name')])
+@pytest.mark.parametrize('key,near', [('batchsize', 'batch_size'), ('stage.wieght_decay', 'stage.weight_decay'), ('lr', 'stage.lr'), ('step', 'steps'), ('stage.nmae', 'stage.name'), ('stage.learning_rate', 'stage.lr'), ('epochs', 'steps')])
 def test_a_misspelt_key_is_named_and_the_nearest_offered(data, key, near):
     with pytest.raises(BadInput, match=f"there is no '{key}'; is '{near}' meant"): train_command([f'--{key}', '1'])
     top, _, sub = key.rpartition('.')
@@ -82,6 +83,14 @@ def test_two_stages_one_after_the_other(data, capsys):
     assert second['made'] == 'adapter.safetensors' and load_adapter(base, data/'two'/'adapter.safetensors')['stage'] == 'tune'
     merged = train(choice(data, model=str(data/'run'), out=str(data/'three'), stage=StageChoice('tune'), merge=True), say=lambda s: None)
     assert merged['made'] == 'model' and load(data/'three', 'cpu')
+
+def test_only_the_first_process_writes(data, monkeypatch, capsys):
+    "As SLURM counts: neither RANK nor LOCAL_RANK is set there"
+    monkeypatch.setattr(module.rank_zero_only, 'rank', 1)
+    for name in ('RANK', 'LOCAL_RANK'): monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, 'fit', lambda *a, **k: dict(steps=1, losses=[]))
+    assert train(choice(data))['steps'] == 1
+    assert not list((data/'run').iterdir()) and not capsys.readouterr().out
 
 def test_the_second_run_in_a_folder_is_refused(data):
     train(choice(data, steps=1), say=lambda s: None)
@@ -128,3 +137,22 @@ def test_recipes_can_be_read(name, monkeypatch):
     assert train_command(['--config', name]) == 0 and name.startswith(seen[0].out.removeprefix('runs/')) and seen[0].stage.name == name.rpartition('-')[2]
     from earthgpt_lite.presets import presets
     assert seen[0].model in presets() or seen[0].model.removeprefix('runs/') in recipes(), 'a recipe begins with a preset or with what another recipe made'
+
+def test_samples_of_one_source(few, monkeypatch):
+    import earthgpt_lite.trees as trees
+    monkeypatch.setattr(trees, 'sample_examples', lambda split: few[split])
+    found = open_examples('samples/global')
+    assert found == [e for e in few['train'] if e.name.startswith('global/')] and 0 < len(found) < len(few['train']) == len(open_examples('samples'))
+    with pytest.raises(BadInput, match="samples/mars: the samples have no source 'mars'; they are global, "): open_examples('samples/mars')
+
+def test_parts_at_their_own_rates(data):
+    given = choice(data, stage=StageChoice('align', lr=1e-3, rates=dict(attention=2e-5)))
+    assert given.stage.stage().rates == dict(attention=2e-5) and STAGES['align'].rates == {}
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
+        train_command(['--steps', '1', '--stage.name', 'align', '--stage.rates.attention', '2e-5', '--stage.lr', '1e-3'])
+        (data/'run.yaml').write_text('steps: 1\nstage:\n  name: align\n  lr: 0.001\n  rates:\n    attention: 0.00002\n')
+        train_command(['--config', str(data/'run.yaml')])
+    assert seen[0].stage == seen[1].stage == given.stage
+    with pytest.raises(BadInput, match="stage.rates: there is no part 'atention'; parts are vit, "): StageChoice('align', rates=dict(atention=1)).stage()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite import training
+from earthgpt_lite.batches import SIDES
 from earthgpt_lite.boxes import format_box, parse_boxes
 from earthgpt_lite.instructions import Task
 from earthgpt_lite.model import load, nano
@@ -62,12 +63,35 @@ def test_turning_there_and_back(boxes, way):
 def test_words_without_boxes_stay():
     for text in ('is there more water than forest?', 'scene [a, b]', ''): assert turn_text(text, 1, True) == text
 
-@pytest.mark.parametrize('text', ['the lake [0.1, 0.2, 0.3, 0.4]', '[0.100,0.200,0.300,0.400]', 'a ship [0.10,0.20,0.30,0.20,0.30,0.40,0.10,0.40]'])
-def test_a_box_in_another_writing_turns_too_or_is_refused(text):
-    try: moved = turn_text(text, 1, False)
-    except BadInput: return
+@pytest.mark.parametrize('text', ['the lake [0.1, 0.2, 0.3, 0.4]', '[0.100,0.200,0.300,0.400]', 'a ship [0.10,0.20,0.30,0.20,0.30,0.40,0.10,0.40]', '[0.1 0.2 0.3 0.4]', '[1e-1,+0.20,.3,0.400]'])
+def test_a_box_in_another_writing_turns_too(text):
+    moved = turn_text(text, 1, False)
+    assert turn_text(text, 0, False) == text == turn_text(text, 4, False)
     box = np.array(parse_boxes(moved).boxes[0].box).reshape(-1, 2)
     assert np.allclose([*box.min(0), *box.max(0)], turned([.1, .2, .3, .4], 1, False)[0])
+
+@given(whole_boxes(), ways)
+def test_four_corners_turn_and_keep_their_sense(box, way):
+    x1, y1, x2, y2 = np.array(box) / 20
+    corners = [x1, y1, x2, y1, x2, y2, x1, y2]   # clockwise
+    text = '[' + ','.join(f'{v:.2f}' for v in corners) + ']'
+    (found,) = parse_boxes(turn_text(text, *way)).boxes
+    points = found.box.reshape(4, 2)
+    assert np.allclose([*points.min(0), *points.max(0)], turned([x1, y1, x2, y2], *way)[0])
+    (a, b), (c, d) = points[1] - points[0], points[2] - points[1]
+    assert a * d - b * c > 0, 'clockwise still'
+
+def test_a_box_keeps_all_its_digits():
+    assert turn_text('[0.1,0.25,0.5,1]', 0, True) == '[0.50,0.25,0.90,1.00]' and turn_text('[0,0,0.125,1]', 0, True) == '[0.875,0.000,1.000,1.000]'
+
+@pytest.mark.parametrize('text', ['a ship [10,20,30,40]', 'in [2020]', '[0.1,0.2,0.3]', '[0.1,0.2,0.3,x4]'])
+def test_what_cannot_be_turned_is_refused_only_where_it_would_be(text):
+    with pytest.raises(BadInput, match='four or eight numbers from 0 to 1'): turn_text(text, 1, False)
+    assert turn_text(text, 0, False) == text
+
+def test_words_that_do_not_turn():
+    for text in ('left of it', 'the pier above the road', 'below', 'in front of the hall', 'the NE corner', 'ships pointing up', 'a vertical road', 'counter-clockwise', 'behind the dam', 'the top', 'northern'): assert SIDES.search(text), text
+    for text in ('made up of houses', 'a new bridge over water', 'please give the horizontal bounding box', 'seen there', 'in the middle'): assert not SIDES.search(text), text
 
 
 # batches
@@ -189,6 +213,12 @@ def test_either_minutes_or_steps(tiny, few, tmp_path, said):
 
 def test_nothing_to_resume(tiny, few, tmp_path):
     with pytest.raises(BadInput, match='nothing to resume.*last.ckpt'): fit(tiny[0], tiny[1], few['train'], tmp_path, steps=1, resume=True)
+
+
+@pytest.mark.parametrize('strategy', ['fsdp', 'deepspeed_stage_2', 'model_parallel'])
+def test_what_splits_the_weights_is_refused(tiny, few, tmp_path, strategy):
+    with pytest.raises(BadInput, match=f"strategy '{strategy}': only auto and ddp.*recompute or accumulate"): fit(tiny[0], tiny[1], few['train'], tmp_path/'no', steps=1, strategy=strategy)
+    assert not (tmp_path/'no').exists()
 
 
 # stages
