@@ -3,31 +3,23 @@
 # %% auto #0
 __all__ = ['shown', 'make_parser', 'read_words', 'completion', 'explained', 'main', 'run']
 
-# %% ../nbs/17_cli.ipynb #8c62aa48
+# %% ../nbs/17_cli.ipynb #15b027eb
 import argparse
 import json
 import os
 import sys
 
-from .commands import Parser, add_data, check_free, command, say_json, whole
+from .commands import AS_JSON, Parser, add_data, check_free, command, say_json, whole
 
 # %% ../nbs/17_cli.ipynb #510055f4
 def shown(text: str) -> str:
     "Text of a model as a terminal may show it: characters that would steer the terminal are spelled out."
     return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
 
-# %% ../nbs/17_cli.ipynb #f3a32cfb
+# %% ../nbs/17_cli.ipynb #0bd90cf2
 def _assistant(args):
     from earthgpt_lite.assistant import Assistant
-    return Assistant.from_pretrained(args.model, _device(args))
-
-def _device(args):
-    if args.device == 'cuda':
-        import torch
-
-        from earthgpt_lite.sensors import BadInput
-        if not torch.cuda.is_available(): raise BadInput('--device cuda: torch finds no GPU here; leave --device away, or see what `earthgpt-lite doctor` says')
-    return args.device
+    return Assistant.from_pretrained(args.model, args.device)
 
 def _bars(args): return sys.stderr.isatty() and not args.json   # progress is for eyes
 
@@ -54,8 +46,11 @@ def _lines(said, most=10):
     if said.cut: yield '  cut off; a larger --tokens gives it more room'
 
 def _ask(args):
+    from earthgpt_lite.sensors import BadInput, as_view
     if args.out: check_free(args.out, args.force)
-    said = _assistant(args).ask(args.image, args.question, sensor=args.sensor, max_new_tokens=args.tokens)
+    view = as_view(args.image, args.sensor)
+    if args.out and view.frame.crs is None: raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
+    said = _assistant(args).ask(view, args.question, max_new_tokens=args.tokens)
     if args.out:
         from earthgpt_lite.world import write_whole
         write_whole(args.out, json.dumps(said.to_geojson()))
@@ -87,7 +82,7 @@ def _questions(typed):
         if not line: return
         yield line
 
-# %% ../nbs/17_cli.ipynb #cfad4f6a
+# %% ../nbs/17_cli.ipynb #587363a2
 def _survey(args):
     for path in filter(None, (args.out, args.raster)): check_free(path, args.force)
     from earthgpt_lite.survey import survey
@@ -99,7 +94,7 @@ def _survey(args):
         return 130
     if args.json: return say_json(vars(done) | dict(out=str(done.out), raster=args.raster))
     print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {done.out}' + (f' and {args.raster}' if args.raster else ''))
-    if not args.out.endswith('.json'): print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
+    if done.features and args.out.endswith('.geojson'): print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
 
 # %% ../nbs/17_cli.ipynb #414205ac
 def _map(args):
@@ -110,11 +105,14 @@ def _map(args):
     out = write_map(args.out, args.scene, args.answers, online=args.online, sensor=args.sensor)
     print(f'{out}: open it in any browser' + ('' if args.online else ', it needs no network'))
 
-# %% ../nbs/17_cli.ipynb #c4b49fa9
+# %% ../nbs/17_cli.ipynb #17b45b44
 def _evaluate(args):
     from earthgpt_lite.examine import evaluate_model
+    from earthgpt_lite.model import find_model
+    from earthgpt_lite.processor import pick_device
     from earthgpt_lite.score import summary
-    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, _device(args), args.force, progress=_bars(args), say=None if args.json else _aside, processes=args.processes, robustness=args.robustness)
+    device, _ = pick_device(args.device), find_model(args.model)   # a slip is told before the data are read
+    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, device, args.force, progress=_bars(args), say=None if args.json else _aside, processes=args.processes, robustness=args.robustness)
     except KeyboardInterrupt:
         print(f'\nstopped; the answers so far are kept in {args.out}: the same command goes on', file=sys.stderr)
         return 130
@@ -129,20 +127,21 @@ def _score(args):
     print(shown(summary(metrics)))
     if args.out: print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
-# %% ../nbs/17_cli.ipynb #882a0a49
+# %% ../nbs/17_cli.ipynb #e82cece4
 def _quickstart(args):
+    from earthgpt_lite.processor import pick_device
     from earthgpt_lite.quickstart import quickstart
     from earthgpt_lite.report import results_table
     from earthgpt_lite.training import Interrupted
     time = {} if args.minutes is None else dict(minutes=args.minutes)   # its own default else
-    try: metrics = quickstart(args.out, seed=args.seed, device=_device(args), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else _aside, **time)
+    try: metrics = quickstart(args.out, seed=args.seed, device=pick_device(args.device), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else _aside, **time)
     except Interrupted as e:
         more = f' --minutes {args.minutes:g}' if time else ''
         print(f'\nInterrupted: {e}. What was learned is in {args.out}.\nAsk it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\nGo on:    earthgpt-lite quickstart --out {args.out}{more} --resume', file=sys.stderr)
         return 130
     if args.json: return say_json(metrics)
     print('\nHeld-out ground (validation), with three ways of guessing beside it:\n')
-    print(results_table(metrics['results']))
+    print(results_table(metrics['results'], metrics.get('sources', ())))
     train = metrics['train']
     print(f"\nTrained {train['seconds']:.0f} s on {train['images']:,} pictures with {train['pairs']:,} question-answers; peak memory {train['peak_memory_mb']:,.0f} MB.")
     print(f'Pictures and the test table: {args.out}/report.html (opens in any browser, needs no network)\n')
@@ -168,17 +167,16 @@ def _doctor(args):
     else: print(prescription(found))
     return 0 if healthy(found) else 1
 
-# %% ../nbs/17_cli.ipynb #7d17dddc
+# %% ../nbs/17_cli.ipynb #0cc511a5
 _DEVICE = ('--device', 'where to compute (default: a GPU if there is one)', dict(default='auto', choices=('auto', 'cpu', 'cuda')))
 _SENSOR = ('--sensor', 'what made the image (default: what the file says, else optical)', dict(choices=('optical', 'sar', 'infrared')))
 _MODEL = ('model', 'a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL'))
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE'))
 _PROCESSES = ('--processes', 'that share the work (default: 1)', dict(type=whole, default=1, metavar='N'))
 _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, default=64, metavar='N'))
-_JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 def _force(what='overwrite OUT'): return ('--force', what, dict(action='store_true'))
 
-# %% ../nbs/17_cli.ipynb #5f3cd4ff
+# %% ../nbs/17_cli.ipynb #f4757b1e
 def _minutes() -> str:
     "The default of `quickstart`, read from its source: to import it would take seconds."
     import importlib.util
@@ -191,49 +189,49 @@ def _add_first(commands):
     command(commands, 'quickstart', _quickstart, 'train a nano model on real imagery in minutes, test it, report', 'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
             ('--minutes', f'training time (default: {_minutes()})', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
             ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')), _DEVICE, _force('overwrite a finished run in that folder'),
-            ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), _JSON,
+            ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), AS_JSON,
             more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
-    command(commands, 'train', _train, 'train a model as a YAML file or options describe, in stages', 'train --config run.yaml\ntrain --model nano --minutes 5 --out runs/mine\ntrain --model runs/mine --stage.name tune --minutes 2 --out runs/tuned')
+    command(commands, 'train', _train, 'train a model as a YAML file or options describe, in stages', 'train --config nano-tune --model runs/quickstart\ntrain --config run.yaml\ntrain --model nano --minutes 5 --out runs/mine\ntrain --model runs/mine --stage.name tune --minutes 2 --out runs/tuned')
     command(commands, 'ask', _ask, 'ask a trained model about an image', 'ask runs/quickstart coast.png "what covers most of this image?"\nask runs/quickstart scene.tif "where is the island?" --out island.geojson',
-            _MODEL, _IMAGE, ('question', 'in quotes', dict(metavar='QUESTION')), _SENSOR, _TOKENS, ('--out', 'also write the answer as GeoJSON, for an image with a CRS'), _force(), _JSON, _DEVICE,
+            _MODEL, _IMAGE, ('question', 'in quotes', dict(metavar='QUESTION')), _SENSOR, _TOKENS, ('--out', 'also write the answer as GeoJSON, for an image with a CRS'), _force(), AS_JSON, _DEVICE,
             more='Boxes come in pixels and, where the image has a CRS, in map coordinates. A scene of more than 125 million pixels is for `survey`.')
     command(commands, 'chat', _chat, 'talk with a model about an image', 'chat runs/quickstart coast.png --no-memory\nchat runs/quickstart coast.png --no-memory < questions.txt', _MODEL, _IMAGE,
-            ('--no-memory', 'each question stands alone: for models that never saw a dialogue, such as that of the quickstart', dict(action='store_false', dest='memory')), _SENSOR, _TOKENS, _JSON, _DEVICE,
+            ('--no-memory', 'each question stands alone: for models that never saw a dialogue, such as that of the quickstart', dict(action='store_false', dest='memory')), _SENSOR, _TOKENS, AS_JSON, _DEVICE,
             more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\nExit status: 1 where a question could not be answered.')
 
-# %% ../nbs/17_cli.ipynb #4a3f5b8b
+# %% ../nbs/17_cli.ipynb #381a5a8d
 def _add_scenes(commands):
     command(commands, 'survey', _survey, 'ask the same about every part of a scene, answers on the map',
-            'survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson\nsurvey runs/quickstart scene.tif --detect ship --out ships.geojson\nsurvey runs/quickstart scene.tif --classify water,forest --out cover.geojson --raster cover.tif',
+            'survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson\nsurvey runs/quickstart scene.tif --detect ship --out ships.geojson\nsurvey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif',
             _MODEL, ('scene', 'a raster of any size; it is read tile by tile', dict(metavar='SCENE')), ('--ask', 'a question', dict(metavar='QUESTION')), ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
             ('--ground', 'one thing, with its article', dict(metavar='THING')), ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
             ('--out', 'answers: .geojson, .gpkg, or .json for pixels', dict(required=True)), ('--raster', 'for --classify: also a GeoTIFF of classes'),
             ('--size', 'of a tile, pixels (default: what the model sees without shrinking)', dict(type=whole, metavar='N')), ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
-            ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')), ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')), _PROCESSES, _SENSOR, _DEVICE, _force('start anew, overwrite OUT'), _JSON,
+            ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')), ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')), _PROCESSES, _SENSOR, _DEVICE, _force('start anew, overwrite OUT'), AS_JSON,
             more='Give exactly one of --ask, --detect, --ground, --classify. Stopped by hand it goes on with the same command.')
     command(commands, 'map', _map, 'draw a scene and its answers on a map in one HTML file', 'map scene.tif --answers cover.geojson --out cover.html\nmap before.tif after.tif --out both.html',
             ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')), ('--answers', 'GeoJSON of `survey` or `ask`; may be given more than once', dict(action='append', default=[], metavar='FILE')),
             ('--out', 'the .html to write (default: map.html)', dict(default='map.html')), ('--online', 'take the background from the network', dict(action='store_true')), _SENSOR, _force())
 
-# %% ../nbs/17_cli.ipynb #f50c430e
+# %% ../nbs/17_cli.ipynb #d105c46d
 def _add_numbers(commands):
     command(commands, 'evaluate', _evaluate, 'test a model on records or on the samples', 'evaluate runs/quickstart samples:test --out runs/evaluation\nevaluate runs/quickstart mine.jsonl --images pictures --limit 200', _MODEL,
-            ('data', "records as .json or .jsonl, 'samples', 'samples:validation' or 'samples:test'", dict(metavar='DATA')), ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
+            ('data', "records as .json or .jsonl, or the sample data: 'samples:validation' (the same as 'samples') or 'samples:test'", dict(metavar='DATA')), ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
             ('--images', 'folder of the pictures (default: where DATA lies)', dict(metavar='FOLDER')), ('--train', 'records that the model was trained on, for an honest prior', dict(metavar='FILE')), ('--limit', 'at most so many pictures', dict(type=whole, metavar='N')),
-            ('--no-baselines', 'leave out the wrong and the missing pictures', dict(action='store_false', dest='baselines')), ('--robustness', 'ask again with the pictures made worse in many ways; takes many times as long', dict(action='store_true')), _PROCESSES, _DEVICE, _force('start anew'), _JSON,
+            ('--no-baselines', 'leave out the wrong and the missing pictures', dict(action='store_false', dest='baselines')), ('--robustness', 'ask again with the pictures made worse in many ways; takes many times as long', dict(action='store_true')), _PROCESSES, _DEVICE, _force('start anew'), AS_JSON,
             more='Stopped at any moment, the same command goes on and ends with the same numbers.')
     command(commands, 'score', _score, "score any model's answers", 'score answers.jsonl truth.jsonl\nscore answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score',
-            ('predictions', 'rows with image, question, answer and perhaps score', dict(metavar='PREDICTIONS')), ('truth', 'records, or rows with image, question and truth', dict(metavar='TRUTH')),
+            ('predictions', '.json or .jsonl, rows with image, question, answer and perhaps score', dict(metavar='PREDICTIONS')), ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
             ('--out', 'folder for metrics.json and report.html'), ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
             ('--boxes', 'units of the answered boxes: unit (0 to 1 of the padded square, default), picture (0 to 1), 100, 1000, pixels, geochat', dict(default='unit', choices=('unit', 'picture', '100', '1000', 'pixels', 'geochat'), metavar='UNITS')),
-            ('--train', 'training records, for an honest prior', dict(metavar='FILE')), ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')), ('--blind', 'answers to no picture', dict(metavar='FILE')), _JSON,
+            ('--train', 'training records, for an honest prior', dict(metavar='FILE')), ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')), ('--blind', 'answers to no picture', dict(metavar='FILE')), AS_JSON,
             more='Every question of TRUTH counts: what has no answer is wrong, and listed.')
 
 def _add_last(commands):
     command(commands, 'presets', _presets, 'list the sizes of model with parameters and memory', 'presets\npresets nano lite --pictures 32', ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
-            ('--pictures', 'of a batch (default: 8)', dict(type=whole, default=8, metavar='N')), ('--words', 'tokens of text for each picture (default: 128)', dict(type=whole, default=128, metavar='N')), _JSON,
+            ('--pictures', 'of a batch (default: 8)', dict(type=whole, default=8, metavar='N')), ('--words', 'tokens of text for each picture (default: 128)', dict(type=whole, default=128, metavar='N')), AS_JSON,
             more='Memory is estimated before anything is allocated; nothing is downloaded.')
-    command(commands, 'doctor', _doctor, 'look over this machine and prove that everything works', 'doctor\ndoctor --json', _JSON, _DEVICE,
+    command(commands, 'doctor', _doctor, 'look over this machine and prove that everything works', 'doctor\ndoctor --json', AS_JSON, _DEVICE,
             more='Takes about ten seconds, needs no network, changes nothing. Exit status: 0 all is well, 1 something is missing or failed.')
 
 # %% ../nbs/17_cli.ipynb #b8fc96bb

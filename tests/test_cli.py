@@ -68,7 +68,7 @@ def test_model_folder_and_run_folder_answer_the_same(saved, tif, said):
 
 def test_json_is_one_line_with_boxes_where_they_are(saved, tif, said, monkeypatch):
     import earthgpt_lite.assistant as assistant
-    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -.5)])
+    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -.5, [])])
     status, out, err = said('ask', saved, tif, 'where is the lake?', '--json')
     found = json.loads(out)
     assert status == 0 and out.count('\n') == 1 and found['text'] == '[0.00,0.25,0.50,0.75]' and found['score'] == -.5 and found['question'] == 'where is the lake?'
@@ -79,7 +79,7 @@ def test_json_is_one_line_with_boxes_where_they_are(saved, tif, said, monkeypatc
 
 def test_a_picture_without_coordinates_has_no_ground(saved, tmp_path, said, monkeypatch):
     import earthgpt_lite.assistant as assistant
-    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -.5)])
+    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -.5, [])])
     status, out, _ = said('ask', saved, raster(tmp_path/'plain.png', colours(3), 'PNG'), 'where?', '--json')
     assert status == 0 and json.loads(out)['ground'] is None and len(json.loads(out)['pixels']) == 1
     assert 'no map coordinates: the image has no CRS' in said('ask', saved, tmp_path/'plain.png', 'where?')[1]
@@ -171,13 +171,14 @@ def test_train_reads_its_own_words(said, monkeypatch, tmp_path):
     monkeypatch.setattr(module, 'train_command', lambda words: seen.append(words) or 130)
     assert said('train', '--out', 'ask', '--debug', '--steps', 3)[0] == 130 and seen == [['--out', 'ask', '--steps', '3']]
 
-def test_no_gpu_is_one_sentence(saved, tif, said, monkeypatch):
+def test_no_gpu_is_one_sentence(saved, tif, said, monkeypatch, tmp_path):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    refused(said('chat', saved, tif, '--device', 'cuda'), '--device cuda', 'doctor')
+    for words in (('chat', saved, tif), ('quickstart', '--out', tmp_path/'r'), ('evaluate', saved, 'samples', '--out', tmp_path/'e')): refused(said(*words, '--device', 'cuda'), 'device cuda', 'doctor')
+    refused(said('evaluate', tmp_path/'no', 'samples'), 'no such folder')   # both before the data are read
 
 def test_what_steers_a_terminal_is_spelled_out(saved, tif, said, monkeypatch):
     import earthgpt_lite.assistant as assistant
-    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('\x1b7water \x07<script>', -.5)])
+    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [('\x1b7water \x07<script>', -.5, [])])
     status, out, _ = said('ask', saved, tif, 'what?')
     assert status == 0 and out == '\\x1b7water \\x07<script>\n'
     status, out, _ = said('ask', saved, tif, 'what?', '--json')
@@ -186,7 +187,7 @@ def test_what_steers_a_terminal_is_spelled_out(saved, tif, said, monkeypatch):
 def test_many_boxes_cut_and_unread_are_told(saved, tif, said, monkeypatch):
     import earthgpt_lite.assistant as assistant
     boxes = ';'.join(f'{i / 1000:.3f},0.250,{i / 1000 + .05:.3f},0.500' for i in range(500))
-    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [(f'ship [{boxes}] and [0.1,0.2', -.5)])
+    monkeypatch.setattr(assistant, 'answer', lambda *a, **k: [(f'ship [{boxes}] and [0.1,0.2', -.5, [])])
     status, out, _ = said('ask', saved, tif, 'find all ships', '--tokens', 8)
     assert status == 0 and out.count('box in pixels') == 10 and 'and 490 more boxes' in out and 'cut off' in out and 'not read as boxes' in out
     found = json.loads(said('ask', saved, tif, 'find all ships', '--json')[1])
@@ -198,7 +199,7 @@ def test_an_answer_as_geojson_goes_on_a_map(saved, tif, tmp_path, said):
     assert status == 0 and f"written: {tmp_path/'a.geojson'}" in out and json.loads((tmp_path/'a.geojson').read_text())['type'] == 'FeatureCollection'
     refused(said(*words), 'exists already', '--force')
     assert said(*words, '--force')[0] == 0 and said('map', tif, '--answers', tmp_path/'a.geojson', '--out', tmp_path/'a.html')[0] == 0
-    refused(said('ask', saved, raster(tmp_path/'plain.png', colours(3), 'PNG'), 'what?', '--out', tmp_path/'b.geojson'), 'CRS')
+    refused(said('ask', saved, raster(tmp_path/'plain.png', colours(3), 'PNG'), 'what?', '--out', tmp_path/'b.geojson'), 'CRS', 'leave --out away')
     refused(said('ask', saved, tif, 'what?', '--out', tmp_path), tmp_path, 'folder')
 
 def test_debug_shows_the_traceback(saved, tmp_path):

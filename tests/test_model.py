@@ -14,9 +14,9 @@ from transformers import AutoModel, AutoProcessor
 
 from earthgpt_lite import model as model_module
 from earthgpt_lite.instructions import Turn
-from earthgpt_lite.model import EarthGPT, answer, find_model, load, nano, pick_device, picture_prefix, push, save, stream, to_pixels
+from earthgpt_lite.model import EarthGPT, answer, find_model, load, nano, picture_prefix, push, save, stream, to_pixels
 from earthgpt_lite.perception import Perception
-from earthgpt_lite.processor import EarthGPTProcessor
+from earthgpt_lite.processor import EarthGPTProcessor, pick_device
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.tokens import IGNORE, Batch, ChatFormat, encode_turns, make_row, stack
 
