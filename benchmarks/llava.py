@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from earthgpt_lite.model import EarthGPT, nano_config, picture_prefix, to_pixels
+from earthgpt_lite.model import nano, nano_config, picture_prefix, to_pixels
 from earthgpt_lite.perception import prepare
 from earthgpt_lite.quickstart import machine, make_tokenizer, versions
 from earthgpt_lite.samples import global_examples
@@ -62,10 +62,7 @@ def cut(examples, count, seed=0):
 def ours(examples, tokenizer, answers, batch, precision, perception='both', capacity=256) -> dict:
     "Nano through `fit`."
     torch.manual_seed(0)
-    config = nano_config(tokenizer)
-    config.perception = perception
-    model = EarthGPT(config)
-    model.language.set_attn_implementation('eager')   # as `nano` does on a CPU
+    model = nano(tokenizer, perception=perception)
     clock, each = Clock(model, tokenizer.eos_token_id), sum(len(e.turns) for e in examples) / len(examples)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, tokenizer, examples, folder, steps=max(4, round(answers / each / batch) + 2), batch_size=batch,

@@ -8,7 +8,7 @@ __all__ = ['EarthGPTOutput', 'EarthGPT', 'nano', 'remember', 'answer', 'stream',
 import json
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 import earthgpt_lite.efficientnet
 from .backbones import first_line
 from .config import EarthGPTConfig, check_format, nano_config
-from .language import order_coordinates
+from .language import compute_only, last_parts, order_coordinates
 from .perception import Perception
 from .processor import EarthGPTProcessor, pick_device, picture_prefix, stack_pictures, to_pixels
 from .projector import Projector
@@ -92,8 +92,9 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         if pixel_values is not None and image_features is None: image_features = self.image_features(pixel_values)
         if inputs_embeds is None: inputs_embeds = self._embed(input_ids, image_features, past_key_values is not None and past_key_values.get_seq_length() > 0)
         if segments is not None: attention_mask = self._seen(segments, parents, inputs_embeds.dtype)
-        inner = self.language.base_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
-                                         past_key_values=past_key_values, use_cache=use_cache if labels is None else False, **kwargs)
+        with self._sparing(labels):
+            inner = self.language.base_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
+                                             past_key_values=past_key_values, use_cache=use_cache if labels is None else False, **kwargs)
         if labels is None:
             keep = inner.last_hidden_state[:, -logits_to_keep:] if logits_to_keep else inner.last_hidden_state
             return EarthGPTOutput(logits=self.get_output_embeddings()(keep), past_key_values=inner.past_key_values)
@@ -104,6 +105,11 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total, count = F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'), graded.sum()
         return EarthGPTOutput(loss=total / count, loss_sum=total, graded=count)
+
+    def _sparing(self, labels):
+        "In training the last layer computes only what is graded; not where activations are made again or blocks are compiled."
+        parts = last_parts(self.language) if labels is not None and not self.is_gradient_checkpointing else []
+        return compute_only(parts, F.pad(labels[:, 1:] != IGNORE, (0, 1))) if parts else nullcontext()
 
     def _seen(self, segments, parents, dtype):
         if self.language.config._attn_implementation == 'flex_attention': return block_mask(segments, parents)
@@ -123,7 +129,9 @@ def nano(
     model = EarthGPT(nano_config(tokenizer, **changed))
     model.projector.start()
     order_coordinates(model.language, tokenizer)
-    model.language.set_attn_implementation('eager')   # on a CPU faster than sdpa with a mask at this size
+    model.language.set_attn_implementation('lean')   # on a CPU faster than sdpa at this size
+    for name, encoder in model.perception.encoders.items():
+        if name == 'vit': encoder.set_attn_implementation('lean')
     return model
 
 # %% ../nbs/10_model.ipynb #65506099
