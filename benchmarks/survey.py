@@ -15,10 +15,10 @@ WORK = '''
 import json, sys, time
 import torch
 from earthgpt_lite.assistant import Assistant
+from earthgpt_lite.pace import peak_memory_mb
 from earthgpt_lite.samples import COVERS
 from earthgpt_lite.sensors import tiles
 from earthgpt_lite.survey import survey
-from earthgpt_lite.training import peak_memory_mb
 scene, out, model, size, batch, every = *sys.argv[1:4], *map(int, sys.argv[4:7])
 helper = Assistant.from_pretrained(model, 'cpu')
 views = [t.view() for _, t in zip(range(2 * batch), tiles(scene, size))]

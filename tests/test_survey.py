@@ -280,12 +280,13 @@ torch.set_num_threads(1)
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from earthgpt_lite.assistant import Assistant
+from earthgpt_lite.pace import peak_memory_mb
 from earthgpt_lite.sensors import tiles
 from earthgpt_lite.survey import survey
 folder, model, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 helper = Assistant.from_pretrained(model, 'cpu')
 done = survey(helper, f'{folder}/big.tif', f'{folder}/big.geojson', classify=['water', 'forest', 'grassland', 'cropland', 'snow', 'desert'], size=size, progress=False)
-peak = next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')) / 1024   # ru_maxrss of a child begins at its parent's
+peak = peak_memory_mb()
 views = [t.view() for _, t in zip(range(256), tiles(f'{folder}/big.tif', size))]
 labels = ['water', 'forest', 'grassland', 'cropland', 'snow', 'desert']
 start = time.time()
