@@ -98,6 +98,7 @@ class Batches(IterableDataset):
         by_sensor, self.kept = _weights(examples, mix)
         self.shares = _shares(examples, by_sensor, self.kept)
         self._order, self._encode = lru_cache(2)(self._order), lru_cache(200_000)(self._encode)
+        self._ids = lru_cache(200_000)(tokenizer.__call__)   # many pictures have the same questions
 
     def _order(self, epoch):
         rng, n = np.random.default_rng([self.seed, epoch]), len(self.examples)
@@ -106,7 +107,7 @@ class Batches(IterableDataset):
 
     def _encode(self, turns, name):
         known = self.config.text_config.vocab_size
-        pairs = encode_turns(self.tokenizer, [Turn(q, a) for q, a in turns], self.chat, name, len(turns) > 1)
+        pairs = encode_turns(self._ids, [Turn(q, a) for q, a in turns], self.chat, name, len(turns) > 1)
         beyond = [i for question, answer in pairs for i in question + answer if i >= known]
         if beyond: raise BadInput(f'{name}: token {beyond[0]} ({self.tokenizer.decode(beyond[:1])!r}) lies beyond the {known:,} words of the model; tokenizer and model do not belong together')
         return pairs

@@ -54,6 +54,16 @@ def test_iteration_begins_at_a_step_and_gives_the_parts_of_a_rank():
     got = [x for x, _ in zip(b, range(4))]
     for x, (step, part) in zip(got, [(2, 1), (2, 3), (3, 1), (3, 3)]): assert torch.equal(x.pixel_values, b.batch(step, part, 4).pixel_values)
 
+def test_a_text_is_encoded_once_however_many_pictures_have_it(monkeypatch):
+    from earthgpt_lite.tokens import ChatFormat, encode_turns
+    said, plain = [], type(tok()).__call__
+    monkeypatch.setattr(type(tok()), '__call__', lambda self, text, **k: said.append(text) or plain(self, text, **k))
+    b = batches(augment=False)
+    rows = [pairs for step in range(4) for _, _, pairs, _ in b._rows(step, 0, 1)]
+    assert len(said) == len(set(said)) > 5
+    fresh = [encode_turns(tok(), examples()[i].turns, ChatFormat()) for step in range(4) for i in b.places(step)]
+    assert rows == fresh   # and nobody has changed what is kept
+
 def test_parts_sum_to_the_gradient_of_the_whole():
     model, b = small(tok()).double(), batches()
     def gradient(losses):
