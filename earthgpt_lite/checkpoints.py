@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from .adapters import added, save_adapter
+from .backbones import first_line
 from .model import EarthGPT, save
 from .sensors import BadInput
 from .tuning import Stage
@@ -33,10 +34,10 @@ class WholeFiles(TorchCheckpointIO):
 
 def _reason(e):
     "What the system said; torch says something else on top of it."
-    while e is not None:
-        if isinstance(e, OSError) and e.strerror: return e.strerror
-        e, said = e.__context__, str(e)
-    return said.splitlines()[0]
+    while not (isinstance(e, OSError) and e.strerror):
+        if e.__context__ is None: return first_line(e)
+        e = e.__context__
+    return e.strerror
 
 def _second_name(path, other):
     "Both names at once, so that `path` is never missing; where a disk knows no links, a rename."
@@ -65,7 +66,7 @@ def find_checkpoint(folder) -> tuple:   # (path, what it holds)
     for path in (Path(folder) / 'last.ckpt', Path(folder) / 'before.ckpt'):
         if not path.is_file(): continue
         try: return path, torch.load(path, map_location='cpu', mmap=True, weights_only=True)
-        except Exception as e: damaged = f'{path} is damaged ({str(e).splitlines()[0][:80]})'
+        except Exception as e: damaged = f'{path} is damaged ({first_line(e)[:80]})'
     raise BadInput('nothing to resume: ' + (damaged or f'{Path(folder) / "last.ckpt"} is not there'))
 
 def same_run(

@@ -306,3 +306,10 @@ def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
         with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path/'b', steps=8, callbacks=[first], **SHORT)
     fit(small(tok, 9), tok, examples(), tmp_path/'b', steps=8, resume=True, callbacks=[second], **SHORT)
     assert second.seen == one.seen and [s for s, _ in one.seen] == [2, 4, 6, 8]
+
+
+def test_a_checkpoint_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
+    from earthgpt_lite import checkpoints
+    (tmp_path / 'last.ckpt').write_bytes(b'x')
+    monkeypatch.setattr(checkpoints.torch, 'load', lambda *a, **k: (_ for _ in ()).throw(EOFError()))
+    with pytest.raises(BadInput, match='damaged .EOFError'): checkpoints.find_checkpoint(tmp_path)
