@@ -16,7 +16,7 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: GIS'],
-    packages=[c['lib_path']], package_data={c['lib_path']: ['data/**', 'presets/**', 'recipes/**']},
+    packages=[c['lib_path']], package_data={c['lib_path']: ['data/**', 'presets/**', 'recipes/**', 'models/**']},
     python_requires=f">={c['min_python']}",
     install_requires=c['requirements'].split(),
     extras_require={k.removesuffix('_requirements'): v.split() for k, v in c.items() if k.endswith('_requirements')},

@@ -131,7 +131,7 @@ def _score(args):
 def _quickstart(args):
     from earthgpt_lite.processor import pick_device
     from earthgpt_lite.quickstart import quickstart
-    from earthgpt_lite.report import results_table
+    from earthgpt_lite.report import results_table, stages_table
     from earthgpt_lite.training import Interrupted
     time = {} if args.minutes is None else dict(minutes=args.minutes)   # its own default else
     try: metrics = quickstart(args.out, seed=args.seed, device=pick_device(args.device), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else _aside, **time)
@@ -142,6 +142,8 @@ def _quickstart(args):
     if args.json: return say_json(metrics)
     print('\nHeld-out ground (validation), with three ways of guessing beside it:\n')
     print(results_table(metrics['results'], metrics.get('sources', ())))
+    print('\nAfter each stage:\n')
+    print(stages_table(metrics['stages']))
     train = metrics['train']
     print(f"\nTrained {train['seconds']:.0f} s on {train['images']:,} pictures with {train['pairs']:,} question-answers; peak memory {train['peak_memory_mb']:,.0f} MB.")
     print(f'Pictures and the test table: {args.out}/report.html (opens in any browser, needs no network)\n')
@@ -170,7 +172,7 @@ def _doctor(args):
 # %% ../nbs/17_cli.ipynb #0cc511a5
 _DEVICE = ('--device', 'where to compute (default: a GPU if there is one)', dict(default='auto', choices=('auto', 'cpu', 'cuda')))
 _SENSOR = ('--sensor', 'what made the image (default: what the file says, else optical)', dict(choices=('optical', 'sar', 'infrared')))
-_MODEL = ('model', 'a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL'))
+_MODEL = ('model', 'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL'))
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE'))
 _PROCESSES = ('--processes', 'that share the work (default: 1)', dict(type=whole, default=1, metavar='N'))
 _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, default=64, metavar='N'))
@@ -192,7 +194,7 @@ def _add_first(commands):
             ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), AS_JSON,
             more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
     command(commands, 'train', _train, 'train a model as a YAML file or options describe, in stages', 'train --config nano-tune --model runs/quickstart\ntrain --config run.yaml\ntrain --model nano --minutes 5 --out runs/mine\ntrain --model runs/mine --stage.name tune --minutes 2 --out runs/tuned')
-    command(commands, 'ask', _ask, 'ask a trained model about an image', 'ask runs/quickstart coast.png "what covers most of this image?"\nask runs/quickstart scene.tif "where is the island?" --out island.geojson',
+    command(commands, 'ask', _ask, 'ask a trained model about an image', 'ask nano coast.png "where is the island?"\nask runs/quickstart coast.png "what covers most of this image?"\nask nano scene.tif "where is the island?" --out island.geojson',
             _MODEL, _IMAGE, ('question', 'in quotes', dict(metavar='QUESTION')), _SENSOR, _TOKENS, ('--out', 'also write the answer as GeoJSON, for an image with a CRS'), _force(), AS_JSON, _DEVICE,
             more='Boxes come in pixels and, where the image has a CRS, in map coordinates. A scene of more than 125 million pixels is for `survey`.')
     command(commands, 'chat', _chat, 'talk with a model about an image', 'chat runs/quickstart coast.png --no-memory\nchat runs/quickstart coast.png --no-memory < questions.txt', _MODEL, _IMAGE,

@@ -24,9 +24,10 @@ from transformers.utils import logging as transformers_logging
 
 import earthgpt_lite.efficientnet
 from .backbones import first_line
-from .config import EarthGPTConfig, check_format, nano_config
+from .config import MODELS, EarthGPTConfig, check_format, nano_config, packaged
 from .language import compute_only, last_parts, order_coordinates
 from .perception import Perception
+from .pointing import distance, loud_positions
 from .processor import EarthGPTProcessor, pick_device, picture_prefix, stack_pictures, to_pixels
 from .projector import Projector
 from .sensors import BadInput
@@ -104,6 +105,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         logits = self.get_output_embeddings()(F.pad(inner.last_hidden_state[:, :-1][graded], (0, 0, 0, spare)))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total, count = F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'), graded.sum()
+        if self.config.coordinate_loss: total = total + self.config.coordinate_loss * distance(logits[:int(count)], target[graded], self.config.first_coordinate)
         return EarthGPTOutput(loss=total / count, loss_sum=total, graded=count)
 
     def _sparing(self, labels):
@@ -129,6 +131,7 @@ def nano(
     model = EarthGPT(nano_config(tokenizer, **changed))
     model.projector.start()
     order_coordinates(model.language, tokenizer)
+    if model.config.coordinate_loss: loud_positions(model.perception)
     model.language.set_attn_implementation('lean')   # on a CPU faster than sdpa at this size
     for name, encoder in model.perception.encoders.items():
         if name == 'vit': encoder.set_attn_implementation('lean')
@@ -289,7 +292,7 @@ def _exchange(new, folder, old):
 
 # %% ../nbs/10_model.ipynb #3625ae13
 def find_model(
-    name,           # a saved model, a run folder that holds one in `model`, or a name on the hub
+    name,           # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a name on the hub
 ) -> str:
     "The folder or hub name to load from. Raises BadInput for a folder without a model."
     folder = Path(name)
@@ -298,8 +301,9 @@ def find_model(
             if not any(place.glob('*.safetensors')): raise BadInput(f'{place} has a config.json but no *.safetensors: the weights are missing; copy them there or train again')
             return str(place)
     if folder.exists(): raise BadInput(f'{folder} holds no model: expected config.json and model.safetensors in it or in {folder / "model"}')
+    if str(name) in packaged(): return str(MODELS / name)
     if len(folder.parts) != 2 or str(name).startswith(('.', '/', '~')) or folder.parent.is_dir():   # runs/quickstat is a slip, no owner called runs
-        raise BadInput(f'{name}: no such folder; give a run such as runs/quickstart (`earthgpt-lite quickstart` makes it), a saved model, or a hub name owner/model')
+        raise BadInput(f'{name}: no such folder; give {", ".join(packaged())}, a run such as runs/quickstart (`earthgpt-lite quickstart` makes it), a saved model, or a hub name owner/model')
     return str(name)
 
 def load(

@@ -44,15 +44,16 @@ class Stored:
         return as_view(self.path, self.sensor, self.size).image
 
 def open_examples(
-    data: str,                # 'samples' (of one source: 'samples/global'), a .json or .jsonl file of records, or a folder of `store.InstructionData`
+    data: str,                # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 05d), a .json or .jsonl file of records, or a folder of `store.InstructionData`
     root: str | None = None,  # folder that the pictures' paths start from; None: where the file lies
     size: int = 64,           # side of the square picture, pixels
     split: str = 'train',     # records of another split are left out; those of none count
 ) -> list:
     "Examples to train on, in the order of the file. Raises BadInput for a file that is not there, a record without its picture, and no records at all."
     if data == 'samples' or data.startswith('samples/') and not Path(data).exists(): return _samples(data, split)
+    if data == 'pointing': return _pointing(split)
     path = Path(data)
-    if not path.exists(): raise BadInput(f'{data}: no such file or folder; give records (.json, .jsonl), a folder that `InstructionData.build` made, or the word samples')
+    if not path.exists(): raise BadInput(f'{data}: no such file or folder; give records (.json, .jsonl), a folder that `InstructionData.build` made, or the words samples or pointing')
     if path.is_dir():
         store = InstructionData(path, root)
         rows, root = (store[i] for i in range(len(store))), store.root
@@ -64,6 +65,10 @@ def open_examples(
         except BadInput as e: raise BadInput(f'{data}: record {i} {e}') from e
     if not found: raise BadInput(f'{data} holds no records of the split {split!r}')
     return found
+
+def _pointing(split):
+    from earthgpt_lite.drawn import pointing_examples
+    return pointing_examples(split)
 
 def _samples(data, split):
     "The sample in the package, whole or one of its sources."
@@ -109,8 +114,9 @@ class RunChoice:
     """All choices of a training run.
 
     Args:
-        model: a preset such as nano or lite-offline, or a folder with a saved model
-        data: the word samples (or one source of them, samples/global), a .json or .jsonl file of records, or a folder of InstructionData
+        model: a preset such as nano or lite-offline, or a folder with a saved model; nano is fresh for scratch, for other stages the trained one of the package
+        choices: of a fresh nano's configuration, for example {coordinate_loss, 60} as a mapping
+        data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
         out: folder of the run; the second run in it is refused
         stage: which parts train
@@ -136,6 +142,7 @@ class RunChoice:
         progress: show a bar
     """
     model: str = 'nano'
+    choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
     out: str = 'runs/train'
@@ -207,12 +214,18 @@ def read_run(path) -> dict:
     return tree
 
 # %% ../nbs/12d_train.ipynb #927aa7d6
-def open_model(name: str, examples: list) -> tuple:   # (model, tokenizer)
-    "A preset, fresh or with its pretrained weights, or a saved model."
-    if name == 'nano':
+def open_model(
+    name: str,
+    examples: list,         # whose words a fresh nano shall know
+    choices: dict | None = None,   # of a fresh nano's configuration
+    fresh: bool = True,     # nano from nothing; False: the trained one of the package
+) -> tuple:                 # (model, tokenizer)
+    "A preset, fresh or with its pretrained weights, or a saved model. Raises BadInput for choices where the model has made its own."
+    if choices and not (name == 'nano' and fresh): raise BadInput(f'choices {choices}: only a fresh nano can be varied, and {name} has its configuration already; take model: nano with the stage scratch')
+    if name == 'nano' and fresh:
         tokenizer = train_tokenizer(' ' + text for e in examples for t in e.turns for text in (t.question, t.answer))
-        return nano(tokenizer), tokenizer
-    if name in presets() or str(name).endswith('.toml'):
+        return nano(tokenizer, **choices or {}), tokenizer
+    if name != 'nano' and name in presets() or str(name).endswith('.toml'):
         from earthgpt_lite.weights import build
         return build(read_preset(name))
     return load(name, 'cpu')
@@ -240,12 +253,12 @@ def train(
     if run.stage.name == 'scratch' and run.model not in ('nano',) and not str(run.model).endswith('.toml'): say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     examples = open_examples(run.data, run.root, picture_size(run.model))
     torch.manual_seed(run.seed)
-    (model, tokenizer), stage = open_model(run.model, examples), run.stage.stage()
+    (model, tokenizer), stage = open_model(run.model, examples, run.choices, run.stage.name == 'scratch'), run.stage.stage()
     prepare(model, stage)
     say(f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}')
     out.mkdir(parents=True, exist_ok=True)
     if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
-    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'data', 'root', 'out', 'stage', 'merge')}
+    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge')}
     done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, **options)
     if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
     if run.merge and added(model): merge_adapter(model)

@@ -5,17 +5,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from earthgpt_lite import quickstart as module, training
 from earthgpt_lite.model import load
 from earthgpt_lite.quickstart import quickstart, wrong_pictures
+from earthgpt_lite.report import stages_table
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.training import Interrupted
 
-TASKS = {'classification', 'presence', 'comparison', 'caption', 'region_caption', 'grounding'}
+@pytest.fixture(scope='module')
+def few(few):
+    "A few pictures of the whole Earth, of a radar scene and of trees"
+    from earthgpt_lite.sites import site_examples
+    from earthgpt_lite.trees import tree_examples
+    return {split: [e for e in few[split] + site_examples('florida', split, 40)[:20] + tree_examples(split, 60)[:20] if e.turns] for split in few}
 
-def only(few, patch):
-    for name in ('sample_examples', 'optical_examples'): patch.setattr(module, name, lambda split, *a, **k: few[split], raising=False)
+def only(few, patch): patch.setattr(module, 'sample_examples', lambda split, *a, **k: few[split])
 
 @pytest.fixture
 def little(few, monkeypatch): only(few, monkeypatch)
@@ -40,21 +46,37 @@ def test_files(done):
 def test_metrics_as_promised(done, few):
     out, returned = done
     metrics = json.loads((out/'metrics.json').read_text())
-    assert metrics == json.loads(json.dumps(returned)) and set(metrics) == {'train', 'results', 'sources', 'test', 'versions', 'machine'}
+    assert metrics == json.loads(json.dumps(returned)) and set(metrics) == {'train', 'results', 'sources', 'test', 'test_sources', 'stages', 'versions', 'machine'}
     assert {'seconds', 'images', 'pairs', 'peak_memory_mb'} <= set(metrics['train']) and all(metrics['train'][k] > 0 for k in ('seconds', 'images', 'pairs', 'peak_memory_mb'))
     for split, rows in (('validation', metrics['results']), ('test', metrics['test'])):
-        assert {r['task'] for r in rows} == {str(t.task) for e in few[split] for t in e.turns} <= TASKS
+        assert {(r['task'], r['sensor']) for r in rows} == {(str(t.task), str(e.sensor)) for e in few[split] for t in e.turns}
         for r in rows:
-            assert {'task', 'sensor', 'metric', 'n', 'score', 'interval', 'prior', 'shuffled', 'blind'} <= set(r) and r['sensor'] == 'optical'
-            assert r['n'] == sum(t.task == r['task'] for e in few[split] for t in e.turns)
-            (low, high), top = r['interval'], 10 if r['metric'] == 'CIDEr' else 1
+            assert {'task', 'sensor', 'metric', 'n', 'score', 'interval', 'prior', 'shuffled', 'blind'} <= set(r)
+            assert r['n'] == sum(t.task == r['task'] for e in few[split] if e.sensor == r['sensor'] for t in e.turns)
+            (low, high), top = r['interval'], 10 if r['metric'] in ('CIDEr', 'MAE') else 1
             assert 0 <= low <= r['score'] + 1e-9 and r['score'] - 1e-9 <= high <= top and all(0 <= r[b] <= top for b in ('prior', 'shuffled', 'blind'))
-    assert {r['source'] for r in metrics['sources']} == {e.place.get('site', 'global') for e in few['validation']}
-    assert sum(r['n'] for r in metrics['sources']) == sum(r['n'] for r in metrics['results'])
+    for rows, pooled, split in ((metrics['sources'], metrics['results'], 'validation'), (metrics['test_sources'], metrics['test'], 'test')):
+        assert {r['source'] for r in rows} == {e.place.get('site', 'global') for e in few[split]} == {'global', 'florida', 'trees'}
+        assert sum(r['n'] for r in rows) == sum(r['n'] for r in pooled)
+    assert len({r['sensor'] for r in metrics['results']}) >= 2
     metric = {(r['task'], r['metric']) for r in metrics['results']}
     assert {('classification', 'accuracy'), ('presence', 'accuracy'), ('comparison', 'accuracy'), ('grounding', 'meanIoU'), ('grounding', 'Pr@0.5')} <= metric
-    assert {'caption', 'region_caption', 'grounding', 'classification', 'presence', 'comparison'} == TASKS == {t for t, _ in metric}
+    assert {'caption', 'region_caption', 'grounding', 'classification', 'presence', 'comparison'} <= {t for t, _ in metric}
     assert {'python', 'torch', 'lightning', 'transformers', 'earthgpt-lite'} <= set(metrics['versions']) and metrics['machine']
+
+def test_two_stages(done, few):
+    "scratch, then scale and bias alone: both are kept, the second one changed the answers' logits and nothing but what it may, and both tables are there"
+    out, metrics = done
+    assert [s['stage'] for s in metrics['stages']] == ['scratch', 'tune'] and metrics['stages'][1]['results'] == metrics['results']
+    assert [(r['task'], r['sensor'], r['metric'], r['n']) for r in metrics['stages'][0]['results']] == [(r['task'], r['sensor'], r['metric'], r['n']) for r in metrics['results']]
+    (base, words), (last, _) = load(out/'scratch', 'cpu'), load(out, 'cpu')
+    before, after = base.state_dict(), last.state_dict()
+    assert set(before) < set(after) and all(n.endswith('_proj.bias') for n in set(after) - set(before))
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved and all('.layers.' in n and n.endswith('_proj.weight') for n in moved)
+    record = json.loads((out/'scratch'/'run.json').read_text())
+    assert metrics['train']['steps'] > record['steps'] > 0 and metrics['train']['seconds'] > record['seconds']
+    assert stages_table(metrics['stages']).splitlines()[-1].startswith('tune made') and 'After each stage' in (out/'report.html').read_text()
 
 def test_the_report_stands_alone(done):
     page = (done[0]/'report.html').read_text()
@@ -88,6 +110,36 @@ def test_an_interrupted_run_is_kept_usable_and_goes_on(little, tmp_path, monkeyp
     with pytest.raises(BadInput, match='interrupted run: go on with --resume'): quickstart(out, **longer)
     metrics = quickstart(out, resume=True, **longer)
     assert metrics['train']['steps'] > 1 and (out/'metrics.json').exists() and not (out/'last.ckpt').exists()
+
+def test_a_run_that_is_stopped_in_its_last_stage_goes_on_from_there(little, tmp_path, monkeypatch):
+    longer, step = SMALL | dict(minutes=.1), training.Tuner.training_step
+    out, begun = tmp_path/'run', []
+    def stopping(self, batch, index):
+        begun.append(self.stage.name)
+        if self.stage.name == 'tune': raise KeyboardInterrupt
+        return step(self, batch, index)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Tuner, 'training_step', stopping)
+        with pytest.raises(Interrupted): quickstart(out, **longer)
+        assert begun[-1] == 'tune' and load(out) and (out/'tune'/'last.ckpt').exists()
+    weights = load(out/'scratch', 'cpu')[0].state_dict()
+    begun.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Tuner, 'training_step', lambda self, batch, index: begun.append(self.stage.name) or step(self, batch, index))
+        metrics = quickstart(out, resume=True, **longer)
+    assert set(begun) <= {'tune'} and (out/'metrics.json').exists() and not (out/'tune'/'last.ckpt').exists()
+    assert all(torch.equal(w, weights[n]) for n, w in load(out/'scratch', 'cpu')[0].state_dict().items())
+    assert metrics['train']['steps'] > json.loads((out/'scratch'/'run.json').read_text())['steps']
+
+def test_other_minutes_are_told_in_the_words_of_the_quickstart(little, tmp_path, monkeypatch):
+    step = training.Tuner.training_step
+    def stopping(self, batch, index):
+        if self.global_step == 1: raise KeyboardInterrupt
+        return step(self, batch, index)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Tuner, 'training_step', stopping)
+        with pytest.raises(Interrupted): quickstart(tmp_path/'run', **SMALL | dict(minutes=.2))
+    with pytest.raises(BadInput, match='another --minutes or --seed: give the same'): quickstart(tmp_path/'run', resume=True, **SMALL | dict(minutes=20))
 
 def test_nothing_to_resume(little, tmp_path):
     with pytest.raises(BadInput, match='no interrupted run'): quickstart(tmp_path/'none', resume=True, **SMALL)
