@@ -64,7 +64,7 @@ def release(run: Path, into: Path, scores: Path, on: str):
     for split in ('validation', 'test'):
         results, sources, _ = evaluate(model, tokenizer, sample_examples(split), train, progress=True)
         found[split] = dict(results=results, sources=sources)
-    facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'peak_memory_mb', 'precision')} | dict(date=str(date.today()), machine=on)
+    facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'precision', 'last_loss')} | dict(date=str(date.today()), machine=on)
     scores.write_text(json.dumps(dict(train=facts | dict(parameters=model.num_parameters()), **found, versions=versions()), indent=1))
     (into / 'README.md').write_text(CARD.format(parameters=model.num_parameters() / 1e6, **facts, validation=results_markdown(found['validation']['results'], found['validation']['sources']),
                                                 test=results_markdown(found['test']['results'], found['test']['sources']), sources=results_markdown(found['test']['sources'])))
