@@ -64,7 +64,7 @@ def test_ask_it(tmp_path, capsys):
     Image.fromarray(example.image).save(tmp_path / 'chip.png')
     assert main(['ask', 'nano', str(tmp_path / 'chip.png'), example.turns[0].question, '--json']) == 0
     said = json.loads(capsys.readouterr().out)
-    assert parse_boxes(said['answer']).boxes
+    assert parse_boxes(said['text']).boxes
 
 def test_other_stages_begin_with_it(few, tmp_path):
     from earthgpt_lite.train import open_model
