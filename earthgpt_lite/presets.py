@@ -66,7 +66,7 @@ def preset_config(
     if not preset.weights.get('text'):
         if tokenizer is not None:
             given['text_config'] = given['text_config'] | dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
-            given['image_token_id'] = tokenizer.convert_tokens_to_ids('<image>')
+            given['image_token_id'], given['first_coordinate'] = tokenizer.convert_tokens_to_ids(['<image>', '0.00'])
         given['chat'] = asdict(ChatFormat())
     return EarthGPTConfig(**given)
 

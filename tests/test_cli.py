@@ -229,9 +229,9 @@ def test_quickstart_says_what_it_found(said, monkeypatch, tmp_path):
     from earthgpt_lite import quickstart as module
     seen = {}
     row = dict(task='classification', sensor='optical', metric='accuracy', n=9, score=.5, interval=[.4, .6], prior=.3, shuffled=.3, blind=.2)
-    monkeypatch.setattr(module, 'quickstart', lambda out, say, **k: seen.update(k) or say('working') or dict(results=[row], train=dict(seconds=3., images=7, pairs=70, peak_memory_mb=800)))
+    monkeypatch.setattr(module, 'quickstart', lambda out, say, **k: seen.update(k) or say('working') or dict(results=[row], stages=[dict(stage=s, results=[row]) for s in ('scratch', 'tune')], train=dict(seconds=3., images=7, pairs=70, peak_memory_mb=800)))
     status, out, err = said('quickstart', '--out', tmp_path)
-    assert status == 0 and 'minutes' not in seen and err == 'working\n' and all(w in out for w in ('classification', '70 question-answers', f'ask {tmp_path}'))
+    assert status == 0 and 'minutes' not in seen and err == 'working\n' and all(w in out for w in ('classification', 'tune made', '70 question-answers', f'ask {tmp_path}'))
     status, out, _ = said('quickstart', '--minutes', '2', '--json')
     assert status == 0 and seen['minutes'] == 2 and out.count('\n') == 1 and json.loads(out)['results'] == [row]
 
