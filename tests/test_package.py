@@ -64,7 +64,8 @@ def test_wheel_holds_the_data_and_is_small(built):
     assert data_files() <= names, sorted(data_files()-names)
     assert {p.relative_to(ROOT).as_posix() for p in LIB.glob('*.py')} <= names
     assert not [n for n in names if n.startswith(('nbs/', 'tests/', 'tools/'))]
-    assert wheel.stat().st_size < 15e6
+    assert 'earthgpt_lite/models/nano/model.safetensors' in names and 'earthgpt_lite/models/nano/README.md' in names
+    assert wheel.stat().st_size < 25e6
 
 @pytest.mark.slow
 def test_wheel_asks_for_no_development_tool(built):
@@ -95,6 +96,15 @@ def test_wheel_imports_outside_the_repository(empty):
 def test_command_answers(empty):
     bin, _, home = empty
     assert 'quickstart' in call(bin/'earthgpt-lite', '--help', cwd=home)
+
+@pytest.mark.slow
+def test_the_trained_nano_answers_from_the_wheel(empty):
+    from PIL import Image
+    from earthgpt_lite.things import thing_examples
+    bin, _, home = empty
+    Image.fromarray(thing_examples('validation', 1)[0].image).save(home/'chip.png')
+    said = json.loads(call(bin/'earthgpt-lite', 'ask', 'nano', 'chip.png', 'where is the island?', '--json', cwd=home))
+    assert len(said['boxes']) == 1 and len(said['boxes'][0]) == 4
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_CLI, reason='earthgpt_lite/cli.py does not exist yet')
