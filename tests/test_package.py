@@ -19,7 +19,7 @@ def call(*args, cwd, **env):
 
 def data_files():
     "The files that must travel with the package"
-    return {p.relative_to(ROOT).as_posix() for f in ('data', 'presets', 'recipes') for p in (LIB/f).rglob('*') if p.is_file() and '__pycache__' not in p.parts}
+    return {p.relative_to(ROOT).as_posix() for f in ('data', 'presets', 'recipes', 'models') for p in (LIB/f).rglob('*') if p.is_file() and '__pycache__' not in p.parts}
 
 def top_imports(path):
     for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
