@@ -276,8 +276,8 @@ def save(
         folder.parent.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(folder.parent).free) < need: raise OSError(f'{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free')
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as new:
-            with _quiet(): model.save_pretrained(f'{new}/model')
-            EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(f'{new}/model')
+            with _quiet(): model.save_pretrained(f'{new}/model'); EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(f'{new}/model')
+            for file in Path(new, 'model').glob('*.safetensors'): file.chmod(Path(new, 'model', 'config.json').stat().st_mode)   # written for the owner alone
             _exchange(Path(f'{new}/model'), folder, Path(f'{new}/old'))
     except (OSError, SafetensorError) as e:
         raise BadInput(f'{folder} cannot be saved: {getattr(e, "strerror", None) or e}; what was there is untouched. Make room, or choose another folder') from e

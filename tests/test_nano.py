@@ -36,6 +36,11 @@ def test_it_is_small_and_whole(nano):
     assert packaged() == ['nano'] and {'config.json', 'model.safetensors', 'tokenizer.json', 'README.md'} <= set(files) and sum(files.values()) < 12e6
     assert next(nano[0].parameters()).dtype == torch.float32 and not nano[0].training
 
+def test_weights_may_be_read_by_whom_the_rest_may_be(nano, tmp_path):
+    from earthgpt_lite.model import save
+    save(*nano, tmp_path / 'm')
+    assert len({p.stat().st_mode for p in (tmp_path / 'm').iterdir()}) == 1
+
 def test_islands_and_lakes_of_validation_blocks(nano):
     found, constant = pointed(nano, with_boxes(thing_examples('validation', 2)))
     assert len(found) > 60 and (found >= .5).mean() >= .35 and (found >= .5).mean() > (constant >= .5).mean() + .15 and found.mean() > constant.mean() + .1
