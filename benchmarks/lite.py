@@ -1,10 +1,10 @@
 """EarthGPT's order with real weights: lite-offline through `align`, then `tune`, with a table after each, and nano beside it.
 
-    python benchmarks/lite.py                      # about half an hour of one core; writes docs/lite.json
+    python benchmarks/lite.py                      # about 18 minutes on two quiet cores; writes docs/lite.json
     python benchmarks/lite.py --steps 4 2 --pictures 8 --into /tmp/lite.json   # does it run
 
 Both stages are the recipes lite-offline-align and lite-offline-tune. Pictures are evenly drawn validation chips of the whole Earth, asked for their
-dominant cover and what is present; prior, shuffled and blind as everywhere. Perplexity is of `fluency.PLAIN`, against the untouched SmolLM2.
+dominant cover and what is present, and in the end as many of the test blocks; prior, shuffled and blind as everywhere. Perplexity is of `fluency.PLAIN`, against the untouched SmolLM2.
 CPU seconds are of this process, so that other work on the machine counts little. A stage that is finished in its folder is not trained again.
 """
 import argparse
@@ -46,7 +46,8 @@ def stage(name, out, steps, held_out, train, extra):
     rows = evaluate(model, tokenizer, held_out, train)[0]
     print(name, f'perplexity {perplexity(model, tokenizer):.2f}', results_table(rows), sep='\n', flush=True)
     keep = ('steps', 'images', 'pairs', 'seconds', 'cpu_seconds', 'last_loss', 'precision', 'peak_memory_mb')
-    return dict(name=name, perplexity=perplexity(model, tokenizer), results=rows, **{k: record.get(k) for k in keep})
+    run = record['run']
+    return dict(name=name, stage={k: run['stage'][k] for k in ('name', 'lr', 'rates')}, batch_size=run['batch_size'], perplexity=perplexity(model, tokenizer), results=rows, **{k: record.get(k) for k in keep})
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -71,6 +72,11 @@ def main():
     first = stage('lite-offline-align', out, args.steps[0], held_out, train, [])
     second = stage('lite-offline-tune', out, args.steps[1], held_out, train, ['--model', str(out / 'lite-offline-align')])
     found['stages'] = [first, second]
+    unseen = asked(global_examples('test'), args.pictures)   # nothing was chosen on these
+    found['test'] = evaluate(*load(out / 'lite-offline-tune', 'cpu'), unseen, train)[0]
+    if 'nano' in found: found['nano']['test'] = evaluate(*load(args.nano, 'cpu'), unseen, train)[0]
+    for name, rows in (('lite-offline-tune', found['test']), ('nano', found.get('nano', {}).get('test'))):
+        if rows: print(name, 'on test blocks', results_table(rows), sep='\n')
     write_json(found, args.into)
 
 if __name__ == '__main__': main()

@@ -73,16 +73,17 @@ def test_recipes_train_what_the_stages_of_the_paper_train():
     align, tune = (read_run(find_run(f'lite-offline-{s}')) for s in ('align', 'tune'))
     assert align['model'] == 'lite-offline' and tune['model'] == align['out'] and align['stage']['name'] == 'align' and tune['stage']['name'] == 'tune'
     assert not {'norms', 'projector'} & set(tune['stage'])
-    assert align['stage']['rates']['attention'] < align['stage']['lr'] / 10, 'a large rate there costs the language model its language'
+    assert align['stage']['rates']['attention'] < align['stage']['lr'] / 5, 'a large rate there costs the language model its language'
 
 def test_the_stored_run_is_of_these_recipes():
     kept = json.loads((Path(__file__).parent.parent/'docs/lite.json').read_text())
     for s in kept['stages']:
-        assert s['steps'] == read_run(find_run(s['name']))['steps'], f'{s["name"]} has changed: run benchmarks/lite.py again'
-    assert sum(s['cpu_seconds'] for s in kept['stages']) < 2 * 15 * 60
+        recipe = read_run(find_run(s['name']))
+        assert (s['steps'], s['batch_size'], s['stage']['lr'], s['stage']['rates']) == (recipe['steps'], recipe['batch_size'], recipe['stage']['lr'], recipe['stage'].get('rates')), f'{s["name"]} has changed: run benchmarks/lite.py again'
+    assert kept['threads'] == 2 and sum(s['seconds'] for s in kept['stages']) < 15 * 60
     last = kept['stages'][-1]
     assert last['perplexity'] < 1.1 * kept['untouched']
     rows = {r['task']: r for r in last['results']}
     ahead = {task: r['score'] - max(r['prior'], r['shuffled'], r['blind']) for task, r in rows.items()}
     assert rows['classification']['n'] > 100 and ahead['classification'] > .15
-    assert rows['presence']['n'] > 300 and ahead['presence'] > .05   # the bar of .15 is not met here, as lesson 12f says
+    assert rows['presence']['n'] > 300 and ahead['presence'] > .15
