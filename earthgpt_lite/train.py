@@ -27,7 +27,7 @@ from .presets import presets, read_preset
 from .sensors import BadInput, Sensor, as_view
 from .store import InstructionData, read_rows
 from .tokens import train_tokenizer
-from .training import Interrupted, fit
+from .training import Interrupted, Validation, fit
 from .tuning import PARTS, STAGES, Stage, freeze_table, tune
 
 # %% ../nbs/12d_train.ipynb #4333e8b8
@@ -132,11 +132,13 @@ class RunChoice:
         precision: as Lightning names it, such as bf16-mixed; null goes by the hardware
         devices: processes of this machine
         nodes: machines that take part, under torchrun or SLURM
-        strategy: auto or ddp, or as Lightning names its kin; what splits the weights, such as fsdp, is refused
+        strategy: auto or ddp, or as Lightning names its kin; fsdp splits weights and optimiser over the processes
         recompute: activations in the backward pass, less memory for more time
         compile: the repeated blocks, through torch.compile; needs a compiler, and minutes on a CPU
         logger: csv, or tensorboard or wandb besides
         every: steps between two checkpoints; null is two minutes
+        held_out: steps between two looks at the data's validation split, its loss and two answers; the best is kept in the folder `best`; null is never
+        patience: looks without a better loss after which the run ends; null is never
         full_disk: what to do where a checkpoint cannot be written
         merge: fold what the stage added into a plain model at the end
         progress: show a bar
@@ -164,6 +166,8 @@ class RunChoice:
     compile: bool = False
     logger: Literal['csv', 'tensorboard', 'wandb'] = 'csv'
     every: int | None = None
+    held_out: int | None = None
+    patience: int | None = None
     full_disk: Literal['go on', 'stop'] = 'go on'
     merge: bool = False
     progress: bool = True
@@ -252,25 +256,36 @@ def train(
     if not resume and (out / 'last.ckpt').exists(): raise BadInput(f'{out} holds an interrupted run: go on with --resume, or choose another folder with --out')
     if run.stage.name == 'scratch' and run.model not in ('nano',) and not str(run.model).endswith('.toml'): say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     examples = open_examples(run.data, run.root, picture_size(run.model))
+    held = _held_out(run)
     torch.manual_seed(run.seed)
     (model, tokenizer), stage = open_model(run.model, examples, run.choices, run.stage.name == 'scratch'), run.stage.stage()
     prepare(model, stage)
     say(f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}')
     out.mkdir(parents=True, exist_ok=True)
     if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
-    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge')}
-    done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, **options)
+    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge', 'held_out', 'patience')}
+    looks = [Validation(held, tokenizer, run.held_out, run.patience, show=2, say=say)] if held else []
+    done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, callbacks=looks, **options)
     if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
     if run.merge and added(model): merge_adapter(model)
     made = keep(model, tokenizer, out, stage)
     losses = done.pop('losses')
-    record = dict(run=asdict(run), made=made.name, last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None, **done)
+    record = dict(run=asdict(run), made=made.name, last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None, **done) | (dict(held_out=looks[0].seen) if looks else {})
     part = out / 'run.json.part'
     part.write_text(json.dumps(record, indent=1), encoding='utf-8')
     part.replace(out / 'run.json')
     for name in ('last.ckpt', 'before.ckpt'): (out / name).unlink(missing_ok=True)
     say(f'{done["steps"]} steps in {done["seconds"]:.0f} s; {made}')
+    if looks: say('held-out loss {1:.3f} at step {0}, the best; that model is in {2}'.format(*min(looks[0].seen, key=lambda s: s[1]), out / 'best'))
     return record
+
+def _held_out(run, most=256):
+    "Evenly drawn examples of the validation split to look at, or none."
+    if run.patience and not run.held_out: raise BadInput('patience counts looks at held-out data: say with held_out after how many steps to look')
+    if not run.held_out: return []
+    found = [e for e in open_examples(run.data, run.root, picture_size(run.model), 'validation') if e.split == 'validation']
+    if not found: raise BadInput(f'{run.data}: no record says that it is of the split validation, so there is nothing to hold out; give some of them "split": "validation", or leave held_out away')
+    return found[::max(1, len(found) // most)][:most]
 
 # %% ../nbs/12d_train.ipynb #29b4b401
 def make_train_parser() -> jsonargparse.ArgumentParser:

@@ -4,20 +4,26 @@
 __all__ = ['schedule', 'Data', 'Tuner', 'Checkpoints', 'Interrupted', 'Validation', 'fit']
 
 # %% ../nbs/12_training.ipynb #ee580b97
+import builtins
 import logging
 import math
 import signal
 import threading
 import time
 import warnings
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from .adapters import prepare
@@ -25,7 +31,7 @@ from .batches import Batches, data_mark, turn_text
 from .checkpoints import WholeFiles, find_checkpoint, keep, same_run, sole_run
 from .model import EarthGPT, answer, pick_device, to_pixels
 from .samples import Example
-from .pace import Bar, Pace, Speed, compile_blocks, make_loggers, peak_memory_mb, pick_precision, uncompile
+from .pace import Bar, Pace, Speed, compile_blocks, make_loggers, peak_memory_mb, pick_precision, repeated_blocks, uncompile
 from .sensors import BadInput
 from .trees import turn_picture, turned
 from .tuning import STAGES, Stage
@@ -61,6 +67,21 @@ class Tuner(L.LightningModule):
         prepare(model, stage)
         self.model, self.stage, self.total, self.seed, self.facts = model, stage, total, seed, facts or {}
         self.losses, self.part = [], 0.   # (step, loss); what the parts of this step have given so far
+        self._given = ()                  # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
+
+    def configure_model(self):
+        "Where the strategy splits the weights, a process keeps its share of each block and gathers the block when it is computed."
+        if self.device_mesh is None or self._given: return
+        self._given, self.model = (self.model,), deepcopy(self.model)
+        for part in (*repeated_blocks(self.model), self.model): fully_shard(part, mesh=self.device_mesh['data_parallel'])
+
+    @torch.no_grad()
+    def whole(self) -> EarthGPT:
+        "The model in one piece, with the weights of this moment. Where they are split, every process must ask."
+        if not self._given: return self.model
+        now = self.model.state_dict()
+        for name, own in self._given[0].state_dict().items(): own.copy_(now[name].full_tensor() if isinstance(now[name], DTensor) else now[name])
+        return self._given[0]
 
     def on_train_batch_start(self, batch, index):
         place = [self.seed, self.global_step, self.global_rank, index % self.trainer.accumulate_grad_batches]
@@ -150,7 +171,8 @@ class Checkpoints(Callback):
     def on_exception(self, trainer, module, exception):
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and self.pressed < 2:
             self.write(trainer)
-            if trainer.is_global_zero: keep(module.model, self.tokenizer, self.folder, module.stage)
+            whole = module.whole()
+            if trainer.is_global_zero: keep(whole, self.tokenizer, self.folder, module.stage)
 
     def teardown(self, trainer, module, stage):
         if self.handler is not None: signal.signal(signal.SIGINT, self.handler); self.handler = None
@@ -169,7 +191,7 @@ class Validation(Callback):
         patience: int | None = None,  # looks; None: never stop
         batch_size: int = 24,         # pictures
         show: int = 0,                # questions that are answered aloud
-        say=print,
+        say=None,                     # called with each answer in words; None: pictures in a notebook, words elsewhere
     ):
         self.examples, self.tokenizer, self.every, self.patience, self.batch_size, self.show, self.say = examples, tokenizer, every, patience, batch_size, show, say
         self.seen = []   # (step, loss)
@@ -191,25 +213,39 @@ class Validation(Callback):
         step, loss = self.seen[-1]
         for logger in trainer.loggers: logger.log_metrics(dict(held_out=loss), step)
         best = min(self.seen, key=lambda s: s[1])[0]
-        if best == step and trainer.is_global_zero: keep(module.model, self.tokenizer, Path(trainer.default_root_dir) / 'best', module.stage)
+        if best == step:
+            whole = module.whole()
+            if trainer.is_global_zero: keep(whole, self.tokenizer, Path(trainer.default_root_dir) / 'best', module.stage)
         if self.patience and len([s for s, _ in self.seen if s > best]) >= self.patience: trainer.should_stop = True
 
     @torch.no_grad()
     def loss(self, module, trainer) -> float:
         "The mean over all graded tokens of the held-out examples; each process looks at its own part of them."
         mine, total = self.examples[trainer.global_rank::trainer.world_size], torch.zeros(2, dtype=torch.float64)
-        for i in range(0, len(mine), self.batch_size):
-            part = mine[i:i + self.batch_size]
+        for i in range(0, math.ceil(len(self.examples) / trainer.world_size), self.batch_size):
+            part = mine[i:i + self.batch_size] or self.examples[:1]   # where weights are split, no process may sit out a round
             batch = Batches(part, self.tokenizer, module.model.config, len(part), augment=False, capacity=None).batch(0).to(module.device)
             with trainer.precision_plugin.forward_context(): out = module.model(**vars(batch))
-            total += torch.stack([out.loss_sum.double(), out.graded.double()]).cpu()
+            if i < len(mine): total += torch.stack([out.loss_sum.double(), out.graded.double()]).cpu()
         if trainer.world_size > 1: total = trainer.strategy.reduce(total.to(module.device), reduce_op='sum').cpu()
         return (total[0] / total[1]).item()
 
     def _answers(self, module):
-        shown = [(e, e.turns[0]) for e in self.examples[:self.show]]
-        said = answer(module.model, self.tokenizer, torch.stack([to_pixels(e.image) for e, _ in shown]), [(i, t.question) for i, (_, t) in enumerate(shown)], 16)
-        for (e, t), (text, _) in zip(shown, said): self.say(f'{t.question}  ->  {text}  ({t.answer})')
+        model, shown = module.whole().eval(), [(e, e.turns[0]) for e in self.examples[::max(1, len(self.examples) // self.show)][:self.show]]   # neighbours look alike
+        if not module.trainer.is_global_zero: return
+        said = [text for text, _ in answer(model, self.tokenizer, torch.stack([to_pixels(e.image) for e, _ in shown]), [(i, t.question) for i, (_, t) in enumerate(shown)], 16)]
+        if self.say is None and hasattr(getattr(builtins, 'get_ipython', lambda: None)(), 'kernel'): return _sheet([(e.image, t.question, text, t.answer) for (e, t), text in zip(shown, said)])
+        for (_, t), text in zip(shown, said): (self.say or print)(f'{t.question}  ->  {text}  ({t.answer})')
+
+def _sheet(items):
+    "Show pictures in a row, each with question, answer and truth."
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+    figure, axes = plt.subplots(1, len(items), figsize=(2.2 * len(items), 2.2), squeeze=False, layout='compressed')
+    for ax, (image, *texts) in zip(axes[0], items):
+        ax.imshow(image); ax.axis('off')
+        ax.set_title('{}\n{}\n({})'.format(*(fill(x, 24) for x in texts)), fontsize=7, parse_math=False)
+    display(figure); plt.close(figure)
 
 # %% ../nbs/12_training.ipynb #801e9224
 def fit(
@@ -230,7 +266,7 @@ def fit(
     anyway: bool = False,           # resume although stage, data or settings differ; after another stage only the weights are taken
     devices: int = 1,               # processes of this machine
     nodes: int = 1,                 # machines, under torchrun or SLURM
-    strategy: str = 'auto',         # auto, ddp or its kin, as Lightning names them
+    strategy: str = 'auto',         # auto, ddp or its kin, as Lightning names them; fsdp splits the weights over the processes
     accumulate: int = 1,            # rounds in which a step is computed, to save memory
     capacity: int = 256,            # tokens of a packed row
     mix: dict | None = None,        # sensor -> weight
@@ -245,11 +281,13 @@ def fit(
     """Train a model in place on examples.
 
     The loss is the mean over the graded tokens of the whole step, whatever the number of processes and rounds. Raises BadInput if neither minutes nor steps
-    are given, a strategy splits the weights over processes, the folder is in use, there is nothing to resume or it is another run, a stage trains nothing, a record cannot be learned from or the loss is no number;
+    are given, a strategy is not built, the folder is in use, there is nothing to resume or it is another run, a stage trains nothing, a record cannot be learned from or the loss is no number;
     Interrupted after Ctrl-C or SIGTERM, when the checkpoint and what was learned are saved in the folder.
     """
     if (minutes is None) == (steps is None): raise BadInput('say how long to train: minutes or steps')
-    if not str(strategy).startswith(('auto', 'ddp')): raise BadInput(f'strategy {strategy!r}: only auto and ddp are built. What splits the weights over processes (fsdp, deepspeed) cannot clip gradients or know matrices from vectors here; take ddp, and recompute or accumulate where memory is short')
+    if not str(strategy).startswith(('auto', 'ddp')) and strategy != 'fsdp': raise BadInput(f'strategy {strategy!r} is not built: choose auto, ddp, or fsdp, which splits weights and optimiser over the processes')
+    if compile and strategy == 'fsdp': raise BadInput('compile and strategy fsdp do not go together here: leave one of them out')
+    if strategy == 'fsdp': strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
     device, folder = pick_device(device), Path(folder)
     precision, start = precision or pick_precision(device), time.perf_counter()
     L.seed_everything(seed, verbose=False)
@@ -273,7 +311,7 @@ def fit(
             try: trainer.fit(module, datamodule=Data(batches), ckpt_path=str(checkpoint[0]) if checkpoint else None, weights_only=True)
             except SystemExit as e: raise Interrupted(f'stopped at step {trainer.global_step}') from e
             finally: uncompile(model)
-    model.eval().to('cpu')
+    module.whole().eval().to('cpu')
     pairs = sum(batches.pairs(step) for step in range(trainer.global_step))
     return dict(seconds=time.perf_counter() - start, steps=trainer.global_step, images=trainer.global_step * batch_size, pairs=pairs,
                 losses=module.losses, peak_memory_mb=peak_memory_mb(), precision=precision)

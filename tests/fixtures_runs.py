@@ -2,6 +2,7 @@
 
     python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
+    python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """
@@ -14,12 +15,14 @@ import time
 from pathlib import Path
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fixtures_training import examples, small, tokenizer
 
 from earthgpt_lite import checkpoints
-from earthgpt_lite.training import Tuner, fit
+from earthgpt_lite.model import save
+from earthgpt_lite.training import Interrupted, Tuner, Validation, fit
 
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, every=2)
@@ -103,13 +106,29 @@ def kill(folder, seed, points):
         print(json.dumps(dict(place=place, step=step, status=status, kept=kept, at=at, again=again, losses=new == losses,
                               weights=bool(weights) and all(torch.equal(weights[n], state[n]) for n in state))), flush=True)
 
-def ranks(folder, devices, steps):
+def ranks(folder, devices, steps, strategy=None, **options):
     tok = tokenizer()
     model = small(tok)
-    run = fit(model, tok, examples(23), folder, steps=steps, batch_size=7, device='cpu', precision='32-true', progress=False, devices=devices, strategy='ddp' if devices > 1 else 'auto')
+    run = fit(model, tok, examples(23), folder, steps=steps, batch_size=7, device='cpu', precision='32-true', progress=False, devices=devices, strategy=strategy or ('ddp' if devices > 1 else 'auto'), **dict(resume=(folder/'last.ckpt').exists()) | options)
     if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
+    return model, tok
+
+class Look(Callback):
+    "What share of the weights each process holds; stops the run where it is told to."
+    def __init__(self, folder, stop): self.folder, self.stop = folder, stop
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        held = sum(p.to_local().numel() for p in module.model.parameters()) / sum(p.numel() for p in module.model.parameters())
+        (self.folder/f'share-{trainer.global_rank}').write_text(f'{held}')
+        if trainer.global_step == self.stop: raise KeyboardInterrupt
+
+def split(folder, devices, steps):
+    stop = (folder/'stop').exists() and not (folder/'last.ckpt').exists()
+    held = Validation(examples(5, seed=3), tokenizer(), every=8, batch_size=2, show=1, say=lambda text: None)
+    try: model, tok = ranks(folder, devices, steps, 'fsdp', callbacks=[Look(folder, steps // 2 if stop else -1), held])
+    except Interrupted: return
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0: save(model, tok, folder/'saved'); (folder/'held').write_text(json.dumps(held.seen))
 
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, ranks=ranks)[what](Path(folder), *map(int, numbers))
+    dict(kill=kill, ranks=ranks, split=split)[what](Path(folder), *map(int, numbers))

@@ -15,6 +15,7 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 from earthgpt_lite import training
 from earthgpt_lite.adapters import load_adapter
 from earthgpt_lite.batches import Batches
+from earthgpt_lite.model import load
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.training import Interrupted, fit
 from earthgpt_lite.tuning import STAGES, tune
@@ -272,6 +273,35 @@ def test_two_processes_equal_one(tmp_path):
     assert [s for s, _ in two] == list(range(20)) and max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 1e-4
     assert max((a[n] - b[n]).abs().max() for n in a) < 1e-4
     assert one != two, 'the second run was not dealt to two'
+
+@pytest.mark.slow
+def test_split_weights_equal_one_process(tok, tmp_path):
+    "fsdp on two processes: the same losses and weights, each process with half of the weights; the saved model is a plain one"
+    for name, what, n in (('one', 'ranks', 1), ('split', 'split', 2)): (tmp_path/name).mkdir(); script(what, tmp_path/name, n, 20)
+    (one, a), (two, b) = (torch.load(tmp_path/name/'result.pt') for name in ('one', 'split'))
+    assert [s for s, _ in two] == list(range(20)) and max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 1e-4
+    assert a.keys() == b.keys() and max((a[n] - b[n]).abs().max() for n in a) < 1e-4
+    assert [float((tmp_path/'split'/f'share-{r}').read_text()) for r in (0, 1)] == pytest.approx([.5, .5], abs=.05)
+    model, _ = load(tmp_path/'split'/'saved', 'cpu')
+    assert all(torch.equal(v, b[n]) for n, v in model.state_dict().items())
+    held = training.Validation(examples(5, seed=3), tok, batch_size=2)
+    alone = training.L.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    assert json.loads((tmp_path/'split'/'held').read_text())[-1] == [20, pytest.approx(held.loss(training.Tuner(model, STAGES['scratch']), alone), abs=1e-5)]
+
+@pytest.mark.slow
+@pytest.mark.parametrize('again', ['split', 'ranks'])
+def test_split_weights_stopped_and_resumed(tmp_path, again):
+    "Stopped half-way under fsdp, gone on under fsdp, or in one plain process"
+    for name in ('one', 'two'): (tmp_path/name).mkdir()
+    script('ranks', tmp_path/'one', 1, 12)
+    (tmp_path/'two'/'stop').touch()
+    script('split', tmp_path/'two', 2, 12)
+    assert torch.load(tmp_path/'two'/'last.ckpt', weights_only=True)['global_step'] == 6
+    load(tmp_path/'two'/'model', 'cpu')
+    script(again, tmp_path/'two', *((2, 12) if again == 'split' else (1, 12)))
+    (one, a), (two, b) = (torch.load(tmp_path/name/'result.pt') for name in ('one', 'two'))
+    assert [s for s, _ in two] == list(range(12)) and max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 1e-4
+    assert max((a[n] - b[n]).abs().max() for n in a) < 1e-4
 
 
 # held-out examples

@@ -215,9 +215,9 @@ def test_nothing_to_resume(tiny, few, tmp_path):
     with pytest.raises(BadInput, match='nothing to resume.*last.ckpt'): fit(tiny[0], tiny[1], few['train'], tmp_path, steps=1, resume=True)
 
 
-@pytest.mark.parametrize('strategy', ['fsdp', 'deepspeed_stage_2', 'model_parallel'])
-def test_what_splits_the_weights_is_refused(tiny, few, tmp_path, strategy):
-    with pytest.raises(BadInput, match=f"strategy '{strategy}': only auto and ddp.*recompute or accumulate"): fit(tiny[0], tiny[1], few['train'], tmp_path/'no', steps=1, strategy=strategy)
+@pytest.mark.parametrize('strategy', ['deepspeed_stage_2', 'model_parallel', 'fsdp_cpu_offload'])
+def test_a_strategy_that_is_not_built_is_refused(tiny, few, tmp_path, strategy):
+    with pytest.raises(BadInput, match=f"strategy '{strategy}' is not built: choose auto, ddp, or fsdp"): fit(tiny[0], tiny[1], few['train'], tmp_path/'no', steps=1, strategy=strategy)
     assert not (tmp_path/'no').exists()
 
 
