@@ -2,6 +2,7 @@
 
     python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
+    python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again, on several with the weights split
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
@@ -23,6 +24,7 @@ from fixtures_training import examples, small, tokenizer
 from earthgpt_lite import checkpoints
 from earthgpt_lite.model import save
 from earthgpt_lite.training import Interrupted, Tuner, Validation, fit
+from earthgpt_lite.tuning import tune
 
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, every=2)
@@ -113,6 +115,8 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
     return model, tok
 
+def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune(), recompute=True)
+
 class Look(Callback):
     "What share of the weights each process holds; stops the run where it is told to."
     def __init__(self, folder, stop): self.folder, self.stop = folder, stop
@@ -131,4 +135,4 @@ def split(folder, devices, steps):
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, ranks=ranks, split=split)[what](Path(folder), *map(int, numbers))
+    dict(kill=kill, ranks=ranks, tuned=tuned, split=split)[what](Path(folder), *map(int, numbers))

@@ -289,6 +289,14 @@ def test_split_weights_equal_one_process(tok, tmp_path):
     assert json.loads((tmp_path/'split'/'held').read_text())[-1] == [20, pytest.approx(held.loss(training.Tuner(model, STAGES['scratch']), alone), abs=1e-5)]
 
 @pytest.mark.slow
+def test_split_weights_with_a_frozen_base(tmp_path):
+    "Scale and bias train, all else is frozen, activations are made again"
+    for n in (1, 2): (tmp_path/str(n)).mkdir(); script('tuned', tmp_path/str(n), n, 8)
+    (one, a), (two, b) = (torch.load(tmp_path/str(n)/'result.pt') for n in (1, 2))
+    assert len(two) == 8 and max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 1e-4 and max((a[n] - b[n]).abs().max() for n in a) < 1e-4
+    assert any('scale' in n and (v != 1).any() for n, v in b.items())
+
+@pytest.mark.slow
 @pytest.mark.parametrize('again', ['split', 'ranks'])
 def test_split_weights_stopped_and_resumed(tmp_path, again):
     "Stopped half-way under fsdp, gone on under fsdp, or in one plain process"
