@@ -1,6 +1,6 @@
 """Question-answers a second of training: nano with shared pictures, against transformers' own Llava and its Trainer.
 
-    python benchmarks/llava.py                                       # about six minutes on two quiet cores
+    python benchmarks/llava.py                                       # about twelve minutes on two quiet cores
     python benchmarks/llava.py --precision 32-true --rounds 1        # float32, one round
     python benchmarks/llava.py --answers 256 --rounds 1 --counts 4   # a quick look
 
