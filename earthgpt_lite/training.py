@@ -240,12 +240,11 @@ class Validation(Callback):
 def _sheet(items):
     "Show pictures in a row, each with question, answer and truth."
     import matplotlib.pyplot as plt
-    from IPython.display import display
-    figure, axes = plt.subplots(1, len(items), figsize=(2.2 * len(items), 2.2), squeeze=False, layout='compressed')
+    _, axes = plt.subplots(1, len(items), figsize=(2.2 * len(items), 2.2), squeeze=False, layout='compressed')
     for ax, (image, *texts) in zip(axes[0], items):
         ax.imshow(image); ax.axis('off')
         ax.set_title('{}\n{}\n({})'.format(*(fill(x, 24) for x in texts)), fontsize=7, parse_math=False)
-    display(figure); plt.close(figure)
+    plt.show()
 
 # %% ../nbs/12_training.ipynb #801e9224
 def fit(

@@ -41,7 +41,7 @@ def test_minutes_hold_whatever_the_rounds(rounds, each, minutes):
                 clock.on_train_batch_end(trainer, module, None, None, r)
                 assert r == rounds - 1 or not trainer.should_stop, 'stopped between two rounds of a step'
     step = each * rounds
-    assert .97 * 60 * minutes - 1.5 * step <= now[0] <= max(60 * minutes, 2 * step)
+    assert .97 * 60 * minutes - 1.5 * step <= now[0] <= max(60 * minutes, 2 * step) + 1e-9 * now[0]   # the clock adds up small numbers
 
 
 # arithmetic

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -334,6 +335,19 @@ def test_a_run_that_gets_no_better_stops(tok, tmp_path, monkeypatch):
     held = training.Validation(examples(2, seed=3), tok, every=2, patience=2, show=1, say=said.append)
     run = fit(small(tok), tok, examples(), tmp_path, steps=20, callbacks=[held], **SHORT)
     assert [s for s, _ in held.seen][:4] == [2, 4, 6, 8] and run['steps'] <= 9 and '->' in said[0]
+
+def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, monkeypatch, capsys):
+    plt, shown = pytest.importorskip('matplotlib.pyplot'), []
+    monkeypatch.setattr(plt, 'show', lambda: shown.append([ax.get_title() for ax in plt.gcf().axes]))
+    def look(name): fit(small(tok), tok, examples(), tmp_path/name, steps=2, callbacks=[training.Validation(examples(4, seed=3), tok, every=9, show=2)], **SHORT)
+    look('a')
+    assert capsys.readouterr().out.count('->') == 2 and not shown
+    monkeypatch.setattr(training.builtins, 'get_ipython', lambda: SimpleNamespace(kernel=None), raising=False)
+    look('b')
+    plt.close('all')
+    asked = [e.turns[0] for e in examples(4, seed=3)[::2]]
+    assert '->' not in capsys.readouterr().out and [t.splitlines()[-1] for t in shown[0]] == [f'({t.answer})' for t in asked]
+    assert len(shown) == 1 and all(title.split()[0] == turn.question.split()[0] for title, turn in zip(shown[0], asked))
 
 def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
     def watch(): return training.Validation(examples(3, seed=3), tok, every=2)
