@@ -264,7 +264,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
     options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge', 'held_out', 'patience')}
-    looks = [Validation(held, tokenizer, run.held_out, run.patience, show=2, say=say)] if held else []
+    looks = [Validation(held, tokenizer, run.held_out, run.patience, show=2, say=None if say is print else say)] if held else []
     done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, callbacks=looks, **options)
     if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
     if run.merge and added(model): merge_adapter(model)
