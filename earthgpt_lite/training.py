@@ -285,10 +285,12 @@ def fit(
     """
     if (minutes is None) == (steps is None): raise BadInput('say how long to train: minutes or steps')
     if not str(strategy).startswith(('auto', 'ddp')) and strategy != 'fsdp': raise BadInput(f'strategy {strategy!r} is not built: choose auto, ddp, or fsdp, which splits weights and optimiser over the processes')
-    if compile and strategy == 'fsdp': raise BadInput('compile and strategy fsdp do not go together here: leave one of them out')
-    if strategy == 'fsdp': strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
     device, folder = pick_device(device), Path(folder)
     precision, start = precision or pick_precision(device), time.perf_counter()
+    if strategy == 'fsdp':
+        if compile: raise BadInput('compile and strategy fsdp do not go together here: leave one of them out')
+        if precision == '16-mixed': raise BadInput('strategy fsdp computes in bf16 or in 32 bits, not in 16-mixed: say precision 32-true, or take ddp')
+        strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
     L.seed_everything(seed, verbose=False)
     batches = Batches(examples, tokenizer, model.config, batch_size, seed, augment, capacity, mix=mix)
     batches.deal([0], devices * nodes * accumulate)

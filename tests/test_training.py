@@ -220,6 +220,11 @@ def test_a_strategy_that_is_not_built_is_refused(tiny, few, tmp_path, strategy):
     with pytest.raises(BadInput, match=f"strategy '{strategy}' is not built: choose auto, ddp, or fsdp"): fit(tiny[0], tiny[1], few['train'], tmp_path/'no', steps=1, strategy=strategy)
     assert not (tmp_path/'no').exists()
 
+@pytest.mark.parametrize('more,said', [(dict(compile=True), 'compile and strategy fsdp'), (dict(precision='16-mixed'), 'not in 16-mixed: say precision 32-true')])
+def test_what_split_weights_do_not_go_with_is_refused(tiny, few, tmp_path, more, said):
+    with pytest.raises(BadInput, match=said): fit(tiny[0], tiny[1], few['train'], tmp_path/'no', steps=1, device='cpu', strategy='fsdp', **more)
+    assert not (tmp_path/'no').exists()
+
 
 # stages
 
