@@ -25,7 +25,7 @@ from .instructions import Record, find_image
 from .model import load, nano
 from .presets import presets, read_preset
 from .sensors import BadInput, Sensor, as_view
-from .store import InstructionData, read_rows
+from .store import InstructionData, read_rows, write_json
 from .tokens import train_tokenizer
 from .training import Interrupted, Validation, fit
 from .tuning import PARTS, STAGES, Stage, freeze_table, tune
@@ -137,7 +137,7 @@ class RunChoice:
         compile: the repeated blocks, through torch.compile; needs a compiler, and minutes on a CPU
         logger: csv, or tensorboard or wandb besides
         every: steps between two checkpoints; null is two minutes
-        held_out: steps between two looks at the data's validation split, its loss and two answers; the best is kept in the folder `best`; null is never
+        validate_every: steps between two looks at the data's validation split, its loss and two answers; the best is kept in the folder `best`; null is never
         patience: looks without a better loss after which the run ends; null is never
         full_disk: what to do where a checkpoint cannot be written
         merge: fold what the stage added into a plain model at the end
@@ -166,7 +166,7 @@ class RunChoice:
     compile: bool = False
     logger: Literal['csv', 'tensorboard', 'wandb'] = 'csv'
     every: int | None = None
-    held_out: int | None = None
+    validate_every: int | None = None
     patience: int | None = None
     full_disk: Literal['go on', 'stop'] = 'go on'
     merge: bool = False
@@ -263,17 +263,15 @@ def train(
     say(f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}')
     out.mkdir(parents=True, exist_ok=True)
     if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
-    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge', 'held_out', 'patience')}
-    looks = [Validation(held, tokenizer, run.held_out, run.patience, show=2, say=None if say is print else say)] if held else []
+    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge', 'validate_every', 'patience')}
+    looks = [Validation(held, tokenizer, run.validate_every, run.patience, show=2, say=None if say is print else say)] if held else []
     done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, callbacks=looks, **options)
     if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
     if run.merge and added(model): merge_adapter(model)
     made = keep(model, tokenizer, out, stage)
     losses = done.pop('losses')
     record = dict(run=asdict(run), made=made.name, last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None, **done) | (dict(held_out=looks[0].seen) if looks else {})
-    part = out / 'run.json.part'
-    part.write_text(json.dumps(record, indent=1), encoding='utf-8')
-    part.replace(out / 'run.json')
+    write_json(record, out / 'run.json')
     for name in ('last.ckpt', 'before.ckpt'): (out / name).unlink(missing_ok=True)
     say(f'{done["steps"]} steps in {done["seconds"]:.0f} s; {made}')
     if looks: say('held-out loss {1:.3f} at step {0}, the best; that model is in {2}'.format(*min(looks[0].seen, key=lambda s: s[1]), out / 'best'))
@@ -281,10 +279,10 @@ def train(
 
 def _held_out(run, most=256):
     "Evenly drawn examples of the validation split to look at, or none."
-    if run.patience and not run.held_out: raise BadInput('patience counts looks at held-out data: say with held_out after how many steps to look')
-    if not run.held_out: return []
+    if run.patience and not run.validate_every: raise BadInput('patience counts looks at held-out data: say with validate_every after how many steps to look')
+    if not run.validate_every: return []
     found = [e for e in open_examples(run.data, run.root, picture_size(run.model), 'validation') if e.split == 'validation']
-    if not found: raise BadInput(f'{run.data}: no record says that it is of the split validation, so there is nothing to hold out; give some of them "split": "validation", or leave held_out away')
+    if not found: raise BadInput(f'{run.data}: no record says that it is of the split validation, so there is nothing to hold out; give some of them "split": "validation", or leave validate_every away')
     return found[::max(1, len(found) // most)][:most]
 
 # %% ../nbs/12d_train.ipynb #29b4b401

@@ -171,11 +171,15 @@ class Checkpoints(Callback):
     def on_exception(self, trainer, module, exception):
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and self.pressed < 2:
             self.write(trainer)
-            whole = module.whole()
-            if trainer.is_global_zero: keep(whole, self.tokenizer, self.folder, module.stage)
+            _keep(trainer, module, self.tokenizer, self.folder)
 
     def teardown(self, trainer, module, stage):
         if self.handler is not None: signal.signal(signal.SIGINT, self.handler); self.handler = None
+
+def _keep(trainer, module, tokenizer, folder):
+    "Save what was learned until now; every process takes part, the first one writes."
+    whole = module.whole()
+    if trainer.is_global_zero: keep(whole, tokenizer, folder, module.stage)
 
 class Interrupted(Exception):
     "Training was stopped by hand; everything until then is kept."
@@ -213,9 +217,7 @@ class Validation(Callback):
         step, loss = self.seen[-1]
         for logger in trainer.loggers: logger.log_metrics(dict(held_out=loss), step)
         best = min(self.seen, key=lambda s: s[1])[0]
-        if best == step:
-            whole = module.whole()
-            if trainer.is_global_zero: keep(whole, self.tokenizer, Path(trainer.default_root_dir) / 'best', module.stage)
+        if best == step: _keep(trainer, module, self.tokenizer, Path(trainer.default_root_dir) / 'best')
         if self.patience and len([s for s, _ in self.seen if s > best]) >= self.patience: trainer.should_stop = True
 
     @torch.no_grad()

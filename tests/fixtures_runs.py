@@ -2,8 +2,8 @@
 
     python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
-    python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again, on several with the weights split
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
+    python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """

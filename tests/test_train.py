@@ -3,6 +3,7 @@ import json
 import os
 from dataclasses import replace
 
+import lightning as L
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from earthgpt_lite.adapters import load_adapter
 from earthgpt_lite.model import load
 from earthgpt_lite.sensors import BadInput
 from earthgpt_lite.train import RunChoice, StageChoice, check_keys, known_keys, find_run, make_train_parser, open_examples, read_run, recipes, train, train_command
+from earthgpt_lite.training import Tuner
 from earthgpt_lite.tuning import STAGES
 
 @pytest.fixture(autouse=True)
@@ -97,22 +99,22 @@ def test_a_look_at_held_out_records_beside_the_run(data, monkeypatch):
     "Only records that say they are held out are looked at; the best model is kept; without a better one the run ends"
     rows = json.loads((data/'records.json').read_text())
     (data/'held.json').write_text(json.dumps([r | ({'split': 'validation'} if i in (1, 2) else {}) for i, r in enumerate(rows)]))
-    said, held = [], replace(choice(data, held_out=2, steps=5), data=str(data/'held.json'))
+    said, held = [], replace(choice(data, validate_every=2, steps=5), data=str(data/'held.json'))
     record = train(held, say=said.append)
     assert [s for s, _ in record['held_out']] == [2, 4, 5] and record['pairs'] == 20
     best = min(record['held_out'], key=lambda s: s[1])
     assert f'held-out loss {best[1]:.3f} at step {best[0]}' in said[-1] and sum(' -> ' in x for x in said) == 6
     model, tok = load(data/'run'/'best', 'cpu')
     shown = module.Validation([e for e in open_examples(held.data, split='validation') if e.split == 'validation'], tok)
-    alone = module.fit.__globals__['L'].Trainer(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    assert shown.loss(module.fit.__globals__['Tuner'](model, STAGES['scratch']), alone) == pytest.approx(best[1], abs=1e-5)
+    alone = L.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    assert shown.loss(Tuner(model, STAGES['scratch']), alone) == pytest.approx(best[1], abs=1e-5)
     losses = iter([2., 3., 4.])
     monkeypatch.setattr(module.Validation, 'loss', lambda self, of, trainer: next(losses))
-    assert train(replace(held, out=str(data/'b'), held_out=1, patience=1, steps=30), say=said.append)['steps'] <= 3
-    with pytest.raises(BadInput, match="records.json holds no records of the split 'validation'"): train(choice(data, out=str(data/'c'), held_out=2))
+    assert train(replace(held, out=str(data/'b'), validate_every=1, patience=1, steps=30), say=said.append)['steps'] <= 3
+    with pytest.raises(BadInput, match="records.json holds no records of the split 'validation'"): train(choice(data, out=str(data/'c'), validate_every=2))
     (data/'unsplit.json').write_text(json.dumps([{k: v for k, v in r.items() if k != 'split'} for r in rows]))
-    with pytest.raises(BadInput, match='no record says that it is of the split validation.*held_out'): train(replace(held, data=str(data/'unsplit.json'), out=str(data/'c')))
-    with pytest.raises(BadInput, match='patience counts looks.*held_out'): train(choice(data, out=str(data/'c'), patience=2))
+    with pytest.raises(BadInput, match='no record says that it is of the split validation.*validate_every'): train(replace(held, data=str(data/'unsplit.json'), out=str(data/'c')))
+    with pytest.raises(BadInput, match='patience counts looks.*validate_every'): train(choice(data, out=str(data/'c'), patience=2))
     assert not (data/'c').exists()
 
 def test_the_second_run_in_a_folder_is_refused(data):
