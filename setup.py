@@ -16,11 +16,11 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     classifiers=['Intended Audience :: Education', 'Intended Audience :: Science/Research',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: GIS'],
-    packages=[c['lib_path']], package_data={c['lib_path']: ['data/**', 'presets/**', 'recipes/**', 'models/**']},
+    packages=setuptools.find_packages(include=[c['lib_path'], f"{c['lib_path']}.*"]), package_data={c['lib_path']: ['assets/**']},
     python_requires=f">={c['min_python']}",
     install_requires=c['requirements'].split(),
     extras_require={k.removesuffix('_requirements'): v.split() for k, v in c.items() if k.endswith('_requirements')},
-    entry_points={'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.cli:run"],
+    entry_points={'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.app.cli:run"],
                   'nbdev': [f"{c['lib_path']} = {c['lib_path']}._modidx:d"]},
     zip_safe=False,
 )

@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from earthgpt_lite.ablation import mean_interval
-from earthgpt_lite.instructions import Task
-from earthgpt_lite.language import order_coordinates
-from earthgpt_lite.measures import is_right
-from earthgpt_lite.model import EarthGPT, nano_config
-from earthgpt_lite.quickstart import machine, make_tokenizer, picture_features, predict, versions
-from earthgpt_lite.samples import global_examples
-from earthgpt_lite.training import fit
+from earthgpt_lite.app.quickstart import machine, make_tokenizer, predict, versions, visual_features
+from earthgpt_lite.data.records import Task
+from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.eval.measures import is_right
+from earthgpt_lite.eval.statistics import mean_interval
+from earthgpt_lite.model.config import nano_config
+from earthgpt_lite.model.language import init_coordinate_embeddings
+from earthgpt_lite.model.modeling import EarthGPT
+from earthgpt_lite.train.module import fit
 
 VARIANTS = {   # name: fields of EarthGPTConfig
     'ViT and CNN, layers 1 2 3': dict(perception='both', vit_layers=(1, 2, 3)),
@@ -53,7 +54,7 @@ def variant(tokenizer, fields) -> EarthGPT:
     for name, value in fields.items(): setattr(config, name, value)
     model = EarthGPT(config)
     model.projector.start()
-    order_coordinates(model.language, tokenizer)
+    init_coordinate_embeddings(model.language, tokenizer)
     model.language.set_attn_implementation('eager')
     return model
 
@@ -78,7 +79,7 @@ def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
 def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
     "Train and ask: settings and the answers, as far as they are scored."
     model, run, _ = train(fields, seed, steps, examples, tokenizer)
-    rows = predict(model, tokenizer, held_out, picture_features(model, held_out), ways=('seen',))['seen']
+    rows = predict(model, tokenizer, held_out, visual_features(model, held_out), ways=('seen',))['seen']
     return dict(steps=run['steps'], pairs=run['pairs'], precision=run['precision'], parameters=model.num_parameters(),
                 loss=float(np.mean([l for _, l in run['losses'][-20:]])), rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows])
 

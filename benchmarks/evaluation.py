@@ -21,12 +21,12 @@ def main():
     args = parser.parse_args()
     import numpy as np
     import torch
-    from earthgpt_lite.examine import evenly, evaluate_model, model_asker, open_data
-    from earthgpt_lite.model import load
-    from earthgpt_lite.trees import sample_examples
+    from earthgpt_lite.data.sample.trees import sample_examples
+    from earthgpt_lite.eval.runner import evaluate_model, model_asker, open_data, sample_evenly
+    from earthgpt_lite.model.modeling import load
     examples = sample_examples('validation')
     questions, picture, _ = open_data(examples)
-    questions = evenly(questions, args.pictures)
+    questions = sample_evenly(questions, args.pictures)
     model, tokenizer = load(args.model, 'cpu')
     ask, some = model_asker(model, tokenizer, picture), [questions[i] for i in np.linspace(0, len(questions) - 1, args.alone).astype(int)]
     said = {}

@@ -11,12 +11,14 @@ import time
 
 import torch
 
-from earthgpt_lite.model import answer, nano, picture_prefix, to_pixels
-from earthgpt_lite.quickstart import make_tokenizer
-from earthgpt_lite.samples import global_examples
-from earthgpt_lite.sensors import as_view
-from earthgpt_lite.tokens import ChatFormat
-from earthgpt_lite.weights import build
+from earthgpt_lite.app.quickstart import make_tokenizer
+from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.model.generation import generate_answers
+from earthgpt_lite.model.modeling import nano
+from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
+from earthgpt_lite.model.tokens import ChatFormat
+from earthgpt_lite.model.weights import build
+from earthgpt_lite.raster.reading import as_chip
 
 
 def main():
@@ -29,7 +31,7 @@ def main():
     if args.preset == 'nano': model, tokenizer = nano(words := make_tokenizer(examples)).eval(), words
     else: model, tokenizer = build(args.preset)
     chat = ChatFormat(**model.config.chat)
-    pictures = torch.stack([to_pixels(as_view(e.image, size=model.config.image_size).image) for e in examples])
+    pictures = torch.stack([to_pixel_values(as_chip(e.image, size=model.config.image_size).image) for e in examples])
     questions = [(i, t.question) for i, e in enumerate(examples) for t in e.turns[:-(-args.questions // args.pictures)]][:args.questions]
     prefix, end = picture_prefix(model.config, tokenizer), tokenizer(chat.end, add_special_tokens=False).input_ids[-1]
     fixed = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False)
@@ -42,7 +44,7 @@ def main():
             said.append(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip())
         return said
 
-    def batched(): return [text for text, _ in answer(model, tokenizer, pictures, questions, **fixed)]
+    def batched(): return [text for text, _ in generate_answers(model, tokenizer, pictures, questions, **fixed)]
 
     ways = {'one at a time': plain, 'batched': batched}
     said, seconds = {name: way() for name, way in ways.items()}, {name: [] for name in ways}

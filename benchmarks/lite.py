@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from earthgpt_lite.fluency import perplexity
-from earthgpt_lite.instructions import Task
-from earthgpt_lite.model import load
-from earthgpt_lite.quickstart import evaluate, machine, versions
-from earthgpt_lite.report import results_table
-from earthgpt_lite.samples import Example, global_examples
-from earthgpt_lite.store import write_json
-from earthgpt_lite.train import find_run, read_run, train_command
-from earthgpt_lite.weights import build
+from earthgpt_lite.app.quickstart import evaluate, machine, versions
+from earthgpt_lite.data.records import Task
+from earthgpt_lite.data.sample.world_map import Example, global_examples
+from earthgpt_lite.data.store import write_json
+from earthgpt_lite.eval.perplexity import perplexity
+from earthgpt_lite.eval.report import results_table
+from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.weights import build
+from earthgpt_lite.train.run import find_run, read_run, train_command
 
 TASKS = Task.CLASSIFICATION, Task.PRESENCE
 

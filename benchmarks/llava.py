@@ -29,12 +29,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from earthgpt_lite.model import nano, nano_config, picture_prefix, to_pixels
-from earthgpt_lite.perception import prepare
-from earthgpt_lite.quickstart import machine, make_tokenizer, versions
-from earthgpt_lite.samples import global_examples
-from earthgpt_lite.tokens import IGNORE, ChatFormat, encode_turns
-from earthgpt_lite.training import fit, pick_precision
+from earthgpt_lite.app.quickstart import machine, make_tokenizer, versions
+from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.model.config import nano_config
+from earthgpt_lite.model.modeling import nano
+from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
+from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
+from earthgpt_lite.model.vision import normalise_pixels
+from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.throughput import pick_precision
 
 OURS, THEIRS = (12, 24, 48), (16, 32, 64)   # batch sizes tried: pictures, rows
 
@@ -73,7 +76,7 @@ def ours(examples, tokenizer, answers, batch, precision, perception='both', capa
 class Rows(torch.utils.data.Dataset):
     "One question a row, tokenised; and the collator that pads a batch and brings its pictures."
     def __init__(self, examples, tokenizer, config, answers):
-        self.pictures, self.pad, rows = [to_pixels(e.image) for e in examples], tokenizer.pad_token_id, []
+        self.pictures, self.pad, rows = [to_pixel_values(e.image) for e in examples], tokenizer.pad_token_id, []
         prefix = picture_prefix(config, tokenizer)
         for i, e in enumerate(examples):
             for question, answer in encode_turns(tokenizer, e.turns, ChatFormat(), e.name):
@@ -86,7 +89,7 @@ class Rows(torch.utils.data.Dataset):
 
     def batch(self, rows):
         padded = {k: pad_sequence([torch.tensor(r[k]) for r in rows], batch_first=True, padding_value=v) for k, v in (('input_ids', self.pad), ('labels', IGNORE))}
-        return padded | dict(attention_mask=(padded['input_ids'] != self.pad).long(), pixel_values=prepare(torch.stack([self.pictures[r['picture']] for r in rows]), 64))
+        return padded | dict(attention_mask=(padded['input_ids'] != self.pad).long(), pixel_values=normalise_pixels(torch.stack([self.pictures[r['picture']] for r in rows]), 64))
 
 def theirs(examples, tokenizer, answers, batch, precision, attention='sdpa') -> dict:
     "Llava of the same sizes through Trainer, for one epoch of so many questions."

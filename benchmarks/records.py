@@ -18,12 +18,12 @@ LABELS = ('ships', 'planes', 'cars', 'trees', 'bridges', 'harbours', 'tanks', 'c
 
 def generated(n):
     import numpy as np
-    from earthgpt_lite.instructions import Record, Task, Turn, ask
+    from earthgpt_lite.data.records import Record, Task, Turn, sample_question
     rng, tasks = np.random.default_rng(0), (Task.COUNTING, Task.PRESENCE, Task.GROUNDING)
     for i in range(n):
         label = LABELS[i % len(LABELS)]
         answers = (str(i % 97), ('yes', 'no')[i % 2], f'[0.{i % 40 + 10},0.{i % 30 + 10},0.{i % 40 + 50},0.{i % 30 + 60}]')
-        turns = [Turn(ask(t, label=label), a, t) for t, a in zip(tasks, answers)]
+        turns = [Turn(sample_question(t, label=label), a, t) for t, a in zip(tasks, answers)]
         yield Record(f'images/{i // 1000:04d}/{i:07d}.png', turns, source='generated', split='train')
 
 
@@ -35,7 +35,7 @@ def memory_mb(key):
 
 def first_batch(folder):
     start, before = time.perf_counter(), memory_mb('RssAnon')
-    from earthgpt_lite.store import InstructionData
+    from earthgpt_lite.data.store import InstructionData
     data = InstructionData(folder)
     opened = time.perf_counter() - start
     batch = next(data.batches(64, seed=0))
@@ -56,7 +56,7 @@ def main():
     if args.open:
         print(json.dumps(first_batch(args.open)))
         return
-    from earthgpt_lite.store import InstructionData, validate, write_rows
+    from earthgpt_lite.data.store import InstructionData, validate, write_rows
     with tempfile.TemporaryDirectory(dir=args.folder) as room:
         lines, out = Path(room) / 'records.jsonl', {}
         for name, step in [('write_jsonl_s', lambda: write_rows(generated(args.records), lines)), ('validate_s', lambda: validate(lines)),

@@ -11,10 +11,12 @@ import time
 
 import torch
 
-from earthgpt_lite.model import nano, picture_prefix, to_pixels
-from earthgpt_lite.quickstart import make_tokenizer
-from earthgpt_lite.samples import global_examples
-from earthgpt_lite.tokens import ChatFormat, encode_turns, make_row, stack
+from earthgpt_lite.app.quickstart import make_tokenizer
+from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.model.modeling import nano
+from earthgpt_lite.model.packing import build_sequence, collate
+from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
+from earthgpt_lite.model.tokens import ChatFormat, encode_turns
 
 
 def main():
@@ -29,10 +31,10 @@ def main():
     model, examples = nano(tokenizer), examples[:args.pictures]
     prefix = picture_prefix(model.config, tokenizer)
     pairs = [encode_turns(tokenizer, e.turns, ChatFormat(), e.name) for e in examples]
-    pictures = torch.stack([to_pixels(e.image) for e in examples])
+    pictures = torch.stack([to_pixel_values(e.image) for e in examples])
     owner = [i for i, p in enumerate(pairs) for _ in p]
-    shared = stack([make_row(p, prefix) for p in pairs], pictures, tokenizer.pad_token_id)
-    alone = stack([make_row([q], prefix) for p in pairs for q in p], pictures, tokenizer.pad_token_id)
+    shared = collate([build_sequence(p, prefix) for p in pairs], pictures, tokenizer.pad_token_id)
+    alone = collate([build_sequence([q], prefix) for p in pairs for q in p], pictures, tokenizer.pad_token_id)
 
     def step(batch, rows):
         model.zero_grad()

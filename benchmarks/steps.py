@@ -20,13 +20,13 @@ from datetime import date
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from earthgpt_lite.pace import peak_flops, peak_memory_mb, picture_flops, pick_precision, step_flops
-from earthgpt_lite.processor import pick_device
-from earthgpt_lite.quickstart import machine, versions
-from earthgpt_lite.samples import global_examples
-from earthgpt_lite.train import open_model
-from earthgpt_lite.training import fit
-from earthgpt_lite.tuning import STAGES
+from earthgpt_lite.app.quickstart import machine, versions
+from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.model.processor import pick_device
+from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.run import open_model
+from earthgpt_lite.train.stages import STAGES
+from earthgpt_lite.train.throughput import peak_flops, peak_memory_mb, pick_precision, picture_flops, step_flops
 
 WAYS = dict(plain={}, compile=dict(compile=True), recompute=dict(recompute=True), both=dict(compile=True, recompute=True))
 FIRST = 5   # steps that are not timed

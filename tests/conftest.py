@@ -29,25 +29,25 @@ def pytest_sessionfinish(session):
 @pytest.fixture(scope='session')
 def few():
     "A few real pictures of each split, of the whole Earth and of its lakes and islands"
-    from earthgpt_lite.samples import global_examples
-    from earthgpt_lite.things import thing_examples, things
-    import earthgpt_lite.things as module
-    all_things = things()
+    from earthgpt_lite.data.sample.objects import lakes_and_islands, object_examples
+    from earthgpt_lite.data.sample.world_map import global_examples
+    import earthgpt_lite.data.sample.objects as module
+    all_things = lakes_and_islands()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, 'things', lambda: all_things[::8])
-        return {split: [e for e in global_examples(split, 24) + thing_examples(split, 1)[:12] if e.turns] for split in ('train', 'validation', 'test')}
+        patch.setattr(module, 'lakes_and_islands', lambda: all_things[::8])
+        return {split: [e for e in global_examples(split, 24) + object_examples(split, 1)[:12] if e.turns] for split in ('train', 'validation', 'test')}
 
 @pytest.fixture(scope='session')
 def tiny(few):
     "(model, tokenizer): a nano that has seen a few batches, so that it says words and ends them. Copy it before you change it"
     import torch
-    from earthgpt_lite.model import nano
-    from earthgpt_lite.quickstart import make_tokenizer
-    from earthgpt_lite.training import Batches
+    from earthgpt_lite.app.quickstart import make_tokenizer
+    from earthgpt_lite.model.modeling import nano
+    from earthgpt_lite.train.dataset import InstructionBatches
     tokenizer = make_tokenizer(few['train'])
     torch.manual_seed(0)
     model = nano(tokenizer)
-    batches, optimizer = Batches(few['train'], tokenizer, model.config, 6), torch.optim.AdamW(model.parameters(), 2e-3)
+    batches, optimizer = InstructionBatches(few['train'], tokenizer, model.config, 6), torch.optim.AdamW(model.parameters(), 2e-3)
     for step in range(45):
         model(**vars(batches.batch(step))).loss.backward()
         optimizer.step(); optimizer.zero_grad(set_to_none=True)
@@ -56,7 +56,7 @@ def tiny(few):
 @pytest.fixture(scope='session')
 def saved(tiny, tmp_path_factory):
     "A run folder that holds the tiny model. Copy it before you change it"
-    from earthgpt_lite.model import save
+    from earthgpt_lite.model.modeling import save
     run = tmp_path_factory.mktemp('run')
     save(*tiny, run/'model')
     return run

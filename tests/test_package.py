@@ -64,7 +64,7 @@ def test_wheel_holds_the_data_and_is_small(built):
     assert data_files() <= names, sorted(data_files()-names)
     assert {p.relative_to(ROOT).as_posix() for p in LIB.glob('*.py')} <= names
     assert not [n for n in names if n.startswith(('nbs/', 'tests/', 'tools/'))]
-    assert 'earthgpt_lite/models/nano/model.safetensors' in names and 'earthgpt_lite/models/nano/README.md' in names
+    assert 'earthgpt_lite/assets/models/nano/model.safetensors' in names and 'earthgpt_lite/assets/models/nano/README.md' in names
     assert wheel.stat().st_size < 25e6
 
 @pytest.mark.slow
@@ -100,9 +100,9 @@ def test_command_answers(empty):
 @pytest.mark.slow
 def test_the_trained_nano_answers_from_the_wheel(empty):
     from PIL import Image
-    from earthgpt_lite.things import thing_examples
+    from earthgpt_lite.data.sample.objects import object_examples
     bin, _, home = empty
-    Image.fromarray(thing_examples('validation', 1)[0].image).save(home/'chip.png')
+    Image.fromarray(object_examples('validation', 1)[0].image).save(home/'chip.png')
     said = json.loads(call(bin/'earthgpt-lite', 'ask', 'nano', 'chip.png', 'where is the island?', '--json', cwd=home))
     assert len(said['boxes']) == 1 and len(said['boxes'][0]) == 4
 

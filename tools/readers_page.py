@@ -1,7 +1,7 @@
 """Writes docs/mmrs1m.md, the page of readers, from the table in the package: python tools/readers_page.py"""
 from pathlib import Path
 
-from earthgpt_lite.readers import mmrs1m_table, readers_table
+from earthgpt_lite.data.registry import mmrs1m_table, readers_table
 
 PAGE = """# The 34 data sets of MMRS-1M, and all our readers
 

@@ -3,17 +3,17 @@
     earthgpt-lite train --config nano            # about an hour
     python tools/release_nano.py runs/nano
 
-Writes earthgpt_lite/models/nano and docs/nano.json. What is scored is the model in 16 bits, as it is shipped.
+Writes earthgpt_lite/assets/models/nano and docs/nano.json. What is scored is the model in 16 bits, as it is shipped.
 """
 import argparse
 import json
 from datetime import date
 from pathlib import Path
 
-from earthgpt_lite.model import load, save
-from earthgpt_lite.quickstart import evaluate, machine, versions
-from earthgpt_lite.report import results_markdown
-from earthgpt_lite.trees import sample_examples
+from earthgpt_lite.app.quickstart import evaluate, machine, versions
+from earthgpt_lite.data.sample.trees import sample_examples
+from earthgpt_lite.eval.report import results_markdown
+from earthgpt_lite.model.modeling import load, save
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = '''---
@@ -72,7 +72,7 @@ def release(run: Path, into: Path, scores: Path, on: str):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('run', type=Path, help='folder of the run')
-    parser.add_argument('--into', type=Path, default=ROOT / 'earthgpt_lite/models/nano')
+    parser.add_argument('--into', type=Path, default=ROOT / 'earthgpt_lite/assets/models/nano')
     parser.add_argument('--scores', type=Path, default=ROOT / 'docs/nano.json')
     parser.add_argument('--machine', default=machine(), help='what it was trained on, in words')
     args = parser.parse_args()
