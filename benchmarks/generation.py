@@ -39,7 +39,7 @@ def main():
     def plain():
         said = []
         for i, question in questions:
-            ids = torch.tensor([prefix + chat.ask(tokenizer, question)])
+            ids = torch.tensor([prefix + chat.encode_question(tokenizer, question)])
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pictures[i:i + 1], eos_token_id=end, pad_token_id=tokenizer.pad_token_id, **fixed)
             said.append(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip())
         return said

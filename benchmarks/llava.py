@@ -50,7 +50,7 @@ class Clock:
         model.register_forward_pre_hook(self.note, with_kwargs=True)
 
     def note(self, model, args, inputs):
-        used = inputs['segments'] if 'segments' in inputs else inputs['attention_mask']
+        used = inputs['segment_ids'] if 'segment_ids' in inputs else inputs['attention_mask']
         self.at.append(self.now())
         self.answers.append(int((inputs['labels'] == self.end).sum()))
         self.real += int((used > 0).sum())
@@ -63,14 +63,14 @@ def cut(examples, count, seed=0):
     rng = random.Random(seed)
     return [replace(e, turns=rng.sample(e.turns, rng.randint(4, 6) if count == 'sample' else int(count))) for e in examples]
 
-def ours(examples, tokenizer, answers, batch, precision, perception='both', capacity=256) -> dict:
+def ours(examples, tokenizer, answers, batch, precision, perception='both', sequence_length=256) -> dict:
     "Nano through `fit`."
     torch.manual_seed(0)
     model = nano(tokenizer, perception=perception)
     clock, each = Clock(model, tokenizer.eos_token_id), sum(len(e.turns) for e in examples) / len(examples)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, tokenizer, examples, folder, steps=max(4, round(answers / each / batch) + 2), batch_size=batch,
-            device='cpu', precision=precision, capacity=capacity, augment=False, progress=False)
+            device='cpu', precision=precision, sequence_length=sequence_length, augment=False, progress=False)
     return clock.result()
 
 class Rows(torch.utils.data.Dataset):
@@ -118,7 +118,7 @@ def best(way, options, *args) -> dict:
 
 def compare(count, examples, tokenizer, answers, rounds, theirs_is, precision) -> dict:
     "All sides in turns at so many questions a picture; our batch size is chosen anew."
-    tried = {f'{b} pictures': dict(batch=b, precision=precision) for b in OURS} | {f'{OURS[-1]} pictures, fitted': dict(batch=OURS[-1], precision=precision, capacity=None)}
+    tried = {f'{b} pictures': dict(batch=b, precision=precision) for b in OURS} | {f'{OURS[-1]} pictures, fitted': dict(batch=OURS[-1], precision=precision, sequence_length=None)}
     mine = best(ours, tried, examples, tokenizer, answers)
     sides = {'ours': (ours, 3 * answers, mine), 'ours, ViT only': (ours, 3 * answers, mine | dict(perception='vit'))}
     sides |= {f'theirs, {a}': (theirs, answers, chosen) for a, chosen in theirs_is.items()}

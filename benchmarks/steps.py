@@ -28,7 +28,7 @@ from earthgpt_lite.train.run import open_model
 from earthgpt_lite.train.stages import STAGES
 from earthgpt_lite.train.throughput import peak_flops, peak_memory_mb, pick_precision, picture_flops, step_flops
 
-WAYS = dict(plain={}, compile=dict(compile=True), recompute=dict(recompute=True), both=dict(compile=True, recompute=True))
+WAYS = dict(plain={}, compile=dict(compile=True), gradient_checkpointing=dict(gradient_checkpointing=True), both=dict(compile=True, gradient_checkpointing=True))
 FIRST = 5   # steps that are not timed
 
 class Steps(Callback):
@@ -40,7 +40,7 @@ class Steps(Callback):
         now = time.perf_counter()
         if trainer.global_step > FIRST:
             self.seconds, self.count = self.seconds + now - self.last, self.count + 1
-            self.tokens += int((batch.segments > 0).sum())
+            self.tokens += int((batch.segment_ids > 0).sum())
             self.flops += step_flops(module.model, self.picture, batch)
         self.last = time.perf_counter()   # the count of FLOPs is not timed
 

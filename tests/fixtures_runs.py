@@ -28,7 +28,7 @@ from earthgpt_lite.train.module import EarthGPTModule, fit
 from earthgpt_lite.train.stages import tune_stage
 
 STEPS = 14
-SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, every=2)
+SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, checkpoint_every=2)
 
 def train(folder, resume=False, seed=0, **options):
     tok = tokenizer()
@@ -116,7 +116,7 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
     return model, tok
 
-def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune_stage(), recompute=True)
+def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune_stage(), gradient_checkpointing=True)
 
 class Look(Callback):
     "What share of the weights each process holds; stops the run where it is told to."
@@ -128,7 +128,7 @@ class Look(Callback):
 
 def split(folder, devices, steps):
     stop = (folder/'stop').exists() and not (folder/'last.ckpt').exists()
-    held = Validation(examples(5, seed=3), tokenizer(), every=8, batch_size=2, show=1, say=lambda text: None)
+    held = Validation(examples(5, seed=3), tokenizer(), validate_every=8, batch_size=2, show=1, say=lambda text: None)
     try: model, tok = ranks(folder, devices, steps, 'fsdp', callbacks=[Look(folder, steps // 2 if stop else -1), held])
     except Interrupted: return
     if int(os.environ.get('LOCAL_RANK', 0)) == 0: save(model, tok, folder/'saved'); (folder/'held').write_text(json.dumps(held.seen))

@@ -20,8 +20,8 @@ def lines(cell): return ''.join(cell['source']).splitlines(True)
 def is_slow(path): return bool(re.search(r'^\*\*Slow\*\*', ''.join(load(path)['cells'][0]['source']), re.M))
 
 def notebooks(root=ROOT):
-    "The front page and the lessons, in order"
-    return [p for p in [Path(root)/'index.ipynb', *sorted((Path(root)/'nbs').glob('[0-9]*.ipynb'))] if p.exists()]
+    "The front page and all notebooks, part by part"
+    return [p for p in [Path(root)/'index.ipynb', *sorted((Path(root)/'nbs').rglob('[0-9]*.ipynb'))] if p.exists()]
 
 def write(path, data):
     "Write text or bytes under a temporary name and rename"

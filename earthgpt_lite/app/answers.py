@@ -28,11 +28,11 @@ class Answer:
     text: str
     score: float               # mean log-probability of the answer's own tokens, 0 is certain
     question: str
-    view: Chip = field(repr=False)
+    chip: Chip = field(repr=False)
     task: str = ''
     about: str | None = None   # what was asked for: the name of boxes that have none
     scores: dict = field(default_factory=dict)   # of a classification: label -> probability among the labels
-    sure: np.ndarray | None = None   # (n,) mean log-probability of each box's own tokens; None: as the whole answer
+    confidence: np.ndarray | None = None   # (n,) mean log-probability of each box's own tokens; None: as the whole answer
     sent: str = ''             # the words that the model was sent
     seen: np.ndarray | None = field(default=None, repr=False)   # (s, s, 3) the picture that it was sent
     cut: bool = False          # it used up its room before it came to an end
@@ -44,17 +44,17 @@ class Answer:
         self.unread, self.labels = found.unread, [b.label or self.about for b in found.boxes]
         self.polygons = np.array([to_corners(b.box) for b in found.boxes], float).reshape(-1, 4, 2)   # (n, 4, 2)
         self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)                  # (n, 4)
-        if self.sure is None or len(self.sure) != len(self.boxes): self.sure = np.full(len(self.boxes), self.score)
+        if self.confidence is None or len(self.confidence) != len(self.boxes): self.confidence = np.full(len(self.boxes), self.score)
 
     def __str__(self): return self.text
 
     @property
     def pixels(self) -> np.ndarray:   # (n, 4) x1 y1 x2 y2
         "The boxes in pixels of the picture."
-        return to_pixels(self.boxes, self.view.frame.width, self.view.frame.height)
+        return to_pixels(self.boxes, self.chip.frame.width, self.chip.frame.height)
 
     def _ground(self, polygons):
-        frame = self.view.frame
+        frame = self.chip.frame
         return np.asarray(frame.to_map(to_pixels(polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))).reshape(-1, 4, 2)
 
     @property
@@ -66,21 +66,21 @@ class Answer:
     def outline(self) -> np.ndarray:  # (4, 2) corners x, y
         "The corners of the whole picture, or of the box that was asked about, in map coordinates. Raises BadInput for a picture without any."
         if self.region is not None: return self._ground(to_corners(self.region))[0]
-        w, h = self.view.frame.width, self.view.frame.height
-        return self.view.frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
+        w, h = self.chip.frame.width, self.chip.frame.height
+        return self.chip.frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
 
     def to_geojson(self) -> dict:
         "A feature for each box, or one for what was asked about; longitude and latitude. Raises BadInput for a picture without a CRS."
-        crs, rings = self.view.frame.crs, self.ground if len(self.boxes) else self.outline[None]
-        facts = dict(question=self.question, answer=self.text, task=str(self.task), sensor=str(self.view.sensor), image=self.view.name, model=self.model)
+        crs, rings = self.chip.frame.crs, self.ground if len(self.boxes) else self.outline[None]
+        facts = dict(question=self.question, answer=self.text, task=str(self.task), sensor=str(self.chip.sensor), image=self.chip.name, model=self.model)
         if self.scores: facts['scores'] = {k: round(v, 4) for k, v in self.scores.items()}
         labels = self.labels or [self.about or (self.text if self.scores else None)]
-        scores = self.sure if len(self.boxes) else [self.score]
+        scores = self.confidence if len(self.boxes) else [self.score]
         return feature_collection([feature(to_world(shapely.Polygon(r), crs), label=l, score=round(float(s), 4), **facts) for r, l, s in zip(rings, labels, scores)])
 
     def picture(self, side: int = 256) -> Image.Image:
         "The square with the boxes drawn on it."
-        image = Image.fromarray(self.view.image).convert('RGB').resize((side, side), Image.BICUBIC)
+        image = Image.fromarray(self.chip.image).convert('RGB').resize((side, side), Image.BICUBIC)
         draw = ImageDraw.Draw(image)
         for polygon in self.polygons * side - .5: draw.polygon([tuple(p) for p in polygon], outline=(255, 45, 149), width=2)
         return image
@@ -96,9 +96,9 @@ class Answer:
         import matplotlib.pyplot as plt
         from matplotlib.collections import PolyCollection
         ax = ax or plt.subplots(figsize=(3, 3))[1]
-        ax.imshow(self.view.image); ax.axis('off')
+        ax.imshow(self.chip.image); ax.axis('off')
         ax.set_title(f'{self.question[:60]}\n{self.text[:60]}', fontsize=8, parse_math=False)
-        ax.add_collection(PolyCollection(self.polygons * self.view.image.shape[0] - .5, facecolors='none', edgecolors='#ff2d95', linewidths=1.5))
+        ax.add_collection(PolyCollection(self.polygons * self.chip.image.shape[0] - .5, facecolors='none', edgecolors='#ff2d95', linewidths=1.5))
         return ax
 
     def _repr_html_(self):

@@ -34,7 +34,7 @@ def sent_words(
 ) -> str:
     "What the language model is sent for a question, in words; a run of image tokens is counted."
     chat = ChatFormat(**model.config.chat)
-    ids = picture_prefix(model.config, tokenizer) + list(history) + chat.ask(tokenizer, question, later=bool(history))
+    ids = picture_prefix(model.config, tokenizer) + list(history) + chat.encode_question(tokenizer, question, later=bool(history))
     picture = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
     return re.sub(f'(?:{re.escape(picture)} ?)+', lambda m: f'{picture}x{m[0].count(picture)}', tokenizer.decode(ids))
 
@@ -49,8 +49,8 @@ def choice_logprobs(
 ) -> list:                    # [reply](n, tokens of the reply) log-probabilities, the end mark with them
     "How probable each of some replies is, token by token; each picture and the question pass once for all replies."
     chat = ChatFormat(**model.config.chat)
-    *prompt, last = chat.ask(tokenizer, question)
-    ids = [chat.reply(tokenizer, r) for r in replies]
+    *prompt, last = chat.encode_question(tokenizer, question)
+    ids = [chat.encode_answer(tokenizer, r) for r in replies]
     prefix = picture_prefix(model.config, tokenizer) + prompt
     row = build_sequence([([last], r) for r in ids], prefix)
     check_length(row, getattr(model.config.text_config, 'max_position_embeddings', 10 ** 9), f'the question {question[:40]!r}')
@@ -127,9 +127,9 @@ class Assistant:
         "Load a model. Raises BadInput that says what is missing."
         return cls(*load(name, device), str(name))
 
-    def see(self, views) -> torch.Tensor:   # (n, 3, s, s) uint8
+    def see(self, chips) -> torch.Tensor:   # (n, 3, s, s) uint8
         "Views as the model takes them."
-        return torch.stack([to_tensor(as_chip(v, size=self.model.config.image_size).image) for v in views])
+        return torch.stack([to_tensor(as_chip(v, size=self.model.config.image_size).image) for v in chips])
 
     def ask(
         self,
@@ -150,16 +150,16 @@ class Assistant:
         if any(not str(q).strip() for q in questions): raise BadInput('the question is empty: ask something, for example "what does this image show?"')
         if stream and many: raise BadInput('only one answer at a time can be streamed: ask one question about one image')
         places = {id(i): i for i in images}
-        row, views = {k: n for n, k in enumerate(places)}, [as_chip(i, sensor) for i in places.values()]
-        seen = self.see(views)
+        row, chips = {k: n for n, k in enumerate(places)}, [as_chip(i, sensor) for i in places.values()]
+        seen = self.see(chips)
         if stream: generate['streamer'] = _Stream(self.tokenizer, stream)
         said = generate_answers(self.model, self.tokenizer, seen, [(row[id(i)], q) for i, q in zip(images, questions)], max_new_tokens, tokens=True, **generate)
-        answers = [self._answer(text, score, q, views[row[id(i)]], seen[row[id(i)]], max_new_tokens, task, about, sure=box_scores(text, tokens)) for i, q, (text, score, tokens) in zip(images, questions, said)]
+        answers = [self._answer(text, score, q, chips[row[id(i)]], seen[row[id(i)]], max_new_tokens, task, about, confidence=box_scores(text, tokens)) for i, q, (text, score, tokens) in zip(images, questions, said)]
         return answers if many else answers[0]
 
-    def _answer(self, text, score, question, view, seen, room, task='', about=None, history=(), **more):
+    def _answer(self, text, score, question, chip, seen, room, task='', about=None, history=(), **more):
         cut = len(self.tokenizer(' ' + text, add_special_tokens=False).input_ids) >= room
-        return Answer(text, score, question, view, task, about, sent=sent_words(self.model, self.tokenizer, question, history),
+        return Answer(text, score, question, chip, task, about, sent=sent_words(self.model, self.tokenizer, question, history),
                       seen=seen.permute(1, 2, 0).numpy(), cut=cut, model=self.name, **more)
 
     def caption(self, image, **options):
@@ -183,14 +183,14 @@ class Assistant:
         sensor=None, **options,
     ):
         "What is in a box. BadInput for a box that lies outside the picture."
-        view = as_chip(image, sensor)
-        frame, box = view.frame, np.asarray(box, float)
+        chip = as_chip(image, sensor)
+        frame, box = chip.frame, np.asarray(box, float)
         if where not in ('pixels', 'unit', 'ground') or box.shape != (4,): raise BadInput(f'a box of shape {box.shape} in {where!r}: give x1, y1, x2, y2 in pixels, unit or ground')
         if where == 'ground':
             frame.to_map([0, 0])   # or a sentence that says why not
             box = from_map(shapely.box(*box), frame.transform)
         if where != 'unit': box = to_unit(box, frame.width, frame.height)
-        answer = self.ask(view, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options)
+        answer = self.ask(chip, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options)
         answer.region = np.asarray(box, float).clip(0, 1)
         return answer
 
@@ -204,15 +204,15 @@ class Assistant:
     ):                          # Answer or list; text is the best label, scores has all
         "Which of some labels fits best, with the probability of each among them. BadInput for an empty list or a label that comes twice."
         labels, question = check_labels(labels), question or wording(Task.CLASSIFICATION)
-        views = [as_chip(i, sensor) for i in _listed(image)]
-        if not views: raise BadInput('no image to classify: give one, or a list of them')
-        seen = self.see(views)
+        chips = [as_chip(i, sensor) for i in _listed(image)]
+        if not chips: raise BadInput('no image to classify: give one, or a list of them')
+        seen = self.see(chips)
         logs = choice_logprobs(self.model, self.tokenizer, seen, question, labels, batch_size)
         shares = torch.stack([l.sum(1) for l in logs], 1).softmax(1).tolist()   # [n][labels]
         answers = []
-        for k, (view, share) in enumerate(zip(views, shares)):
+        for k, (chip, share) in enumerate(zip(chips, shares)):
             best = int(np.argmax(share))
-            answers.append(self._answer(labels[best], float(logs[best][k].mean()), question, view, seen[k], 10 ** 9, Task.CLASSIFICATION, scores=dict(zip(labels, share))))
+            answers.append(self._answer(labels[best], float(logs[best][k].mean()), question, chip, seen[k], 10 ** 9, Task.CLASSIFICATION, scores=dict(zip(labels, share))))
         return answers if isinstance(image, (list, tuple)) else answers[0]
 
     def chat(self, image, sensor=None, memory: bool = True) -> 'Chat':
@@ -227,10 +227,10 @@ class Assistant:
         sensor=None, **options,
     ) -> 'Comparison':
         "The same questions about two dates, each seen alone. BadInput for pictures of different places."
-        views = [as_chip(i, sensor) for i in (before, after)]
-        _same_place(*views)
+        chips = [as_chip(i, sensor) for i in (before, after)]
+        _same_place(*chips)
         asked = _listed(questions or [wording(Task.CLASSIFICATION), wording(Task.CAPTION)])
-        said = [self.ask(v, asked, **options) + ([self.classify(v, labels)] if labels else []) for v in views]
+        said = [self.ask(v, asked, **options) + ([self.classify(v, labels)] if labels else []) for v in chips]
         return Comparison(*said)
 
 # %% ../../nbs/7_app/02_assistant.ipynb #b328836e
@@ -239,11 +239,11 @@ class Chat:
     def __init__(
         self,
         assistant: Assistant,
-        view,
+        chip,
         memory: bool = True,   # False: each question stands alone, the history is only shown
     ):
-        self.assistant, self.view, self.memory, self.turns = assistant, view, memory, []
-        self.seen = assistant.see([view])
+        self.assistant, self.chip, self.memory, self.turns = assistant, chip, memory, []
+        self.seen = assistant.see([chip])
         model = assistant.model
         self._picture = prefill(model, assistant.tokenizer, model.image_features(self.seen.to(model.device)).detach())
 
@@ -254,8 +254,8 @@ class Chat:
         turns = self.turns if self.memory else []
         most = getattr(config.text_config, 'max_position_embeddings', 10 ** 9) - room - len(picture_prefix(config, a.tokenizer))
         for first in range(len(turns) + 1):
-            ids = [i for k, t in enumerate(turns[first:]) for i in chat.ask(a.tokenizer, t.question, k > 0) + chat.reply(a.tokenizer, t.text or '.')]
-            prompt = ids + chat.ask(a.tokenizer, question, bool(ids))
+            ids = [i for k, t in enumerate(turns[first:]) for i in chat.encode_question(a.tokenizer, t.question, k > 0) + chat.encode_answer(a.tokenizer, t.text or '.')]
+            prompt = ids + chat.encode_question(a.tokenizer, question, bool(ids))
             if len(prompt) <= most: return ids, prompt
         raise BadInput(f'the question has {len(prompt)} tokens, more than the {most} that are left beside the picture; shorten it')
 
@@ -265,7 +265,7 @@ class Chat:
         history, prompt = self._history(question, max_new_tokens)
         if stream: generate['streamer'] = _Stream(a.tokenizer, stream)
         (text, score, tokens), = _generate(a.model, a.tokenizer, ChatFormat(**a.model.config.chat), self._picture, [0], [prompt], max_new_tokens, generate)
-        self.turns.append(a._answer(text, score, question, self.view, self.seen[0], max_new_tokens, Task.DIALOGUE, history=history, sure=box_scores(text, tokens)))
+        self.turns.append(a._answer(text, score, question, self.chip, self.seen[0], max_new_tokens, Task.DIALOGUE, history=history, confidence=box_scores(text, tokens)))
         return self.turns[-1]
 
     def clear(self): self.turns.clear()   # forget what was said; the picture stays
@@ -292,7 +292,7 @@ class Comparison:
         return [(a, b) for a, b in zip(self.before, self.after) if a.text != b.text]
 
     @property
-    def shifts(self) -> dict:
+    def probability_change(self) -> dict:
         "How the probability of each label moved, where labels were given."
         last, first = self.after[-1].scores, self.before[-1].scores
         return {k: last[k] - first[k] for k in first}

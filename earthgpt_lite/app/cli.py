@@ -31,7 +31,7 @@ def _facts(said):
 
 def _ground(said):
     "Corners of the boxes on the map, or None for a picture without coordinates."
-    return said.ground.tolist() if said.view.frame.crs is not None and len(said.boxes) else None
+    return said.ground.tolist() if said.chip.frame.crs is not None and len(said.boxes) else None
 
 def _lines(said, most=10):
     "An answer as a person reads it."
@@ -39,9 +39,9 @@ def _lines(said, most=10):
     places = (_ground(said) or [None] * len(said.boxes))[:most]
     for box, corners, label in zip(said.pixels, places, said.labels):
         yield f'  {printable(label) + ": " if label else ""}box in pixels (x1 y1 x2 y2): ' + ' '.join(f'{v:.1f}' for v in box)
-        if corners: yield f'  on the map ({said.view.frame.crs}): ' + ', '.join(f'{x:.5f} {y:.5f}' for x, y in corners)
+        if corners: yield f'  on the map ({said.chip.frame.crs}): ' + ', '.join(f'{x:.5f} {y:.5f}' for x, y in corners)
     if len(said.boxes) > most: yield f'  and {len(said.boxes) - most:,} more boxes; --json has all'
-    if len(said.boxes) and said.view.frame.crs is None: yield '  no map coordinates: the image has no CRS'
+    if len(said.boxes) and said.chip.frame.crs is None: yield '  no map coordinates: the image has no CRS'
     if said.unread: yield f'  not read as boxes: {printable(", ".join(said.unread[:3]))}'
     if said.cut: yield '  cut off; a larger --tokens gives it more room'
 
@@ -49,9 +49,9 @@ def _ask(args):
     from earthgpt_lite.errors import BadInput
     from earthgpt_lite.raster.reading import as_chip
     if args.out: check_free(args.out, args.force)
-    view = as_chip(args.image, args.sensor)
-    if args.out and view.frame.crs is None: raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
-    said = _assistant(args).ask(view, args.question, max_new_tokens=args.tokens)
+    chip = as_chip(args.image, args.sensor)
+    if args.out and chip.frame.crs is None: raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
+    said = _assistant(args).ask(chip, args.question, max_new_tokens=args.tokens)
     if args.out:
         from earthgpt_lite.raster.georef import write_whole
         write_whole(args.out, json.dumps(said.to_geojson()))

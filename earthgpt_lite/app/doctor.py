@@ -100,9 +100,9 @@ def memory_budget() -> int | None:
 def _reads():
     from earthgpt_lite.data.sample.world_map import DATA
     from earthgpt_lite.raster.reading import as_chip, read_scene
-    view = as_chip(read_scene(DATA / 'global_optical.tif', window=(3000, 1200, 64, 64)), size=64)
-    if view.image.shape != (64, 64, 3) or view.image.std() < 1: raise ValueError('the sample picture came out empty')
-    return view.image
+    chip = as_chip(read_scene(DATA / 'global_optical.tif', window=(3000, 1200, 64, 64)), size=64)
+    if chip.image.shape != (64, 64, 3) or chip.image.std() < 1: raise ValueError('the sample picture came out empty')
+    return chip.image
 
 def _places():
     from earthgpt_lite.boxes.text import format_box, parse_boxes, to_pixels, to_unit

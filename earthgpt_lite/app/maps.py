@@ -69,15 +69,15 @@ def _lonlat(frame, points):   # (n, 2) pixels of the picture
 
 def _pixels(image):
     "RGBA of a picture without its padding, and the transform of its pixels; those without data are clear."
-    view = image.view() if isinstance(image, Scene) else as_chip(image)
-    f, n = view.frame, view.image.shape[0]
+    chip = image.chip() if isinstance(image, Scene) else as_chip(image)
+    f, n = chip.frame, chip.image.shape[0]
     f.to_map([0, 0])   # or a sentence that says why not
     k = f.side / n     # the square may be smaller than the picture
     left, top = (min(math.ceil(pad / k), n - 1) for pad in (f.pad_x, f.pad_y))
     right, bottom = max(int((f.pad_x + f.width) / k), left + 1), max(int((f.pad_y + f.height) / k), top + 1)
     alpha = 255 * (image.valid if isinstance(image, Scene) else np.ones((bottom - top, right - left))).astype('uint8')
-    rgba = np.dstack([view.image[top:bottom, left:right], alpha])
-    return rgba, f.transform @ Affine.translation(left * k - f.pad_x, top * k - f.pad_y) @ Affine.scale(k), view
+    rgba = np.dstack([chip.image[top:bottom, left:right], alpha])
+    return rgba, f.transform @ Affine.translation(left * k - f.pad_x, top * k - f.pad_y) @ Affine.scale(k), chip
 
 # %% ../../nbs/7_app/04_maps.ipynb #4d5b1088
 @contextmanager
@@ -94,8 +94,8 @@ def overlay(
     size: int = 768,    # longer edge of the result, pixels
 ) -> tuple:             # (h, w, 4) uint8 in Web Mercator, ((south, west), (north, east))
     "A picture as a web map needs it. BadInput for one without a CRS, with the reason."
-    rgba, placed, view = _pixels(read_scene(image, size=2048) if isinstance(image, (str, Path)) else image)
-    f = view.frame
+    rgba, placed, chip = _pixels(read_scene(image, size=2048) if isinstance(image, (str, Path)) else image)
+    f = chip.frame
     grid = np.stack(np.meshgrid(np.linspace(0, f.width, 33), np.linspace(0, f.height, 33)), -1).reshape(-1, 2)
     lon, lat = _lonlat(f, grid)
     lat = lat.clip(-85.05, 85.05)

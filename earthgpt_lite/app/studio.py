@@ -43,7 +43,7 @@ def renderings(scene: Scene) -> list:   # [(what is shown, value for `Scene.view
     "The ways in which a scene can be looked at."
     offered = [('as usual', None)]
     for name, bands in RENDERINGS.items():
-        try: [scene.index(b) for b in bands]
+        try: [scene.band_index(b) for b in bands]
         except BadInput: continue
         offered.append((name, name))
     return offered + [(str(b), b) for b in scene.bands]
@@ -55,17 +55,17 @@ def render_scene(
 ) -> Chip:
     "A scene as the model will see it."
     plain = tuple(percent) == (0., 100.)
-    return scene.view(bands, stretch=None if plain else True, percent=None if plain else tuple(percent))
+    return scene.chip(bands, stretch=None if plain else True, percent=None if plain else tuple(percent))
 
 # %% ../../nbs/7_app/05_studio.ipynb #7e303b55
 def chip_with_boxes(
-    view: Chip,
+    chip: Chip,
     answer: Answer | None = None,
     box=None,            # (4,) units of the square
     side: int = 384,
 ) -> bytes:              # PNG
     "The square with the boxes of an answer, and the one that is being asked about."
-    picture = (answer or Answer('', 0., '', view)).picture(side)
+    picture = (answer or Answer('', 0., '', chip)).picture(side)
     if box is not None: ImageDraw.Draw(picture).rectangle([round(float(v) * side) for v in box], outline=(255, 212, 0), width=2)
     return _png(picture)
 
@@ -167,7 +167,7 @@ class Studio:
         image=None,                 # a path, Scene, array or PIL image; None: wait for one
         background: bool = True,    # answer in a thread, so that it can be stopped
     ):
-        self.assistant, self.scene, self.view, self.talk, self.answer = assistant, None, None, None, None
+        self.assistant, self.scene, self.chip, self.talk, self.answer = assistant, None, None, None, None
         self.folder = tempfile.TemporaryDirectory(prefix='studio-')
         self.worker = Worker(self.fail, self.finish, background)
         self.panel = self._build()
@@ -190,10 +190,10 @@ class Studio:
     def open(self, image):
         "Look at another picture; the conversation begins anew."
         if isinstance(image, (str, Path)): image = read_scene(image, size=2048)   # a large scene as an overview
-        view = as_chip(image)
-        self.scene, self.view = image if isinstance(image, Scene) else None, view
+        chip = as_chip(image)
+        self.scene, self.chip = image if isinstance(image, Scene) else None, chip
         self.bands.options = renderings(self.scene) if self.scene else [('as usual', None)]
-        self.bands.index, self.answer, self.talk = 0, None, self.assistant.chat(view, memory=self.memory.value)
+        self.bands.index, self.answer, self.talk = 0, None, self.assistant.chat(chip, memory=self.memory.value)
         self.show()
 
     def upload(self, files):
@@ -204,8 +204,8 @@ class Studio:
         "Render with the chosen bands and stretch; the conversation goes on about the new rendering."
         if self.scene is not None and self.talk is not None:
             turns = self.talk.turns
-            self.view = render_scene(self.scene, self.bands.value, self.percent.value)
-            self.talk = self.assistant.chat(self.view, memory=self.memory.value)
+            self.chip = render_scene(self.scene, self.bands.value, self.percent.value)
+            self.talk = self.assistant.chat(self.chip, memory=self.memory.value)
             self.talk.turns, self.answer = turns, None
         self.draw()
 
@@ -226,9 +226,9 @@ class Studio:
         "caption, ground, detect or classify (labels with commas between them)."
         self._need()
         if name in ('ground', 'classify') and not thing.strip(): raise BadInput(f'{name}: write into the field what to look for' + (', labels with commas between them' if name == 'classify' else ''))
-        a, view, turns = self.assistant, self.view, self.talk.turns
-        jobs = dict(caption=lambda: a.caption(view, **self._stopping()), ground=lambda: a.ground(view, thing, **self._stopping()),
-                    detect=lambda: a.detect(view, thing or None, **self._stopping()), classify=lambda: a.classify(view, thing.split(',')))
+        a, chip, turns = self.assistant, self.chip, self.talk.turns
+        jobs = dict(caption=lambda: a.caption(chip, **self._stopping()), ground=lambda: a.ground(chip, thing, **self._stopping()),
+                    detect=lambda: a.detect(chip, thing or None, **self._stopping()), classify=lambda: a.classify(chip, thing.split(',')))
         def work():
             turns.append(answer := jobs[name]())
             return answer
@@ -237,9 +237,9 @@ class Studio:
     def describe(self):
         "What is in the box."
         self._need()
-        view, box, turns = self.view, self.box, self.talk.turns
+        chip, box, turns = self.chip, self.box, self.talk.turns
         def work():
-            turns.append(answer := self.assistant.describe_region(view, box, 'unit', **self._stopping()))
+            turns.append(answer := self.assistant.describe_region(chip, box, 'unit', **self._stopping()))
             return answer
         self._start(work)
 
@@ -288,28 +288,28 @@ class Studio:
     def _whole(self): return np.allclose(self.box, [0, 0, 1, 1])
 
     def _need(self):
-        if self.view is None: raise BadInput('no picture yet: upload one, or open a path')
+        if self.chip is None: raise BadInput('no picture yet: upload one, or open a path')
 
     def _stopping(self): return dict(stopping_criteria=StoppingCriteriaList([_Halt(self.worker.flag)]))
 
     def _start(self, job):
-        view = self.view
+        chip = self.chip
         def work():
             answer = job()
-            if isinstance(answer, Answer) and self.view is view: self.answer = answer   # or something else is shown by now
+            if isinstance(answer, Answer) and self.chip is chip: self.answer = answer   # or something else is shown by now
         self.worker.run(lambda: (self._busy(), work()))
 
     def _busy(self): self.progress.value, self.progress.layout.visibility, self.halt.layout.visibility = 0, 'visible', 'visible'
 
     def draw(self):
         "Bring what is shown up to date."
-        if self.view is None: return
-        png = chip_with_boxes(self.view, self.answer, None if self._whole() else self.box)
+        if self.chip is None: return
+        png = chip_with_boxes(self.chip, self.answer, None if self._whole() else self.box)
         if self.board is not None: self.board.src = _data(png)
         else: self.picture.value = png
         self.live.value = ''
         self.history.value = ''.join(map(_bubble, self.talk.turns[-20:]))
-        frame, pixels = self.view.frame, to_pixels(self.box, self.view.frame.width, self.view.frame.height)
+        frame, pixels = self.chip.frame, to_pixels(self.box, self.chip.frame.width, self.chip.frame.height)
         none = 'no box: drag one on the picture' if self.board is not None else 'no box: move the sliders; pip install "earthgpt-lite[studio]" lets you drag one on the picture'
         box = none if self._whole() else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
         self.where.value = f'{box}<br>{frame.width} x {frame.height} pixels{self._place(pixels)}'
@@ -317,8 +317,8 @@ class Studio:
 
     def _place(self, pixels):
         "Where the middle of the box is."
-        if self.view.frame.crs is None: return ''
-        try: lon, lat = _project(self.view.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.view.frame.crs)[0]
+        if self.chip.frame.crs is None: return ''
+        try: lon, lat = _project(self.chip.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.chip.frame.crs)[0]
         except BadInput: return ''
         return f', middle {"of the box " * (not self._whole())}at {abs(lat):.4f} {"NS"[int(lat < 0)]}, {abs(lon):.4f} {"EW"[int(lon < 0)]}'
 

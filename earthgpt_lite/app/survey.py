@@ -121,14 +121,14 @@ class Survey:
     resumed: int     # batches that were known from an earlier run
     seconds: float
 
-def _look(assistant, kind, prompt, views):
+def _look(assistant, kind, prompt, chips):
     "Answers to one batch, as rows for the journal: text, score, boxes in units as (4, 2) corners, labels, scores of the boxes."
-    if kind == 'ask': said = assistant.ask(views, prompt)
-    elif kind == 'classify': said = assistant.classify(views, prompt)
-    else: said = getattr(assistant, kind)(views, prompt or None)
+    if kind == 'ask': said = assistant.ask(chips, prompt)
+    elif kind == 'classify': said = assistant.classify(chips, prompt)
+    else: said = getattr(assistant, kind)(chips, prompt or None)
     for a in said:
         score = a.scores[a.text] if kind == 'classify' else a.score
-        yield [a.text, round(float(score), 6), a.pixels.round(4).tolist(), a.labels, np.round(a.sure, 6).tolist()]
+        yield [a.text, round(float(score), 6), a.pixels.round(4).tolist(), a.labels, np.round(a.confidence, 6).tolist()]
 
 def _identity(model):   # of the weights: a model that was trained on must not finish the survey of another
     weights = getattr(model, 'parameters', None)
@@ -242,8 +242,8 @@ def _walk(assistant, batches, log, tell, path, kind, prompt, sensor, bands, size
     left = batches[len(log.rows):]
     def views():
         for batch, strip in zip(left, read_tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))):
-            yield batch, [(k, tile.view()) for k, tile in _cut(strip, batch)]
-    with closing(_ahead(views)) as ready:
+            yield batch, [(k, tile.chip()) for k, tile in _cut(strip, batch)]
+    with closing(_ahead(chips)) as ready:
         for batch, seen in ready:
             if stop and stop(): raise KeyboardInterrupt('the survey was stopped')
             said = [None] * len(batch)
@@ -281,8 +281,8 @@ def _launch(assistant, parts, *work):
 def _boxes(rows, frame, min_score):
     "Features of all boxes: (polygon in pixels, properties)."
     all_boxes, windows, scores, labels, texts = [], [], [], [], []
-    for (column, row, width, height), text, _, boxes, names, sure in rows:
-        for box, name, score in zip(boxes, names, sure):
+    for (column, row, width, height), text, _, boxes, names, confidence in rows:
+        for box, name, score in zip(boxes, names, confidence):
             if min_score is not None and score < min_score: continue
             box = np.clip(np.add(box, [column, row] * 2), 0, [frame.width, frame.height] * 2)
             if (box[2:] <= box[:2]).any(): continue

@@ -175,10 +175,10 @@ def _seen(row, root):   # the record and its picture, or why not
         return record, as_chip(read_scene(find_image(record.image, root), record.sensor, size=512), size=256)
     except BadInput as e: return str(e), None
 
-def _panel(left, right, index, record, view, wrap=44, most=4):
+def _panel(left, right, index, record, chip, wrap=44, most=4):
     left.set_title(f'{index} · {record.sensor} · {Path(record.image).name}'[:40], fontsize=7, parse_math=False)
-    left.imshow(view.image)
-    side, lines = view.image.shape[0], []
+    left.imshow(chip.image)
+    side, lines = chip.image.shape[0], []
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - .5
@@ -202,12 +202,12 @@ def show_records(
     file, root = records_file(path, root)
     if not (chosen := _sampled(read_rows(file), n, seed)): raise BadInput(f'{file}: holds no records')
     seen = [(i, *_seen(row, root)) for i, row in chosen]
-    if not any(view for *_, view in seen): raise BadInput(f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`')
+    if not any(chip for *_, chip in seen): raise BadInput(f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`')
     rows = -(-len(seen) // 2)
     figure, axes = plt.subplots(rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw={'width_ratios': [1, 1.3] * 2})
     for axis in axes.flat: axis.axis('off')
-    for (left, right), (i, record, view) in zip(axes.reshape(-1, 2), seen):
-        if view: _panel(left, right, i, record, view)
+    for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), seen):
+        if chip: _panel(left, right, i, record, chip)
         else: _say(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
     figure.tight_layout()
     if out: save_figure(figure, out); plt.close(figure)

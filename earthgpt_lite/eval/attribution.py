@@ -20,9 +20,9 @@ from ..raster.chips import GREY
 def _row(model, tokenizer, question, answer):
     "Token ids of picture, question and answer, and where the answer's tokens are predicted."
     chat = ChatFormat(**model.config.chat)
-    before = picture_prefix(model.config, tokenizer) + chat.ask(tokenizer, question)
+    before = picture_prefix(model.config, tokenizer) + chat.encode_question(tokenizer, question)
     if not answer.strip(): raise BadInput('an empty answer was made from nothing: give an answer with words in it')
-    reply = chat.reply(tokenizer, answer)
+    reply = chat.encode_answer(tokenizer, answer)
     return torch.tensor([before + reply]), slice(len(before) - 1, len(before) + len(reply) - 1)
 
 def answer_tokens(

@@ -189,8 +189,8 @@ def model_asker(
             except BadInput as e: why[q['image']] = str(e)
         can = [k for k, q in enumerate(asked) if q['image'] not in why]
         said = dict(zip(can, generate_answers(model, tokenizer, torch.stack(pixels) if pixels else None, [(None if blind else seen[asked[k]['image']], asked[k]['question']) for k in can], tokens=True, **generate) if can else []))
-        prompt = lambda q: tokenizer.decode(chat.ask(tokenizer, q['question']))
-        score = lambda q, text, sure, tokens: box_logprobs(tokens) or sure if q['task'] == 'detection' else sure
+        prompt = lambda q: tokenizer.decode(chat.encode_question(tokenizer, q['question']))
+        score = lambda q, text, confidence, tokens: box_logprobs(tokens) or confidence if q['task'] == 'detection' else confidence
         return [dict(answer=said[k][0], score=score(q, *said[k]), prompt=prompt(q)) if k in said else dict(answer='', score=None, problem=why[q['image']]) for k, q in enumerate(asked)]
     return ask
 

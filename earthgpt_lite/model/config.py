@@ -67,9 +67,9 @@ class EarthGPTConfig(PreTrainedConfig):
     cnn_input: dict | None = None
     train_encoders: bool = True
     projector: str = 'linear'
-    merge: int = 1
-    image_marks: bool = False
-    visual_scale: float | None = 1.0
+    pixel_shuffle_factor: int = 1
+    boundary_tokens: bool = False
+    init_scale: float | None = 1.0
     image_token_id: int = 5
     chat: dict | None = None
     coordinate_loss: float = 0.
@@ -83,7 +83,7 @@ class EarthGPTConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def visual_tokens(self): return visual_tokens(self.grid, self.merge, self.image_marks)
+    def visual_tokens(self): return visual_tokens(self.grid, self.pixel_shuffle_factor, self.boundary_tokens)
 
     @property
     def encoders(self) -> list[str]:   # of 'vit', 'cnn'

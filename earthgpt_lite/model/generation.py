@@ -48,7 +48,7 @@ def generate_answers(
     """
     chat, answers = ChatFormat(**model.config.chat), [None] * len(questions)
     if pictures is not None: pictures = stack_pictures(pictures)
-    prompts = [chat.ask(tokenizer, q) for _, q in questions]
+    prompts = [chat.encode_question(tokenizer, q) for _, q in questions]
     _check_questions(model, tokenizer, pictures, questions, prompts, names, generate)
     nothing = torch.zeros(1, 0, model.config.text_config.hidden_size, device=model.device)
     for which, group in _by_picture(questions, 2 * batch_size):

@@ -41,19 +41,19 @@ class Ledger(TorchDispatchMode):
 # %% ../../nbs/4_model/17_memory.ipynb #69679b49
 BASE = 0.45e9   # bytes of a Python process with torch and transformers, before any model (measured on Linux)
 
-def _batch(model, pictures, words, graded):
+def _batch(model, pictures, words, target_tokens):
     "Inputs of a training step on the model's own device."
     c, at = model.config, dict(device=model.device)
     length = c.visual_tokens + 1 + words
     return (torch.zeros(pictures, 3, c.image_size, c.image_size, dtype=torch.uint8, **at), torch.zeros(pictures, 1 + words, dtype=torch.long, **at),
-            torch.zeros(pictures, 1, length, length, dtype=model.dtype, **at), torch.arange(length, **at).repeat(pictures, 1), torch.zeros(pictures * graded, dtype=torch.long, **at))
+            torch.zeros(pictures, 1, length, length, dtype=model.dtype, **at), torch.arange(length, **at).repeat(pictures, 1), torch.zeros(pictures * target_tokens, dtype=torch.long, **at))
 
-def _step(model, optimizer, batch, graded):
+def _step(model, optimizer, batch, target_tokens):
     "One training step without anything that looks at values, so that it runs on the meta device."
     pixels, ids, mask, positions, target = batch
     words, seen = model.get_input_embeddings()(ids), model.image_features(pixels)
     hidden = model.language.base_model(inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
-    F.cross_entropy(model.get_output_embeddings()(hidden[:, -graded:].flatten(0, 1)).float(), target).backward()
+    F.cross_entropy(model.get_output_embeddings()(hidden[:, -target_tokens:].flatten(0, 1)).float(), target).backward()
     optimizer.step()
 
 def _read(model, batch):
@@ -68,10 +68,10 @@ def run_once(
     train: bool,
     pictures: int = 8,
     words: int = 128,     # tokens of questions and answers of a picture
-    graded: int = 32,     # of them graded
+    target_tokens: int = 32,     # of them graded
 ):
     "The work that is weighed: a training step with an AdamW that has seen a step before, or one pass over prompts."
-    batch = _batch(model, pictures, words, graded)
+    batch = _batch(model, pictures, words, target_tokens)
     if not train:
         with torch.no_grad(): return _read(model.eval(), batch)
     learned = [p for p in model.train().parameters() if p.requires_grad]
@@ -79,14 +79,14 @@ def run_once(
     for p in learned: p.grad = torch.zeros_like(p)
     optimizer.step()                             # from now on it keeps its two numbers
     optimizer.zero_grad(set_to_none=True)
-    _step(model, optimizer, batch, graded)
+    _step(model, optimizer, batch, target_tokens)
 
 # %% ../../nbs/4_model/17_memory.ipynb #5c39c16e
 def weigh(
     preset,               # a Preset or its name
     pictures: int = 8,
     words: int = 128,
-    graded: int = 32,
+    target_tokens: int = 32,
 ) -> dict:                # name, parameters (by part), total, trained, visual_tokens, train_bytes, infer_bytes
     "What a preset needs, before anything is allocated. Memory: process, weights, and the most that lives at once in a step that is run on the meta device."
     if isinstance(preset, str): preset = read_preset(preset)
@@ -95,7 +95,7 @@ def weigh(
     def most(train):
         with Ledger() as ledger:
             for t in [*model.parameters(), *model.buffers()]: ledger.known[t.untyped_storage()._cdata] = None   # counted as weights
-            run_once(model, train, pictures, words, graded)
+            run_once(model, train, pictures, words, target_tokens)
         return ledger.most
     count = lambda m: sum(p.numel() for p in m.parameters())
     parts = dict(vit=0, cnn=0) | {name: count(part) for name, part in model.perception.encoders.items()}
@@ -118,6 +118,6 @@ def presets_table(
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = ['  '.join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in table]
     about = [f'{r["name"]:{widths[0]}}  {r["about"]}' for r in rows]
-    s = dict(pictures=8, words=128) | {k: v for k, v in step.items() if k != 'graded'}
+    s = dict(pictures=8, words=128) | {k: v for k, v in step.items() if k != 'target_tokens'}
     return '\n'.join([*lines, '', *about, '', f'Memory is estimated for a batch of {s["pictures"]} pictures with {s["words"]} tokens of text each, before anything is allocated.',
                       'To train: all of the language model and what is new, AdamW, no checkpointing, one device.'])

@@ -54,7 +54,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         c = config
         self.perception = VisionTower(c.vit_config if c.perception != 'cnn' else None, c.cnn_config if c.perception != 'vit' else None, c.grid, c.vit_layers,
                                      c.layer_fusion, c.cnn_channels, c.fusion, c.vit_input, c.cnn_input, c.train_encoders)
-        self.projector = Projector(self.perception.channels, c.text_config.hidden_size, c.projector, c.visual_scale, c.merge, c.image_marks)
+        self.projector = Projector(self.perception.channels, c.text_config.hidden_size, c.projector, c.init_scale, c.pixel_shuffle_factor, c.boundary_tokens)
         self.language = AutoModelForCausalLM.from_config(c.text_config)
         self.post_init()
 
@@ -80,7 +80,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
                            f'each picture needs {features.shape[1]}; was a prompt cut, or a picture left out?')
         return words.masked_scatter(places[..., None], features.to(words.dtype).flatten(0, 1))
 
-    def forward(self, input_ids=None, pixel_values=None, image_features=None, attention_mask=None, position_ids=None, segments=None, parents=None,
+    def forward(self, input_ids=None, pixel_values=None, image_features=None, attention_mask=None, position_ids=None, segment_ids=None, prefix_ids=None,
                 labels=None, past_key_values=None, use_cache=None, logits_to_keep=0, inputs_embeds=None, **kwargs):
         """Next-token logits, or with `labels` the loss on the graded tokens.
 
@@ -89,7 +89,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         """
         if pixel_values is not None and image_features is None: image_features = self.image_features(pixel_values)
         if inputs_embeds is None: inputs_embeds = self._embed(input_ids, image_features, past_key_values is not None and past_key_values.get_seq_length() > 0)
-        if segments is not None: attention_mask = self._seen(segments, parents, inputs_embeds.dtype)
+        if segment_ids is not None: attention_mask = self._seen(segment_ids, prefix_ids, inputs_embeds.dtype)
         with self._sparing(labels):
             inner = self.language.base_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
                                              past_key_values=past_key_values, use_cache=use_cache if labels is None else False, **kwargs)
@@ -103,16 +103,16 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         total, count = F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'), graded.sum()
         if self.config.coordinate_loss: total = total + self.config.coordinate_loss * coordinate_loss(logits[:int(count)], target[graded], self.config.first_coordinate)
-        return EarthGPTOutput(loss=total / count, loss_sum=total, graded=count)
+        return EarthGPTOutput(loss=total / count, loss_sum=total, target_count=count)
 
     def _sparing(self, labels):
         "In training the last layer computes only what is graded; not where activations are made again or blocks are compiled."
         parts = last_layer_parts(self.language) if labels is not None and not self.is_gradient_checkpointing else []
         return targets_only(parts, F.pad(labels[:, 1:] != IGNORE, (0, 1))) if parts else nullcontext()
 
-    def _seen(self, segments, parents, dtype):
-        if self.language.config._attn_implementation == 'flex_attention': return block_mask(segments, parents)
-        return attention_bias(prefix_causal_mask(segments, parents), dtype)
+    def _seen(self, segment_ids, prefix_ids, dtype):
+        if self.language.config._attn_implementation == 'flex_attention': return block_mask(segment_ids, prefix_ids)
+        return attention_bias(prefix_causal_mask(segment_ids, prefix_ids), dtype)
 
     def prepare_inputs_for_generation(self, input_ids, past_key_values=None, pixel_values=None, image_features=None, **kwargs):
         inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
@@ -136,13 +136,13 @@ def nano(
 
 # %% ../../nbs/4_model/14_modeling.ipynb #7904ee7e
 def block_mask(
-    segments: torch.Tensor,   # (b, t)
-    parents: torch.Tensor,    # (b, t)
+    segment_ids: torch.Tensor,   # (b, t)
+    prefix_ids: torch.Tensor,    # (b, t)
 ):                            # a BlockMask of PyTorch
     "`tokens.visible` as a rule for FlexAttention. Training with it needs CUDA; on a CPU there is only forward."
-    def rule(b, h, i, j): return (i >= j) & ((segments[b, i] == segments[b, j]) | (parents[b, i] == segments[b, j]))
-    rows, length = segments.shape
-    return create_block_mask(rule, rows, None, length, length, device=segments.device)
+    def rule(b, h, i, j): return (i >= j) & ((segment_ids[b, i] == segment_ids[b, j]) | (prefix_ids[b, i] == segment_ids[b, j]))
+    rows, length = segment_ids.shape
+    return create_block_mask(rule, rows, None, length, length, device=segment_ids.device)
 
 # %% ../../nbs/4_model/14_modeling.ipynb #d6c2de5f
 @contextmanager

@@ -19,8 +19,8 @@ class Batch:
     input_ids: torch.Tensor
     labels: torch.Tensor         # IGNORE where not graded
     position_ids: torch.Tensor
-    segments: torch.Tensor       # 0 for padding
-    parents: torch.Tensor        # the segment that may be looked back to
+    segment_ids: torch.Tensor       # 0 for padding
+    prefix_ids: torch.Tensor        # the segment that may be looked back to
 
     def to(self, device): return Batch(**{k: v.to(device, non_blocking=True) for k, v in self.items()})
     def pin_memory(self): return Batch(**{k: v.pin_memory() for k, v in self.items()})
@@ -28,14 +28,14 @@ class Batch:
 
 # %% ../../nbs/4_model/02_packing.ipynb #351ccb30
 def prefix_causal_mask(
-    segments: torch.Tensor,  # (b, t)
-    parents: torch.Tensor,   # (b, t)
+    segment_ids: torch.Tensor,  # (b, t)
+    prefix_ids: torch.Tensor,   # (b, t)
 ) -> torch.Tensor:           # (b, t, t) bool, [i, j]: token i sees token j
     "Who sees whom: one's own segment and its parent, and nothing that comes later."
-    same = segments[:, :, None] == segments[:, None, :]
-    parent = parents[:, :, None] == segments[:, None, :]
-    length = segments.shape[1]
-    return (same | parent) & torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    parent = prefix_ids[:, :, None] == segment_ids[:, None, :]
+    length = segment_ids.shape[1]
+    return (same | parent) & torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
 
 def attention_bias(
     seen: torch.Tensor,            # (b, t, t) bool
@@ -53,15 +53,15 @@ def build_sequence(
 ) -> dict:                # five lists of one length, and the number of segments used
     "One picture and its question-answers as one run of tokens."
     n = len(prefix)
-    row = dict(input_ids=list(prefix), labels=[IGNORE] * n, position_ids=list(range(n)), segments=[first] * n, parents=[first] * n)
+    row = dict(input_ids=list(prefix), labels=[IGNORE] * n, position_ids=list(range(n)), segment_ids=[first] * n, prefix_ids=[first] * n)
     start = n
     for k, (question, answer) in enumerate(pairs, 1):
         ids = question + answer
         row['input_ids'] += ids
         row['labels'] += [IGNORE] * len(question) + answer
         row['position_ids'] += range(start, start + len(ids))
-        row['segments'] += [first + (k if shared else 1)] * len(ids)
-        row['parents'] += [first] * len(ids)
+        row['segment_ids'] += [first + (k if shared else 1)] * len(ids)
+        row['prefix_ids'] += [first] * len(ids)
         if not shared: start += len(ids)
     return row
 
@@ -72,13 +72,13 @@ def collate(
 ) -> Batch:
     "Rows of different length as one batch, padded on the right."
     length = max(len(r['input_ids']) for r in rows)
-    fill = dict(input_ids=pad_id, labels=IGNORE, position_ids=0, segments=0, parents=0)
+    fill = dict(input_ids=pad_id, labels=IGNORE, position_ids=0, segment_ids=0, prefix_ids=0)
     return Batch(pixel_values, **{k: torch.tensor([r[k] + [v] * (length - len(r[k])) for r in rows]) for k, v in fill.items()})
 
 # %% ../../nbs/4_model/02_packing.ipynb #4829facd
 def pack_best_fit(
     rows: list[dict],   # from make_row
-    capacity: int,      # tokens of a packed row; a longer row stays alone
+    sequence_length: int,      # tokens of a packed row; a longer row stays alone
 ) -> tuple:             # (packed rows, order of the given rows in them)
     """Rows put together so that little is padding: longest first, each into the fullest row that still has room.
 
@@ -88,7 +88,7 @@ def pack_best_fit(
     for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]['input_ids']), i)):
         size = len(rows[i]['input_ids'])
         best = min((b for b in bins if b[0] >= size), key=lambda b: b[0], default=None)
-        if best is None: bins.append(best := [max(capacity, size), []])
+        if best is None: bins.append(best := [max(sequence_length, size), []])
         best[0] -= size
         best[1].append(i)
     return [_join([rows[i] for i in members]) for _, members in bins], [i for _, members in bins for i in members]
@@ -96,19 +96,19 @@ def pack_best_fit(
 def _join(rows):
     joined = {k: [] for k in rows[0]}
     for row in rows:
-        last = max(joined['segments'], default=0)
-        for k, v in row.items(): joined[k] += [x + last for x in v] if k in ('segments', 'parents') else v
+        last = max(joined['segment_ids'], default=0)
+        for k, v in row.items(): joined[k] += [x + last for x in v] if k in ('segment_ids', 'prefix_ids') else v
     return joined
 
 # %% ../../nbs/4_model/02_packing.ipynb #2b5e906e
 def bins(
     lengths: list,   # of rows
-    capacity: int,
+    sequence_length: int,
 ) -> list:           # tokens in each packed row
     "How `tokens.pack` fills rows: longest first, each into the fullest row that still has room."
     filled = []
     for n in sorted(lengths, reverse=True):
-        room = [k for k, f in enumerate(filled) if f + n <= capacity]
+        room = [k for k, f in enumerate(filled) if f + n <= sequence_length]
         if room: filled[max(room, key=filled.__getitem__)] += n
         else: filled.append(n)
     return filled

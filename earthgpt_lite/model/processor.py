@@ -67,7 +67,7 @@ class EarthGPTProcessor(ProcessorMixin):
     def ids(self, question: str, picture: bool = True, name: str = 'the question') -> list[int]:
         "The prompt of one question. Raises BadInput if it is empty or too long."
         prefix = picture_prefix(self, self.tokenizer)
-        ids = (prefix if picture else prefix[:len(prefix) - self.visual_tokens]) + ChatFormat(**self.chat).ask(self.tokenizer, question)
+        ids = (prefix if picture else prefix[:len(prefix) - self.visual_tokens]) + ChatFormat(**self.chat).encode_question(self.tokenizer, question)
         if self.context: check_length(ids, self.context, name)
         return ids
 

@@ -41,7 +41,7 @@ def _fit(tokenizer, chat):
     chat = replace(chat, begin=(begin := prompt.removesuffix(tail)))
     if begin == prompt or not begin.endswith(chat.again.lstrip('\n')): return None   # the user's heading
     if not answered.startswith(begin + tail + chat.gap + answer + chat.end): return None
-    same = encode(tokenizer, begin, True) + chat.ask(tokenizer, question) == encode(tokenizer, prompt, True)
+    same = encode(tokenizer, begin, True) + chat.encode_question(tokenizer, question) == encode(tokenizer, prompt, True)
     return chat if same and encode(tokenizer, chat.end, True)[-1] in special_tokens(tokenizer).values() else None
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict:   # token -> id

@@ -74,13 +74,13 @@ class ChatFormat:
     gap: str = ' '                 # leads every text: most tokenizers know words best behind a space
     again: str | None = None       # before a later question of a dialogue; None: as before the first
 
-    def ask(self, tokenizer, question: str, later: bool = False) -> list[int]:
+    def encode_question(self, tokenizer, question: str, later: bool = False) -> list[int]:
         "A question as it stands before the model answers. Raises BadInput for an empty one."
         if not question.strip(): raise BadInput('the question is empty: ask something, for example "what does this image show?"')
         before = self.again if later and self.again is not None else self.before
         return encode(tokenizer, before, True) + encode_continuation(tokenizer, self.gap + question.strip()) + encode_continuation(tokenizer, self.between, True)
 
-    def reply(self, tokenizer, answer: str) -> list[int]:
+    def encode_answer(self, tokenizer, answer: str) -> list[int]:
         "An answer with its end mark: the tokens that are graded."
         return encode_continuation(tokenizer, self.gap + answer.strip()) + encode_continuation(tokenizer, self.end, True)
 
@@ -93,7 +93,7 @@ def encode_turns(
     dialogue: bool = False,      # each question follows the answer before it; False: each stands alone behind the picture
 ) -> list:                       # [(question ids, answer ids)]
     "All turns of an example in tokens. Raises BadInput, with the name, where nothing would be graded."
-    pairs = [(chat.ask(tokenizer, t.question, dialogue and k > 0), chat.reply(tokenizer, t.answer)) for k, t in enumerate(turns) if t.answer.strip()]
+    pairs = [(chat.encode_question(tokenizer, t.question, dialogue and k > 0), chat.encode_answer(tokenizer, t.answer)) for k, t in enumerate(turns) if t.answer.strip()]
     if len(pairs) < len(turns) or not pairs:
         raise BadInput(f'{name}: {len(turns) - len(pairs) or "no"} answer is empty or missing, so there is nothing to learn; drop the turn or give an answer')
     return pairs

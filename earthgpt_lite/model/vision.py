@@ -100,7 +100,7 @@ class ViTFeatures(nn.Module):
         if not self.trained: self.vit.eval()
         return self
 
-    def take(self, pretrained) -> list[str]:   # module or state dict; names that were not used
+    def load_pretrained(self, pretrained) -> list[str]:   # module or state dict; names that were not used
         "Copy pretrained weights. The encoder's own last norm becomes the start of every layer's norm, as DINOv2 itself does it."
         left = _copy(self.vit, pretrained, self.vit.config.model_type)
         state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
@@ -180,7 +180,7 @@ class CNNFeatures(nn.Module):
         if not self.trained: self.cnn.eval()
         return self
 
-    def take(self, pretrained) -> list[str]:   # module or state dict; names that were not used
+    def load_pretrained(self, pretrained) -> list[str]:   # module or state dict; names that were not used
         "Copy pretrained weights. Norms that only a backbone has, behind its stages, keep their start."
         return _copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',))
 

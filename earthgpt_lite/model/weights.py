@@ -245,7 +245,7 @@ def build(
     config.text_config, config.chat, config.image_token_id = language.config, asdict(chat), tokenizer.convert_tokens_to_ids('<image>')
     with torch.random.fork_rng(): model = EarthGPT(config).to(dtype)
     for part, encoder in encoders.items():
-        left = [n for n in getattr(model.perception, part).take(encoder) if not n.startswith(SPARE)]
+        left = [n for n in getattr(model.perception, part).load_pretrained(encoder) if not n.startswith(SPARE)]
         if left: say(f'{preset.weights[part]}: {len(left)} weights behind the last layer that is read are not used')
     model.language.load_state_dict(language.state_dict())
     model.language.set_attn_implementation(preset.attention)

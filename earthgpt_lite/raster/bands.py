@@ -16,7 +16,7 @@ _ROLES = {
     'sentinel-2': dict(blue='B2', green='B3', red='B4', nir='B8', swir1='B11', swir2='B12'),
     'landsat-8': dict(blue='B2', green='B3', red='B4', nir='B5', swir1='B6', swir2='B7', pan='B8', thermal='B10'),
 }
-RENDERINGS = dict(true=('red', 'green', 'blue'), infrared=('nir', 'red', 'green'), swir=('swir1', 'nir', 'red'))
+RENDERINGS = dict(true=('red', 'green', 'blue'), colour_infrared=('nir', 'red', 'green'), swir=('swir1', 'nir', 'red'))
 
 def _key(name): return re.sub(r'^b0+(?=\d)', 'b', str(name).strip().lower().split(',')[0])
 

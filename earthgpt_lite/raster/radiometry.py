@@ -143,7 +143,7 @@ def to_kelvin(
 ) -> Scene:                # that band alone, infrared, unit K
     "The thermal band of a Landsat scene in kelvin; a scene in kelvin comes back as it is."
     if scene.unit == 'K': return scene
-    i = scene.index(band)
+    i = scene.band_index(band)
     name = scene.bands[i].upper().replace('B0', 'B')
     if constants is None: constants = thermal_constants(scene.tags, name)
     if isinstance(constants, str):

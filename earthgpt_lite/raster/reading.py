@@ -27,7 +27,7 @@ def polarisation(name):
 
 def _radar(scene, bands):   # the layers of a SAR view: one, or co, cross and their ratio; and their kinds
     kinds = ['cross' if polarisation(n) in ('VH', 'HV') else 'co' for n in scene.bands]
-    pick = [scene.index(b) for b in bands] if bands else [kinds.index(k) for k in ('co', 'cross') if k in kinds]
+    pick = [scene.band_index(b) for b in bands] if bands else [kinds.index(k) for k in ('co', 'cross') if k in kinds]
     db = decibels(scene.pixels[pick], scene.unit or 'intensity')
     kinds = tuple(kinds[i] for i in pick)
     return (np.concatenate([db, db[:1] - db[1:]]), (*kinds, 'ratio')) if len(pick) == 2 else (db, kinds)
@@ -62,18 +62,18 @@ class Scene:
     @property
     def frame(self): return Frame(self.width, self.height, self.transform, self.crs, self.name)
 
-    def index(self, band) -> int:         # of a name, a role such as 'nir', or a number from 1
+    def band_index(self, band) -> int:         # of a name, a role such as 'nir', or a number from 1
         "Position of a band; BadInput lists the right names."
         return find_band(band, self.bands, self.tags, self.path)
 
     def band(self, band) -> np.ndarray:   # (h, w)
         "One band by name, role or number."
-        return self.pixels[self.index(band)]
+        return self.pixels[self.band_index(band)]
 
     def layers(self, bands=None) -> np.ndarray:   # (1 or 3, h, w)
         "What becomes red, green and blue; radar in decibels."
         found = _radar(self, _listed(bands))[0] if _is_echo(self) else \
-                self.pixels[[self.index(b) for b in _listed(bands)] if bands else _usual(self)]
+                self.pixels[[self.band_index(b) for b in _listed(bands)] if bands else _usual(self)]
         if len(found) in (1, 3): return found
         raise BadInput(f'{self.path or "array"}: a picture takes one band or three, not {len(found)}')
 
@@ -83,7 +83,7 @@ class Scene:
         if key not in source._fits: source._fits[key] = _fit(source, bands, percent)
         return source._fits[key]
 
-    def view(
+    def chip(
         self,
         bands=None,        # 'true', 'infrared', 'swir', or one or three bands; None: what suits the sensor
         size=None,         # side of the square in pixels; None: the longer edge
@@ -114,7 +114,7 @@ def _usual(scene):   # positions of the bands that are shown when none are named
     names, colour = scene.bands, RENDERINGS['true']
     unnamed = names == tuple(f'B{i + 1}' for i in range(len(names))) and len(names) < 7
     for wanted in [('thermal',)] * (scene.sensor is Sensor.INFRARED and names[:3] != colour) + [colour] * (not unnamed):
-        try: return [scene.index(b) for b in wanted]
+        try: return [scene.band_index(b) for b in wanted]
         except BadInput: pass
     return [0, 1, 2] if len(names) > 2 and scene.sensor is not Sensor.INFRARED else [0]
 
@@ -257,7 +257,7 @@ def as_chip(
     "Anything that can be looked at, as a View; colour arrays of floats in 0..1 count as pictures."
     if isinstance(image, Chip): return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
     if isinstance(image, (str, Path)): image = read_scene(image, sensor)
-    return (image if isinstance(image, Scene) else _from_array(image, sensor)).view(size=size)
+    return (image if isinstance(image, Scene) else _from_array(image, sensor)).chip(size=size)
 
 def _from_array(image, sensor):
     if hasattr(image, 'convert') and image.mode not in ('RGB', 'RGBA', 'L', 'I;16', 'I', 'F'): image = image.convert('RGBA')

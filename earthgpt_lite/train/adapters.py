@@ -89,8 +89,8 @@ def prepare_stage(
     stage: Stage,
 ):
     "Make a model ready for a stage: what it adds is added if it is not there yet, everything else is frozen. Raises BadInput for a stage that trains nothing, or a model that carries another addition."
-    if stage.adds not in ('', 'bias', 'lora'): raise BadInput(f'the stage {stage.name!r} adds {stage.adds!r}: choose bias, lora, or nothing')
-    if stage.adds and added_adapters(model) != stage.adds: dict(bias=add_bias, lora=add_lora)[stage.adds](model, **stage.options)
+    if stage.adapter not in ('', 'bias', 'lora'): raise BadInput(f'the stage {stage.name!r} adds {stage.adapter!r}: choose bias, lora, or nothing')
+    if stage.adapter and added_adapters(model) != stage.adapter: dict(bias=add_bias, lora=add_lora)[stage.adapter](model, **stage.options)
     stage.freeze(model)
 
 # %% ../../nbs/5_train/02_adapters.ipynb #a9e68f8b

@@ -85,12 +85,12 @@ class CheckpointWriter(Callback):
         self,
         folder,
         tokenizer,
-        every: int | None = None,   # steps; None: by the clock
+        checkpoint_every: int | None = None,   # steps; None: by the clock
         minutes: float = 2.,        # between two, where `every` is None
         full_disk: str = 'go on',   # or: stop
         say=print,
     ):
-        self.folder, self.tokenizer, self.every, self.seconds, self.full_disk, self.say = Path(folder), tokenizer, every, 60 * minutes, full_disk, say
+        self.folder, self.tokenizer, self.checkpoint_every, self.seconds, self.full_disk, self.say = Path(folder), tokenizer, checkpoint_every, 60 * minutes, full_disk, say
         self.pressed, self.step, self.fixed, self.handler = 0, -1, None, None
 
     def on_train_start(self, trainer, module):
@@ -104,7 +104,7 @@ class CheckpointWriter(Callback):
     def on_train_batch_start(self, trainer, module, batch, index):
         if trainer.global_step == self.step: return   # not between two steps
         self.step = trainer.global_step
-        due = self.step % self.every == 0 if self.every else time.monotonic() - self.mark > self.seconds or module.total != self.fixed
+        due = self.step % self.checkpoint_every == 0 if self.checkpoint_every else time.monotonic() - self.mark > self.seconds or module.total != self.fixed
         stop = self.pressed > 0
         if trainer.world_size > 1: due, stop = trainer.strategy.broadcast((due, stop))
         if stop: raise KeyboardInterrupt
@@ -147,13 +147,13 @@ class Validation(Callback):
         self,
         examples: list[Example],
         tokenizer,
-        every: int = 100,             # steps
+        validate_every: int = 100,             # steps
         patience: int | None = None,  # looks; None: never stop
         batch_size: int = 24,         # pictures
         show: int = 0,                # questions that are answered aloud
         say=None,                     # called with each answer in words; None: pictures in a notebook, words elsewhere
     ):
-        self.examples, self.tokenizer, self.every, self.patience, self.batch_size, self.show, self.say = examples, tokenizer, every, patience, batch_size, show, say
+        self.examples, self.tokenizer, self.validate_every, self.patience, self.batch_size, self.show, self.say = examples, tokenizer, validate_every, patience, batch_size, show, say
         self.seen = []   # (step, loss)
 
     def state_dict(self): return dict(seen=self.seen)
@@ -161,7 +161,7 @@ class Validation(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, index):
         step = trainer.global_step
-        if step and step % self.every == 0 and step not in dict(self.seen): self.look(trainer, module)
+        if step and step % self.validate_every == 0 and step not in dict(self.seen): self.look(trainer, module)
     def on_train_end(self, trainer, module):
         if trainer.global_step not in dict(self.seen): self.look(trainer, module)
 
@@ -182,9 +182,9 @@ class Validation(Callback):
         mine, total = self.examples[trainer.global_rank::trainer.world_size], torch.zeros(2, dtype=torch.float64)
         for i in range(0, math.ceil(len(self.examples) / trainer.world_size), self.batch_size):
             part = mine[i:i + self.batch_size] or self.examples[:1]   # where weights are split, no process may sit out a round
-            batch = InstructionBatches(part, self.tokenizer, module.model.config, len(part), augment=False, capacity=None).batch(0).to(module.device)
+            batch = InstructionBatches(part, self.tokenizer, module.model.config, len(part), augment=False, sequence_length=None).batch(0).to(module.device)
             with trainer.precision_plugin.forward_context(): out = module.model(**vars(batch))
-            if i < len(mine): total += torch.stack([out.loss_sum.double(), out.graded.double()]).cpu()
+            if i < len(mine): total += torch.stack([out.loss_sum.double(), out.target_count.double()]).cpu()
         if trainer.world_size > 1: total = trainer.strategy.reduce(total.to(module.device), reduce_op='sum').cpu()
         return (total[0] / total[1]).item()
 

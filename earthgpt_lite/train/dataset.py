@@ -37,16 +37,16 @@ class InstructionBatches(IterableDataset):
         batch_size: int = 24,   # pictures of a step, of all processes together
         seed: int = 0,
         augment: bool = True,
-        capacity: int | None = 256,   # tokens of a row into which pictures with their questions are packed; None: the best for each batch
+        sequence_length: int | None = 256,   # tokens of a row into which pictures with their questions are packed; None: the best for each batch
         start: int = 0,         # first step
-        mix: dict | None = None,   # sensor -> weight, task -> weight, or both
+        sampling_weights: dict | None = None,   # sensor -> weight, task -> weight, or both
     ):
         if not examples: raise BadInput('there are no examples to train on')
         self.examples, self.tokenizer, self.config = examples, tokenizer, config
-        self.batch_size, self.seed, self.augment, self.capacity, self.start, self.mix = batch_size, seed, augment, capacity, start, mix
+        self.batch_size, self.seed, self.augment, self.sequence_length, self.start, self.sampling_weights = batch_size, seed, augment, sequence_length, start, sampling_weights
         self.mine, self.parts = [0], 1   # which parts of a step are made here, of how many
         self.chat, self.prefix = ChatFormat(**config.chat), picture_prefix(config, tokenizer)
-        by_sensor, self.kept = _weights(examples, mix)
+        by_sensor, self.kept = _weights(examples, sampling_weights)
         self.shares = _shares(examples, by_sensor, self.kept)
         self._order, self._encode = lru_cache(2)(self._order), lru_cache(200_000)(self._encode)
         self._ids = lru_cache(200_000)(tokenizer.__call__)   # many pictures have the same questions
@@ -63,13 +63,13 @@ class InstructionBatches(IterableDataset):
         if beyond: raise BadInput(f'{name}: token {beyond[0]} ({self.tokenizer.decode(beyond[:1])!r}) lies beyond the {known:,} words of the model; tokenizer and model do not belong together')
         return pairs
 
-    def deal(self, mine: list, parts: int):
+    def shard(self, mine: list, parts: int):
         "Take only some parts of every step. Raises BadInput where a part would be empty."
         fewest, what = min((len(self.examples), 'examples in all'), (self.batch_size, 'pictures in a step'))
         if parts > fewest: raise BadInput(f'{fewest} {what} cannot be dealt to {parts} parts (processes times accumulation): each needs at least one; give more pictures, or use fewer processes')
         self.mine, self.parts = list(mine), parts
 
-    def places(self, step: int) -> list:   # indices of examples
+    def indices(self, step: int) -> list:   # indices of examples
         "Which examples a step holds."
         n = len(self.examples)
         return [int(self._order(place // n)[place % n]) for place in range(step * self.batch_size, (step + 1) * self.batch_size)]
@@ -77,12 +77,12 @@ class InstructionBatches(IterableDataset):
     def _rows(self, step, part, parts):
         "(example, way, pairs, whether they are a dialogue) of one part."
         rng = np.random.default_rng([self.seed, 1, step])
-        drawn = [(k, self.examples[i], (int(rng.integers(4)), bool(rng.integers(2)))) for k, i in enumerate(self.places(step))]
-        for k, example, way in drawn[part::parts]:
-            if not self.augment or any(SIDES.search(f'{t.question} {t.answer}') for t in example.turns): way = 0, False
+        drawn = [(k, self.examples[i], (int(rng.integers(4)), bool(rng.integers(2)))) for k, i in enumerate(self.indices(step))]
+        for k, example, dihedral in drawn[part::parts]:
+            if not self.augment or any(SIDES.search(f'{t.question} {t.answer}') for t in example.turns): dihedral = 0, False
             chosen, talk = self._chosen(example, step, k), any(t.task == Task.DIALOGUE for t in example.turns)
-            turns = [(dihedral_text(t.question, *way), dihedral_text(t.answer, *way)) for t in chosen]
-            yield example, way, self._encode(tuple(turns), example.name) if talk else [self._encode((t,), example.name)[0] for t in turns], talk
+            turns = [(dihedral_text(t.question, *dihedral), dihedral_text(t.answer, *dihedral)) for t in chosen]
+            yield example, dihedral, self._encode(tuple(turns), example.name) if talk else [self._encode((t,), example.name)[0] for t in turns], talk
 
     def _chosen(self, example, step, place):
         "The questions of a picture that are asked this time: each by chance, as often as the weight of its task wants, and at least one."
@@ -93,20 +93,20 @@ class InstructionBatches(IterableDataset):
 
     def pairs(self, step: int) -> int:
         "How many questions a step holds."
-        return sum(len(self._chosen(self.examples[i], step, k)) for k, i in enumerate(self.places(step)))
+        return sum(len(self._chosen(self.examples[i], step, k)) for k, i in enumerate(self.indices(step)))
 
-    def graded(self, step: int) -> int:
+    def target_count(self, step: int) -> int:
         "How many tokens are graded in all parts of a step."
         return sum(len(answer) for _, _, pairs, _ in self._rows(step, 0, 1) for _, answer in pairs)
 
     def batch(self, step: int, part: int = 0, parts: int = 1):
         "The batch of a step, or one part of it."
         rows, pictures, context = [], [], getattr(self.config.text_config, 'max_position_embeddings', None)
-        for example, way, pairs, talk in self._rows(step, part, parts):
+        for example, dihedral, pairs, talk in self._rows(step, part, parts):
             rows.append(build_sequence(pairs, self.prefix, shared=not talk))
             if context: check_length(rows[-1], context, example.name)
-            pictures.append(to_pixel_values(dihedral_image(example.image, *way)))
-        rows, order = pack_best_fit(rows, self.capacity or best_sequence_length([len(r['input_ids']) for r in rows]))
+            pictures.append(to_pixel_values(dihedral_image(example.image, *dihedral)))
+        rows, order = pack_best_fit(rows, self.sequence_length or best_sequence_length([len(r['input_ids']) for r in rows]))
         return collate(rows, torch.stack([pictures[i] for i in order]), self.tokenizer.pad_token_id)
 
     def __iter__(self):
@@ -115,14 +115,14 @@ class InstructionBatches(IterableDataset):
             for part in self.mine: yield self.batch(step, part, self.parts)
             step += 1
 
-def _weights(examples, mix):
+def _weights(examples, sampling_weights):
     "What a mix says of sensors, and how often a question of each task is kept; None where it says nothing."
     sensors, tasks = {str(e.sensor) for e in examples}, [str(t.task) for e in examples for t in e.turns]
-    by_task = {k: v for k, v in (mix or {}).items() if k in [*map(str, Task)]}
-    by_sensor = {k: v for k, v in (mix or {}).items() if k not in by_task}
+    by_task = {k: v for k, v in (sampling_weights or {}).items() if k in [*map(str, Task)]}
+    by_sensor = {k: v for k, v in (sampling_weights or {}).items() if k not in by_task}
     for what, given, have in (('sensors', by_sensor, sensors), ('tasks', by_task, {*tasks})):
         if given and ({*given} != have or min(given.values()) < 0 or not sum(given.values())):
-            raise BadInput(f'mix {mix}: give each of the {what} {", ".join(sorted(have))} a weight of 0 or more, and no other')
+            raise BadInput(f'mix {sampling_weights}: give each of the {what} {", ".join(sorted(have))} a weight of 0 or more, and no other')
     each = {k: v / tasks.count(k) for k, v in by_task.items()}
     return by_sensor, {k: v / max(each.values()) for k, v in each.items()} or None
 
@@ -143,7 +143,7 @@ def _shares(examples, by_sensor, kept):
 # %% ../../nbs/5_train/04_dataset.ipynb #a6d833d7
 def packing_efficiency(batch) -> float:
     "Share of a batch that is not padding."
-    return (batch.segments > 0).float().mean().item()
+    return (batch.segment_ids > 0).float().mean().item()
 
 def data_fingerprint(
     examples: list,

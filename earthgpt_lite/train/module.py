@@ -51,7 +51,7 @@ class EarthGPTDataModule(L.LightningDataModule):
     def train_dataloader(self):
         t = self.trainer
         self.batches.start = t.global_step
-        self.batches.deal([k * t.world_size + t.global_rank for k in range(t.accumulate_grad_batches)], t.world_size * t.accumulate_grad_batches)
+        self.batches.shard([k * t.world_size + t.global_rank for k in range(t.accumulate_grad_batches)], t.world_size * t.accumulate_grad_batches)
         return DataLoader(self.batches, batch_size=None)
 
 # %% ../../nbs/5_train/08_module.ipynb #a0f51020
@@ -84,7 +84,7 @@ class EarthGPTModule(L.LightningModule):
 
     def training_step(self, batch, index):
         batches, out = self.trainer.datamodule.batches, self.model(**vars(batch))
-        loss = out.loss if batches.parts == 1 else out.loss_sum / batches.graded(self.global_step)
+        loss = out.loss if batches.parts == 1 else out.loss_sum / batches.target_count(self.global_step)
         self.part = self.part + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0: self._note()
         return loss * batches.parts
@@ -99,7 +99,7 @@ class EarthGPTModule(L.LightningModule):
     @torch.no_grad()
     def _blame(self):
         b = self.trainer.datamodule.batches
-        shown = [b.examples[i] for i in dict.fromkeys(b.places(self.global_step))]
+        shown = [b.examples[i] for i in dict.fromkeys(b.indices(self.global_step))]
         alone = (InstructionBatches([e], b.tokenizer, b.config, 1, augment=False).batch(0).to(self.device) for e in shown)
         bad = [e.name for e, batch in zip(shown, alone) if not torch.isfinite(self.model(**vars(batch)).loss)]
         return f', in {", ".join(bad[:3])}' if 0 < len(bad) < len(shown) else ''
@@ -133,17 +133,17 @@ def fit(
     augment: bool = True,
     resume: bool = False,           # go on from `last.ckpt` in the folder
     progress: bool = True,
-    anyway: bool = False,           # resume although stage, data or settings differ; after another stage only the weights are taken
+    force: bool = False,           # resume although stage, data or settings differ; after another stage only the weights are taken
     devices: int = 1,               # processes of this machine
     nodes: int = 1,                 # machines, under torchrun or SLURM
     strategy: str = 'auto',         # auto, ddp or its kin, as Lightning names them; fsdp splits the weights over the processes
     accumulate: int = 1,            # rounds in which a step is computed, to save memory
-    capacity: int = 256,            # tokens of a packed row
-    mix: dict | None = None,        # sensor -> weight
-    recompute: bool = False,        # activations in the backward pass: less memory, more time
+    sequence_length: int = 256,            # tokens of a packed row
+    sampling_weights: dict | None = None,        # sensor -> weight
+    gradient_checkpointing: bool = False,        # activations in the backward pass: less memory, more time
     compile: bool = False,          # the repeated blocks: minutes before the first step, faster ones after it
     logger: str = 'csv',            # tensorboard or wandb besides
-    every: int | None = None,       # steps between two checkpoints; None: two minutes
+    checkpoint_every: int | None = None,       # steps between two checkpoints; None: two minutes
     full_disk: str = 'go on',       # or stop, where a checkpoint cannot be written
     say=print,                      # where messages go
     callbacks=(),                   # of Lightning, besides our own
@@ -163,15 +163,15 @@ def fit(
         if precision == '16-mixed': raise BadInput('strategy fsdp computes in bf16 or in 32 bits, not in 16-mixed: say precision 32-true, or take ddp')
         strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
     L.seed_everything(seed, verbose=False)
-    batches = InstructionBatches(examples, tokenizer, model.config, batch_size, seed, augment, capacity, mix=mix)
-    batches.deal([0], devices * nodes * accumulate)
+    batches = InstructionBatches(examples, tokenizer, model.config, batch_size, seed, augment, sequence_length, sampling_weights=sampling_weights)
+    batches.shard([0], devices * nodes * accumulate)
     with run_lock(folder):
-        facts = dict(seed=seed, stage=asdict(stage) | dict(trains=list(stage.trains)), data=data_fingerprint(examples), batch_size=batch_size, augment=augment, capacity=capacity, mix=mix) | (dict(total=steps) if steps else {})
-        checkpoint = _go_on(folder, facts, anyway, model, stage, say) if resume else None
+        facts = dict(seed=seed, stage=asdict(stage) | dict(trainable=list(stage.trainable)), data=data_fingerprint(examples), batch_size=batch_size, augment=augment, sequence_length=sequence_length, sampling_weights=sampling_weights) | (dict(total=steps) if steps else {})
+        checkpoint = _go_on(folder, facts, force, model, stage, say) if resume else None
         loggers = make_loggers(folder, logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
         module = EarthGPTModule(model.train(), stage, steps, seed, facts)
-        if recompute: model.gradient_checkpointing_enable()
-        hooks = [CheckpointWriter(folder, tokenizer, every, full_disk=full_disk, say=say), Throughput(model if device == 'cuda' else None), *callbacks, *([TimeBudget(minutes)] if minutes else []), *([TrainingBar(refresh_rate=10)] if progress else [])]
+        if gradient_checkpointing: model.gradient_checkpointing_enable()
+        hooks = [CheckpointWriter(folder, tokenizer, checkpoint_every, full_disk=full_disk, say=say), Throughput(model if device == 'cuda' else None), *callbacks, *([TimeBudget(minutes)] if minutes else []), *([TrainingBar(refresh_rate=10)] if progress else [])]
         for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.WARNING)   # no advertisements between the user and the loss
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -188,10 +188,10 @@ def fit(
     return dict(seconds=time.perf_counter() - start, steps=trainer.global_step, images=trainer.global_step * batch_size, pairs=pairs,
                 losses=module.losses, peak_memory_mb=peak_memory_mb(), precision=precision)
 
-def _go_on(folder, facts, anyway, model, stage, say):
+def _go_on(folder, facts, force, model, stage, say):
     "(checkpoint, its step) to go on from, or None where only its weights were taken."
     path, state = find_checkpoint(folder)
-    if not anyway: check_resume(state['run'], facts)
+    if not force: check_resume(state['run'], facts)
     if state['run'].get('stage', facts['stage']) == facts['stage']:
         was, now, step = state['run'].get('total'), facts.get('total'), state['global_step']
         if was and now and was != now: say(f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}')

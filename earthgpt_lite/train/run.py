@@ -26,7 +26,7 @@ from ..model.modeling import load, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..raster.reading import as_chip
-from .adapters import added_adapters, merge_adapter as merge_adapter, prepare_stage
+from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import save_artifact
 from .module import fit
@@ -126,8 +126,8 @@ class RunOptions:
         steps: training steps; either this or minutes
         batch_size: pictures of a step, of all processes and rounds together
         accumulate: rounds in which a step is computed, to save memory
-        capacity: tokens of a packed row; null is the best for each batch
-        mix: weight of each sensor, for example {optical, 1, sar, 1} as a mapping, and of each task; null takes what is there
+        sequence_length: tokens of a packed row; null is the best for each batch
+        sampling_weights: weight of each sensor, for example {optical, 1, sar, 1} as a mapping, and of each task; null takes what is there
         augment: turn and mirror pictures with their boxes
         seed: of weights, order and augmentation
         device: where to compute
@@ -135,14 +135,14 @@ class RunOptions:
         devices: processes of this machine
         nodes: machines that take part, under torchrun or SLURM
         strategy: auto or ddp, or as Lightning names its kin; fsdp splits weights and optimiser over the processes
-        recompute: activations in the backward pass, less memory for more time
+        gradient_checkpointing: activations in the backward pass, less memory for more time
         compile: the repeated blocks, through torch.compile; needs a compiler, and minutes on a CPU
         logger: csv, or tensorboard or wandb besides
-        every: steps between two checkpoints; null is two minutes
+        checkpoint_every: steps between two checkpoints; null is two minutes
         validate_every: steps between two looks at the data's validation split, its loss and two answers; the best is kept in the folder `best`; null is never
         patience: looks without a better loss after which the run ends; null is never
         full_disk: what to do where a checkpoint cannot be written
-        merge: fold what the stage added into a plain model at the end
+        merge_adapter: fold what the stage added into a plain model at the end
         progress: show a bar
     """
     model: str = 'nano'
@@ -155,8 +155,8 @@ class RunOptions:
     steps: int | None = None
     batch_size: int = 24
     accumulate: int = 1
-    capacity: int | None = 256
-    mix: dict[str, float] | None = None
+    sequence_length: int | None = 256
+    sampling_weights: dict[str, float] | None = None
     augment: bool = True
     seed: int = 0
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
@@ -164,14 +164,14 @@ class RunOptions:
     devices: int = 1
     nodes: int = 1
     strategy: str = 'auto'
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     compile: bool = False
     logger: Literal['csv', 'tensorboard', 'wandb'] = 'csv'
-    every: int | None = None
+    checkpoint_every: int | None = None
     validate_every: int | None = None
     patience: int | None = None
     full_disk: Literal['go on', 'stop'] = 'go on'
-    merge: bool = False
+    merge_adapter: bool = False
     progress: bool = True
 
 # %% ../../nbs/5_train/10_run.ipynb #79330c38
@@ -184,7 +184,7 @@ def check_keys(
     where: str, # for the message
 ):
     "Raises BadInput for a key that does not exist, with the nearest that does."
-    known = known_keys() + ['resume', 'anyway']
+    known = known_keys() + ['resume', 'force']
     last = {k.rpartition('.')[2]: k for k in known}
     for key in given:
         if key in known or key.startswith(('mix.', 'stage.rates.')): continue
@@ -245,7 +245,7 @@ def model_image_size(name: str) -> int:
 def train(
     run: RunOptions,
     resume: bool = False,   # go on with an interrupted run in the folder
-    anyway: bool = False,   # although something differs
+    force: bool = False,   # although something differs
     say=print,
 ) -> dict:                  # what run.json holds
     """Train as described, and keep the model or adapter, run.yaml and run.json in the folder.
@@ -265,11 +265,11 @@ def train(
     say(f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}')
     out.mkdir(parents=True, exist_ok=True)
     if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
-    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge', 'validate_every', 'patience')}
+    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge_adapter', 'validate_every', 'patience')}
     looks = [Validation(held, tokenizer, run.validate_every, run.patience, show=2, say=None if say is print else say)] if held else []
-    done = fit(model, tokenizer, examples, out, stage, resume=resume, anyway=anyway, say=say, callbacks=looks, **options)
+    done = fit(model, tokenizer, examples, out, stage, resume=resume, force=force, say=say, callbacks=looks, **options)
     if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
-    if run.merge and added_adapters(model): merge_adapter(model)
+    if run.merge_adapter and added_adapters(model): merge_adapter(model)
     made = save_artifact(model, tokenizer, out, stage)
     losses = done.pop('losses')
     record = dict(run=asdict(run), made=made.name, last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None, **done) | (dict(held_out=looks[0].seen) if looks else {})
@@ -314,7 +314,7 @@ def train_command(
     values = (getattr(parser, 'instantiate', None) or parser.instantiate_classes)(given)   # the second is its older name
     run = RunOptions(**{f.name: getattr(values, f.name) for f in fields(RunOptions)})
     if (run.minutes is None) == (run.steps is None): raise BadInput('say how long to train: --minutes or --steps')
-    try: train(run, bool(values.resume), bool(values.anyway))
+    try: train(run, bool(values.resume), bool(values.force))
     except Interrupted as e:
         print(f'\nInterrupted: {e}. What was learned is in {run.out}.\nGo on: earthgpt-lite train --config {Path(run.out) / "run.yaml"} --resume')
         return 130

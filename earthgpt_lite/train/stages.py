@@ -41,28 +41,28 @@ class Stage:
     with the settings in `options`. data: what the stage is meant for, in words.
     """
     name: str
-    trains: tuple = ('perception', 'projector', 'language')
+    trainable: tuple = ('perception', 'projector', 'language')
     lr: float = 1e-3
     weight_decay: float = .05
     rates: dict = field(default_factory=dict)
-    adds: str = ''
+    adapter: str = ''
     options: dict = field(default_factory=dict)
     data: str = ''
 
     def chosen(self, model: nn.Module) -> list:   # names of parameters
         "The parameters that this stage trains. Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches."
         closed = () if getattr(getattr(model, 'perception', None), 'train_encoders', True) else ('vit', 'cnn')
-        starts = tuple(t for t in self.trains if t not in PARTS or t == 'projector')
-        def mine(n): return part_of(n) in self.trains or bool(starts) and n.startswith(starts)
+        starts = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
+        def mine(n): return part_of(n) in self.trainable or bool(starts) and n.startswith(starts)
         return [n for n, _ in model.named_parameters() if mine(n) and part_of(n) not in closed and not n.endswith('mask_token')]
 
     def freeze(self, model: nn.Module):
         "Set what trains and what does not. Raises BadInput for a stage that trains nothing, or a word that means no part."
         chosen, names = set(self.chosen(model)), [n for n, _ in model.named_parameters()]
-        idle = [t for t in self.trains if t not in PARTS and not any(n.startswith(t) for n in names)]
+        idle = [t for t in self.trainable if t not in PARTS and not any(n.startswith(t) for n in names)]
         if idle or not chosen:
-            missing = f'; {self.adds} must be added first, with adapters.prepare(model, stage)' if self.adds and not chosen else ''
-            raise BadInput(f'the stage {self.name!r} {"trains nothing" if not chosen else "names what is not there"}: no parameter name starts with {" or ".join(map(str, idle or self.trains)) or "(nothing)"}{missing}; '
+            missing = f'; {self.adapter} must be added first, with adapters.prepare(model, stage)' if self.adapter and not chosen else ''
+            raise BadInput(f'the stage {self.name!r} {"trains nothing" if not chosen else "names what is not there"}: no parameter name starts with {" or ".join(map(str, idle or self.trainable)) or "(nothing)"}{missing}; '
                            f'parts are {", ".join(n for n, _ in model.named_children())}, or more closely {", ".join(PARTS)}')
         for name, p in model.named_parameters(): p.requires_grad = name in chosen
 
@@ -81,14 +81,14 @@ def tune_stage(
     lr: float = 5e-3,
 ) -> Stage:
     "EarthGPT's last stage: a scale and a bias beside each frozen linear layer of the language model."
-    return Stage('tune', ('scale', 'bias') + ('norms',) * norms + ('projector',) * projector, lr, adds='bias', options=dict(side=side), data='instructions on remote sensing images')
+    return Stage('tune', ('scale', 'bias') + ('norms',) * norms + ('projector',) * projector, lr, adapter='bias', options=dict(side=side), data='instructions on remote sensing images')
 
 STAGES = {s.name: s for s in (
     Stage('scratch', data='nano only: stands in for pretrained parts'),
     Stage('project', ('projector',)),
     Stage('align', ('fusion', 'projector', 'attention', 'norms'), 2e-4, data='captions of general images'),
     tune_stage(),
-    Stage('lora', ('lora',), 1e-3, adds='lora', options=dict(rank=8, alpha=16), data='instructions on remote sensing images'),
+    Stage('lora', ('lora',), 1e-3, adapter='lora', options=dict(rank=8, alpha=16), data='instructions on remote sensing images'),
     Stage('full', ('perception', 'projector', 'language'), 1e-4))}
 
 # %% ../../nbs/5_train/01_stages.ipynb #7edaa12c

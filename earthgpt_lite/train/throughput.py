@@ -52,8 +52,8 @@ def step_flops(
     passes['new'] = _passes(new, any(below for _, below in passes.values()))
     table = model.get_input_embeddings().weight
     weights = [p for p in blocks.parameters() if p.dim() > 1 and p is not table]
-    config, tokens = model.config.text_config, int((batch.segments > 0).sum())
-    forward = tokens * (2 * sum(p.numel() for p in weights) + 4 * config.num_hidden_layers * config.hidden_size * batch.segments.shape[1])
+    config, tokens = model.config.text_config, int((batch.segment_ids > 0).sum())
+    forward = tokens * (2 * sum(p.numel() for p in weights) + 4 * config.num_hidden_layers * config.hidden_size * batch.segment_ids.shape[1])
     head, graded = model.get_output_embeddings().weight, int((batch.labels[:, 1:] >= 0).sum())
     language = _passes([p for p in blocks.parameters() if p is not table], passes['new'][1] or table.requires_grad)
     said = 2 * head.numel() * graded * _passes([head], language[1])[0]
@@ -80,9 +80,9 @@ class Throughput(Callback):
         self.peak = peak_flops(torch.cuda.get_device_name(module.device)) if self.picture and module.device.type == 'cuda' else None
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        segments = batch.segments
-        pictures, real = len(batch.pixel_values), int((segments > 0).sum())
-        self.seen += [pictures, int(segments.amax(1).sum()) - pictures, real, segments.numel()]
+        segment_ids = batch.segment_ids
+        pictures, real = len(batch.pixel_values), int((segment_ids > 0).sum())
+        self.seen += [pictures, int(segment_ids.amax(1).sum()) - pictures, real, segment_ids.numel()]
         spent = time.perf_counter() - self.start
         each = self.seen * trainer.world_size / spent
         module.log_dict(dict(images_s=each[0], pairs_s=each[1], tokens_s=each[2], fill=self.seen[2] / self.seen[3]))

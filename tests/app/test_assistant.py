@@ -61,8 +61,8 @@ def test_a_box_comes_home_within_one_text_unit(tmp_path, name, size):
     w, h = size
     path = raster(tmp_path/'scene.tif', w, h, crs=f'EPSG:{code}', transform=t)
     x1, y1, x2, y2 = box = np.array([.21 * w, .13 * h, .77 * w, .84 * h])
-    view = read_scene(path).view()
-    answer = Answer(format_box(to_unit(box, view.frame.width, view.frame.height)), 0., 'where?', view)
+    chip = read_scene(path).chip()
+    answer = Answer(format_box(to_unit(box, chip.frame.width, chip.frame.height)), 0., 'where?', chip)
     with rasterio.open(path) as file: true = np.array([file.transform * p for p in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))])
     step = max(w, h) / 100 * max(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
     assert np.linalg.norm(answer.ground[0] - true, axis=1).max() <= step
@@ -85,20 +85,20 @@ def test_any_frame_and_turn(w, h, angle, gsd, edges):
     x1, x2 = sorted(edges[:2]); y1, y2 = sorted(edges[2:])
     if (x2 - x1) * w < .02 * side or (y2 - y1) * h < .02 * side: return
     frame = Frame(w, h, t, 'EPSG:32633')
-    view = as_chip(np.full((2, 2, 3), 9, 'uint8')); view.frame = frame
+    chip = as_chip(np.full((2, 2, 3), 9, 'uint8')); chip.frame = frame
     box = np.array([x1 * w, y1 * h, x2 * w, y2 * h])
-    found = Answer(format_box(to_unit(box, w, h)), 0., '', view).ground[0]
+    found = Answer(format_box(to_unit(box, w, h)), 0., '', chip).ground[0]
     true = frame.to_map(np.array([[box[i], box[j]] for i, j in ((0, 1), (2, 1), (2, 3), (0, 3))]))
     assert np.linalg.norm(found - true, axis=1).max() <= side / 100 * gsd
 
 def test_tilted_boxes_keep_their_corners():
-    view = as_chip(np.full((50, 50, 3), 9, 'uint8'))
-    answer = Answer('[0.50,0.10,0.90,0.50,0.50,0.90,0.10,0.50]', 0., '', view)
+    chip = as_chip(np.full((50, 50, 3), 9, 'uint8'))
+    answer = Answer('[0.50,0.10,0.90,0.50,0.50,0.90,0.10,0.50]', 0., '', chip)
     assert answer.polygons.shape == (1, 4, 2) and np.allclose(answer.boxes, [[.1, .1, .9, .9]]) and np.allclose(answer.pixels, [[5, 5, 45, 45]])
 
 def test_geojson_without_a_box_is_the_picture_and_without_a_crs_is_refused(tmp_path, picture):
-    view = as_chip(raster(tmp_path/'a.tif', crs='EPSG:32618', transform=Affine(10, 0, 282_000, 0, -10, 4_158_000)))
-    row = Answer('mostly water.', -.2, 'what?', view, task='caption', model='m', scores=dict(water=.8)).to_geojson()
+    chip = as_chip(raster(tmp_path/'a.tif', crs='EPSG:32618', transform=Affine(10, 0, 282_000, 0, -10, 4_158_000)))
+    row = Answer('mostly water.', -.2, 'what?', chip, task='caption', model='m', scores=dict(water=.8)).to_geojson()
     assert len(row['features']) == 1 and row['features'][0]['properties']['scores'] == {'water': .8} and row['features'][0]['properties']['model'] == 'm'
     assert json.loads(json.dumps(row)) == row
     with pytest.raises(BadInput, match='no CRS'): Answer('mostly water.', -.2, 'what?', as_chip(picture)).to_geojson()
@@ -115,15 +115,15 @@ def test_model_text_is_shown_as_text(picture):
     Answer('$x_{', -.2, '$', as_chip(picture)).show().figure.canvas.draw()
 
 def test_boxes_are_drawn_where_they_are():
-    view = as_chip(np.zeros((100, 100, 3), 'uint8'))
-    drawn = np.asarray(Answer('[0.20,0.30,0.60,0.70]', 0., '', view).picture(100)).astype(int)
+    chip = as_chip(np.zeros((100, 100, 3), 'uint8'))
+    drawn = np.asarray(Answer('[0.20,0.30,0.60,0.70]', 0., '', chip).picture(100)).astype(int)
     rows, columns = np.nonzero((drawn[..., 0] > 150) & (drawn[..., 1] < 120))
     assert abs(columns.min() - 20) <= 2 and abs(columns.max() - 60) <= 2 and abs(rows.min() - 30) <= 2 and abs(rows.max() - 70) <= 2
 
 def test_five_hundred_boxes(tmp_path):
-    view = as_chip(raster(tmp_path/'a.tif', crs='EPSG:32618', transform=Affine(10, 0, 282_000, 0, -10, 4_158_000)))
+    chip = as_chip(raster(tmp_path/'a.tif', crs='EPSG:32618', transform=Affine(10, 0, 282_000, 0, -10, 4_158_000)))
     corners = RNG.uniform(0, .9, (500, 2))
-    answer = Answer(format_detection([('ship', [*p, *(p + .05)]) for p in corners], decimals=3), -.5, 'find all ships.', view)
+    answer = Answer(format_detection([('ship', [*p, *(p + .05)]) for p in corners], decimals=3), -.5, 'find all ships.', chip)
     assert len(answer.boxes) == len(answer.labels) == len(answer.to_geojson()['features']) == 500 and set(answer.labels) == {'ship'}
     page = answer._repr_html_()
     assert len(page) < 300_000 and 'and 495 more boxes' in page
@@ -195,14 +195,14 @@ def test_labels_are_scored_by_the_models_own_probabilities(helper, picture):
     labels, question = ['water', 'mostly forest and water.', 'snow', 'a'], 'what is the main class of this image?'
     said, seen = helper.classify(picture, labels), helper.see([as_chip(picture)])
     chat = ChatFormat(**model.config.chat)
-    prompt, sums = module.picture_prefix(model.config, tokenizer) + chat.ask(tokenizer, question), []
+    prompt, sums = module.picture_prefix(model.config, tokenizer) + chat.encode_question(tokenizer, question), []
     for label in labels:
-        reply = chat.reply(tokenizer, label)
+        reply = chat.encode_answer(tokenizer, label)
         with torch.no_grad(): logits = model(input_ids=torch.tensor([prompt + reply]), pixel_values=seen).logits[0].log_softmax(-1)
         sums.append(sum(float(logits[len(prompt) + i - 1, t]) for i, t in enumerate(reply)))
     true = np.exp(np.array(sums) - max(sums)); true /= true.sum()
     assert np.allclose([said.scores[l] for l in labels], true, atol=1e-4) and said.text == labels[int(np.argmax(sums))]
-    assert said.score == pytest.approx(max(sums) / len(chat.reply(tokenizer, said.text)), abs=1e-4)
+    assert said.score == pytest.approx(max(sums) / len(chat.encode_answer(tokenizer, said.text)), abs=1e-4)
     batch = helper.classify([picture, 255 - picture, picture], labels, batch_size=2)
     assert np.allclose([batch[2].scores[l] for l in labels], true, atol=1e-4) and len(batch) == 3
 
@@ -223,7 +223,7 @@ def test_spans_are_those_of_the_boxes_that_are_read(rows):
 def test_each_box_has_its_own_score(helper, picture):
     seen, text = helper.see([as_chip(picture)])[0], 'There are <p>2 lakes</p>[0.10,0.10,0.20,0.20;0.40,0.30,0.75,0.80].'
     logs, = choice_logprobs(helper.model, helper.tokenizer, seen[None], 'where is the lake?', [text])
-    words = [helper.tokenizer.decode([i]) for i in ChatFormat(**helper.model.config.chat).reply(helper.tokenizer, text)]
+    words = [helper.tokenizer.decode([i]) for i in ChatFormat(**helper.model.config.chat).encode_answer(helper.tokenizer, text)]
     tokens, start = list(zip(words, logs[0].tolist())), words.index('0.40')
     found = box_scores(text, tokens)
     assert len(found) == 2 and found[1] == pytest.approx(float(logs[0][start:start + 7].mean()), abs=1e-5) and found[0] != found[1]
@@ -239,8 +239,8 @@ def test_the_scores_of_boxes_cost_no_second_pass(helper, picture, monkeypatch):
     monkeypatch.setattr(module, 'generate_answers', lambda *a, tokens, **k: [(text, -.5, [(w, -float(i)) for i, w in enumerate(words)])])
     monkeypatch.setattr(module, 'choice_logprobs', None)
     a = helper.ground(picture, 'the lake')
-    assert len(a.sure) == 1 and a.sure[0] < -1 and a.sure[0] != a.score
-    assert helper.ask(picture, 'where is the lake?').sure.tolist() == a.sure.tolist()
+    assert len(a.confidence) == 1 and a.confidence[0] < -1 and a.confidence[0] != a.score
+    assert helper.ask(picture, 'where is the lake?').confidence.tolist() == a.confidence.tolist()
 
 # Conversations and dates
 
@@ -263,7 +263,7 @@ def test_a_dialogue_is_what_the_whole_prompt_says(helper, picture):
 
 def test_the_oldest_turns_are_forgotten_and_a_long_question_is_refused(helper, picture):
     talk = helper.chat(picture)
-    for k in range(3): talk.turns.append(Answer('forest ' * 300, 0., f'question {k}?', talk.view))
+    for k in range(3): talk.turns.append(Answer('forest ' * 300, 0., f'question {k}?', talk.chip))
     sent = talk.ask('and now?').sent
     assert 'question 0' not in sent and 'question 2' in sent
     with pytest.raises(BadInput, match='shorten'): talk.ask('why ' * 2000)
@@ -273,7 +273,7 @@ def test_comparison_of_dates(helper, tmp_path, picture):
     here, there = dict(crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6)), dict(crs='EPSG:32618', transform=Affine(10, 0, 4e5, 0, -10, 4e6))
     a, b, c = (raster(tmp_path/n, **p) for n, p in (('a.tif', here), ('b.tif', here), ('c.tif', there)))
     both = helper.compare(a, b, ['is there <b>any</b> water?'], labels=['water', 'snow'])
-    assert len(both.before) == len(both.after) == 2 and abs(sum(both.shifts.values())) < 1e-5 and '<b>' not in both._repr_html_()
+    assert len(both.before) == len(both.after) == 2 and abs(sum(both.probability_change.values())) < 1e-5 and '<b>' not in both._repr_html_()
     assert not helper.compare(a, a).changed
     free = helper.compare(picture, 255 - picture)                          # no place: no check of the place
     assert [x.task for x in free.before] == ['', ''] and [x.question for x in free.before] == [x.question for x in free.after] == [sample_question(Task.CLASSIFICATION), sample_question(Task.CAPTION)]

@@ -294,7 +294,7 @@ def test_tokens_of_a_record(tmp_path, type_, saved):
     assert '0.10|,|0.20|,|0.30' in lines[5] and (tmp_path / 't.png').stat().st_size > 1000 and '\033' not in out
     assert type_('tokens', tmp_path / 'a.jsonl', '--out', tmp_path / 't.html')[0] == 0 and '0.png' in (tmp_path / 't.html').read_text()
     status, out, _ = type_('tokens', tmp_path / 'a.jsonl', '--model', saved)
-    assert status == 0 and 'graded' in out
+    assert status == 0 and 'target_tokens' in out
     refused(type_('tokens', tmp_path / 'a.jsonl', '--record', 7), 'no record 7')
     refused(type_('tokens', tmp_path / 'a.jsonl', '--record', -1), 'no record -1')
     refused(type_('tokens', tmp_path / 'a.jsonl', '--model', tmp_path), 'holds no model')

@@ -57,7 +57,7 @@ def test_without_a_crs_there_is_no_map_and_the_reason_is_given():
         with pytest.raises(BadInput, match='no CRS'): call(as_chip(np.full((9, 9, 3), 9, 'uint8')))
 
 def test_nothing_comes_from_elsewhere():
-    answers = [Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().view(), about='ship')]
+    answers = [Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().chip(), about='ship')]
     for m in (map_of(scene(), answers, draw=True), map_of(answers=answers), side_by_side(scene(), scene(), (answers, ()), base=True)):
         page = m.get_root().render()
         assert not outside(page) and 'L.map(' in page and page.count('data:text/javascript') >= 1
@@ -68,7 +68,7 @@ def test_nothing_comes_from_elsewhere():
 def test_text_is_text():
     nasty = '<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} ${8*8} `'
     s = scene(); s.path = 'a<b onmouseover=alert(3)>.tif'
-    said = Answer(nasty + '[0.10,0.10,0.40,0.40]', -.3, nasty, s.view(), about=nasty, model=nasty)
+    said = Answer(nasty + '[0.10,0.10,0.40,0.40]', -.3, nasty, s.chip(), about=nasty, model=nasty)
     page = map_of(s, [said]).get_root().render()
     for bad in ('<script>alert', '<img src=x', '<b onmouseover', '\\u003cscript\\u003ealert', '\\u003cimg src', '\\u003cb on'): assert bad not in page
     assert '{{ 7*7 }}' not in page and '&#123;&#123; 7*7 }} $&#123;8*8}' in page and ' 49 ' not in page      # folium reads some of what it fills in as a template
@@ -77,21 +77,21 @@ def test_text_is_text():
 def test_a_template_in_an_answer_runs_no_code(tmp_path):
     code = "{{ cycler.__init__.__globals__.os.system('touch %s') }}{%% for i in 'abc' %%}loop{%% endfor %%}{# gone #}" % (tmp_path/'made')
     s = scene(); s.path = code
-    said = Answer(code + '[0.10,0.10,0.40,0.40]', -.3, code, s.view(), about=code, model=code)
+    said = Answer(code + '[0.10,0.10,0.40,0.40]', -.3, code, s.chip(), about=code, model=code)
     for page in (map_of(s, said).get_root().render(), side_by_side(s, s, (said, said)).get_root().render(), write_map(tmp_path/'a.html', s, said).read_text()):
         assert 'looploop' not in page and 'gone' in page
     assert [p.name for p in tmp_path.iterdir()] == ['a.html']
 
 def test_five_hundred_boxes_and_none():
     corners = np.random.default_rng(0).uniform(0, .9, (500, 2))
-    said = Answer(format_detection([('ship', [*p, *(p + .05)]) for p in corners], decimals=3), -.5, 'find all ships.', scene().view())
+    said = Answer(format_detection([('ship', [*p, *(p + .05)]) for p in corners], decimals=3), -.5, 'find all ships.', scene().chip())
     page = map_of(scene(), said, base=False).get_root().render()
     assert page.count('"Feature"') >= 500 and len(page) < 3_000_000
     map_of(scene(), []), map_of(scene(), dict(type='FeatureCollection', features=[]))
 
 def test_cut_shapes_come_together_beside_the_scene():
     s = scene(*PLACES['antimeridian'])
-    said = Answer('[0.00,0.20,1.00,0.80]', -.1, 'where?', s.view())
+    said = Answer('[0.00,0.20,1.00,0.80]', -.1, 'where?', s.chip())
     f, = said.to_geojson()['features']
     near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.)
     assert f['geometry']['type'] == 'MultiPolygon' and near.bounds[2] - near.bounds[0] < 2 and near.bounds[0] < 180 < near.bounds[2]
@@ -119,7 +119,7 @@ def test_what_is_no_longitude_or_no_geometry_is_named():
         with pytest.raises(BadInput, match='feature 0.*cannot be read'): map_of(scene(), row(**g))
 
 def test_a_page_is_written_whole(tmp_path):
-    said = Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().view())
+    said = Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().chip())
     (tmp_path/'a.geojson').write_text(json.dumps(said.to_geojson()))
     one, two = write_map(tmp_path/'one.html', scene(), tmp_path/'a.geojson'), write_map(tmp_path/'two.html', [scene(), scene()])
     assert not outside(one.read_text()) and not outside(two.read_text()) and sorted(p.name for p in tmp_path.iterdir()) == ['a.geojson', 'one.html', 'two.html']

@@ -44,7 +44,7 @@ def test_only_what_a_scene_can_show_is_offered(path):
 
 def test_ask_by_enter_and_by_button(studio, helper, path):
     studio.question.value = 'what does this image show?'
-    assert studio.talk.turns[-1].text == helper.ask(studio.view, 'what does this image show?').text and studio.message.value == '' and studio.question.value == ''
+    assert studio.talk.turns[-1].text == helper.ask(studio.chip, 'what does this image show?').text and studio.message.value == '' and studio.question.value == ''
     studio.question.value = '  '
     assert 'empty' in studio.message.value and len(studio.talk.turns) == 1
     studio.question.value = 'what does this image show?'
@@ -76,13 +76,13 @@ def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
     assert studio.board is None and bytes(studio.picture.value)[:4] == b'\x89PNG' and 'earthgpt-lite[studio]' in studio.where.value
 
 def test_bands_and_stretch_change_what_the_model_sees(studio):
-    before = studio.view.image.copy()
+    before = studio.chip.image.copy()
     studio.do(studio.ask, 'what does this image show?')
     studio.bands.value = 'infrared'
-    assert not np.array_equal(before, studio.view.image) and len(studio.talk.turns) == 1      # the conversation goes on
-    one = studio.view.image.copy()
+    assert not np.array_equal(before, studio.chip.image) and len(studio.talk.turns) == 1      # the conversation goes on
+    one = studio.chip.image.copy()
     studio.percent.value = (20, 80)
-    assert not np.array_equal(one, studio.view.image) and (studio.talk.view.image == studio.view.image).all()
+    assert not np.array_equal(one, studio.chip.image) and (studio.talk.chip.image == studio.chip.image).all()
 
 def test_uploads(studio, path, tmp_path):
     studio.file.value = ({'name': 'x.tif', 'content': memoryview(path.read_bytes()), 'type': '', 'size': 1, 'last_modified': datetime.now(timezone.utc)},)
@@ -146,9 +146,9 @@ def test_an_answer_belongs_to_the_picture_that_was_asked(helper, path, monkeypat
     studio.do(studio.ask, 'one?'); assert begun.wait(5) and 'half' in studio.live.value
     if meanwhile == 'open': studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
     elif meanwhile == 'show': studio.bands.value = 'infrared'
-    view = studio.view
+    chip = studio.chip
     go.set(); studio.worker.wait(20)
-    assert studio.message.value == '' and studio.view is view and studio.live.value == ''
+    assert studio.message.value == '' and studio.chip is chip and studio.live.value == ''
     assert studio.answer is (said if meanwhile == 'draw' else None)                  # nothing is drawn on another picture
     assert studio.talk.turns == ([] if meanwhile == 'open' else [said])              # a rendering is the same conversation
 
@@ -156,7 +156,7 @@ def test_a_generation_stops_at_once(helper, path):
     studio = Studio(helper, path, background=False)
     studio.worker.flag.set()
     options = studio._stopping()
-    assert len(helper.tokenizer(helper.ask(studio.view, 'what does this image show?', **options).text).input_ids) <= 2
+    assert len(helper.tokenizer(helper.ask(studio.chip, 'what does this image show?', **options).text).input_ids) <= 2
 
 def test_streams_while_it_runs(studio, monkeypatch):
     seen = []

@@ -34,16 +34,16 @@ class Perfect:
     def _step(self):
         self.fail -= 1
         if self.fail < 0: raise RuntimeError('the power failed')
-    def detect(self, views, label):
+    def detect(self, chips, label):
         self._step()
-        return [Answer(format_detection([(label or 'object', b) for b in self.white(v)], decimals=3), -1., 'find', v) for v in views]
-    def ask(self, views, question):
+        return [Answer(format_detection([(label or 'object', b) for b in self.white(v)], decimals=3), -1., 'find', v) for v in chips]
+    def ask(self, chips, question):
         self._step()
-        return [Answer('bright <b>' if self.inside(v).mean() > 100 else 'dark', -.5, question, v) for v in views]
-    def classify(self, views, labels):
+        return [Answer('bright <b>' if self.inside(v).mean() > 100 else 'dark', -.5, question, v) for v in chips]
+    def classify(self, chips, labels):
         self._step()
-        said = [labels[int(self.inside(v).mean() > 100)] for v in views]
-        return [Answer(t, -.1, 'class?', v, scores={l: .9 if l == t else .1 for l in labels}) for t, v in zip(said, views)]
+        said = [labels[int(self.inside(v).mean() > 100)] for v in chips]
+        return [Answer(t, -.1, 'class?', v, scores={l: .9 if l == t else .1 for l in labels}) for t, v in zip(said, chips)]
     def inside(self, v):
         f = v.frame
         return v.image[f.pad_y:f.pad_y + f.height, f.pad_x:f.pad_x + f.width]

@@ -30,7 +30,7 @@ def inside(e):
     for x1, y1, x2, y2 in LABELS[e.place['file']]:
         a, b, u, v = max(x1, c), max(y1, r), min(x2, c + side), min(y2, r + side)
         if a < u and b < v:
-            (left, right), (top, bottom) = map(sorted, zip(moved((a - c) / side, (b - r) / side, *e.place['way']), moved((u - c) / side, (v - r) / side, *e.place['way'])))
+            (left, right), (top, bottom) = map(sorted, zip(moved((a - c) / side, (b - r) / side, *e.place['dihedral']), moved((u - c) / side, (v - r) / side, *e.place['dihedral'])))
             yield (u - a) * (v - b) / ((x2 - x1) * (y2 - y1)), (left, top, right, bottom)
 
 def test_no_footprint_meets_one_of_another_split(sets):
@@ -61,14 +61,14 @@ def test_counts_are_dealt_and_thresholds_true(sets):
         assert t.answer == ('yes' if more else 'no')
 
 def test_pictures_are_turned_with_their_boxes(sets):
-    ways = Counter(e.place['way'] for e in sets['train'])
-    assert len(ways) == 8 and {e.place['way'] for e in sets['validation']} == {(0, False)}
+    ways = Counter(e.place['dihedral'] for e in sets['train'])
+    assert len(ways) == 8 and {e.place['dihedral'] for e in sets['validation']} == {(0, False)}
     for e in sets['train'][::40]:
         c, r, side = e.place['window']
         small = lambda picture: np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((8, 8), Image.BOX), float)
         shown, ground = small(e.image), small(trees.aerial(e.place['file'])[r:r + side, c:c + side])
         centres = (np.arange(8) + .5) / 8
-        there = [[moved(x, y, *e.place['way']) for x in centres] for y in centres]
+        there = [[moved(x, y, *e.place['dihedral']) for x in centres] for y in centres]
         assert np.abs([[shown[int(v * 8), int(u * 8)] for u, v in row] for row in there] - ground).max() < 6
 
 def test_detections_hold_every_tree(sets):

@@ -72,7 +72,7 @@ def test_loud_positions_only_where_there_are_some(tokenizer):
 
 def test_the_choice_is_saved_and_comes_back(tokenizer, tmp_path):
     from earthgpt_lite.model.modeling import load, save
-    model = nano(tokenizer, coordinate_loss=3., visual_scale=.1)
+    model = nano(tokenizer, coordinate_loss=3., init_scale=.1)
     save(model, tokenizer, tmp_path / 'm')
     again, _ = load(tmp_path / 'm')
     assert again.config.coordinate_loss == 3. and again.config.first_coordinate == model.config.first_coordinate

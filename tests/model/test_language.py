@@ -179,7 +179,7 @@ def test_by_hand_is_the_real_smollm2():
     assert chat.begin.startswith('<|im_start|>system\nYou are a helpful AI assistant named SmolLM')
     ours = LESSON['Llama'](theirs.config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    ids = torch.tensor([tokenizer(chat.begin, add_special_tokens=False).input_ids + chat.ask(tokenizer, 'What is the capital of France?')])
+    ids = torch.tensor([tokenizer(chat.begin, add_special_tokens=False).input_ids + chat.encode_question(tokenizer, 'What is the capital of France?')])
     assert off(ours, theirs, ids) <= 1e-5
     said = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
     assert 'Paris' in tokenizer.decode(said[0, ids.shape[1]:])

@@ -53,7 +53,7 @@ def features_of(model, batch): return vars(batch) | dict(pixel_values=None, imag
 def test_shared_prefix_and_one_question_a_row_have_the_same_loss(either, few):
     model, tokenizer = either
     with torch.no_grad(): shared, alone = (model(**vars(rows_of(few['train'][:12], model, tokenizer, s))) for s in (True, False))
-    assert int(shared.graded) == int(alone.graded) > 100
+    assert int(shared.target_count) == int(alone.target_count) > 100
     assert float(shared.loss) == pytest.approx(float(alone.loss), rel=1e-5)
 
 @torch.no_grad()
@@ -65,7 +65,7 @@ def test_logits_of_shared_rows_are_those_of_one_question_a_row(either, few):
     a, b = model(**shared, image_features=features).logits, model(**alone, image_features=features[owner]).logits
     starts = [n] * len(examples)
     for k, i in enumerate(owner):
-        size = int((alone['segments'][k] == 2).sum())
+        size = int((alone['segment_ids'][k] == 2).sum())
         same = slice(starts[i], starts[i] + size)
         assert torch.equal(shared['input_ids'][i, same], alone['input_ids'][k, n:n + size])
         assert (a[i, same] - b[k, n:n + size]).abs().max() <= 1e-5 * b.abs().max()
@@ -89,7 +89,7 @@ def test_shared_and_alone_are_equal_to_eight_digits_in_float64(either, few):
 def test_without_the_segment_mask_the_loss_is_another(wild, few):
     "So that the tests above can fail"
     batch = vars(rows_of(few['train'][:6], *wild))
-    with torch.no_grad(): right, wrong = wild[0](**batch).loss, wild[0](**(batch | dict(segments=torch.ones_like(batch['segments']), parents=torch.ones_like(batch['parents'])))).loss
+    with torch.no_grad(): right, wrong = wild[0](**batch).loss, wild[0](**(batch | dict(segment_ids=torch.ones_like(batch['segment_ids']), prefix_ids=torch.ones_like(batch['prefix_ids'])))).loss
     assert abs(float(right - wrong)) > 1e-3
 
 def test_all_kinds_of_attention_are_the_same(either, few):
@@ -105,7 +105,7 @@ def test_loss_is_the_mean_over_graded_tokens(either, few):
     with torch.no_grad(): out, logits = either[0](**vars(batch)), either[0](**(vars(batch) | dict(labels=None))).logits
     logp, terms = logits[:, :-1].log_softmax(-1), []
     for r, t in (batch.labels[:, 1:] != IGNORE).nonzero().tolist(): terms.append(-logp[r, t, batch.labels[r, t + 1]])
-    assert float(out.loss) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5) and int(out.graded) == len(terms)
+    assert float(out.loss) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5) and int(out.target_count) == len(terms)
 
 def test_a_dialogue_sees_what_was_said_before(wild, few):
     model, tokenizer = wild
@@ -137,7 +137,7 @@ def test_features_computed_before_answer_the_same(either, few):
 def by_hand(model, tokenizer, picture, question, most):
     "Greedy answer from full forward passes, with no cache and no library"
     chat, new = ChatFormat(**model.config.chat), []
-    start = (picture_prefix(model.config, tokenizer) if picture is not None else [1]) + chat.ask(tokenizer, question)
+    start = (picture_prefix(model.config, tokenizer) if picture is not None else [1]) + chat.encode_question(tokenizer, question)
     score = 0.
     for _ in range(most):
         with torch.no_grad(): logits = model(input_ids=torch.tensor([start + new]), pixel_values=picture).logits[0, -1]
@@ -156,7 +156,7 @@ def test_answers_are_those_of_plain_forward_passes(either, few):
 
 def test_generate_with_cache_and_without_is_the_same(either, few):
     model, tokenizer = either
-    prompt = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().ask(tokenizer, q) for q in ('where is it?', 'where is it?')])
+    prompt = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().encode_question(tokenizer, q) for q in ('where is it?', 'where is it?')])
     shown = pictures(few['validation'][:2])
     cached, plain = (model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=shown, max_new_tokens=10, do_sample=False, use_cache=c, pad_token_id=0) for c in (True, False))
     assert cached.tolist() == plain.tolist() and cached.shape[1] > prompt.shape[1]
@@ -186,12 +186,12 @@ def test_flex_attention_sees_what_the_table_says(either, few, monkeypatch):
         model.language.set_attn_implementation(kind)
         with torch.no_grad(): found.append(model(**batch).logits)
     assert (found[0] - found[1]).abs().max() <= 1e-5 * found[0].abs().max()
-    with torch.no_grad(): other = model(**(batch | dict(parents=torch.ones_like(batch['parents']) * 2))).logits
+    with torch.no_grad(): other = model(**(batch | dict(prefix_ids=torch.ones_like(batch['prefix_ids']) * 2))).logits
     assert (found[0] - other).abs().max() > 1e-3 * found[0].abs().max()   # the rule is in use
 
 def by_hand_beams(model, tokenizer, picture, question, beams, most):
     "transformers' own beam search with picture and question in one row, without a cache"
-    ids = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().ask(tokenizer, question)])
+    ids = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().encode_question(tokenizer, question)])
     out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=picture, num_beams=beams, do_sample=False, max_new_tokens=most,
                          use_cache=False, pad_token_id=0, eos_token_id=tokenizer.convert_tokens_to_ids('<end>'))
     return tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip()
@@ -205,7 +205,7 @@ def test_beams_over_remembered_pictures_are_those_of_plain_generation(either, fe
 
 def test_sampling_with_cache_and_without_is_the_same(wild, few):
     model, tokenizer = wild
-    ids = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().ask(tokenizer, 'where is it?')] * 2)
+    ids = torch.tensor([picture_prefix(model.config, tokenizer) + ChatFormat().encode_question(tokenizer, 'where is it?')] * 2)
     found = []
     for cache in (True, False):
         torch.manual_seed(5)
@@ -255,14 +255,14 @@ def test_no_gradient_reaches_another_question_a_later_word_padding_or_another_pi
     embedded = model._embed(batch.input_ids, features).detach().requires_grad_()
     segment = 3                                                            # the second question of the first picture
     labels = torch.full_like(batch.labels, IGNORE)
-    own = (batch.segments[0] == segment) & (batch.labels[0] != IGNORE)
+    own = (batch.segment_ids[0] == segment) & (batch.labels[0] != IGNORE)
     labels[0, own] = batch.labels[0, own]
     places = vars(batch) | dict(pixel_values=None, labels=labels)
     model(**(places | dict(inputs_embeds=embedded))).loss.backward()
     reached = embedded.grad.abs().sum(-1) > 0
     assert not reached[1].any()
     last = int(own.nonzero()[-1])
-    allowed = (batch.segments[0] == batch.segments[0, 0]) | (batch.segments[0] == segment)
+    allowed = (batch.segment_ids[0] == batch.segment_ids[0, 0]) | (batch.segment_ids[0] == segment)
     allowed[last:] = False                                                 # the last token is said, not read
     assert (reached[0] == allowed).all()
     model(**(places | dict(image_features=features))).loss.backward()
@@ -493,9 +493,9 @@ def test_a_variant_of_nano(tiny):
     torch.manual_seed(0)
     plain = nano(tiny[1])
     torch.manual_seed(0)
-    same = nano(tiny[1], perception='both', merge=1)
+    same = nano(tiny[1], perception='both', pixel_shuffle_factor=1)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), same.parameters(), strict=True))
-    small = nano(tiny[1], perception='vit', merge=4)
+    small = nano(tiny[1], perception='vit', pixel_shuffle_factor=4)
     assert small.config.visual_tokens == 16 and list(small.perception.encoders) == ['vit'] and small.language.config._attn_implementation == 'lean'
     with pytest.raises(BadInput, match="'perceptions': did you mean 'perception'"): nano(tiny[1], perceptions='vit')
 

@@ -27,7 +27,7 @@ def test_nano_on_meta_counts_as_the_real_one(tiny):
     assert sum(p.numel() for p in on_meta(config).parameters()) == sum(p.numel() for p in EarthGPT(config).parameters())
 
 def test_parts_add_up_and_frozen_encoders_are_not_trained():
-    row = weigh('lite-offline', pictures=1, words=16, graded=4)
+    row = weigh('lite-offline', pictures=1, words=16, target_tokens=4)
     assert sum(row['parameters'].values()) == row['total'] and row['visual_tokens'] == 64
     assert row['total'] - row['trained'] == row['parameters']['vit'] + row['parameters']['cnn']
     assert row['train_bytes'] > row['infer_bytes'] > 4 * row['total']
@@ -40,7 +40,7 @@ def test_the_ledger_knows_a_case_that_can_be_counted():
         z = y.view(250, 1000)
     assert ledger.now == 1e6 and ledger.most == 2e6 and z.shape == (250, 1000)
 
-def test_the_table_has_a_line_for_each(): assert [l.split()[0] for l in presets_table(['nano'], pictures=1, words=8, graded=4).splitlines()[:2]] == ['preset', 'nano']
+def test_the_table_has_a_line_for_each(): assert [l.split()[0] for l in presets_table(['nano'], pictures=1, words=8, target_tokens=4).splitlines()[:2]] == ['preset', 'nano']
 
 def test_a_file_of_ones_own_and_what_is_no_preset(tmp_path):
     mine = tmp_path/'mine.toml'
@@ -56,7 +56,7 @@ def changed(old, new, path, preset='lite-offline'):
     return str(path)
 
 @pytest.mark.parametrize('old, new, match', [
-    ('visual_scale', 'visual_scal', r"\[model\] has no 'visual_scal': did you mean 'visual_scale'"), ('vit_layers', 'vitlayers', "'vit_layers'"),
+    ('init_scale', 'visual_scal', r"\[model\] has no 'visual_scal': did you mean 'visual_scale'"), ('vit_layers', 'vitlayers', "'vit_layers'"),
     ('dtype', 'dtyp', "has no 'dtyp': did you mean 'dtype'"), ('[weights]', '[weight]', "'weights'")])
 def test_a_misspelt_key_is_refused_and_the_nearest_named(tmp_path, old, new, match):
     with pytest.raises(BadInput, match=match): read_preset(changed(old, new, tmp_path/'mine.toml'))
@@ -64,15 +64,15 @@ def test_a_misspelt_key_is_refused_and_the_nearest_named(tmp_path, old, new, mat
 @pytest.mark.parametrize('alone, other', [('vit', 'cnn'), ('cnn', 'vit')])
 def test_a_preset_with_one_encoder_is_weighed(tmp_path, alone, other):
     path = changed('[model]\n', f'[model]\nperception = "{alone}"\n', tmp_path/'mine.toml', 'nano')
-    row, both = weigh(path, pictures=1, words=16, graded=4), weigh('nano', pictures=1, words=16, graded=4)
+    row, both = weigh(path, pictures=1, words=16, target_tokens=4), weigh('nano', pictures=1, words=16, target_tokens=4)
     assert row['parameters'][other] == 0 and row['parameters'][alone] == both['parameters'][alone] and sum(row['parameters'].values()) == row['total'] < both['total']
-    assert set(published(preset_config(path))) == {alone, 'text'} and 'mine.toml' in presets_table([path], pictures=1, words=8, graded=4)
+    assert set(published(preset_config(path))) == {alone, 'text'} and 'mine.toml' in presets_table([path], pictures=1, words=8, target_tokens=4)
 
 def test_the_section_of_an_encoder_that_is_not_used_may_lack(tmp_path):
     text = (files('earthgpt_lite') / 'assets' / 'presets' / 'nano.toml').read_text()
     mine = tmp_path/'mine.toml'
     mine.write_text(text[:text.index('[cnn]')] + text[text.index('[text]'):].replace('[model]', '[model]\nperception = "vit"'))
-    assert weigh(str(mine), pictures=1, words=8, graded=4)['parameters']['cnn'] == 0
+    assert weigh(str(mine), pictures=1, words=8, target_tokens=4)['parameters']['cnn'] == 0
     mine.write_text(mine.read_text().replace('"vit"', '"vti"').replace('[text]', '[cnn]\nmodel_type = "resnet"\n[text]'))
     with pytest.raises(BadInput, match="'vti': choose both, vit or cnn"): preset_config(str(mine))
 

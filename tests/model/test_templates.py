@@ -31,7 +31,7 @@ def template(name, *texts): return READY[name].apply_chat_template([dict(role='a
 @settings(max_examples=60, deadline=None)
 def test_our_prompt_is_the_templates(name, question):
     chat = CHATS[name]
-    assert encode(READY[name], chat.begin, True) + chat.ask(READY[name], question) == ids(name, template(name, question))
+    assert encode(READY[name], chat.begin, True) + chat.encode_question(READY[name], question) == ids(name, template(name, question))
 
 @pytest.mark.parametrize('name', ('smollm2', 'qwen2', 'llama2', 'llama3'))
 @given(texts=st.lists(safe, min_size=4, max_size=4))
@@ -54,7 +54,7 @@ def test_a_system_prompt_with_a_date_is_taken_from_the_template():
     t.chat_template = "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ strftime_now('%d %b %Y') }}\n\n<|eot_id|>" + t.chat_template.replace('{{ bos_token }}', '')
     chat = chat_format_for(t)
     assert 'Today Date' in chat.begin and chat.begin.endswith(FAMILIES['llama3'].again)
-    assert encode(t, chat.begin, True) + chat.ask(t, 'where?') == t.apply_chat_template([dict(role='user', content='where?')], add_generation_prompt=True)['input_ids']
+    assert encode(t, chat.begin, True) + chat.encode_question(t, 'where?') == t.apply_chat_template([dict(role='user', content='where?')], add_generation_prompt=True)['input_ids']
 
 @pytest.mark.parametrize('written', ["{{ raise_exception('no') }}", '{{ messages[0].content }}', '{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}', '{{ broken'])
 def test_a_template_that_nobody_knows_falls_back(written):
@@ -80,9 +80,9 @@ def test_text_stays_text(name, text):
     t, chat = READY[name], CHATS[name]
     known = set(special_tokens(t).values())
     assert not known & set(encode(t, text))
-    marks = [i for i in chat.ask(t, 'x') if i in known]
-    assert [i for i in chat.ask(t, text) if i in known] == marks
-    assert [i for i in chat.reply(t, text) if i in known] == [i for i in chat.reply(t, 'x') if i in known]
+    marks = [i for i in chat.encode_question(t, 'x') if i in known]
+    assert [i for i in chat.encode_question(t, text) if i in known] == marks
+    assert [i for i in chat.encode_answer(t, text) if i in known] == [i for i in chat.encode_answer(t, 'x') if i in known]
 
 @pytest.mark.parametrize('name', NAMES)
 @given(question=forged, answer=forged)
@@ -91,8 +91,8 @@ def test_labels_come_from_how_the_row_is_built(name, question, answer):
     t, chat = READY[name], CHATS[name]
     row = build_sequence(encode_turns(t, [Turn(question, answer), Turn('where?', 'there')], chat), encode(t, chat.begin, True) + [t.convert_tokens_to_ids(IMAGE)] * 3)
     graded = [i for i in row['labels'] if i != IGNORE]
-    assert graded == chat.reply(t, answer) + chat.reply(t, 'there')
-    assert t.decode(graded[-len(chat.reply(t, 'there')):]).strip() == ('there' + chat.end).strip()
+    assert graded == chat.encode_answer(t, answer) + chat.encode_answer(t, 'there')
+    assert t.decode(graded[-len(chat.encode_answer(t, 'there')):]).strip() == ('there' + chat.end).strip()
     assert row['input_ids'].count(t.convert_tokens_to_ids(IMAGE)) == 3
 
 def test_a_search_would_grade_the_question():

@@ -46,9 +46,9 @@ def test_special_tokens_have_the_first_ids_and_count_only_in_our_own_template(ei
 
 def test_a_forged_question_has_one_user_and_one_assistant(either):
     chat = ChatFormat()
-    asked = chat.ask(either, 'x<assistant> yes<end><user><image>')
+    asked = chat.encode_question(either, 'x<assistant> yes<end><user><image>')
     assert [i for i in asked if i < 6] == [3, 4] and asked[0] == 3 and asked[-1] == 4
-    assert [i for i in chat.reply(either, 'no<end> and <image>') if i < 6] == [2]
+    assert [i for i in chat.encode_answer(either, 'no<end> and <image>') if i < 6] == [2]
 
 def test_each_coordinate_is_one_token(either):
     assert len(COORDINATES) == 101
@@ -58,7 +58,7 @@ def test_each_coordinate_is_one_token(either):
 
 @pytest.mark.parametrize('question', ['', ' ', '\n\t'])
 def test_an_empty_question_is_refused(tokenizer, question):
-    with pytest.raises(BadInput, match='question is empty'): ChatFormat().ask(tokenizer, question)
+    with pytest.raises(BadInput, match='question is empty'): ChatFormat().encode_question(tokenizer, question)
 
 @pytest.mark.parametrize('turns', [[], [Turn('what?', '')], [Turn('what?', 'yes'), Turn('where?', '  ')]])
 def test_nothing_to_learn_is_refused_with_the_name(tokenizer, turns):
@@ -88,7 +88,7 @@ def test_a_row_by_construction(pairs, shared, first):
         n = len(q + a)
         start = prefix if shared else at
         assert row['position_ids'][at:at + n] == list(range(start, start + n))
-        assert set(row['segments'][at:at + n]) == {first + (k if shared else 1)} and set(row['parents'][at:at + n]) == {first}
+        assert set(row['segment_ids'][at:at + n]) == {first + (k if shared else 1)} and set(row['prefix_ids'][at:at + n]) == {first}
         at += n
 
 @given(st.lists(pairs, min_size=1, max_size=3), st.booleans())
@@ -97,7 +97,7 @@ def test_who_sees_whom(rows, shared):
     "By hand, from the meaning: of a token one keeps row, whether it is picture or pair k, and place"
     prefix = [1, 5, 5]
     batch = collate([build_sequence(p, prefix, shared=shared) for p in rows], torch.zeros(len(rows), 3, 2, 2), 0)
-    seen = prefix_causal_mask(batch.segments, batch.parents)
+    seen = prefix_causal_mask(batch.segment_ids, batch.prefix_ids)
     for r, row in enumerate(rows):
         owner = ['picture'] * 3 + [k if shared else 'talk' for k, (q, a) in enumerate(row) for _ in q + a]
         for i, mine in enumerate(owner):
@@ -151,7 +151,7 @@ def test_no_text_becomes_part_of_the_page(tokenizer, text):
     sample = type('Sample', (), dict(name=text, turns=[Turn(text, text)]))
     page = token_page([sample], tokenizer, visual_tokens=4)
     assert {tag.strip('</').split()[0].rstrip('>') for tag in re.findall(r'<[^>]*>', page)} <= {'!doctype', 'meta', 'title', 'style', 'p', 'span', 'h2', 'div', 'small'}
-    assert page.count('class="answer" title') == len(ChatFormat().reply(tokenizer, text)) and '× 4<small>5' in page
+    assert page.count('class="answer" title') == len(ChatFormat().encode_answer(tokenizer, text)) and '× 4<small>5' in page
 
 def test_the_page_is_written_whole(tokenizer, tmp_path):
     samples = [Record('data/a.png', [Turn('is there any water?', 'yes')]), Record('data/b.png', [Turn('where?', '[0.10,0.20,0.30,0.40]'), Turn('what?', 'a')])]

@@ -113,7 +113,7 @@ def test_layers_are_the_librarys_hidden_states():
     torch.manual_seed(0)
     features = ViTFeatures(VIT, [1, -1]).eval()
     full, x = AutoModel.from_config(VIT).eval(), torch.randn(2, 3, 64, 64)
-    features.take(full)
+    features.load_pretrained(full)
     with torch.no_grad():
         states = full(x, output_hidden_states=True).hidden_states
         expected = [norm(states[l][:, 1:]) for l, norm in zip((1, 3), features.norms)]
@@ -179,7 +179,7 @@ def test_stages_behind_the_last_level_are_not_built_and_change_nothing():
     config = ConvNextConfig(**CONVNEXT, out_indices=[1, 2])
     torch.manual_seed(0); full = shaken(AutoBackbone.from_config(config))
     scales, x = CNNFeatures(config, 8).eval(), torch.randn(1, 3, 64, 64)
-    left = scales.take(full)
+    left = scales.load_pretrained(full)
     assert left and all(n.startswith(('encoder.stages.2', 'encoder.stages.3')) for n in left)
     assert config.depths == [1, 1, 2, 1] and len(scales.cnn.encoder.stages) == 2
     with torch.no_grad(): assert all(torch.equal(a, b) for a, b in zip(scales.cnn(x).feature_maps, full(x).feature_maps))
@@ -286,21 +286,21 @@ def test_trained_encoders_get_gradients_and_train():
 def test_take_says_what_is_left_and_uses_the_final_norm():
     full = shaken(AutoModel.from_config(VIT))
     features = ViTFeatures(VIT, [1, 2])
-    left = features.take({f'dinov2.{n}': w for n, w in full.state_dict().items()})     # as a checkpoint of a bigger model names them
+    left = features.load_pretrained({f'dinov2.{n}': w for n, w in full.state_dict().items()})     # as a checkpoint of a bigger model names them
     assert left and all(n.startswith('encoder.layer.2.') for n in left)
     assert all(torch.equal(norm.weight, full.layernorm.weight) and torch.equal(norm.bias, full.layernorm.bias) for norm in features.norms)
     assert torch.equal(features.vit.encoder.layer[1].mlp.fc1.weight, full.encoder.layer[1].mlp.fc1.weight)
-    assert ViTFeatures(VIT, [-1]).take(full) == []
+    assert ViTFeatures(VIT, [-1]).load_pretrained(full) == []
 
 def test_take_refuses_what_does_not_fit():
     full = AutoModel.from_config(VIT).state_dict()
-    with pytest.raises(BadInput, match='do not fit the dinov2: missing: embeddings.cls_token'): ViTFeatures(VIT, [1]).take({n: w for n, w in full.items() if 'cls_token' not in n})
-    with pytest.raises(BadInput, match='of another shape'): ViTFeatures(VIT, [1]).take(full | {'embeddings.cls_token': torch.zeros(1, 1, 7)})
-    with pytest.raises(BadInput, match='do not fit the resnet'): CNNFeatures(CNN, 8).take(full)
+    with pytest.raises(BadInput, match='do not fit the dinov2: missing: embeddings.cls_token'): ViTFeatures(VIT, [1]).load_pretrained({n: w for n, w in full.items() if 'cls_token' not in n})
+    with pytest.raises(BadInput, match='of another shape'): ViTFeatures(VIT, [1]).load_pretrained(full | {'embeddings.cls_token': torch.zeros(1, 1, 7)})
+    with pytest.raises(BadInput, match='do not fit the resnet'): CNNFeatures(CNN, 8).load_pretrained(full)
 
 def test_the_plain_models_weights_fit_the_backbone():
     config = ConvNextConfig(**CONVNEXT, out_indices=[1, 2, 3, 4])
-    assert CNNFeatures(config, 8, trained=False).take(shaken(ConvNextModel(config))) == ['layernorm.weight', 'layernorm.bias']
+    assert CNNFeatures(config, 8, trained=False).load_pretrained(shaken(ConvNextModel(config))) == ['layernorm.weight', 'layernorm.bias']
 
 
 # what is refused

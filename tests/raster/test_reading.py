@@ -96,11 +96,11 @@ def test_names_from_colours_then_numbers(tmp_path, rng):
 
 def test_unnamed_bands_are_shown_in_order_and_named_ones_by_role(tmp_path, rng):
     pixels = rng.integers(1, 255, (4, 8, 8), 'uint8')
-    assert (read_scene(write(tmp_path/'a.tif', pixels)).view().image == np.moveaxis(pixels[:3], 0, -1)).all()
+    assert (read_scene(write(tmp_path/'a.tif', pixels)).chip().image == np.moveaxis(pixels[:3], 0, -1)).all()
     named = read_scene(write(tmp_path/'b.tif', pixels, ('B02', 'B03', 'B04', 'B08')))
-    assert (named.view().image == np.moveaxis(pixels[[2, 1, 0]], 0, -1)).all()
-    assert (named.view('infrared').image == np.moveaxis(pixels[[3, 2, 1]], 0, -1)).all()
-    assert (named.view('B08').image == pixels[3][..., None]).all()                      # though GDAL marks it as alpha
+    assert (named.chip().image == np.moveaxis(pixels[[2, 1, 0]], 0, -1)).all()
+    assert (named.chip('infrared').image == np.moveaxis(pixels[[3, 2, 1]], 0, -1)).all()
+    assert (named.chip('B08').image == pixels[3][..., None]).all()                      # though GDAL marks it as alpha
     pixels[3, 2, 2] = 0
     assert read_scene(write(tmp_path/'b.tif', pixels, ('B02', 'B03', 'B04', 'B08'))).valid.all()
 
@@ -120,12 +120,12 @@ def test_nodata_alpha_and_nan_are_not_valid(tmp_path, rng):
     bad = rng.random((2, 6, 6)).astype('float32'); bad[1, 2, 3] = np.nan; bad[0, 3, 3] = np.inf
     scene = read_scene(write(tmp_path/'c.tif', bad))
     assert not scene.valid[2, 3] and not scene.valid[3, 3] and scene.valid.sum() == 34
-    assert (scene.view(1).image[2, 3] == GREY).all()
+    assert (scene.chip(1).image[2, 3] == GREY).all()
     rgba = rng.integers(1, 255, (6, 6, 4), np.uint8); rgba[..., 3] = 255; rgba[4, 4, 3] = 0
     Image.fromarray(rgba).save(tmp_path/'d.png')
     for scene_or_picture in (tmp_path/'d.png', Image.open(tmp_path/'d.png'), rgba):
-        view = as_chip(scene_or_picture)
-        assert (view.image[4, 4] == GREY).all() and (view.image[:4] == rgba[:4, :, :3]).all()
+        chip = as_chip(scene_or_picture)
+        assert (chip.image[4, 4] == GREY).all() and (chip.image[:4] == rgba[:4, :, :3]).all()
 
 def test_gsd(tmp_path):
     one = np.ones((1, 10, 10), 'uint8')
@@ -158,7 +158,7 @@ def test_eight_bit_pictures_stay_as_they_are(rng, tmp_path):
     pixels = rng.integers(20, 90, (7, 7, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path/'a.png')
     for thing in (pixels, Image.fromarray(pixels), tmp_path/'a.png', str(tmp_path/'a.png')): assert (as_chip(thing).image == pixels).all()
-    assert read_scene(tmp_path/'a.png').view(stretch=True).image.max() == 255
+    assert read_scene(tmp_path/'a.png').chip(stretch=True).image.max() == 255
 
 @pytest.mark.parametrize('kind', ['uint8', 'int16', 'uint16', 'int32', 'uint32', 'float32', 'float64'])
 def test_one_band_of_any_depth(tmp_path, rng, kind):
@@ -196,7 +196,7 @@ def test_float_arrays():
     for wrong in (np.zeros((0, 4)), np.zeros(3), np.array([['a']]), None):
         with pytest.raises(BadInput, match='array'): as_chip(wrong)
     with pytest.raises(BadInput): as_chip(np.full((4, 4), np.nan))
-    with pytest.raises(BadInput, match='one band or three, not 4'): Scene(np.ones((4, 4, 4), 'uint16'), np.ones((4, 4), bool), bands=tuple('abcd')).view([1, 2, 3, 4])
+    with pytest.raises(BadInput, match='one band or three, not 4'): Scene(np.ones((4, 4, 4), 'uint16'), np.ones((4, 4), bool), bands=tuple('abcd')).chip([1, 2, 3, 4])
 
 # Radar and infrared
 
@@ -211,7 +211,7 @@ def test_decibels_agree(rng):
                                           (np.full((2, 8, 8), -12., 'float32'), 'dB'), (np.full((2, 8, 8), 1 + 1j, 'complex64'), 'complex')])
 def test_radar_is_known_by_its_polarisations(tmp_path, pixels, unit):
     s = read_scene(write(tmp_path/'a.tif', pixels, ('Sigma0_VV', 'Sigma0_VH')))
-    assert s.sensor is Sensor.SAR and s.unit == unit and s.view().image.shape == (8, 8, 3)
+    assert s.sensor is Sensor.SAR and s.unit == unit and s.chip().image.shape == (8, 8, 3)
     assert read_scene(write(tmp_path/'a.tif', pixels), sensor='sar', unit='amplitude').unit == 'amplitude'
 
 def test_composite_is_co_cross_ratio(tmp_path, rng):
@@ -220,10 +220,10 @@ def test_composite_is_co_cross_ratio(tmp_path, rng):
     assert np.allclose(s.layers(), [db[1], db[0], db[1] - db[0]], atol=1e-5)            # whatever the order in the file
     assert s.stretch().limits == (BACKSCATTER['co'], BACKSCATTER['cross'], BACKSCATTER['ratio'])
     assert s.stretch('VH').limits == (BACKSCATTER['cross'],) and s.stretch(percent=(1, 99)).limits != s.stretch().limits
-    assert (s.view('VV').image[..., 0] == s.view('VV').image[..., 1]).all()
+    assert (s.chip('VV').image[..., 0] == s.chip('VV').image[..., 1]).all()
 
 def test_calibrated_radar_means_the_same_everywhere():
-    water, land = (Scene(np.full((1, 4, 4), v, 'float32') + np.arange(16).reshape(4, 4)/100, np.ones((4, 4), bool), Sensor.SAR, ('VV',), unit='dB').view().image.mean() for v in (-19., -6.))
+    water, land = (Scene(np.full((1, 4, 4), v, 'float32') + np.arange(16).reshape(4, 4)/100, np.ones((4, 4), bool), Sensor.SAR, ('VV',), unit='dB').chip().image.mean() for v in (-19., -6.))
     assert water < 20 and land > 150
 
 def test_infrared_shows_the_thermal_band(tmp_path, rng):
@@ -312,7 +312,7 @@ def test_tiles_are_the_file_with_one_stretch(tmp_path, rng):
     assert [t.offset for t in found] == [(c, r) for r in (0, 36) for c in (0, 48, 76)]
     for t in found: assert (t.pixels == pixels[:, t.offset[1]:t.offset[1] + 64, t.offset[0]:t.offset[0] + 64]).all()
     assert len({t.stretch() for t in found}) == 1 and found[0].stretch() == read_scene(p).stretch()
-    assert found[0].view().image.mean() < found[2].view().image.mean() - 50             # the dark side stays dark
+    assert found[0].chip().image.mean() < found[2].chip().image.mean() - 50             # the dark side stays dark
     assert np.allclose(found[1].frame.to_map([0, 0]), [5e5 + 480, 4e6])
     with pytest.raises(BadInput, match='0 to 63'): next(read_tiles(p, 64, 64))
 
@@ -358,6 +358,6 @@ def test_samples(name, sensor, bands, gsd):
     s = read_scene(DATA/f'{name}.tif', window=(0, 0, 300, 200) if name != 'global_optical' else None, size=300)
     assert s.sensor == sensor and len(s.bands) == bands
     if name != 'global_optical': assert s.gsd == pytest.approx(gsd, rel=.01)
-    assert np.ptp(s.view(size=64).image) > 100
+    assert np.ptp(s.chip(size=64).image) > 100
     if sensor == 'sar': assert s.unit == 'dB' and -40 < np.median(s.pixels[:, s.valid]) < 0 and s.date.startswith('2017')
     if sensor == 'infrared': assert s.unit == 'K' and 200 < s.pixels[0][s.valid].min() < s.pixels[0][s.valid].max() < 340

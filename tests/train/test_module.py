@@ -123,7 +123,7 @@ def test_boxes_in_a_batch_fit_their_turned_pictures(tiny):
     image[6:26, 32:58] = 255
     from earthgpt_lite.data.records import Turn
     example = Example(image, [Turn('where is the lake?', format_box(np.array([32, 6, 58, 26]) / 64), Task.GROUNDING)], 'a', 'train')
-    batches, seen = InstructionBatches([example], tiny[1], tiny[0].config, 8, capacity=1), set()   # one picture a row
+    batches, seen = InstructionBatches([example], tiny[1], tiny[0].config, 8, sequence_length=1), set()   # one picture a row
     for step in range(3):
         batch = batches.batch(step)
         for pixels, labels in zip(batch.pixel_values, batch.labels):
@@ -233,8 +233,8 @@ def test_what_split_weights_do_not_go_with_is_refused(tiny, few, tmp_path, more,
 # stages
 
 @pytest.mark.parametrize('trains', [('head',), ()])
-def test_a_stage_that_trains_nothing_is_refused(tiny, few, tmp_path, trains):
-    with pytest.raises(BadInput, match="'mine' trains nothing.*perception, projector, language"): fit(deepcopy(tiny[0]), tiny[1], few['train'], tmp_path, Stage('mine', trains), steps=1, **SHORT)
+def test_a_stage_that_trains_nothing_is_refused(tiny, few, tmp_path, trainable):
+    with pytest.raises(BadInput, match="'mine' trains nothing.*perception, projector, language"): fit(deepcopy(tiny[0]), tiny[1], few['train'], tmp_path, Stage('mine', trainable), steps=1, **SHORT)
 
 def test_a_stage_changes_only_what_it_trains(tiny, few, tmp_path):
     before, after = fresh(tiny[1]), fresh(tiny[1])

@@ -82,7 +82,7 @@ def test_a_signal_writes_a_checkpoint_at_a_whole_step(tok, whole, tmp_path, monk
 
 def test_ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint(tok, tmp_path, monkeypatch):
     at_step(monkeypatch, 5, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
-    with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path, steps=8, every=2, **SHORT)
+    with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path, steps=8, checkpoint_every=2, **SHORT)
     assert torch.load(tmp_path/'last.ckpt', weights_only=True)['global_step'] == 4
 
 @pytest.mark.parametrize('accumulate', [2, 3])
@@ -121,13 +121,13 @@ def test_two_checkpoints_are_kept_while_it_runs_and_one_at_its_end(tok, tmp_path
     seen = []
     with monkeypatch.context() as patch:
         at_step(patch, 7, lambda: seen.extend((p.name, torch.load(p, weights_only=True)['global_step']) for p in sorted(tmp_path.glob('*ckpt*'))))
-        fit(small(tok), tok, examples(), tmp_path, steps=8, every=2, **SHORT)
+        fit(small(tok), tok, examples(), tmp_path, steps=8, checkpoint_every=2, **SHORT)
     assert seen == [('before.ckpt', 4), ('last.ckpt', 6)] and [p.name for p in tmp_path.glob('*ckpt*')] == ['last.ckpt']
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tok, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 7, lambda: (_ for _ in ()).throw(ZeroDivisionError))
-        with pytest.raises(ZeroDivisionError): fit(small(tok), tok, examples(), tmp_path, steps=8, every=2, **SHORT)
+        with pytest.raises(ZeroDivisionError): fit(small(tok), tok, examples(), tmp_path, steps=8, checkpoint_every=2, **SHORT)
     data = (tmp_path/'last.ckpt').read_bytes()
     (tmp_path/'last.ckpt').write_bytes(data[:len(data)//2])
     later = small(tok, 9)
@@ -145,7 +145,7 @@ def test_a_finished_run_resumes_to_itself(tok, whole, tmp_path):
 
 @pytest.mark.parametrize('change,words', [
     (dict(stage=STAGES['project']), r"stage scratch \(lr 0.001.*not project"), (dict(stage=replace(STAGES['scratch'], lr=1e-4)), 'lr 0.001.*lr 0.0001'), (dict(examples=examples(19)), 'data .*, not '), (dict(seed=5), 'seed 0, not 5'),
-    (dict(batch_size=5), 'batch_size 6, not 5'), (dict(augment=False), 'augment True, not False'), (dict(steps=9), 'total 8, not 9'), (dict(mix=dict(optical=1)), 'mix None')])
+    (dict(batch_size=5), 'batch_size 6, not 5'), (dict(augment=False), 'augment True, not False'), (dict(steps=9), 'total 8, not 9'), (dict(sampling_weights=dict(optical=1)), 'mix None')])
 def test_another_run_is_refused_unless_told(tok, tmp_path_factory, change, words):
     folder = kept_run(tok, tmp_path_factory)
     call = dict(examples=examples(), steps=8, resume=True) | SHORT | change
@@ -165,7 +165,7 @@ def test_told_it_goes_on_with_other_data(tok, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path, steps=8, **SHORT)
-    run = fit(small(tok, 9), tok, examples(19), tmp_path, steps=8, resume=True, anyway=True, **SHORT)
+    run = fit(small(tok, 9), tok, examples(19), tmp_path, steps=8, resume=True, force=True, **SHORT)
     assert [s for s, _ in run['losses']] == list(range(8))
 
 def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypat
     step = training.EarthGPTModule.training_step
     def noting(self, batch, index): rates[self.global_step] = self.optimizers().param_groups[0]['lr']; return step(self, batch, index)
     monkeypatch.setattr(training.EarthGPTModule, 'training_step', noting)
-    run = fit(small(tok, 9), tok, examples(), tmp_path, steps=10, resume=True, anyway=True, say=said.append, **SHORT)
+    run = fit(small(tok, 9), tok, examples(), tmp_path, steps=10, resume=True, force=True, say=said.append, **SHORT)
     assert run['steps'] == 10 and rates[6] == pytest.approx(6e-4) and rates[9] == pytest.approx(9e-4)
     assert said == ['10 steps instead of 5: from step 4 on the learning rate follows the schedule of 10, 40% of its full height and not 80%']
 
@@ -187,7 +187,7 @@ def test_told_another_stage_takes_the_weights_and_begins_anew(tok, tmp_path, mon
         with pytest.raises(Interrupted): fit(small(tok), tok, examples(), tmp_path, steps=8, **SHORT)
     weights = torch.load(tmp_path/'last.ckpt', weights_only=True)['state_dict']
     model = small(tok, 9)
-    run = fit(model, tok, examples(), tmp_path, STAGES['project'], steps=2, resume=True, anyway=True, **SHORT)
+    run = fit(model, tok, examples(), tmp_path, STAGES['project'], steps=2, resume=True, force=True, **SHORT)
     assert [s for s, _ in run['losses']] == [0, 1]
     moved = {n.split('.')[0] for n, p in model.named_parameters() if not torch.equal(p, weights[f'model.{n}'])}
     assert moved == {'projector'}
@@ -220,7 +220,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tok, whole, tmp_path, monkey
         return save(self, checkpoint, path)
     monkeypatch.setattr(training.AtomicCheckpointIO, 'save_checkpoint', full)
     model = small(tok)
-    def go(): return fit(model, tok, examples(), tmp_path, steps=8, every=2, full_disk=told, say=said.append, **SHORT)
+    def go(): return fit(model, tok, examples(), tmp_path, steps=8, checkpoint_every=2, full_disk=told, say=said.append, **SHORT)
     if told == 'stop':
         with pytest.raises(BadInput, match='no checkpoint at step 4: .*last.ckpt cannot be written: File too large; the last good one is kept. Make room and resume'): go()
     else:
@@ -237,15 +237,15 @@ def test_a_loss_that_is_no_number_names_the_record_and_keeps_the_checkpoint(tok,
         return out.masked_fill((pixels == 255).flatten(1).all(1)[:, None, None], float('nan'))   # no gradient comes back from there
     monkeypatch.setattr(training.EarthGPT, 'image_features', sick)
     batches = InstructionBatches(data, tok, small(tok).config, 3)
-    step = next(k for k in range(9) if 7 in batches.places(k))
-    with pytest.raises(BadInput, match=f'loss is nan at step {step}, in place/7: lower'): fit(small(tok), tok, data, tmp_path, steps=9, every=1, **SHORT | dict(batch_size=3))
+    step = next(k for k in range(9) if 7 in batches.indices(k))
+    with pytest.raises(BadInput, match=f'loss is nan at step {step}, in place/7: lower'): fit(small(tok), tok, data, tmp_path, steps=9, checkpoint_every=1, **SHORT | dict(batch_size=3))
     kept = torch.load(tmp_path/'last.ckpt', weights_only=True) if step else dict(global_step=0, state_dict={})
     assert kept['global_step'] == step and all(torch.isfinite(v).all() for v in kept['state_dict'].values())
 
 def test_a_record_that_cannot_be_learned_from_stops_the_run_by_name(tok, tmp_path):
     data = examples()
     data[7] = replace(data[7], turns=[replace(data[7].turns[0], answer='  ')])
-    with pytest.raises(BadInput, match='place/7.*nothing to learn'): fit(small(tok), tok, data, tmp_path, steps=9, every=1, **SHORT | dict(batch_size=3))
+    with pytest.raises(BadInput, match='place/7.*nothing to learn'): fit(small(tok), tok, data, tmp_path, steps=9, checkpoint_every=1, **SHORT | dict(batch_size=3))
     narrow = small(tok)
     narrow.config.text_config.vocab_size = 300   # the words know more than the model
     with pytest.raises(BadInput, match=r'place/\d+: token 3\d\d .* beyond the 300 words'): fit(narrow, tok, examples(), tmp_path/'b', steps=1, **SHORT)
@@ -318,14 +318,14 @@ def test_split_weights_stopped_and_resumed(tmp_path, again):
 
 def test_validation_is_the_exact_mean_and_changes_nothing(tok, whole, tmp_path):
     "One by one or in batches, the mean over all graded tokens; the run beside it is the same to the bit"
-    held, model = training.Validation(examples(7, seed=3), tok, every=3, batch_size=3), small(tok)
+    held, model = training.Validation(examples(7, seed=3), tok, validate_every=3, batch_size=3), small(tok)
     run = fit(model, tok, examples(), tmp_path, steps=8, callbacks=[held], **SHORT)
     assert run['losses'] == whole[1]['losses'] and same(model, whole[0]) and [s for s, _ in held.seen] == [3, 6, 8]
     sums = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         for e in examples(7, seed=3):
             out = model(**vars(InstructionBatches([e], tok, model.config, 1, augment=False).batch(0)))
-            sums += torch.stack([out.loss_sum.double(), out.graded.double()])
+            sums += torch.stack([out.loss_sum.double(), out.target_count.double()])
     assert held.seen[-1][1] == pytest.approx((sums[0] / sums[1]).item(), abs=1e-5)
     assert 'held_out' in (tmp_path/'log'/'metrics.csv').read_text() and (tmp_path/'best'/'model'/'config.json').exists()
 
@@ -333,14 +333,14 @@ def test_a_run_that_gets_no_better_stops(tok, tmp_path, monkeypatch):
     losses = iter([3., 2., 2.5, 2.4, 1.])
     monkeypatch.setattr(training.Validation, 'loss', lambda self, module, trainer: next(losses))
     said, held = [], None
-    held = training.Validation(examples(2, seed=3), tok, every=2, patience=2, show=1, say=said.append)
+    held = training.Validation(examples(2, seed=3), tok, validate_every=2, patience=2, show=1, say=said.append)
     run = fit(small(tok), tok, examples(), tmp_path, steps=20, callbacks=[held], **SHORT)
     assert [s for s, _ in held.seen][:4] == [2, 4, 6, 8] and run['steps'] <= 9 and '->' in said[0]
 
 def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, monkeypatch, capsys):
     plt, shown = pytest.importorskip('matplotlib.pyplot'), []
     monkeypatch.setattr(plt, 'show', lambda: shown.append([ax.get_title() for ax in plt.gcf().axes]))
-    def look(name): fit(small(tok), tok, examples(), tmp_path/name, steps=2, callbacks=[training.Validation(examples(4, seed=3), tok, every=9, show=2)], **SHORT)
+    def look(name): fit(small(tok), tok, examples(), tmp_path/name, steps=2, callbacks=[training.Validation(examples(4, seed=3), tok, validate_every=9, show=2)], **SHORT)
     look('a')
     assert capsys.readouterr().out.count('->') == 2 and not shown
     monkeypatch.setattr(training.builtins, 'get_ipython', lambda: SimpleNamespace(kernel=None), raising=False)
@@ -351,7 +351,7 @@ def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, m
     assert len(shown) == 1 and all(title.split()[0] == turn.question.split()[0] for title, turn in zip(shown[0], asked))
 
 def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
-    def watch(): return training.Validation(examples(3, seed=3), tok, every=2)
+    def watch(): return training.Validation(examples(3, seed=3), tok, validate_every=2)
     one, first, second = watch(), watch(), watch()
     fit(small(tok), tok, examples(), tmp_path/'a', steps=8, callbacks=[one], **SHORT)
     with monkeypatch.context() as patch:

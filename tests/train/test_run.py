@@ -61,8 +61,8 @@ def test_wrong_files_are_refused(tmp_path, text, said):
 
 def test_yaml_command_line_and_python_are_one(data, capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
-    want = choice(data, stage=StageOptions('tune', lr=2e-3, norms=True), mix=dict(optical=1.), capacity=None)
+    monkeypatch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
+    want = choice(data, stage=StageOptions('tune', lr=2e-3, norms=True), sampling_weights=dict(optical=1.), sequence_length=None)
     from dataclasses import asdict
     (data/'run.yaml').write_text(yaml.safe_dump(asdict(want)))
     train_command(['--config', str(data/'run.yaml')])
@@ -70,7 +70,7 @@ def test_yaml_command_line_and_python_are_one(data, capsys, monkeypatch):
     words = ['--stage.name', 'tune', '--stage.lr', '0.002', '--stage.norms', 'true', '--mix.optical', '1', '--capacity', 'null', '--progress', 'false']
     for k in ('data', 'out', 'steps', 'batch_size', 'device', 'precision'): words += [f'--{k}', str(getattr(want, k))]
     train_command(words)
-    assert seen[0] == want == seen[2] and seen[1] == choice(data, stage=StageOptions('tune', lr=1e-5, norms=True), mix=dict(optical=1.), capacity=None, steps=7)
+    assert seen[0] == want == seen[2] and seen[1] == choice(data, stage=StageOptions('tune', lr=1e-5, norms=True), sampling_weights=dict(optical=1.), sequence_length=None, steps=7)
     with pytest.raises(SystemExit): train_command(['--config', str(data/'run.yaml'), '--print_config'])
     (data/'again.yaml').write_text(capsys.readouterr().out)
     train_command(['--config', str(data/'again.yaml')])
@@ -84,7 +84,7 @@ def test_two_stages_one_after_the_other(data, capsys):
     second = train(choice(data, model=str(data/'run'), out=str(data/'two'), stage=StageOptions('tune')), say=lambda s: None)
     base, _ = load(data/'run', 'cpu')
     assert second['made'] == 'adapter.safetensors' and load_adapter(base, data/'two'/'adapter.safetensors')['stage'] == 'tune'
-    merged = train(choice(data, model=str(data/'run'), out=str(data/'three'), stage=StageOptions('tune'), merge=True), say=lambda s: None)
+    merged = train(choice(data, model=str(data/'run'), out=str(data/'three'), stage=StageOptions('tune'), merge_adapter=True), say=lambda s: None)
     assert merged['made'] == 'model' and load(data/'three', 'cpu')
 
 def test_only_the_first_process_writes(data, monkeypatch, capsys):
@@ -152,13 +152,13 @@ def test_a_picture_that_goes_in_the_middle_of_a_run_stops_it_by_name(data, monke
         if self.global_step == 1: [p.unlink() for p in data.glob('[0-9].png')]
         return step(self, batch, index)
     monkeypatch.setattr(EarthGPTModule, 'training_step', losing)
-    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'): train(choice(data, every=1, steps=9), say=lambda s: None)
+    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'): train(choice(data, checkpoint_every=1, steps=9), say=lambda s: None)
     assert (data/'run'/'last.ckpt').exists()
 
 @pytest.mark.parametrize('name', recipes())
 def test_recipes_can_be_read(name, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
+    monkeypatch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
     assert train_command(['--config', name]) == 0 and name.startswith(seen[0].out.removeprefix('runs/')) and seen[0].stage.name == name.removeprefix('nano').rpartition('-')[2] or (name, seen[0].stage.name) == ('nano', 'scratch')
     from earthgpt_lite.model.presets import presets
     assert seen[0].model in presets() or seen[0].model.removeprefix('runs/') in recipes(), 'a recipe begins with a preset or with what another recipe made'
@@ -175,7 +175,7 @@ def test_parts_at_their_own_rates(data):
     assert given.stage.stage().rates == dict(attention=2e-5) and STAGES['align'].rates == {}
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, 'train', lambda run, resume, anyway: seen.append(run))
+        patch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
         train_command(['--steps', '1', '--stage.name', 'align', '--stage.rates.attention', '2e-5', '--stage.lr', '1e-3'])
         (data/'run.yaml').write_text('steps: 1\nstage:\n  name: align\n  lr: 0.001\n  rates:\n    attention: 0.00002\n')
         train_command(['--config', str(data/'run.yaml')])

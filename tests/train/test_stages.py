@@ -83,7 +83,7 @@ def test_a_stage_refuses(tok):
     with pytest.raises(BadInput, match="'x' trains nothing.*projecter.*parts are perception, projector, language"): Stage('x', ('projecter',)).freeze(model)
     with pytest.raises(BadInput, match="names what is not there.*atention"): Stage('x', ('projector', 'atention')).freeze(model)
     with pytest.raises(BadInput, match="'tune' trains nothing.*adapters.prepare"): STAGES['tune'].freeze(model)
-    with pytest.raises(BadInput, match='adds \'prompts\': choose bias, lora'): prepare_stage(model, Stage('x', adds='prompts'))
+    with pytest.raises(BadInput, match='adds \'prompts\': choose bias, lora'): prepare_stage(model, Stage('x', adapter='prompts'))
     assert all(p.requires_grad for p in model.parameters()), 'a refused stage changes nothing'
 
 def test_groups_hold_every_free_parameter_once_and_scales_are_never_decayed(tok):

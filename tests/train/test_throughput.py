@@ -52,7 +52,7 @@ def test_what_a_step_needs_is_what_torch_counts_without_the_padding(tok, stage):
     if stage.name == 'lora': pytest.importorskip('peft')
     model = small(tok)
     prepare_stage(model, stage)
-    batch = InstructionBatches(examples(), tok, model.config, 6, capacity=None).batch(0)
+    batch = InstructionBatches(examples(), tok, model.config, 6, sequence_length=None).batch(0)
     batch.labels[:] = 1   # all of them graded, so that nothing is spared in the last layer
     picture = picture_flops(model)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter: model(**vars(batch)).loss.backward()

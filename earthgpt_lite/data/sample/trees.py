@@ -154,8 +154,8 @@ def tree_examples(
     def add(task, yes, **words): found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(len(examples))
     for name, (c, r, side) in tree_windows(split, n, seed):
         boxes, doubtful, wood = trees_in(name, (c, r, side))
-        way = (int(rng.integers(4)), bool(rng.integers(2))) if split == 'train' else (0, False)
-        boxes, wood, ground = dihedral_boxes(boxes, *way), dihedral_image(wood, *way), dihedral_image(aerial(name)[r:r + side, c:c + side], *way)
+        dihedral = (int(rng.integers(4)), bool(rng.integers(2))) if split == 'train' else (0, False)
+        boxes, wood, ground = dihedral_boxes(boxes, *dihedral), dihedral_image(wood, *dihedral), dihedral_image(aerial(name)[r:r + side, c:c + side], *dihedral)
         if not wood.any() or len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() * side > 20: add(Task.PRESENCE, wood.any(), label='trees')
         if not doubtful and (len(boxes) or not wood.any()):
             if len(boxes) < len(NUMBERS): counts.setdefault(len(boxes), []).append(len(examples))
@@ -163,7 +163,7 @@ def tree_examples(
         if abs(wood.mean() - .5) > .05:
             for a, b in (('woodland', 'open ground'), ('open ground', 'woodland')): add(Task.COMPARISON, (wood.mean() > .5) == (a == 'woodland'), a=a, b=b)
         image = np.asarray(Image.fromarray(ground).resize((SIDE, SIDE), Image.BICUBIC))
-        place = dict(site='trees', file=name, window=(c, r, side), way=way, boxes=boxes, doubtful=doubtful, share=float(wood.mean()), block=f'{name}-{r // 400}-{c // 400}')
+        place = dict(site='trees', file=name, window=(c, r, side), dihedral=dihedral, boxes=boxes, doubtful=doubtful, share=float(wood.mean()), block=f'{name}-{r // 400}-{c // 400}')
         examples.append(Example(image, list(tree_turns(boxes, doubtful, wood, shadow_mask(ground), side, rng)), f'trees/{split}/{len(examples):05d}', split, place=place))
     for task, questions in found.items():
         for i, question, answer in balance_yes_no(questions, 2 if task == Task.VQA else 1, rng): examples[i].turns.append(Turn(question, answer, task))
