@@ -14,14 +14,14 @@ import tempfile
 WORK = '''
 import json, sys, time
 import torch
-from earthgpt_lite.assistant import Assistant
-from earthgpt_lite.pace import peak_memory_mb
-from earthgpt_lite.samples import COVERS
-from earthgpt_lite.sensors import tiles
-from earthgpt_lite.survey import survey
+from earthgpt_lite.app.assistant import Assistant
+from earthgpt_lite.train.throughput import peak_memory_mb
+from earthgpt_lite.data.sample.world_map import COVERS
+from earthgpt_lite.raster.reading import read_tiles
+from earthgpt_lite.app.survey import survey
 scene, out, model, size, batch, every = *sys.argv[1:4], *map(int, sys.argv[4:7])
 helper = Assistant.from_pretrained(model, 'cpu')
-views = [t.view() for _, t in zip(range(2 * batch), tiles(scene, size))]
+views = [t.chip() for _, t in zip(range(2 * batch), read_tiles(scene, size))]
 spent = []
 def from_memory():
     start = time.time()

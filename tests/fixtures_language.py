@@ -23,7 +23,7 @@ def from_lesson(lesson, *names, **given):
 
 def family_tokenizers():
     "A tokenizer of some hundred tokens for each family, with its special tokens and its template; fresh at each call."
-    made = from_lesson('06a_chat', 'CHATML', 'WORDS', 'tiny', 'LLAMA3', 'LLAMA2', 'QWEN3', 'QWEN2', 'tiny_llama2')
+    made = from_lesson('4_model/04_templates', 'CHATML', 'WORDS', 'tiny', 'LLAMA3', 'LLAMA2', 'QWEN3', 'QWEN2', 'tiny_llama2')
     tiny, marks = made['tiny'], ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
     qwen3 = tiny(marks, made['QWEN3'], eos_token='<|im_end|>', pad_token='<|endoftext|>')
     qwen3.add_tokens(['<think>', '</think>'])

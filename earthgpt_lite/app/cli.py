@@ -186,7 +186,7 @@ def _minutes() -> str:
     import importlib.util
     import re
     try:
-        with open(importlib.util.find_spec('earthgpt_lite.quickstart').origin, encoding='utf-8') as f: return re.search(r'minutes: float = ([\d.]+)', f.read())[1]
+        with open(importlib.util.find_spec('earthgpt_lite.app.quickstart').origin, encoding='utf-8') as f: return re.search(r'minutes: float = ([\d.]+)', f.read())[1]
     except (OSError, TypeError, AttributeError): return 'a few'
 
 def _add_first(commands):
@@ -287,7 +287,7 @@ complete -o filenames -F _earthgpt_lite earthgpt-lite'''
 def explained(error: Exception) -> tuple:   # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
     first = next(iter(str(error).splitlines()), '')
-    sensors = sys.modules.get('earthgpt_lite.sensors')   # who raised BadInput has imported it
+    sensors = sys.modules.get('earthgpt_lite.errors')   # who raised BadInput has imported it
     if sensors and isinstance(error, sensors.BadInput): return 2, ' '.join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError': return 1, f'not enough memory: take a smaller model, smaller tiles or a smaller batch, and see `earthgpt-lite doctor` ({first})'
     if isinstance(error, ImportError): return 1, f'a library is missing or broken ({first}); `earthgpt-lite doctor` looks at all of them'

@@ -33,12 +33,12 @@ from .vision import VisionTower
 # %% ../../nbs/4_model/14_modeling.ipynb #6dae31ac
 @dataclass
 class EarthGPTOutput(ModelOutput):
-    "What forward gives back. With labels, logits are None, and the loss is the sum over `graded` tokens divided by their number."
+    "What forward gives back. With labels, logits are None, and the loss is the sum over the target tokens divided by their number, `target_count`."
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     past_key_values: object | None = None
     loss_sum: torch.Tensor | None = None
-    graded: torch.Tensor | None = None
+    target_count: torch.Tensor | None = None
 
 # %% ../../nbs/4_model/14_modeling.ipynb #1925b083
 class EarthGPT(PreTrainedModel, GenerationMixin):

@@ -85,7 +85,7 @@ class Scene:
 
     def chip(
         self,
-        bands=None,        # 'true', 'infrared', 'swir', or one or three bands; None: what suits the sensor
+        bands=None,        # 'true', 'colour_infrared', 'swir', or one or three bands; None: what suits the sensor
         size=None,         # side of the square in pixels; None: the longer edge
         stretch=None,      # a Stretch; True: fit one; None: fit one, but leave 8-bit values as they are
         percent=None,      # that become black and white; None: 2 and 98, but fixed limits for calibrated radar

@@ -67,7 +67,7 @@ def clean(page, *known):
 def open_lesson(chromium, tmp_path_factory):
     "Open a lesson and run all of it; the page, and what went wrong in it."
     home, root = tmp_path_factory.mktemp('home'), tmp_path_factory.mktemp('root')
-    (root/'nbs').mkdir(); (root/'earthgpt_lite').symlink_to(ROOT/'earthgpt_lite')
+    (root/'nbs/7_app').mkdir(parents=True); (root/'earthgpt_lite').symlink_to(ROOT/'earthgpt_lite')
     shutil.copytree(ROOT/'docs'/'img', root/'docs'/'img')                          # which lessons show
     if (ROOT/'runs').exists(): (root/'runs').symlink_to(ROOT/'runs')
     with lab(root, home) as (base, token):
@@ -150,7 +150,7 @@ def test_two_dates_move_together_without_a_network(chromium, tmp_path):
 
 @pytest.mark.slow
 def test_the_map_lesson(open_lesson, tmp_path):
-    page = open_lesson('15_maps.ipynb')
+    page = open_lesson('7_app/04_maps.ipynb')
     scroll_to(page, '\nm')
     frame = page.locator('iframe').first.element_handle().content_frame()
     frame.wait_for_selector('.leaflet-container', timeout=20_000)
@@ -169,7 +169,7 @@ def test_the_map_lesson(open_lesson, tmp_path):
 
 @pytest.mark.slow
 def test_the_studio_lesson(open_lesson):
-    page = open_lesson('16_studio.ipynb')
+    page = open_lesson('7_app/05_studio.ipynb')
     scroll_to(page, '\nlive') if page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets.some(w => w.model.sharedModel.getSource().endsWith('\\nlive'))") else scroll_to(page, 'live')
     picture = page.locator('.studio-picture img').last
     picture.wait_for(timeout=30_000); picture.scroll_into_view_if_needed()

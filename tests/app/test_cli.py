@@ -220,8 +220,8 @@ def test_a_stop_by_hand_is_130(said, monkeypatch):
 
 def test_an_interrupted_quickstart_says_how_to_go_on(said, monkeypatch, tmp_path):
     from earthgpt_lite.app import quickstart as module
-    from earthgpt_lite.train import module as training
-    def stopped(*a, **k): raise training.Interrupted('stopped at step 7')
+    from earthgpt_lite.train import callbacks
+    def stopped(*a, **k): raise callbacks.Interrupted('stopped at step 7')
     monkeypatch.setattr(module, 'quickstart', stopped)
     status, out, err = said('quickstart', '--out', tmp_path/'r')
     assert status == 130 and not out and 'step 7' in err and f'--out {tmp_path/"r"} --resume' in err and 'earthgpt-lite ask' in err
@@ -304,7 +304,7 @@ def test_a_stopped_survey_says_how_to_go_on(saved, tif, tmp_path, said, monkeypa
     assert status == 130 and 'same command goes on' in err
 
 def test_map_is_one_file(tif, tmp_path, said):
-    pytest.importorskip('earthgpt_lite.maps')
+    pytest.importorskip('earthgpt_lite.app.maps')
     status, text, _ = said('map', tif, '--out', tmp_path/'map.html')
     assert status == 0 and 'no network' in text and (tmp_path/'map.html').stat().st_size > 10_000
     refused(said('map', tif, '--out', tmp_path/'map.html'), 'exists already')
@@ -363,12 +363,12 @@ def test_completion_completes(tmp_path):
 
 def process(*argv, code=None):
     start = time.perf_counter()
-    run = subprocess.run([sys.executable, *(['-c', code] if code else ['-c', 'from earthgpt_lite.cli import run; run()']), *map(str, argv)], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, *(['-c', code] if code else ['-c', 'from earthgpt_lite.app.cli import run; run()']), *map(str, argv)], capture_output=True, text=True, timeout=120)
     return run, time.perf_counter() - start
 
 LOADED = '''
 import sys
-from earthgpt_lite.cli import main
+from earthgpt_lite.app.cli import main
 assert main(sys.argv[1:]) == 0
 print(*(m for m in ('torch', 'transformers', 'lightning', 'rasterio', 'matplotlib') if m in sys.modules), file=sys.stderr)
 '''

@@ -278,7 +278,7 @@ def test_list_tells_every_reader(type_):
 def test_a_closed_pipe_is_no_error():
     import subprocess
     import sys
-    run = subprocess.run(f'{sys.executable} -c "from earthgpt_lite.cli import run; run()" data list | head -1', shell=True, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(f'{sys.executable} -c "from earthgpt_lite.app.cli import run; run()" data list | head -1', shell=True, capture_output=True, text=True, timeout=60)
     assert run.stdout.startswith('resisc45') and not run.stderr
 
 

@@ -92,7 +92,7 @@ def test_every_preset_has_its_needs_and_a_verdict():
     assert doctor.fitting(25e9)['base']['verdict'] == 'can answer here, not train', 'nobody has all memory alone'
 
 
-BLIND = "import sys; sys.modules['{0}'] = None; from earthgpt_lite.cli import main; sys.exit(main(['doctor', '--device', 'cpu']))"
+BLIND = "import sys; sys.modules['{0}'] = None; from earthgpt_lite.app.cli import main; sys.exit(main(['doctor', '--device', 'cpu']))"
 
 @pytest.mark.parametrize('library', ['torch', 'rasterio'])
 def test_the_doctor_comes_where_a_library_is_broken(library):

@@ -38,7 +38,7 @@ def press(studio, text): next(b for b in buttons(studio.panel) if b.description 
 
 def test_only_what_a_scene_can_show_is_offered(path):
     scene = read_scene(path)
-    assert [v for _, v in renderings(scene)] == [None, 'true', 'infrared', 'B02', 'B03', 'B04', 'B08']
+    assert [v for _, v in renderings(scene)] == [None, 'true', 'colour_infrared', 'B02', 'B03', 'B04', 'B08']
     a, b = render_scene(scene, 'true', (0, 100)), render_scene(scene, 'true', (20, 80))
     assert not np.array_equal(a.image, b.image) and render_scene(scene, 'B08').image.shape == (60, 60, 3)
 
@@ -78,7 +78,7 @@ def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
 def test_bands_and_stretch_change_what_the_model_sees(studio):
     before = studio.chip.image.copy()
     studio.do(studio.ask, 'what does this image show?')
-    studio.bands.value = 'infrared'
+    studio.bands.value = 'colour_infrared'
     assert not np.array_equal(before, studio.chip.image) and len(studio.talk.turns) == 1      # the conversation goes on
     one = studio.chip.image.copy()
     studio.percent.value = (20, 80)
@@ -145,7 +145,7 @@ def test_an_answer_belongs_to_the_picture_that_was_asked(helper, path, monkeypat
     monkeypatch.setattr(type(studio.talk), 'ask', slow)
     studio.do(studio.ask, 'one?'); assert begun.wait(5) and 'half' in studio.live.value
     if meanwhile == 'open': studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
-    elif meanwhile == 'show': studio.bands.value = 'infrared'
+    elif meanwhile == 'show': studio.bands.value = 'colour_infrared'
     chip = studio.chip
     go.set(); studio.worker.wait(20)
     assert studio.message.value == '' and studio.chip is chip and studio.live.value == ''

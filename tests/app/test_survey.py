@@ -198,7 +198,7 @@ def test_stop_and_progress(tmp_path):
 KILL = '''
 import os, signal, sys; sys.path[:0] = [%r]
 from test_survey import Perfect
-from earthgpt_lite.survey import survey
+from earthgpt_lite.app.survey import survey
 class Shot(Perfect):
     def _step(self):
         if self.fail == 0: os.kill(os.getpid(), signal.SIGKILL)
@@ -279,15 +279,15 @@ import json, sys, time, numpy as np, rasterio, torch
 torch.set_num_threads(1)
 from rasterio.transform import from_origin
 from rasterio.windows import Window
-from earthgpt_lite.assistant import Assistant
-from earthgpt_lite.pace import peak_memory_mb
-from earthgpt_lite.sensors import tiles
-from earthgpt_lite.survey import survey
+from earthgpt_lite.app.assistant import Assistant
+from earthgpt_lite.train.throughput import peak_memory_mb
+from earthgpt_lite.raster.reading import read_tiles
+from earthgpt_lite.app.survey import survey
 folder, model, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 helper = Assistant.from_pretrained(model, 'cpu')
 done = survey(helper, f'{folder}/big.tif', f'{folder}/big.geojson', classify=['water', 'forest', 'grassland', 'cropland', 'snow', 'desert'], size=size, progress=False)
 peak = peak_memory_mb()
-views = [t.view() for _, t in zip(range(256), tiles(f'{folder}/big.tif', size))]
+views = [t.chip() for _, t in zip(range(256), read_tiles(f'{folder}/big.tif', size))]
 labels = ['water', 'forest', 'grassland', 'cropland', 'snow', 'desert']
 start = time.time()
 for i in range(0, 256, 64): helper.classify(views[i:i + 64], labels)

@@ -146,7 +146,7 @@ def write():
     pytest.importorskip('accelerate')
     gguf = pytest.importorskip('gguf')
     def write(model, tokenizer, path, **more):
-        space = from_lesson('09a_backbones', 'NAMES', 'gguf_name', 'neighbours', 'write_gguf', gguf=gguf, tokenizer=tokenizer, bpe=tokenizer.backend_tokenizer)
+        space = from_lesson('4_model/10_backbones', 'NAMES', 'gguf_name', 'neighbours', 'write_gguf', gguf=gguf, tokenizer=tokenizer, bpe=tokenizer.backend_tokenizer)
         space['write_gguf'](model, path, **more)
     return write
 

@@ -7,7 +7,7 @@ from earthgpt_lite.model.language import init_coordinate_embeddings, last_layer_
 from earthgpt_lite.model.tokens import COORDINATES, train_tokenizer
 from fixtures_language import from_lesson, real_weights
 
-LESSON = from_lesson('09_language', 'RMSNorm', 'angles', 'turn', 'causal', 'Attention', 'GatedMLP', 'Block', 'Llama', 'neighbours')
+LESSON = from_lesson('4_model/09_language', 'RMSNorm', 'angles', 'turn', 'causal', 'Attention', 'GatedMLP', 'Block', 'Llama', 'neighbours')
 BASE = dict(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, initializer_range=.3)
 SHAPES = [dict(), dict(num_key_value_heads=1), dict(num_key_value_heads=4), dict(head_dim=16), dict(tie_word_embeddings=True), dict(rms_norm_eps=1e-3),
           dict(rope_parameters=dict(rope_type='default', rope_theta=100_000.)), dict(hidden_size=24, num_attention_heads=3, num_key_value_heads=3), dict(num_hidden_layers=6)]

@@ -429,8 +429,8 @@ def test_the_processor_comes_with_the_model(saved, few):
 
 FULL = '''
 import resource, signal, sys
-from earthgpt_lite.model import load, save
-from earthgpt_lite.sensors import BadInput
+from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.errors import BadInput
 model, tokenizer = load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))   # a write beyond that fails, as on a full disk

@@ -79,8 +79,9 @@ def test_the_section_of_an_encoder_that_is_not_used_may_lack(tmp_path):
 REAL = '''
 import sys
 from pathlib import Path
-from earthgpt_lite.model import EarthGPT
-from earthgpt_lite.presets import preset_config, read_preset, run_once
+from earthgpt_lite.model.modeling import EarthGPT
+from earthgpt_lite.model.memory import run_once
+from earthgpt_lite.model.presets import preset_config, read_preset
 preset = read_preset(sys.argv[1])
 model = EarthGPT(preset_config(preset)).eval()
 model.language.set_attn_implementation(preset.attention)

@@ -99,7 +99,7 @@ def test_unnamed_bands_are_shown_in_order_and_named_ones_by_role(tmp_path, rng):
     assert (read_scene(write(tmp_path/'a.tif', pixels)).chip().image == np.moveaxis(pixels[:3], 0, -1)).all()
     named = read_scene(write(tmp_path/'b.tif', pixels, ('B02', 'B03', 'B04', 'B08')))
     assert (named.chip().image == np.moveaxis(pixels[[2, 1, 0]], 0, -1)).all()
-    assert (named.chip('infrared').image == np.moveaxis(pixels[[3, 2, 1]], 0, -1)).all()
+    assert (named.chip('colour_infrared').image == np.moveaxis(pixels[[3, 2, 1]], 0, -1)).all()
     assert (named.chip('B08').image == pixels[3][..., None]).all()                      # though GDAL marks it as alpha
     pixels[3, 2, 2] = 0
     assert read_scene(write(tmp_path/'b.tif', pixels, ('B02', 'B03', 'B04', 'B08'))).valid.all()
@@ -324,14 +324,14 @@ def test_tiles_without_data_are_left_out_and_small_files_are_one_tile(tmp_path):
 
 STREAM = '''
 import sys, threading, time, psutil, rasterio
-from earthgpt_lite.sensors import tiles
+from earthgpt_lite.raster.reading import read_tiles
 process, peak, done = psutil.Process(), 0, threading.Event()
 def watch():
     global peak
     while not done.wait(.005): peak = max(peak, process.memory_info().rss)
 before = process.memory_info().rss
 thread = threading.Thread(target=watch); thread.start()
-count = sum(t.view(size=64).image.shape == (64, 64, 3) for t in tiles(sys.argv[1], 1024, 64))
+count = sum(t.chip(size=64).image.shape == (64, 64, 3) for t in read_tiles(sys.argv[1], 1024, 64))
 done.set(); thread.join()
 print(count, (peak - before)/1e6)
 '''

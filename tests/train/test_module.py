@@ -14,6 +14,7 @@ from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.modeling import load, nano
 from earthgpt_lite.raster.chips import dihedral_image
+from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
 from earthgpt_lite.train.augment import SIDES, dihedral_text
 from earthgpt_lite.train.callbacks import Interrupted
@@ -193,7 +194,7 @@ def test_minutes_fix_the_steps_and_an_interrupted_run_keeps_them(tiny, few, tmp_
         with pytest.raises(Interrupted): fit(model, tiny[1], few['train'], tmp_path, minutes=.2, **SHORT)
     kept = torch.load(tmp_path/'last.ckpt', weights_only=False)['run']
     assert kept['total'] > 17 and len(kept['losses']) == 17
-    monkeypatch.setattr(training.TimeBudget, 'on_train_start', lambda self, trainer, module: (setattr(self, 'start', float('inf')), setattr(self, 'mark', 0)))   # no limit by the clock
+    monkeypatch.setattr(callbacks.TimeBudget, 'on_train_start', lambda self, trainer, module: (setattr(self, 'start', float('inf')), setattr(self, 'mark', 0)))   # no limit by the clock
     monkeypatch.setattr(training.EarthGPTModule, 'on_load_checkpoint', lambda self, c: (setattr(self, 'total', 20), setattr(self, 'losses', c['run']['losses'])))
     assert fit(model, tiny[1], few['train'], tmp_path, minutes=.2, resume=True, **SHORT)['steps'] == 20
 

@@ -15,6 +15,7 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.modeling import load
+from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
 from earthgpt_lite.train.adapters import load_adapter
 from earthgpt_lite.train.callbacks import Interrupted
@@ -286,7 +287,7 @@ def test_split_weights_equal_one_process(tok, tmp_path):
     assert [float((tmp_path/'split'/f'share-{r}').read_text()) for r in (0, 1)] == pytest.approx([.5, .5], abs=.05)
     model, _ = load(tmp_path/'split'/'saved', 'cpu')
     assert all(torch.equal(v, b[n]) for n, v in model.state_dict().items())
-    held = training.Validation(examples(5, seed=3), tok, batch_size=2)
+    held = callbacks.Validation(examples(5, seed=3), tok, batch_size=2)
     alone = training.L.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False)
     assert json.loads((tmp_path/'split'/'held').read_text())[-1] == [20, pytest.approx(held.loss(training.EarthGPTModule(model, STAGES['scratch']), alone), abs=1e-5)]
 
@@ -318,7 +319,7 @@ def test_split_weights_stopped_and_resumed(tmp_path, again):
 
 def test_validation_is_the_exact_mean_and_changes_nothing(tok, whole, tmp_path):
     "One by one or in batches, the mean over all graded tokens; the run beside it is the same to the bit"
-    held, model = training.Validation(examples(7, seed=3), tok, validate_every=3, batch_size=3), small(tok)
+    held, model = callbacks.Validation(examples(7, seed=3), tok, validate_every=3, batch_size=3), small(tok)
     run = fit(model, tok, examples(), tmp_path, steps=8, callbacks=[held], **SHORT)
     assert run['losses'] == whole[1]['losses'] and same(model, whole[0]) and [s for s, _ in held.seen] == [3, 6, 8]
     sums = torch.zeros(2, dtype=torch.float64)
@@ -331,19 +332,19 @@ def test_validation_is_the_exact_mean_and_changes_nothing(tok, whole, tmp_path):
 
 def test_a_run_that_gets_no_better_stops(tok, tmp_path, monkeypatch):
     losses = iter([3., 2., 2.5, 2.4, 1.])
-    monkeypatch.setattr(training.Validation, 'loss', lambda self, module, trainer: next(losses))
+    monkeypatch.setattr(callbacks.Validation, 'loss', lambda self, module, trainer: next(losses))
     said, held = [], None
-    held = training.Validation(examples(2, seed=3), tok, validate_every=2, patience=2, show=1, say=said.append)
+    held = callbacks.Validation(examples(2, seed=3), tok, validate_every=2, patience=2, show=1, say=said.append)
     run = fit(small(tok), tok, examples(), tmp_path, steps=20, callbacks=[held], **SHORT)
     assert [s for s, _ in held.seen][:4] == [2, 4, 6, 8] and run['steps'] <= 9 and '->' in said[0]
 
 def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, monkeypatch, capsys):
     plt, shown = pytest.importorskip('matplotlib.pyplot'), []
     monkeypatch.setattr(plt, 'show', lambda: shown.append([ax.get_title() for ax in plt.gcf().axes]))
-    def look(name): fit(small(tok), tok, examples(), tmp_path/name, steps=2, callbacks=[training.Validation(examples(4, seed=3), tok, validate_every=9, show=2)], **SHORT)
+    def look(name): fit(small(tok), tok, examples(), tmp_path/name, steps=2, callbacks=[callbacks.Validation(examples(4, seed=3), tok, validate_every=9, show=2)], **SHORT)
     look('a')
     assert capsys.readouterr().out.count('->') == 2 and not shown
-    monkeypatch.setattr(training.builtins, 'get_ipython', lambda: SimpleNamespace(kernel=None), raising=False)
+    monkeypatch.setattr(callbacks.builtins, 'get_ipython', lambda: SimpleNamespace(kernel=None), raising=False)
     look('b')
     plt.close('all')
     asked = [e.turns[0] for e in examples(4, seed=3)[::2]]
@@ -351,7 +352,7 @@ def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, m
     assert len(shown) == 1 and all(title.split()[0] == turn.question.split()[0] for title, turn in zip(shown[0], asked))
 
 def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
-    def watch(): return training.Validation(examples(3, seed=3), tok, validate_every=2)
+    def watch(): return callbacks.Validation(examples(3, seed=3), tok, validate_every=2)
     one, first, second = watch(), watch(), watch()
     fit(small(tok), tok, examples(), tmp_path/'a', steps=8, callbacks=[one], **SHORT)
     with monkeypatch.context() as patch:
