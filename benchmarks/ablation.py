@@ -9,6 +9,7 @@ presence, comparison; boxes are not learned in a minute), then answers the same 
 step of each variant is timed, all in turns, and the number of steps that fills --seconds is fixed and stored; so it does not
 matter if the machine is busy during the runs. Intervals: `ablation.mean_interval`, blocks of 10 degrees and seeds both drawn.
 """
+
 import argparse
 import json
 import os
@@ -31,7 +32,7 @@ from earthgpt_lite.model.language import init_coordinate_embeddings
 from earthgpt_lite.model.modeling import EarthGPT
 from earthgpt_lite.train.module import fit
 
-VARIANTS = {   # name: fields of EarthGPTConfig
+VARIANTS = {  # name: fields of EarthGPTConfig
     'ViT and CNN, layers 1 2 3': dict(perception='both', vit_layers=(1, 2, 3)),
     'ViT and CNN, layer 3': dict(perception='both', vit_layers=(3,)),
     'ViT only, layers 1 2 3': dict(perception='vit', vit_layers=(1, 2, 3)),
@@ -39,7 +40,7 @@ VARIANTS = {   # name: fields of EarthGPTConfig
     'CNN only': dict(perception='cnn'),
 }
 TASKS = Task.CLASSIFICATION, Task.PRESENCE, Task.COMPARISON
-PICTURES = 12   # in a batch
+PICTURES = 12  # in a batch
 SEEDS = 0, 1, 2
 
 
@@ -48,15 +49,18 @@ def pictures(split) -> list:
     kept = [replace(e, turns=[t for t in e.turns if t.task in TASKS]) for e in global_examples(split)]
     return [e for e in kept if e.turns]
 
+
 def variant(tokenizer, fields) -> EarthGPT:
     "A fresh nano with some fields of its config changed."
     config = nano_config(tokenizer)
-    for name, value in fields.items(): setattr(config, name, value)
+    for name, value in fields.items():
+        setattr(config, name, value)
     model = EarthGPT(config)
     model.projector.start()
     init_coordinate_embeddings(model.language, tokenizer)
     model.language.set_attn_implementation('eager')
     return model
+
 
 def train(fields, seed, steps, examples, tokenizer):
     "(model, what `fit` says, seconds of each step but the first two) after some steps."
@@ -64,37 +68,72 @@ def train(fields, seed, steps, examples, tokenizer):
     model, at = variant(tokenizer, fields), []
     hook = model.register_forward_pre_hook(lambda *_: at.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(model, tokenizer, examples, folder, steps=steps, batch_size=PICTURES, seed=seed, device='cpu', augment=False, progress=False)
+        run = fit(
+            model,
+            tokenizer,
+            examples,
+            folder,
+            steps=steps,
+            batch_size=PICTURES,
+            seed=seed,
+            device='cpu',
+            augment=False,
+            progress=False,
+        )
     hook.remove()
     return model, run, np.diff(at)[1:]
+
 
 def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
     "{variant: seconds of a step}, all variants in turns: the median step of a round, and the best round."
     found = {name: [] for name in VARIANTS}
     for _ in range(rounds):
-        for name, fields in VARIANTS.items(): found[name].append(float(np.median(train(fields, 0, steps, examples, tokenizer)[2])))
-    for name, each in found.items(): print(f'{name:26} {" ".join(f"{1000 * s:6.0f}" for s in each)} ms a step', flush=True)
+        for name, fields in VARIANTS.items():
+            found[name].append(float(np.median(train(fields, 0, steps, examples, tokenizer)[2])))
+    for name, each in found.items():
+        print(f'{name:26} {" ".join(f"{1000 * s:6.0f}" for s in each)} ms a step', flush=True)
     return {name: min(each) for name, each in found.items()}
+
 
 def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
     "Train and ask: settings and the answers, as far as they are scored."
     model, run, _ = train(fields, seed, steps, examples, tokenizer)
     rows = predict(model, tokenizer, held_out, visual_features(model, held_out), ways=('seen',))['seen']
-    return dict(steps=run['steps'], pairs=run['pairs'], precision=run['precision'], parameters=model.num_parameters(),
-                loss=float(np.mean([l for _, l in run['losses'][-20:]])), rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows])
+    return dict(
+        steps=run['steps'],
+        pairs=run['pairs'],
+        precision=run['precision'],
+        parameters=model.num_parameters(),
+        loss=float(np.mean([l for _, l in run['losses'][-20:]])),
+        rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows],
+    )
+
 
 def table(found, settings) -> dict:
     "Rows of the table from the runs: {variant: [run of each seed]}."
     rows = []
     for name, runs in found.items():
-        row = dict(variant=name, parameters=runs[0]['parameters'], steps=runs[0]['steps'], pairs=[r['pairs'] for r in runs], scores={})
+        row = dict(
+            variant=name,
+            parameters=runs[0]['parameters'],
+            steps=runs[0]['steps'],
+            pairs=[r['pairs'] for r in runs],
+            scores={},
+        )
         for task in TASKS:
             own = [[p for p in r['rows'] if p['task'] == task] for r in runs]
             scores = np.array([[is_right(p['answer'], p['truth']) for p in rs] for rs in own])
             mean, interval = mean_interval(scores, [p['group'] for p in own[0]])
-            row['scores'][str(task)] = dict(metric='accuracy', n=len(own[0]), score=mean, seeds=scores.mean(1).round(4).tolist(), interval=list(interval))
+            row['scores'][str(task)] = dict(
+                metric='accuracy',
+                n=len(own[0]),
+                score=mean,
+                seeds=scores.mean(1).round(4).tolist(),
+                interval=list(interval),
+            )
         rows.append(row)
     return settings | dict(rows=rows)
+
 
 def write(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,40 +141,76 @@ def write(path, data):
     part.write_text(json.dumps(data, indent=1), encoding='utf-8')
     os.replace(part, path)
 
-def run_path(out, name, seed): return out / f'{name.replace(",", "").replace(" ", "-").lower()}-{seed}.json'
+
+def run_path(out, name, seed):
+    return out / f'{name.replace(",", "").replace(" ", "-").lower()}-{seed}.json'
+
 
 def finish(args):
     "The table, if all runs are there."
     paths = {name: [run_path(args.out, name, seed) for seed in SEEDS] for name in VARIANTS}
     lacking = [p for ps in paths.values() for p in ps if not p.exists()]
-    if lacking: return print(f'{len(lacking)} runs are still to be made: give the other seeds')
+    if lacking:
+        return print(f'{len(lacking)} runs are still to be made: give the other seeds')
     pace = json.loads((args.out / 'pace.json').read_text())
     found = {name: [json.loads(p.read_text()) for p in ps] for name, ps in paths.items()}
-    if any(len({r['steps'] for r in rs}) > 1 for rs in found.values()): raise SystemExit(f'{args.out} holds runs of unequal length: make them again, or give another --out')
+    if any(len({r['steps'] for r in rs}) > 1 for rs in found.values()):
+        raise SystemExit(f'{args.out} holds runs of unequal length: make them again, or give another --out')
     first = next(iter(found.values()))[0]
     kept = ('date', 'precision', 'versions', 'training', 'pictures')
-    settings = {k: pace[k] for k in ('seconds', 'machine', 'threads')} | dict(seeds=SEEDS, batch=PICTURES, milliseconds={n: round(1000 * s, 1) for n, s in pace['each'].items()})
+    settings = {k: pace[k] for k in ('seconds', 'machine', 'threads')} | dict(
+        seeds=SEEDS, batch=PICTURES, milliseconds={n: round(1000 * s, 1) for n, s in pace['each'].items()}
+    )
     write(args.table, table(found, settings | {k: first[k] for k in kept}))
     print(f'written: {args.table}')
 
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seconds', type=float, default=60, help='of training, each run, at the pace of a quiet machine')
-    parser.add_argument('--seeds', type=int, nargs='+', default=list(SEEDS), help='to run now; the table needs all of 0 1 2')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--seconds', type=float, default=60, help='of training, each run, at the pace of a quiet machine'
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=list(SEEDS), help='to run now; the table needs all of 0 1 2'
+    )
     parser.add_argument('--pace', action='store_true', help='only time the steps')
     parser.add_argument('--out', type=Path, default=Path('runs/ablation'))
     parser.add_argument('--table', type=Path, default=Path('docs/ablation.json'))
     args = parser.parse_args()
-    todo = [(name, seed) for seed in args.seeds for name in VARIANTS if not run_path(args.out, name, seed).exists()]
+    todo = [
+        (name, seed)
+        for seed in args.seeds
+        for name in VARIANTS
+        if not run_path(args.out, name, seed).exists()
+    ]
     pace = args.out / 'pace.json'
     if todo or not pace.exists():
         examples, held_out = pictures('train'), pictures('validation')
         tokenizer = make_tokenizer(examples)
-        facts = dict(date=str(date.today()), machine=machine(), threads=torch.get_num_threads(), versions=versions(), training=len(examples), pictures=len(held_out))
+        facts = dict(
+            date=str(date.today()),
+            machine=machine(),
+            threads=torch.get_num_threads(),
+            versions=versions(),
+            training=len(examples),
+            pictures=len(held_out),
+        )
     if not pace.exists():
         each = paces(examples, tokenizer)
-        write(pace, dict(seconds=args.seconds, machine=machine(), threads=torch.get_num_threads(), each=each, steps={n: round(args.seconds / s) for n, s in each.items()}))
-    if args.pace: return
+        write(
+            pace,
+            dict(
+                seconds=args.seconds,
+                machine=machine(),
+                threads=torch.get_num_threads(),
+                each=each,
+                steps={n: round(args.seconds / s) for n, s in each.items()},
+            ),
+        )
+    if args.pace:
+        return
     steps = json.loads(pace.read_text())['steps']
     for name, seed in todo:
         run = one_run(VARIANTS[name], seed, steps[name], examples, held_out, tokenizer)

@@ -12,6 +12,7 @@ takes its best batch size. Theirs is timed twice: as it comes (sdpa), and with t
 Timed from the second step to the last, data and optimiser included; an answer is counted by its graded end mark. Nothing is
 downloaded. Needs `accelerate` (in the extra dev), which Trainer asks for.
 """
+
 import argparse
 import json
 import logging
@@ -26,7 +27,13 @@ from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 from transformers.utils import logging as transformers_logging
 
 from earthgpt_lite.app.quickstart import machine, make_tokenizer, versions
@@ -39,12 +46,14 @@ from earthgpt_lite.model.vision import normalise_pixels
 from earthgpt_lite.train.module import fit
 from earthgpt_lite.train.throughput import pick_precision
 
-OURS, THEIRS = (12, 24, 48), (16, 32, 64)   # batch sizes tried: pictures, rows
+OURS, THEIRS = (12, 24, 48), (16, 32, 64)  # batch sizes tried: pictures, rows
 
 
 class Clock:
     "Counts graded answers and tokens of a model's calls, and the time between the second and the last."
+
     now = staticmethod(time.perf_counter)
+
     def __init__(self, model, end):
         self.end, self.at, self.answers, self.real, self.all = end, [], [], 0, 0
         model.register_forward_pre_hook(self.note, with_kwargs=True)
@@ -56,12 +65,18 @@ class Clock:
         self.real += int((used > 0).sum())
         self.all += used.numel()
 
-    def result(self) -> dict: return dict(rate=sum(self.answers[1:-1]) / (self.at[-1] - self.at[1]), fill=self.real / self.all)
+    def result(self) -> dict:
+        return dict(rate=sum(self.answers[1:-1]) / (self.at[-1] - self.at[1]), fill=self.real / self.all)
+
 
 def cut(examples, count, seed=0):
     "Each picture with `count` of its questions, 4 to 6 of them for 'sample'."
     rng = random.Random(seed)
-    return [replace(e, turns=rng.sample(e.turns, rng.randint(4, 6) if count == 'sample' else int(count))) for e in examples]
+    return [
+        replace(e, turns=rng.sample(e.turns, rng.randint(4, 6) if count == 'sample' else int(count)))
+        for e in examples
+    ]
+
 
 def ours(examples, tokenizer, answers, batch, precision, perception='both', sequence_length=256) -> dict:
     "Nano through `fit`."
@@ -69,44 +84,100 @@ def ours(examples, tokenizer, answers, batch, precision, perception='both', sequ
     model = nano(tokenizer, perception=perception)
     clock, each = Clock(model, tokenizer.eos_token_id), sum(len(e.turns) for e in examples) / len(examples)
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, tokenizer, examples, folder, steps=max(4, round(answers / each / batch) + 2), batch_size=batch,
-            device='cpu', precision=precision, sequence_length=sequence_length, augment=False, progress=False)
+        fit(
+            model,
+            tokenizer,
+            examples,
+            folder,
+            steps=max(4, round(answers / each / batch) + 2),
+            batch_size=batch,
+            device='cpu',
+            precision=precision,
+            sequence_length=sequence_length,
+            augment=False,
+            progress=False,
+        )
     return clock.result()
+
 
 class Rows(torch.utils.data.Dataset):
     "One question a row, tokenised; and the collator that pads a batch and brings its pictures."
+
     def __init__(self, examples, tokenizer, config, answers):
-        self.pictures, self.pad, rows = [to_pixel_values(e.image) for e in examples], tokenizer.pad_token_id, []
+        self.pictures, self.pad, rows = (
+            [to_pixel_values(e.image) for e in examples],
+            tokenizer.pad_token_id,
+            [],
+        )
         prefix = picture_prefix(config, tokenizer)
         for i, e in enumerate(examples):
             for question, answer in encode_turns(tokenizer, e.turns, ChatFormat(), e.name):
-                rows.append(dict(input_ids=prefix + question + answer, labels=[IGNORE] * len(prefix + question) + answer, picture=i))
+                rows.append(
+                    dict(
+                        input_ids=prefix + question + answer,
+                        labels=[IGNORE] * len(prefix + question) + answer,
+                        picture=i,
+                    )
+                )
         random.Random(0).shuffle(rows)
         self.rows = rows[:answers]
 
-    def __len__(self): return len(self.rows)
-    def __getitem__(self, i): return self.rows[i]
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return self.rows[i]
 
     def batch(self, rows):
-        padded = {k: pad_sequence([torch.tensor(r[k]) for r in rows], batch_first=True, padding_value=v) for k, v in (('input_ids', self.pad), ('labels', IGNORE))}
-        return padded | dict(attention_mask=(padded['input_ids'] != self.pad).long(), pixel_values=normalise_pixels(torch.stack([self.pictures[r['picture']] for r in rows]), 64))
+        padded = {
+            k: pad_sequence([torch.tensor(r[k]) for r in rows], batch_first=True, padding_value=v)
+            for k, v in (('input_ids', self.pad), ('labels', IGNORE))
+        }
+        return padded | dict(
+            attention_mask=(padded['input_ids'] != self.pad).long(),
+            pixel_values=normalise_pixels(torch.stack([self.pictures[r['picture']] for r in rows]), 64),
+        )
+
 
 def theirs(examples, tokenizer, answers, batch, precision, attention='sdpa') -> dict:
     "Llava of the same sizes through Trainer, for one epoch of so many questions."
     torch.manual_seed(0)
     config = nano_config(tokenizer)
-    llava = LlavaForConditionalGeneration(LlavaConfig(vision_config=config.vit_config, text_config=config.text_config, image_token_id=config.image_token_id,
-                                                      image_seq_length=config.visual_tokens, vision_feature_layer=[1, 2, 3], vision_feature_select_strategy='default'))
+    llava = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=config.vit_config,
+            text_config=config.text_config,
+            image_token_id=config.image_token_id,
+            image_seq_length=config.visual_tokens,
+            vision_feature_layer=[1, 2, 3],
+            vision_feature_select_strategy='default',
+        )
+    )
     llava.set_attn_implementation(attention)
     clock, rows = Clock(llava, tokenizer.eos_token_id), Rows(examples, tokenizer, config, answers)
     with tempfile.TemporaryDirectory() as folder:
-        args = TrainingArguments(folder, per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=1e-3, use_cpu=True, bf16=precision.startswith('bf16'),
-                                 train_sampling_strategy='group_by_length', save_strategy='no', logging_strategy='no', report_to='none', disable_tqdm=True,
-                                 remove_unused_columns=False, dataloader_drop_last=True, dataloader_pin_memory=False, warmup_steps=50)
+        args = TrainingArguments(
+            folder,
+            per_device_train_batch_size=batch,
+            num_train_epochs=1,
+            learning_rate=1e-3,
+            use_cpu=True,
+            bf16=precision.startswith('bf16'),
+            train_sampling_strategy='group_by_length',
+            save_strategy='no',
+            logging_strategy='no',
+            report_to='none',
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_drop_last=True,
+            dataloader_pin_memory=False,
+            warmup_steps=50,
+        )
         trainer = Trainer(llava, args, data_collator=rows.batch, train_dataset=rows)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return clock.result()
+
 
 def best(way, options, *args) -> dict:
     "The options with the highest rate."
@@ -116,50 +187,122 @@ def best(way, options, *args) -> dict:
         print(f'    {way.__name__:7}{name:22}{rates[name]:7.0f} question-answers a second', flush=True)
     return options[max(rates, key=rates.get)]
 
+
 def compare(count, examples, tokenizer, answers, rounds, theirs_is, precision) -> dict:
     "All sides in turns at so many questions a picture; our batch size is chosen anew."
-    tried = {f'{b} pictures': dict(batch=b, precision=precision) for b in OURS} | {f'{OURS[-1]} pictures, fitted': dict(batch=OURS[-1], precision=precision, sequence_length=None)}
+    tried = {f'{b} pictures': dict(batch=b, precision=precision) for b in OURS} | {
+        f'{OURS[-1]} pictures, fitted': dict(batch=OURS[-1], precision=precision, sequence_length=None)
+    }
     mine = best(ours, tried, examples, tokenizer, answers)
-    sides = {'ours': (ours, 3 * answers, mine), 'ours, ViT only': (ours, 3 * answers, mine | dict(perception='vit'))}
+    sides = {
+        'ours': (ours, 3 * answers, mine),
+        'ours, ViT only': (ours, 3 * answers, mine | dict(perception='vit')),
+    }
     sides |= {f'theirs, {a}': (theirs, answers, chosen) for a, chosen in theirs_is.items()}
     found = {name: [] for name in sides}
     for _ in range(rounds):
-        for name, (way, many, options) in sides.items(): found[name].append(way(examples, tokenizer, many, **options))
+        for name, (way, many, options) in sides.items():
+            found[name].append(way(examples, tokenizer, many, **options))
     ratio = lambda a, b: statistics.median(x['rate'] / y['rate'] for x, y in zip(found[a], found[b]))
-    return dict(questions=count, batch=mine['batch'], rate={n: statistics.median(r['rate'] for r in runs) for n, runs in found.items()},
-                fill={n: runs[0]['fill'] for n, runs in found.items()}, ratio={f'{a} / {b}': ratio(a, b) for a in list(sides)[:2] for b in list(sides)[2:]})
+    return dict(
+        questions=count,
+        batch=mine['batch'],
+        rate={n: statistics.median(r['rate'] for r in runs) for n, runs in found.items()},
+        fill={n: runs[0]['fill'] for n, runs in found.items()},
+        ratio={f'{a} / {b}': ratio(a, b) for a in list(sides)[:2] for b in list(sides)[2:]},
+    )
+
 
 def show(row):
-    print(f"{'4 to 6' if row['questions'] == 'sample' else row['questions']} questions a picture, {row['batch']} pictures a batch")
-    for name, rate in row['rate'].items(): print(f"    {name:18}{rate:6.0f} question-answers a second, fill {row['fill'][name]:.2f}")
-    for name, ratio in row['ratio'].items(): print(f'    {name:34}{ratio:6.2f}')
+    print(
+        f"{'4 to 6' if row['questions'] == 'sample' else row['questions']} questions a picture, {row['batch']} pictures a batch"
+    )
+    for name, rate in row['rate'].items():
+        print(f"    {name:18}{rate:6.0f} question-answers a second, fill {row['fill'][name]:.2f}")
+    for name, ratio in row['ratio'].items():
+        print(f'    {name:34}{ratio:6.2f}')
+
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--precision', choices=('32-true', 'bf16-mixed'), help='of both sides; left out: what the processor computes fast')
-    parser.add_argument('--answers', type=int, default=768, help='of a timed run of theirs; ours runs through three times as many')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--precision',
+        choices=('32-true', 'bf16-mixed'),
+        help='of both sides; left out: what the processor computes fast',
+    )
+    parser.add_argument(
+        '--answers',
+        type=int,
+        default=768,
+        help='of a timed run of theirs; ours runs through three times as many',
+    )
     parser.add_argument('--rounds', type=int, default=3, help='both sides take turns')
-    parser.add_argument('--counts', nargs='+', default=['sample', '1', '2', '4', '8'], help='questions a picture: 1 to 8, or sample for 4 to 6')
-    parser.add_argument('--processor', action='store_true', help='count the seconds that the processor works for this process, on a machine that is busy with other work; with one thread')
+    parser.add_argument(
+        '--counts',
+        nargs='+',
+        default=['sample', '1', '2', '4', '8'],
+        help='questions a picture: 1 to 8, or sample for 4 to 6',
+    )
+    parser.add_argument(
+        '--processor',
+        action='store_true',
+        help='count the seconds that the processor works for this process, on a machine that is busy with other work; with one thread',
+    )
     parser.add_argument('--json', type=Path, help='write the numbers there too')
     args = parser.parse_args()
-    if bad := [c for c in args.counts if c != 'sample' and c not in map(str, range(1, 9))]: parser.error(f'--counts {bad[0]}: give 1 to 8, or sample')
-    if args.processor: Clock.now = staticmethod(time.process_time)
-    for name in ('accelerate', 'lightning.pytorch'): logging.getLogger(name).setLevel(logging.ERROR)
+    if bad := [c for c in args.counts if c != 'sample' and c not in map(str, range(1, 9))]:
+        parser.error(f'--counts {bad[0]}: give 1 to 8, or sample')
+    if args.processor:
+        Clock.now = staticmethod(time.process_time)
+    for name in ('accelerate', 'lightning.pytorch'):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter('ignore')
     transformers_logging.set_verbosity_error()
     precision = args.precision or pick_precision('cpu')
     examples = [e for e in global_examples('train', 2400, room=4) if len(e.turns) >= 8]
     tokenizer = make_tokenizer(examples)
-    print(f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {precision}, {"processor" if args.processor else "clock"} seconds, ' + ', '.join(f'{k} {v}' for k, v in versions().items() if k in ('python', 'torch', 'lightning', 'transformers')))
+    print(
+        f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {precision}, {"processor" if args.processor else "clock"} seconds, '
+        + ', '.join(
+            f'{k} {v}' for k, v in versions().items() if k in ('python', 'torch', 'lightning', 'transformers')
+        )
+    )
     print(f'{len(examples)} pictures')
     sample = cut(examples, 'sample')
-    theirs_is = {a: best(theirs, {f'{b} rows, {a}': dict(batch=b, attention=a, precision=precision) for b in THEIRS}, sample, tokenizer, max(256, args.answers // 2)) for a in ('sdpa', 'eager')}
+    theirs_is = {
+        a: best(
+            theirs,
+            {f'{b} rows, {a}': dict(batch=b, attention=a, precision=precision) for b in THEIRS},
+            sample,
+            tokenizer,
+            max(256, args.answers // 2),
+        )
+        for a in ('sdpa', 'eager')
+    }
     rows = []
     for count in args.counts:
-        rows.append(compare(count, cut(examples, count), tokenizer, args.answers, args.rounds, theirs_is, precision))
+        rows.append(
+            compare(count, cut(examples, count), tokenizer, args.answers, args.rounds, theirs_is, precision)
+        )
         show(rows[-1])
-    if args.json: args.json.write_text(json.dumps(dict(date=str(date.today()), machine=machine(), threads=torch.get_num_threads(), processor=args.processor, precision=precision, versions=versions(), theirs=theirs_is, rows=rows), indent=1))
+    if args.json:
+        args.json.write_text(
+            json.dumps(
+                dict(
+                    date=str(date.today()),
+                    machine=machine(),
+                    threads=torch.get_num_threads(),
+                    processor=args.processor,
+                    precision=precision,
+                    versions=versions(),
+                    theirs=theirs_is,
+                    rows=rows,
+                ),
+                indent=1,
+            )
+        )
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@
 Same untrained nano model, same questions, pictures encoded once on both sides; the two take turns, so that a noisy machine
 hits both. Prints the two losses, both rates and their ratio.
 """
+
 import argparse
 import statistics
 import time
@@ -20,7 +21,9 @@ from earthgpt_lite.model.tokens import ChatFormat, encode_turns
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--precision', default='32', choices=('32', 'bf16'))
     parser.add_argument('--pictures', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=5)
@@ -28,7 +31,7 @@ def main():
     examples = [e for e in global_examples('train', 20 * args.pictures) if e.turns]
     tokenizer = make_tokenizer(examples)
     torch.manual_seed(0)
-    model, examples = nano(tokenizer), examples[:args.pictures]
+    model, examples = nano(tokenizer), examples[: args.pictures]
     prefix = picture_prefix(model.config, tokenizer)
     pairs = [encode_turns(tokenizer, e.turns, ChatFormat(), e.name) for e in examples]
     pictures = torch.stack([to_pixel_values(e.image) for e in examples])
@@ -51,10 +54,17 @@ def main():
             start = time.perf_counter()
             step(*way)
             seconds[name].append(time.perf_counter() - start)
-    print(f'{len(owner)} question-answers on {len(pairs)} pictures, {args.precision}, {torch.get_num_threads()} threads')
-    for name in ways: print(f'{name:14} loss {losses[name]:.7f}   {len(owner) / statistics.median(seconds[name]):7.1f} question-answers a second')
+    print(
+        f'{len(owner)} question-answers on {len(pairs)} pictures, {args.precision}, {torch.get_num_threads()} threads'
+    )
+    for name in ways:
+        print(
+            f'{name:14} loss {losses[name]:.7f}   {len(owner) / statistics.median(seconds[name]):7.1f} question-answers a second'
+        )
     ratios = [b / a for a, b in zip(seconds['shared prefix'], seconds['one a row'])]
-    print(f'ratio {statistics.median(ratios):.2f} (median of {args.rounds}), losses differ by {abs(losses["shared prefix"] / losses["one a row"] - 1):.1e} relative')
+    print(
+        f'ratio {statistics.median(ratios):.2f} (median of {args.rounds}), losses differ by {abs(losses["shared prefix"] / losses["one a row"] - 1):.1e} relative'
+    )
 
 
 if __name__ == '__main__':

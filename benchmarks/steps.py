@@ -9,6 +9,7 @@ token is one that is not padding. Peak memory is what torch allocated on a GPU, 
 FLOPs are counted as lesson 11d does; MFU is their share of what the GPU's maker promises in 16 bits. Rows are printed as a table for
 docs/benchmarks.md.
 """
+
 import argparse
 import json
 import subprocess
@@ -26,23 +27,39 @@ from earthgpt_lite.model.processor import pick_device
 from earthgpt_lite.train.module import fit
 from earthgpt_lite.train.run import open_model
 from earthgpt_lite.train.stages import STAGES
-from earthgpt_lite.train.throughput import peak_flops, peak_memory_mb, pick_precision, picture_flops, step_flops
+from earthgpt_lite.train.throughput import (
+    peak_flops,
+    peak_memory_mb,
+    pick_precision,
+    picture_flops,
+    step_flops,
+)
 
-WAYS = dict(plain={}, compile=dict(compile=True), gradient_checkpointing=dict(gradient_checkpointing=True), both=dict(compile=True, gradient_checkpointing=True))
-FIRST = 5   # steps that are not timed
+WAYS = dict(
+    plain={},
+    compile=dict(compile=True),
+    gradient_checkpointing=dict(gradient_checkpointing=True),
+    both=dict(compile=True, gradient_checkpointing=True),
+)
+FIRST = 5  # steps that are not timed
+
 
 class Steps(Callback):
     "Time, tokens and FLOPs of the steps behind the first ones."
-    def __init__(self, model): self.picture, self.seconds, self.tokens, self.flops, self.count = picture_flops(model), 0., 0, 0., 0
+
+    def __init__(self, model):
+        self.picture, self.seconds, self.tokens, self.flops, self.count = picture_flops(model), 0.0, 0, 0.0, 0
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        if module.device.type == 'cuda': torch.cuda.synchronize()
+        if module.device.type == 'cuda':
+            torch.cuda.synchronize()
         now = time.perf_counter()
         if trainer.global_step > FIRST:
             self.seconds, self.count = self.seconds + now - self.last, self.count + 1
             self.tokens += int((batch.segment_ids > 0).sum())
             self.flops += step_flops(module.model, self.picture, batch)
-        self.last = time.perf_counter()   # the count of FLOPs is not timed
+        self.last = time.perf_counter()  # the count of FLOPs is not timed
+
 
 def measure(name, way, steps, batch, device, strategy) -> dict:
     "One row, in this process."
@@ -51,14 +68,41 @@ def measure(name, way, steps, batch, device, strategy) -> dict:
     model, tokenizer = open_model(name, examples)
     seen, stage = Steps(model), STAGES['scratch' if name == 'nano' else 'align']
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, tokenizer, examples, folder, stage, steps=steps, batch_size=batch, device=device, augment=False, progress=False, strategy=strategy, callbacks=[seen], say=lambda text: None, **WAYS[way])
+        fit(
+            model,
+            tokenizer,
+            examples,
+            folder,
+            stage,
+            steps=steps,
+            batch_size=batch,
+            device=device,
+            augment=False,
+            progress=False,
+            strategy=strategy,
+            callbacks=[seen],
+            say=lambda text: None,
+            **WAYS[way],
+        )
     peak = peak_flops(torch.cuda.get_device_name()) if device == 'cuda' else None
     memory = torch.cuda.max_memory_allocated() / 1e6 if device == 'cuda' else peak_memory_mb()
-    return dict(model=name, stage=stage.name, way=way, batch=batch, ms=1e3 * seen.seconds / seen.count, tokens_s=seen.tokens / seen.seconds, memory_mb=memory,
-                gflops_s=seen.flops / seen.seconds / 1e9, mfu=seen.flops / seen.seconds / peak if peak else None)
+    return dict(
+        model=name,
+        stage=stage.name,
+        way=way,
+        batch=batch,
+        ms=1e3 * seen.seconds / seen.count,
+        tokens_s=seen.tokens / seen.seconds,
+        memory_mb=memory,
+        gflops_s=seen.flops / seen.seconds / 1e9,
+        mfu=seen.flops / seen.seconds / peak if peak else None,
+    )
+
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--models', nargs='+', default=['nano', 'lite-offline'])
     parser.add_argument('--ways', nargs='+', default=list(WAYS), choices=list(WAYS))
     parser.add_argument('--steps', type=int, default=30)
@@ -67,18 +111,38 @@ def main():
     parser.add_argument('--strategy', default='auto', choices=('auto', 'fsdp'))
     parser.add_argument('--row', nargs=2, metavar=('MODEL', 'WAY'), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.steps <= FIRST + 1: parser.error(f'--steps {args.steps}: the first {FIRST} are not timed; give more')
+    if args.steps <= FIRST + 1:
+        parser.error(f'--steps {args.steps}: the first {FIRST} are not timed; give more')
     device = pick_device(args.device)
-    if args.row: return print(json.dumps(measure(*args.row, args.steps, args.batch, device, args.strategy)))
-    print(f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {pick_precision(device)}, strategy {args.strategy}, ' + ', '.join(f'{k} {v}' for k, v in versions().items() if k in ('python', 'torch', 'lightning', 'transformers')))
-    print('| model | stage | pictures | way | a step, ms | tokens a second | peak memory, MB | GFLOPs a second | MFU |\n| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |')
+    if args.row:
+        return print(json.dumps(measure(*args.row, args.steps, args.batch, device, args.strategy)))
+    print(
+        f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {pick_precision(device)}, strategy {args.strategy}, '
+        + ', '.join(
+            f'{k} {v}' for k, v in versions().items() if k in ('python', 'torch', 'lightning', 'transformers')
+        )
+    )
+    print(
+        '| model | stage | pictures | way | a step, ms | tokens a second | peak memory, MB | GFLOPs a second | MFU |\n| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |'
+    )
     same = sys.argv[1:]
     for name in args.models:
         for way in args.ways:
-            done = subprocess.run([sys.executable, __file__, *same, '--row', name, way], capture_output=True, text=True)
-            if done.returncode: print(f'| {name} | | {args.batch} | {way} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | | |', flush=True); continue
+            done = subprocess.run(
+                [sys.executable, __file__, *same, '--row', name, way], capture_output=True, text=True
+            )
+            if done.returncode:
+                print(
+                    f'| {name} | | {args.batch} | {way} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | | |',
+                    flush=True,
+                )
+                continue
             r = json.loads(done.stdout.strip().splitlines()[-1])
-            print(f"| {name} | {r['stage']} | {r['batch']} | {way} | {r['ms']:,.0f} | {r['tokens_s']:,.0f} | {r['memory_mb']:,.0f} | {r['gflops_s']:,.0f} | {'' if r['mfu'] is None else format(r['mfu'], '.1%')} |", flush=True)
+            print(
+                f"| {name} | {r['stage']} | {r['batch']} | {way} | {r['ms']:,.0f} | {r['tokens_s']:,.0f} | {r['memory_mb']:,.0f} | {r['gflops_s']:,.0f} | {'' if r['mfu'] is None else format(r['mfu'], '.1%')} |",
+                flush=True,
+            )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

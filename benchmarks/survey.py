@@ -5,6 +5,7 @@
 The survey runs in a process of its own, so that its peak memory is its own. Both rates are of the same model with the same labels;
 the two take turns (after every so many strips the survey waits while tiles in memory are answered), so that a noisy machine hits both.
 """
+
 import argparse
 import json
 import subprocess
@@ -36,6 +37,7 @@ print(json.dumps(dict(tiles=done.tiles, features=done.features, seconds=round(se
                       share=round(done.tiles / seconds / memory, 3), peak_mb=round(peak_memory_mb()), threads=torch.get_num_threads())))
 '''
 
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--model', default='runs/quickstart')
@@ -47,14 +49,44 @@ def main():
     import numpy as np
     import rasterio
     from rasterio.transform import from_origin
+
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        with rasterio.open(f'{folder}/scene.tif', 'w', driver='GTiff', width=args.side, height=args.side, count=3, dtype='uint8', crs='EPSG:32618', transform=from_origin(3e5, 4e6, 10, 10)) as f:
+        with rasterio.open(
+            f'{folder}/scene.tif',
+            'w',
+            driver='GTiff',
+            width=args.side,
+            height=args.side,
+            count=3,
+            dtype='uint8',
+            crs='EPSG:32618',
+            transform=from_origin(3e5, 4e6, 10, 10),
+        ) as f:
             for row in range(0, args.side, 500):
                 rows = min(500, args.side - row)
-                f.write(rng.integers(1, 255, (3, rows, args.side), 'uint8'), window=((row, row + rows), (0, args.side)))
-        run = subprocess.run([sys.executable, '-c', WORK, f'{folder}/scene.tif', f'{folder}/out.geojson', args.model, str(args.size), str(args.batch), str(args.every)], capture_output=True, text=True)
+                f.write(
+                    rng.integers(1, 255, (3, rows, args.side), 'uint8'),
+                    window=((row, row + rows), (0, args.side)),
+                )
+        run = subprocess.run(
+            [
+                sys.executable,
+                '-c',
+                WORK,
+                f'{folder}/scene.tif',
+                f'{folder}/out.geojson',
+                args.model,
+                str(args.size),
+                str(args.batch),
+                str(args.every),
+            ],
+            capture_output=True,
+            text=True,
+        )
         print(run.stdout.strip() or run.stderr[-2000:])
         return json.loads(run.stdout) if run.returncode == 0 else None
 
-if __name__ == '__main__': sys.exit(main() is None)
+
+if __name__ == '__main__':
+    sys.exit(main() is None)

@@ -1,30 +1,40 @@
 "Settings that every test runs under, and the count of executed notebooks."
+
 import os, sys
 from pathlib import Path
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
-os.environ.setdefault('HF_HUB_OFFLINE', '1')               # nothing here may need a network
-sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
+os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing here may need a network
+sys.path.insert(0, str(Path(__file__).parent.parent / 'tools'))
 import nb
 
 RAN = set()
 
+
 def pytest_addoption(parser):
-    parser.addoption('--all-notebooks', action='store_true', help='fail unless every notebook of this run was executed')
+    parser.addoption(
+        '--all-notebooks', action='store_true', help='fail unless every notebook of this run was executed'
+    )
+
 
 def pytest_runtest_logreport(report):
-    if report.when == 'call' and '::test_notebook_runs[' in report.nodeid: RAN.add(report.nodeid)
+    if report.when == 'call' and '::test_notebook_runs[' in report.nodeid:
+        RAN.add(report.nodeid)
+
 
 def pytest_sessionfinish(session):
     "A notebook that was skipped, lost or deselected is as bad as one that fails."
     config = session.config
-    if not config.getoption('--all-notebooks') or hasattr(config, 'workerinput'): return
+    if not config.getoption('--all-notebooks') or hasattr(config, 'workerinput'):
+        return
     slow = config.option.markexpr == 'slow'
     wanted = [p for p in nb.notebooks() if nb.is_slow(p) == slow]
     print(f'\nnotebooks executed: {len(RAN)} of {len(wanted)}')
-    if len(RAN) != len(wanted): session.exitstatus = 1
+    if len(RAN) != len(wanted):
+        session.exitstatus = 1
+
 
 @pytest.fixture(scope='session')
 def few():
@@ -32,10 +42,15 @@ def few():
     from earthgpt_lite.data.sample.objects import lakes_and_islands, object_examples
     from earthgpt_lite.data.sample.world_map import global_examples
     import earthgpt_lite.data.sample.objects as module
+
     all_things = lakes_and_islands()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'lakes_and_islands', lambda: all_things[::8])
-        return {split: [e for e in global_examples(split, 24) + object_examples(split, 1)[:12] if e.turns] for split in ('train', 'validation', 'test')}
+        return {
+            split: [e for e in global_examples(split, 24) + object_examples(split, 1)[:12] if e.turns]
+            for split in ('train', 'validation', 'test')
+        }
+
 
 @pytest.fixture(scope='session')
 def tiny(few):
@@ -44,19 +59,26 @@ def tiny(few):
     from earthgpt_lite.app.quickstart import make_tokenizer
     from earthgpt_lite.model.modeling import nano
     from earthgpt_lite.train.dataset import InstructionBatches
+
     tokenizer = make_tokenizer(few['train'])
     torch.manual_seed(0)
     model = nano(tokenizer)
-    batches, optimizer = InstructionBatches(few['train'], tokenizer, model.config, 6), torch.optim.AdamW(model.parameters(), 2e-3)
+    batches, optimizer = (
+        InstructionBatches(few['train'], tokenizer, model.config, 6),
+        torch.optim.AdamW(model.parameters(), 2e-3),
+    )
     for step in range(45):
         model(**vars(batches.batch(step))).loss.backward()
-        optimizer.step(); optimizer.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return model.eval(), tokenizer
+
 
 @pytest.fixture(scope='session')
 def saved(tiny, tmp_path_factory):
     "A run folder that holds the tiny model. Copy it before you change it"
     from earthgpt_lite.model.modeling import save
+
     run = tmp_path_factory.mktemp('run')
-    save(*tiny, run/'model')
+    save(*tiny, run / 'model')
     return run

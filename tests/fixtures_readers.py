@@ -3,6 +3,7 @@
 build(name, root) makes the folder and returns what a reader must find: {picture below the root: {key: value}} with the keys
 split, label, captions, objects (label, box in pixels), phrases, qa (question, answer, task), sensor.
 """
+
 import json
 import warnings
 
@@ -12,19 +13,34 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
-SIZE = (80, 60)                      # width, height of every picture
+SIZE = (80, 60)  # width, height of every picture
 SHIP, CAR = (12, 6, 32, 16), (40, 20, 48, 30)
 
 
 def picture(path, size=SIZE, bands=0, crs=None, transform=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(str(path.name))).integers(40, 200, (bands or 3, size[1] // 4, size[0] // 4), dtype='uint8').repeat(4, 1).repeat(4, 2)
+    pixels = (
+        np.random.default_rng(len(str(path.name)))
+        .integers(40, 200, (bands or 3, size[1] // 4, size[0] // 4), dtype='uint8')
+        .repeat(4, 1)
+        .repeat(4, 2)
+    )
     if not bands and crs is None:
         Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
         return
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with rasterio.open(path, 'w', driver='GTiff', width=size[0], height=size[1], count=len(pixels), dtype='uint16' if bands else 'uint8', crs=crs, transform=transform) as f:
+        with rasterio.open(
+            path,
+            'w',
+            driver='GTiff',
+            width=size[0],
+            height=size[1],
+            count=len(pixels),
+            dtype='uint16' if bands else 'uint8',
+            crs=crs,
+            transform=transform,
+        ) as f:
             f.write(pixels.astype('uint16') * 30 if bands else pixels)
 
 
@@ -35,74 +51,159 @@ def write(path, value):
 
 # ---- class folders
 
+
 def folders(root, rows, bands=0):
-    for path, *_ in rows: picture(root / path, bands=bands)
+    for path, *_ in rows:
+        picture(root / path, bands=bands)
     return {path: {'label': label, 'split': split} for path, label, split in rows}
 
 
 def resisc45(root):
-    return folders(root, [('NWPU-RESISC45/airport/airport_001.jpg', 'airport', ''), ('NWPU-RESISC45/airport/airport_700.jpg', 'airport', ''),
-                          ('NWPU-RESISC45/golf_course/golf_course_001.jpg', 'golf course', '')])
+    return folders(
+        root,
+        [
+            ('NWPU-RESISC45/airport/airport_001.jpg', 'airport', ''),
+            ('NWPU-RESISC45/airport/airport_700.jpg', 'airport', ''),
+            ('NWPU-RESISC45/golf_course/golf_course_001.jpg', 'golf course', ''),
+        ],
+    )
 
 
 def aid(root):
-    return folders(root, [('AID/Airport/airport_1.jpg', 'airport', ''), ('AID/BareLand/bareland_12.jpg', 'bare land', ''), ('AID/Airport/airport_300.jpg', 'airport', '')])
+    return folders(
+        root,
+        [
+            ('AID/Airport/airport_1.jpg', 'airport', ''),
+            ('AID/BareLand/bareland_12.jpg', 'bare land', ''),
+            ('AID/Airport/airport_300.jpg', 'airport', ''),
+        ],
+    )
 
 
 def ucmerced(root):
-    return folders(root, [('UCMerced_LandUse/Images/agricultural/agricultural00.tif', 'agricultural', ''), ('UCMerced_LandUse/Images/tenniscourt/tenniscourt99.tif', 'tenniscourt', '')])
+    return folders(
+        root,
+        [
+            ('UCMerced_LandUse/Images/agricultural/agricultural00.tif', 'agricultural', ''),
+            ('UCMerced_LandUse/Images/tenniscourt/tenniscourt99.tif', 'tenniscourt', ''),
+        ],
+    )
 
 
 def eurosat(root):
-    write(root / 'eurosat-train.txt', 'AnnualCrop_1.jpg\n'), write(root / 'eurosat-test.txt', 'SeaLake_12.jpg\n')
-    return folders(root, [('2750/AnnualCrop/AnnualCrop_1.jpg', 'annual crop', 'train'), ('2750/SeaLake/SeaLake_12.jpg', 'sea lake', 'test')])
+    (
+        write(root / 'eurosat-train.txt', 'AnnualCrop_1.jpg\n'),
+        write(root / 'eurosat-test.txt', 'SeaLake_12.jpg\n'),
+    )
+    return folders(
+        root,
+        [
+            ('2750/AnnualCrop/AnnualCrop_1.jpg', 'annual crop', 'train'),
+            ('2750/SeaLake/SeaLake_12.jpg', 'sea lake', 'test'),
+        ],
+    )
 
 
 def eurosat_bands(root):
     base = 'ds/images/remote_sensing/otherDatasets/sentinel_2/tif'
     write(root / 'eurosat-val.txt', 'AnnualCrop_1.jpg\n')
-    return folders(root, [(f'{base}/AnnualCrop/AnnualCrop_1.tif', 'annual crop', 'val'), (f'{base}/SeaLake/SeaLake_12.tif', 'sea lake', '')], bands=13)
+    return folders(
+        root,
+        [
+            (f'{base}/AnnualCrop/AnnualCrop_1.tif', 'annual crop', 'val'),
+            (f'{base}/SeaLake/SeaLake_12.tif', 'sea lake', ''),
+        ],
+        bands=13,
+    )
 
 
 def whu_rs19(root):
-    return folders(root, [('WHU-RS19/airport/airport_01.jpg', 'airport', ''), ('WHU-RS19/beach/beach-02.jpg', 'beach', ''), ('WHU-RS19/footballField/footballField_11.jpg', 'football field', '')])
+    return folders(
+        root,
+        [
+            ('WHU-RS19/airport/airport_01.jpg', 'airport', ''),
+            ('WHU-RS19/beach/beach-02.jpg', 'beach', ''),
+            ('WHU-RS19/footballField/footballField_11.jpg', 'football field', ''),
+        ],
+    )
 
 
 def rsscn7(root):
-    return folders(root, [('aGrass/a001.jpg', 'grass', ''), ('dRiverLake/d400.jpg', 'river or lake', ''), ('gParking/g002.jpg', 'parking', '')])
+    return folders(
+        root,
+        [
+            ('aGrass/a001.jpg', 'grass', ''),
+            ('dRiverLake/d400.jpg', 'river or lake', ''),
+            ('gParking/g002.jpg', 'parking', ''),
+        ],
+    )
 
 
 def fgscr42(root):
-    return folders(root, [('train/1.Nimitz-class_aircraft_carrier/a.bmp', 'nimitz-class aircraft carrier', 'train'), ('test/7.Container_ship/b.bmp', 'container ship', 'test')])
+    return folders(
+        root,
+        [
+            ('train/1.Nimitz-class_aircraft_carrier/a.bmp', 'nimitz-class aircraft carrier', 'train'),
+            ('test/7.Container_ship/b.bmp', 'container ship', 'test'),
+        ],
+    )
 
 
 def dscr(root):
-    return folders(root, [('DCSR/train/warship/a.jpg', 'warship', 'train'), ('DCSR/test/cargo/b.jpg', 'cargo', 'test')])
+    return folders(
+        root, [('DCSR/train/warship/a.jpg', 'warship', 'train'), ('DCSR/test/cargo/b.jpg', 'cargo', 'test')]
+    )
 
 
 def own_folders(root):
-    return folders(root, [('red roofs/a.png', 'red roofs', ''), ('val/green_roofs/b.png', 'green roofs', 'val')])
+    return folders(
+        root, [('red roofs/a.png', 'red roofs', ''), ('val/green_roofs/b.png', 'green roofs', 'val')]
+    )
 
 
 # ---- captions
+
 
 def karpathy(root, file, images, key, suffix='.jpg'):
     rows, truth = [], {}
     for i, split in enumerate(('train', 'test')):
         picture(root / f'{images}airport_{i}{suffix}')
         said = [f'a plane number {i} .', f'there is a runway {i} .']
-        rows.append({'filename': f'airport_{i}{suffix}', 'imgid': i, 'split': split, 'sentids': [0, 1, 2],
-                     'sentences': [{'tokens': s.split(), 'raw': s, 'imgid': i, 'sentid': k} for k, s in enumerate([*said, said[0]])]})
+        rows.append(
+            {
+                'filename': f'airport_{i}{suffix}',
+                'imgid': i,
+                'split': split,
+                'sentids': [0, 1, 2],
+                'sentences': [
+                    {'tokens': s.split(), 'raw': s, 'imgid': i, 'sentid': k}
+                    for k, s in enumerate([*said, said[0]])
+                ],
+            }
+        )
         truth[f'{images}airport_{i}{suffix}'] = {'captions': said, 'split': split}
     write(root / file, {'images': rows, 'dataset': key})
     return truth
 
 
-def rsicd(root): return karpathy(root, 'dataset_rsicd.json', 'RSICD_images/', 'rsicd')
-def ucm_captions(root): return karpathy(root, 'UCM_captions/dataset.json', 'UCM_captions/imgs/', '', '.tif')
-def sydney_captions(root): return karpathy(root, 'Sydney_captions/dataset.json', 'Sydney_captions/imgs/', '', '.tif')
-def rsitmd(root): return karpathy(root, 'dataset_RSITMD.json', 'images/', 'RSITMD', '.tif')
-def own_captions(root): return karpathy(root, 'dataset.json', 'pics/', 'mine', '.png')
+def rsicd(root):
+    return karpathy(root, 'dataset_rsicd.json', 'RSICD_images/', 'rsicd')
+
+
+def ucm_captions(root):
+    return karpathy(root, 'UCM_captions/dataset.json', 'UCM_captions/imgs/', '', '.tif')
+
+
+def sydney_captions(root):
+    return karpathy(root, 'Sydney_captions/dataset.json', 'Sydney_captions/imgs/', '', '.tif')
+
+
+def rsitmd(root):
+    return karpathy(root, 'dataset_RSITMD.json', 'images/', 'RSITMD', '.tif')
+
+
+def own_captions(root):
+    return karpathy(root, 'dataset.json', 'pics/', 'mine', '.png')
 
 
 def nwpu_captions(root):
@@ -110,7 +211,16 @@ def nwpu_captions(root):
     for name in ('airport', 'beach'):
         path = f'NWPU_images/{name}/{name}_001.jpg'
         picture(root / path)
-        data[name] = [{'filename': f'{name}_001.jpg', 'imgid': 0, 'split': 'val', 'sentids': [0], 'raw': f'one {name}', **{f'raw_{k}': f'{name} {k}' for k in range(1, 5)}}]
+        data[name] = [
+            {
+                'filename': f'{name}_001.jpg',
+                'imgid': 0,
+                'split': 'val',
+                'sentids': [0],
+                'raw': f'one {name}',
+                **{f'raw_{k}': f'{name} {k}' for k in range(1, 5)},
+            }
+        ]
         truth[path] = {'captions': [f'one {name}', *(f'{name} {k}' for k in range(1, 5))], 'split': 'val'}
     write(root / 'dataset_nwpu.json', data)
     return truth
@@ -118,152 +228,360 @@ def nwpu_captions(root):
 
 # ---- questions
 
+
 def rsvqa(root, prefix, splits, images):
     truth = {}
     for s, split in enumerate(splits):
         number = 10 + s
         picture(root / f'{images}/{number}.tif')
-        questions = [{'id': 0, 'active': False}, {'id': 1, 'active': True, 'img_id': number, 'people_id': 0, 'type': 'presence', 'question': 'Is a road present?', 'answers_ids': [2]},
-                     {'id': 3, 'active': True, 'img_id': number, 'type': 'comp', 'question': 'Are there more roads than lakes?', 'answers_ids': [3]},
-                     {'id': 4, 'active': True, 'img_id': number, 'type': 'count'}, {'id': 5, 'active': True, 'img_id': number, 'type': 'area', 'question': 'What is the area?', 'answers_ids': [7]}]
-        answers = [{'id': 0, 'active': False}, {'id': 2, 'active': True, 'question_id': 1, 'answer': 'yes'}, {'id': 3, 'active': True, 'question_id': 3, 'answer': 'no'},
-                   {'id': 6, 'active': True}, {'id': 7, 'active': False, 'answer': '37m2'}]
-        for key, rows in (('images', [{'id': number, 'active': True, 'questions_ids': [0, 1, 3, 4, 5]}]), ('questions', questions), ('answers', answers)):
+        questions = [
+            {'id': 0, 'active': False},
+            {
+                'id': 1,
+                'active': True,
+                'img_id': number,
+                'people_id': 0,
+                'type': 'presence',
+                'question': 'Is a road present?',
+                'answers_ids': [2],
+            },
+            {
+                'id': 3,
+                'active': True,
+                'img_id': number,
+                'type': 'comp',
+                'question': 'Are there more roads than lakes?',
+                'answers_ids': [3],
+            },
+            {'id': 4, 'active': True, 'img_id': number, 'type': 'count'},
+            {
+                'id': 5,
+                'active': True,
+                'img_id': number,
+                'type': 'area',
+                'question': 'What is the area?',
+                'answers_ids': [7],
+            },
+        ]
+        answers = [
+            {'id': 0, 'active': False},
+            {'id': 2, 'active': True, 'question_id': 1, 'answer': 'yes'},
+            {'id': 3, 'active': True, 'question_id': 3, 'answer': 'no'},
+            {'id': 6, 'active': True},
+            {'id': 7, 'active': False, 'answer': '37m2'},
+        ]
+        for key, rows in (
+            ('images', [{'id': number, 'active': True, 'questions_ids': [0, 1, 3, 4, 5]}]),
+            ('questions', questions),
+            ('answers', answers),
+        ):
             write(root / f'{prefix}_split_{split}_{key}.json', {key: rows})
-        truth[f'{images}/{number}.tif'] = {'split': split, 'qa': [('Is a road present?', 'yes', 'presence'), ('Are there more roads than lakes?', 'no', 'comparison'), ('How many roads are there?', '4', 'counting')]}
-    write(root / 'all_questions.json', {'questions': [{'id': 4, 'img_id': 10 + s, 'type': 'count', 'question': 'How many roads are there?', 'answers_ids': [6]} for s in (0,)]})
+        truth[f'{images}/{number}.tif'] = {
+            'split': split,
+            'qa': [
+                ('Is a road present?', 'yes', 'presence'),
+                ('Are there more roads than lakes?', 'no', 'comparison'),
+                ('How many roads are there?', '4', 'counting'),
+            ],
+        }
+    write(
+        root / 'all_questions.json',
+        {
+            'questions': [
+                {
+                    'id': 4,
+                    'img_id': 10 + s,
+                    'type': 'count',
+                    'question': 'How many roads are there?',
+                    'answers_ids': [6],
+                }
+                for s in (0,)
+            ]
+        },
+    )
     write(root / 'all_answers.json', {'answers': [{'id': 6, 'question_id': 4, 'answer': 4}]})
     return truth
 
 
-def rsvqa_lr(root): return rsvqa(root, 'LR', ['train'], 'Images_LR')
-def rsvqa_hr(root): return rsvqa(root, 'USGS', ['test_phili'], 'Data')
+def rsvqa_lr(root):
+    return rsvqa(root, 'LR', ['train'], 'Images_LR')
+
+
+def rsvqa_hr(root):
+    return rsvqa(root, 'USGS', ['test_phili'], 'Data')
 
 
 def rsivqa(root):
     picture(root / 'DOTA/P0003.png'), picture(root / 'AID/00433.jpg')
-    write(root / 'dota_train.txt', 'P0003: how many small vehicles are there in this picture?15\nP0003:is there a ship? or a boat?no\n\n')
+    write(
+        root / 'dota_train.txt',
+        'P0003: how many small vehicles are there in this picture?15\nP0003:is there a ship? or a boat?no\n\n',
+    )
     write(root / 'aid.txt', '00433.jpg:what is the theme of this picture?airport\n')
-    return {'DOTA/P0003.png': {'split': 'train', 'qa': [('how many small vehicles are there in this picture?', '15', 'vqa'), ('is there a ship? or a boat?', 'no', 'vqa')]},
-            'AID/00433.jpg': {'qa': [('what is the theme of this picture?', 'airport', 'vqa')]}}
+    return {
+        'DOTA/P0003.png': {
+            'split': 'train',
+            'qa': [
+                ('how many small vehicles are there in this picture?', '15', 'vqa'),
+                ('is there a ship? or a boat?', 'no', 'vqa'),
+            ],
+        },
+        'AID/00433.jpg': {'qa': [('what is the theme of this picture?', 'airport', 'vqa')]},
+    }
 
 
 def crsvqa(root):
     picture(root / 'image/1.jpg'), picture(root / 'image/2.jpg')
     write(root / 'text/1.txt', 'What is next to the road?\na lake\nIs it day？\nyes\n')
     (root / 'text/2.txt').write_bytes('What is this？\na park\n'.encode('gbk'))
-    return {'image/1.jpg': {'qa': [('What is next to the road?', 'a lake', 'vqa'), ('Is it day?', 'yes', 'vqa')]}, 'image/2.jpg': {'qa': [('What is this?', 'a park', 'vqa')]}}
+    return {
+        'image/1.jpg': {'qa': [('What is next to the road?', 'a lake', 'vqa'), ('Is it day?', 'yes', 'vqa')]},
+        'image/2.jpg': {'qa': [('What is this?', 'a park', 'vqa')]},
+    }
 
 
 def floodnet(root):
     picture(root / 'Images/Train_Image/10165.JPG')
-    rows = [('What is the overall condition of the given image?', 'flooded', 'Condition_Recognition'), ('How many buildings are there?', 4, 'Simple_Counting')]
-    write(root / 'Questions/Training Question.json', {str(i): {'Image_ID': '10165.JPG', 'Question': q, 'Ground_Truth': a, 'Question_Type': t} for i, (q, a, t) in enumerate(rows)})
-    return {'Images/Train_Image/10165.JPG': {'split': 'train', 'qa': [(rows[0][0], 'flooded', 'vqa'), (rows[1][0], '4', 'counting')]}}
+    rows = [
+        ('What is the overall condition of the given image?', 'flooded', 'Condition_Recognition'),
+        ('How many buildings are there?', 4, 'Simple_Counting'),
+    ]
+    write(
+        root / 'Questions/Training Question.json',
+        {
+            str(i): {'Image_ID': '10165.JPG', 'Question': q, 'Ground_Truth': a, 'Question_Type': t}
+            for i, (q, a, t) in enumerate(rows)
+        },
+    )
+    return {
+        'Images/Train_Image/10165.JPG': {
+            'split': 'train',
+            'qa': [(rows[0][0], 'flooded', 'vqa'), (rows[1][0], '4', 'counting')],
+        }
+    }
 
 
 # ---- boxes
 
+
 def xml(objects, name='x.jpg', extra=''):
     fields = lambda b: ''.join(f'<{k}>{v}</{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), b))
-    told = ''.join(f'<object><name>{o[0]}</name><pose>Unspecified</pose><bndbox>{fields(o[1])}</bndbox>{"".join(f"<description>{d}</description>" for d in o[2:])}</object>' for o in objects)
+    told = ''.join(
+        f'<object><name>{o[0]}</name><pose>Unspecified</pose><bndbox>{fields(o[1])}</bndbox>{"".join(f"<description>{d}</description>" for d in o[2:])}</object>'
+        for o in objects
+    )
     return f'<annotation><filename>{name}</filename><source><database>x</database></source><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height><depth>3</depth></size><segmented>0</segmented>{told}{extra}</annotation>'
 
 
 def objects_xml(objects):
-    points = lambda b: ''.join(f'<point>{x}, {y}</point>' for x, y in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1])))
-    told = ''.join(f'<object><coordinate>pixel</coordinate><type>rectangle</type><description>None</description><possibleresult><name>{k}</name></possibleresult><points>{points(b)}</points></object>' for k, b in objects)
+    points = lambda b: ''.join(
+        f'<point>{x}, {y}</point>'
+        for x, y in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1]))
+    )
+    told = ''.join(
+        f'<object><coordinate>pixel</coordinate><type>rectangle</type><description>None</description><possibleresult><name>{k}</name></possibleresult><points>{points(b)}</points></object>'
+        for k, b in objects
+    )
     return f'<?xml version="1.0" encoding="utf-8"?><annotation><source><filename>x.tif</filename><origin>GF2/GF3</origin></source><objects>{told}</objects></annotation>'
 
 
 def dior(root):
-    for name in ('00001', '00002'): picture(root / f'JPEGImages-trainval/{name}.jpg')
+    for name in ('00001', '00002'):
+        picture(root / f'JPEGImages-trainval/{name}.jpg')
     base = 'Annotations/Horizontal Bounding Boxes'
-    write(root / base / '00001.xml', xml([('golffield', SHIP), ('Expressway-Service-area', CAR)])), write(root / base / '00002.xml', xml([('ship', SHIP)]))
+    (
+        write(root / base / '00001.xml', xml([('golffield', SHIP), ('Expressway-Service-area', CAR)])),
+        write(root / base / '00002.xml', xml([('ship', SHIP)])),
+    )
     write(root / 'ImageSets/Main/train.txt', '00001\n'), write(root / 'ImageSets/Main/val.txt', '00002\n')
-    return {'JPEGImages-trainval/00001.jpg': {'objects': [('golffield', SHIP), ('expressway service area', CAR)], 'split': 'train'}, 'JPEGImages-trainval/00002.jpg': {'objects': [('ship', SHIP)], 'split': 'val'}}
+    return {
+        'JPEGImages-trainval/00001.jpg': {
+            'objects': [('golffield', SHIP), ('expressway service area', CAR)],
+            'split': 'train',
+        },
+        'JPEGImages-trainval/00002.jpg': {'objects': [('ship', SHIP)], 'split': 'val'},
+    }
 
 
 def dior_rsvg(root):
-    for name in ('00002', '00010'): picture(root / f'DIOR_RSVG/JPEGImages/{name}.jpg')
-    write(root / 'DIOR_RSVG/Annotations/00010.xml', xml([('vehicle', CAR, 'The Vehicle below')])), write(root / 'DIOR_RSVG/Annotations/00002.xml', xml([('vehicle', SHIP, 'The tiny vehicle'), ('vehicle', CAR, 'A vehicle on the right')]))
-    for split, numbers in (('train', '0\n2\n'), ('val', ''), ('test', '1\n')): write(root / f'DIOR_RSVG/{split}.txt', numbers)
+    for name in ('00002', '00010'):
+        picture(root / f'DIOR_RSVG/JPEGImages/{name}.jpg')
+    (
+        write(root / 'DIOR_RSVG/Annotations/00010.xml', xml([('vehicle', CAR, 'The Vehicle below')])),
+        write(
+            root / 'DIOR_RSVG/Annotations/00002.xml',
+            xml([('vehicle', SHIP, 'The tiny vehicle'), ('vehicle', CAR, 'A vehicle on the right')]),
+        ),
+    )
+    for split, numbers in (('train', '0\n2\n'), ('val', ''), ('test', '1\n')):
+        write(root / f'DIOR_RSVG/{split}.txt', numbers)
     two = 'DIOR_RSVG/JPEGImages/00002.jpg'
-    return {(two, 'train'): {'phrases': [('the tiny vehicle', SHIP)], 'split': 'train'}, (two, 'test'): {'phrases': [('a vehicle on the right', CAR)], 'split': 'test'},
-            ('DIOR_RSVG/JPEGImages/00010.jpg', 'train'): {'phrases': [('the vehicle below', CAR)], 'split': 'train'}}
+    return {
+        (two, 'train'): {'phrases': [('the tiny vehicle', SHIP)], 'split': 'train'},
+        (two, 'test'): {'phrases': [('a vehicle on the right', CAR)], 'split': 'test'},
+        ('DIOR_RSVG/JPEGImages/00010.jpg', 'train'): {
+            'phrases': [('the vehicle below', CAR)],
+            'split': 'train',
+        },
+    }
 
 
 def dota(root):
     picture(root / 'train/images/P0706.png'), picture(root / 'val/images/P0002.png')
     eight = lambda b: f'{b[0]} {b[1]} {b[2]} {b[1]} {b[2]} {b[3]} {b[0]} {b[3]}'
-    write(root / 'train/labelTxt-v1.5/labelTxt/P0706.txt', f'imagesource:GoogleEarth\ngsd:0.255589285596\n{eight(SHIP)} ship 1\n{eight(CAR)} small-vehicle 0\n'), write(root / 'val/labelTxt-v1.5/labelTxt/P0002.txt', f'{eight(SHIP)} container-crane 0\n')
-    return {'train/images/P0706.png': {'objects': [('ship', SHIP), ('small vehicle', CAR)], 'split': 'train'}, 'val/images/P0002.png': {'objects': [('container crane', SHIP)], 'split': 'val'}}
+    (
+        write(
+            root / 'train/labelTxt-v1.5/labelTxt/P0706.txt',
+            f'imagesource:GoogleEarth\ngsd:0.255589285596\n{eight(SHIP)} ship 1\n{eight(CAR)} small-vehicle 0\n',
+        ),
+        write(root / 'val/labelTxt-v1.5/labelTxt/P0002.txt', f'{eight(SHIP)} container-crane 0\n'),
+    )
+    return {
+        'train/images/P0706.png': {'objects': [('ship', SHIP), ('small vehicle', CAR)], 'split': 'train'},
+        'val/images/P0002.png': {'objects': [('container crane', SHIP)], 'split': 'val'},
+    }
 
 
 def vhr10(root):
     picture(root / 'positive image set/001.jpg'), picture(root / 'negative image set/001.jpg')
     write(root / 'ground truth/001.txt', '(12,6),(32,16),2 \n( 40, 20),( 48, 30),10\n\n')
-    return {'positive image set/001.jpg': {'objects': [('ship', SHIP), ('vehicle', CAR)]}, 'negative image set/001.jpg': {'objects': []}}
+    return {
+        'positive image set/001.jpg': {'objects': [('ship', SHIP), ('vehicle', CAR)]},
+        'negative image set/001.jpg': {'objects': []},
+    }
 
 
 def hrrsd(root):
     picture(root / 'OPT2017/JPEGImages/00001.jpg')
-    write(root / 'OPT2017/Annotations/00001.xml', xml([('ship', SHIP), ('T junction', CAR)])), write(root / 'OPT2017/ImageSets/Main/test.txt', '00001\n'), write(root / 'OPT2017/ImageSets/Main/ship_test.txt', '00001  1\n')
-    return {'OPT2017/JPEGImages/00001.jpg': {'objects': [('ship', SHIP), ('t junction', CAR)], 'split': 'test'}}
+    (
+        write(root / 'OPT2017/Annotations/00001.xml', xml([('ship', SHIP), ('T junction', CAR)])),
+        write(root / 'OPT2017/ImageSets/Main/test.txt', '00001\n'),
+        write(root / 'OPT2017/ImageSets/Main/ship_test.txt', '00001  1\n'),
+    )
+    return {
+        'OPT2017/JPEGImages/00001.jpg': {'objects': [('ship', SHIP), ('t junction', CAR)], 'split': 'test'}
+    }
 
 
 def rsod(root):
     picture(root / 'aircraft/JPEGImages/aircraft_4.jpg'), picture(root / 'oiltank/JPEGImages/oiltank_1.jpg')
-    write(root / 'aircraft/Annotation/xml/aircraft_4.xml', xml([('aircraft', SHIP)])), write(root / 'oiltank/Annotation/xml/oiltank_1.xml', xml([('oiltank', CAR)]))
-    return {'aircraft/JPEGImages/aircraft_4.jpg': {'objects': [('aircraft', SHIP)]}, 'oiltank/JPEGImages/oiltank_1.jpg': {'objects': [('oiltank', CAR)]}}
+    (
+        write(root / 'aircraft/Annotation/xml/aircraft_4.xml', xml([('aircraft', SHIP)])),
+        write(root / 'oiltank/Annotation/xml/oiltank_1.xml', xml([('oiltank', CAR)])),
+    )
+    return {
+        'aircraft/JPEGImages/aircraft_4.jpg': {'objects': [('aircraft', SHIP)]},
+        'oiltank/JPEGImages/oiltank_1.jpg': {'objects': [('oiltank', CAR)]},
+    }
 
 
 def ucas_aod(root):
-    for name in ('CAR/P0001', 'PLANE/P0001', 'NEG/N0001'): picture(root / f'{name}.png')
-    thirteen = lambda b: '\t'.join(map(str, (b[0], b[1], b[2], b[1], b[2], b[3], b[0], b[3], 0.0, b[0], b[1], b[2] - b[0], b[3] - b[1])))
-    write(root / 'CAR/P0001.txt', thirteen(CAR) + '\n'), write(root / 'PLANE/P0001.txt', thirteen(SHIP) + '\n')
-    return {'CAR/P0001.png': {'objects': [('car', CAR)]}, 'PLANE/P0001.png': {'objects': [('plane', SHIP)]}, 'NEG/N0001.png': {'objects': []}}
+    for name in ('CAR/P0001', 'PLANE/P0001', 'NEG/N0001'):
+        picture(root / f'{name}.png')
+    thirteen = lambda b: '\t'.join(
+        map(str, (b[0], b[1], b[2], b[1], b[2], b[3], b[0], b[3], 0.0, b[0], b[1], b[2] - b[0], b[3] - b[1]))
+    )
+    (
+        write(root / 'CAR/P0001.txt', thirteen(CAR) + '\n'),
+        write(root / 'PLANE/P0001.txt', thirteen(SHIP) + '\n'),
+    )
+    return {
+        'CAR/P0001.png': {'objects': [('car', CAR)]},
+        'PLANE/P0001.png': {'objects': [('plane', SHIP)]},
+        'NEG/N0001.png': {'objects': []},
+    }
 
 
 def visdrone(root):
     base = 'VisDrone2019-DET-train'
     picture(root / f'{base}/images/0000002_00005_d_0000014.jpg')
-    write(root / f'{base}/annotations/0000002_00005_d_0000014.txt', '12,6,20,10,1,4,0,0\n40,20,8,10,1,8,0,1,\n0,0,9,9,0,0,0,0\n1,1,5,5,1,11,0,0\n2,2,5,5,0,4,0,0\n')
-    return {f'{base}/images/0000002_00005_d_0000014.jpg': {'objects': [('car', SHIP), ('awning tricycle', CAR)], 'split': 'train'}}
+    write(
+        root / f'{base}/annotations/0000002_00005_d_0000014.txt',
+        '12,6,20,10,1,4,0,0\n40,20,8,10,1,8,0,1,\n0,0,9,9,0,0,0,0\n1,1,5,5,1,11,0,0\n2,2,5,5,0,4,0,0\n',
+    )
+    return {
+        f'{base}/images/0000002_00005_d_0000014.jpg': {
+            'objects': [('car', SHIP), ('awning tricycle', CAR)],
+            'split': 'train',
+        }
+    }
 
 
 def fair1m(root):
     picture(root / 'train/part1/images/1.tif')
     write(root / 'train/part1/labelXml/1.xml', objects_xml([('Boeing737', SHIP), ('Small Car', CAR)]))
-    return {'train/part1/images/1.tif': {'objects': [('boeing737', SHIP), ('small car', CAR)], 'split': 'train'}}
+    return {
+        'train/part1/images/1.tif': {'objects': [('boeing737', SHIP), ('small car', CAR)], 'split': 'train'}
+    }
 
 
 def coco(images, boxes, names, keys=('annotations', 'file_name'), start=1, angle=None):
-    five = lambda b: [(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1], angle] if angle is not None else [b[0], b[1], b[2] - b[0], b[3] - b[1]]
-    return {'info': {}, 'licenses': [], 'categories': [{'id': i, 'name': n, 'supercategory': n} for i, n in enumerate(names, start)],
-            'images': [{'id': i, keys[1]: name, 'width': SIZE[0], 'height': SIZE[1]} for i, name in enumerate(images)],
-            keys[0]: [{'id': k, 'image_id': i, 'category_id': c, 'bbox': five(b), 'iscrowd': 0, 'segmentation': []} for k, (i, c, b) in enumerate(boxes)]}
+    five = lambda b: (
+        [(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1], angle]
+        if angle is not None
+        else [b[0], b[1], b[2] - b[0], b[3] - b[1]]
+    )
+    return {
+        'info': {},
+        'licenses': [],
+        'categories': [{'id': i, 'name': n, 'supercategory': n} for i, n in enumerate(names, start)],
+        'images': [
+            {'id': i, keys[1]: name, 'width': SIZE[0], 'height': SIZE[1]} for i, name in enumerate(images)
+        ],
+        keys[0]: [
+            {'id': k, 'image_id': i, 'category_id': c, 'bbox': five(b), 'iscrowd': 0, 'segmentation': []}
+            for k, (i, c, b) in enumerate(boxes)
+        ],
+    }
 
 
 def hrsid(root):
-    for name in ('P0001_0_800_7200_8000.jpg', 'P0137_62.jpg'): picture(root / f'HRSID_JPG/JPEGImages/{name}')
-    write(root / 'HRSID_JPG/annotations/train2017.json', coco(['P0001_0_800_7200_8000.jpg'], [(0, 1, SHIP), (0, 1, CAR)], ['ship'])), write(root / 'HRSID_JPG/annotations/test2017.json', coco(['P0137_62.jpg'], [(0, 1, CAR)], ['ship']))
+    for name in ('P0001_0_800_7200_8000.jpg', 'P0137_62.jpg'):
+        picture(root / f'HRSID_JPG/JPEGImages/{name}')
+    (
+        write(
+            root / 'HRSID_JPG/annotations/train2017.json',
+            coco(['P0001_0_800_7200_8000.jpg'], [(0, 1, SHIP), (0, 1, CAR)], ['ship']),
+        ),
+        write(root / 'HRSID_JPG/annotations/test2017.json', coco(['P0137_62.jpg'], [(0, 1, CAR)], ['ship'])),
+    )
     write(root / 'HRSID_JPG/annotations/train_test2017.json', coco(['P0137_62.jpg'], [], ['ship']))
-    return {'HRSID_JPG/JPEGImages/P0001_0_800_7200_8000.jpg': {'objects': [('ship', SHIP), ('ship', CAR)], 'split': 'train'}, 'HRSID_JPG/JPEGImages/P0137_62.jpg': {'objects': [('ship', CAR)], 'split': 'test'}}
+    return {
+        'HRSID_JPG/JPEGImages/P0001_0_800_7200_8000.jpg': {
+            'objects': [('ship', SHIP), ('ship', CAR)],
+            'split': 'train',
+        },
+        'HRSID_JPG/JPEGImages/P0137_62.jpg': {'objects': [('ship', CAR)], 'split': 'test'},
+    }
 
 
 def ssdd(root):
     base = 'Official-SSDD-OPEN/BBox_SSDD/coco_style'
     picture(root / f'{base}/images/train/000002.jpg'), picture(root / f'{base}/images/test/000001.jpg')
-    write(root / f'{base}/annotations/train.json', coco(['000002.jpg'], [(0, 1, SHIP)], ['ship'])), write(root / f'{base}/annotations/test.json', coco(['000001.jpg'], [(0, 1, CAR)], ['ship']))
-    return {f'{base}/images/train/000002.jpg': {'objects': [('ship', SHIP)], 'split': 'train'}, f'{base}/images/test/000001.jpg': {'objects': [('ship', CAR)], 'split': 'test'}}
+    (
+        write(root / f'{base}/annotations/train.json', coco(['000002.jpg'], [(0, 1, SHIP)], ['ship'])),
+        write(root / f'{base}/annotations/test.json', coco(['000001.jpg'], [(0, 1, CAR)], ['ship'])),
+    )
+    return {
+        f'{base}/images/train/000002.jpg': {'objects': [('ship', SHIP)], 'split': 'train'},
+        f'{base}/images/test/000001.jpg': {'objects': [('ship', CAR)], 'split': 'test'},
+    }
 
 
 def ssdd_voc(root):
     base = 'Official-SSDD-OPEN/BBox_SSDD/voc_style'
-    picture(root / f'{base}/JPEGImages_train/000002.jpg'), picture(root / f'{base}/JPEGImages_test/000001.jpg')
-    write(root / f'{base}/Annotations_train/000002.xml', xml([('ship', SHIP)])), write(root / f'{base}/Annotations_test/000001.xml', xml([('ship', CAR)]))
-    return {f'{base}/JPEGImages_train/000002.jpg': {'objects': [('ship', SHIP)], 'split': 'train'}, f'{base}/JPEGImages_test/000001.jpg': {'objects': [('ship', CAR)], 'split': 'test'}}
+    (
+        picture(root / f'{base}/JPEGImages_train/000002.jpg'),
+        picture(root / f'{base}/JPEGImages_test/000001.jpg'),
+    )
+    (
+        write(root / f'{base}/Annotations_train/000002.xml', xml([('ship', SHIP)])),
+        write(root / f'{base}/Annotations_test/000001.xml', xml([('ship', CAR)])),
+    )
+    return {
+        f'{base}/JPEGImages_train/000002.jpg': {'objects': [('ship', SHIP)], 'split': 'train'},
+        f'{base}/JPEGImages_test/000001.jpg': {'objects': [('ship', CAR)], 'split': 'test'},
+    }
 
 
 def air_sarship(root):
@@ -276,17 +594,53 @@ HIT = ('Person', 'Car', 'Bicycle', 'OtherVehicle', 'DontCare')
 
 
 def hit_uav(root):
-    picture(root / 'normal_json/train/0_100_30_0_03280.jpg'), picture(root / 'normal_json/val/0_100_30_0_03281.jpg')
-    write(root / 'normal_json/annotations/train.json', coco(['0_100_30_0_03280.jpg'], [(0, 1, CAR), (0, 3, SHIP), (0, 4, (1, 1, 5, 5))], HIT, ('annotation', 'filename'), 0))
-    write(root / 'normal_json/annotations/val.json', coco(['0_100_30_0_03281.jpg'], [], HIT, ('annotation', 'filename'), 0))
-    return {'normal_json/train/0_100_30_0_03280.jpg': {'objects': [('car', CAR), ('other vehicle', SHIP)], 'split': 'train'}, 'normal_json/val/0_100_30_0_03281.jpg': {'objects': [], 'split': 'val'}}
+    (
+        picture(root / 'normal_json/train/0_100_30_0_03280.jpg'),
+        picture(root / 'normal_json/val/0_100_30_0_03281.jpg'),
+    )
+    write(
+        root / 'normal_json/annotations/train.json',
+        coco(
+            ['0_100_30_0_03280.jpg'],
+            [(0, 1, CAR), (0, 3, SHIP), (0, 4, (1, 1, 5, 5))],
+            HIT,
+            ('annotation', 'filename'),
+            0,
+        ),
+    )
+    write(
+        root / 'normal_json/annotations/val.json',
+        coco(['0_100_30_0_03281.jpg'], [], HIT, ('annotation', 'filename'), 0),
+    )
+    return {
+        'normal_json/train/0_100_30_0_03280.jpg': {
+            'objects': [('car', CAR), ('other vehicle', SHIP)],
+            'split': 'train',
+        },
+        'normal_json/val/0_100_30_0_03281.jpg': {'objects': [], 'split': 'val'},
+    }
 
 
 def hit_uav_rotated(root):
     picture(root / 'rotate_json/test/0_100_30_0_03280.jpg')
-    write(root / 'rotate_json/annotations/test.json', coco(['0_100_30_0_03280.jpg'], [(0, 1, CAR), (0, 4, SHIP)], HIT, ('annotations', 'filename'), 0, angle=np.pi / 2))
+    write(
+        root / 'rotate_json/annotations/test.json',
+        coco(
+            ['0_100_30_0_03280.jpg'],
+            [(0, 1, CAR), (0, 4, SHIP)],
+            HIT,
+            ('annotations', 'filename'),
+            0,
+            angle=np.pi / 2,
+        ),
+    )
     (cx, cy), (w, h) = ((CAR[0] + CAR[2]) / 2, (CAR[1] + CAR[3]) / 2), (CAR[2] - CAR[0], CAR[3] - CAR[1])
-    return {'rotate_json/test/0_100_30_0_03280.jpg': {'objects': [('car', (cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2))], 'split': 'test'}}
+    return {
+        'rotate_json/test/0_100_30_0_03280.jpg': {
+            'objects': [('car', (cx - h / 2, cy - w / 2, cx + h / 2, cy + w / 2))],
+            'split': 'test',
+        }
+    }
 
 
 def iray(root):
@@ -308,17 +662,74 @@ def own_voc(root):
 
 # ---- conversations and own labels
 
-def said(*pairs): return [{'from': who, 'value': text} for pair in pairs for who, text in zip(('human', 'gpt'), pair)]
+
+def said(*pairs):
+    return [{'from': who, 'value': text} for pair in pairs for who, text in zip(('human', 'gpt'), pair)]
 
 
 def mmrs1m(root):
     truth, base = {}, root / 'mmrs1m/data'
-    sets = [('RSVG', 'rsvg_trainval', 'RSVG/DIOR_RSVG/images/1.jpg', 'optical', [
-                ('Please provide a short description for this region in this remote sensing image :[0.1,0.2,0.3,0.4]', 'The tiny vehicle', 'region_caption'),
-                ('Please provide the horizontal bounding box coordinate of the region which is described as:The tiny vehicle in this remote sensing image', '[0.1,0.2,0.3,0.4]', 'grounding')]),
-            ('caption', 'caption_syndney', 'caption/syndney/2.jpg', 'optical', [('describe it', 'a harbour .', 'caption')]), ('classification', 'DSCR_cls', 'classification/DCSR/3.jpg', 'optical', [('which ship?', 'warship', 'classification')]),
-            ('VQA', 'floodnet', 'VQA/floodnet/4.jpg', 'optical', [('is it flooded?', 'no', 'vqa')]), ('detection/SSDD', 'ssdd', 'detection/SSDD/5.jpg', 'sar', [('Please detect all objects in this image.', 'There are <p>2 ships</p>[0.10,0.20,0.30,0.40;0.50,0.60,0.70,0.80]', 'detection')]),
-            ('detection/IR_ship', 'IR_ship', 'detection/IR_ship/6.jpg', 'infrared', [('Please detect all objects in this image.', 'There is <p>1 ship</p>[0.10,0.20,0.30,0.40]', 'detection')])]
+    sets = [
+        (
+            'RSVG',
+            'rsvg_trainval',
+            'RSVG/DIOR_RSVG/images/1.jpg',
+            'optical',
+            [
+                (
+                    'Please provide a short description for this region in this remote sensing image :[0.1,0.2,0.3,0.4]',
+                    'The tiny vehicle',
+                    'region_caption',
+                ),
+                (
+                    'Please provide the horizontal bounding box coordinate of the region which is described as:The tiny vehicle in this remote sensing image',
+                    '[0.1,0.2,0.3,0.4]',
+                    'grounding',
+                ),
+            ],
+        ),
+        (
+            'caption',
+            'caption_syndney',
+            'caption/syndney/2.jpg',
+            'optical',
+            [('describe it', 'a harbour .', 'caption')],
+        ),
+        (
+            'classification',
+            'DSCR_cls',
+            'classification/DCSR/3.jpg',
+            'optical',
+            [('which ship?', 'warship', 'classification')],
+        ),
+        ('VQA', 'floodnet', 'VQA/floodnet/4.jpg', 'optical', [('is it flooded?', 'no', 'vqa')]),
+        (
+            'detection/SSDD',
+            'ssdd',
+            'detection/SSDD/5.jpg',
+            'sar',
+            [
+                (
+                    'Please detect all objects in this image.',
+                    'There are <p>2 ships</p>[0.10,0.20,0.30,0.40;0.50,0.60,0.70,0.80]',
+                    'detection',
+                )
+            ],
+        ),
+        (
+            'detection/IR_ship',
+            'IR_ship',
+            'detection/IR_ship/6.jpg',
+            'infrared',
+            [
+                (
+                    'Please detect all objects in this image.',
+                    'There is <p>1 ship</p>[0.10,0.20,0.30,0.40]',
+                    'detection',
+                )
+            ],
+        ),
+    ]
     for folder, name, image, sensor, turns in sets:
         picture(base / image)
         row = {'image': ('data/' + image).replace('/', '\\'), 'conversations': said(*(t[:2] for t in turns))}
@@ -329,36 +740,96 @@ def mmrs1m(root):
 
 def geochat(root):
     picture(root / 'a.png')
-    rows = [{'id': '1', 'image': 'share/softwares/kartik/a.png', 'conversations': said(('<image>\n[refer] Give me the location of <p> a ship </p>', '{<0><0><50><100>|<0>}'))},
-            {'id': '2', 'image': 'a.png', 'conversations': said(('<image>\n[identify] What is {<50><0><100><100>|<0>}', 'a car'))}]
+    rows = [
+        {
+            'id': '1',
+            'image': 'share/softwares/kartik/a.png',
+            'conversations': said(
+                ('<image>\n[refer] Give me the location of <p> a ship </p>', '{<0><0><50><100>|<0>}')
+            ),
+        },
+        {
+            'id': '2',
+            'image': 'a.png',
+            'conversations': said(('<image>\n[identify] What is {<50><0><100><100>|<0>}', 'a car')),
+        },
+    ]
     write(root / 'GeoChat_Instruct.json', rows)
-    return {('a.png', 0): {'qa': [('Give me the location of <p> a ship </p>', '[0.00,0.13,0.50,0.88]', 'grounding')]}, ('a.png', 1): {'qa': [('What is [0.50,0.13,1.00,0.88]', 'a car', 'region_caption')]}}
+    return {
+        ('a.png', 0): {
+            'qa': [('Give me the location of <p> a ship </p>', '[0.00,0.13,0.50,0.88]', 'grounding')]
+        },
+        ('a.png', 1): {'qa': [('What is [0.50,0.13,1.00,0.88]', 'a car', 'region_caption')]},
+    }
 
 
 def llava(root):
     picture(root / 'pics/a.png')
-    write(root / 'mine.json', [{'id': '1', 'image': 'pics/a.png', 'conversations': said(('<image>\nWhat is it?', 'a farm'), ('Is it large?', 'yes, rather'))}])
-    return {'pics/a.png': {'qa': [('What is it?', 'a farm', 'dialogue'), ('Is it large?', 'yes, rather', 'dialogue')]}}
+    write(
+        root / 'mine.json',
+        [
+            {
+                'id': '1',
+                'image': 'pics/a.png',
+                'conversations': said(('<image>\nWhat is it?', 'a farm'), ('Is it large?', 'yes, rather')),
+            }
+        ],
+    )
+    return {
+        'pics/a.png': {
+            'qa': [('What is it?', 'a farm', 'dialogue'), ('Is it large?', 'yes, rather', 'dialogue')]
+        }
+    }
 
 
 def table(root):
     picture(root / 'a.png'), picture(root / 'b.png')
-    write(root / 'boxes.csv', '\ufeffimage,x1,y1,x2,y2,label,split\na.png,12,6,32,16,well,train\na.png,40,20,48,30,shed,train\nb.png,,,,,,val\n')
-    return {'a.png': {'objects': [('well', SHIP), ('shed', CAR)], 'split': 'train'}, 'b.png': {'objects': [], 'split': 'val'}}
+    write(
+        root / 'boxes.csv',
+        '\ufeffimage,x1,y1,x2,y2,label,split\na.png,12,6,32,16,well,train\na.png,40,20,48,30,shed,train\nb.png,,,,,,val\n',
+    )
+    return {
+        'a.png': {'objects': [('well', SHIP), ('shed', CAR)], 'split': 'train'},
+        'b.png': {'objects': [], 'split': 'val'},
+    }
 
 
 def geojson(root):
     utm = from_origin(500_000, 4_000_000, 10, 10)
     picture(root / 'scene.tif', crs='EPSG:32631', transform=utm)
-    ring = lambda b: [list(utm * p) for p in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1]))]
-    feature = lambda b, name: {'type': 'Feature', 'properties': {'class': name}, 'geometry': transform_geom('EPSG:32631', 'EPSG:4326', {'type': 'Polygon', 'coordinates': [ring(b)]})}
-    write(root / 'drawn.geojson', {'type': 'FeatureCollection', 'features': [feature(SHIP, 'Wind-Farm'), feature(CAR, 'pond'), feature((900, 900, 910, 910), 'far')]})
+    ring = lambda b: [
+        list(utm * p) for p in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1]))
+    ]
+    feature = lambda b, name: {
+        'type': 'Feature',
+        'properties': {'class': name},
+        'geometry': transform_geom('EPSG:32631', 'EPSG:4326', {'type': 'Polygon', 'coordinates': [ring(b)]}),
+    }
+    write(
+        root / 'drawn.geojson',
+        {
+            'type': 'FeatureCollection',
+            'features': [
+                feature(SHIP, 'Wind-Farm'),
+                feature(CAR, 'pond'),
+                feature((900, 900, 910, 910), 'far'),
+            ],
+        },
+    )
     return {'scene.tif': {'objects': [('wind farm', SHIP), ('pond', CAR)]}}
 
 
-BUILD = {n.replace('_', '-'): f for n, f in globals().items() if n in ('resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions rsitmd nwpu_captions '
-         'rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson').split()}
+BUILD = {
+    n.replace('_', '-'): f
+    for n, f in globals().items()
+    if n
+    in (
+        'resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions rsitmd nwpu_captions '
+        'rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson'
+    ).split()
+}
 BUILD |= {'folders': own_folders, 'captions': own_captions, 'coco': own_coco, 'voc': own_voc}
 
 
-def build(name, root): return BUILD[name](root)
+def build(name, root):
+    return BUILD[name](root)

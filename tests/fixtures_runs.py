@@ -7,6 +7,7 @@
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """
+
 import json
 import os
 import random
@@ -30,108 +31,196 @@ from earthgpt_lite.train.stages import tune_stage
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, checkpoint_every=2)
 
+
 def train(folder, resume=False, seed=0, **options):
     tok = tokenizer()
     model = small(tok, seed)
-    model.config.text_config.attention_dropout = .2   # chance must come back too
-    for layer in model.language.model.layers: layer.self_attn.attention_dropout = .2
+    model.config.text_config.attention_dropout = 0.2  # chance must come back too
+    for layer in model.language.model.layers:
+        layer.self_attn.attention_dropout = 0.2
     run = fit(model, tok, examples(), folder, resume=resume, **{'steps': STEPS} | SHORT | options)
     return run['losses'], {n: p.clone() for n, p in model.state_dict().items()}
+
 
 def child(work):
     "Run in a fork; the way it ended: exit status, or minus the signal"
     pid = os.fork()
     if not pid:
-        try: work()
+        try:
+            work()
         except BaseException:
             import traceback
+
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return pid
 
-def ended(pid): return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-def whole(folder, **options): torch.save(train(folder, **options), folder/'result.pt')
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-def die(): os.kill(os.getpid(), signal.SIGKILL)
+
+def whole(folder, **options):
+    torch.save(train(folder, **options), folder / 'result.pt')
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
 
 def arm(place, step):
     "Let this process kill itself at a place of a step"
+
     def at(owner, name, reached):
         old = getattr(owner, name)
+
         def new(self, *a, **k):
-            if reached(self): die()
+            if reached(self):
+                die()
             return old(self, *a, **k)
+
         setattr(owner, name, new)
-    if place == 'forward': at(EarthGPTModule, 'training_step', lambda m: m.global_step == step)
-    if place == 'update':   # half of the weights have moved
+
+    if place == 'forward':
+        at(EarthGPTModule, 'training_step', lambda m: m.global_step == step)
+    if place == 'update':  # half of the weights have moved
         old = torch.optim.AdamW.step
+
         def new(self, closure=None):
-            if closure: closure()
+            if closure:
+                closure()
             if self.state and int(next(iter(self.state.values()))['step']) == step:
                 for g in self.param_groups[:1]:
-                    for p in g['params']: p.data += 1
+                    for p in g['params']:
+                        p.data += 1
                 die()
             return old(self)
+
         torch.optim.AdamW.step = new
-    if place == 'write':    # half of the checkpoint is on the disk
+    if place == 'write':  # half of the checkpoint is on the disk
         save, count = torch.save, [0]
+
         def new(state, f):
             count[0] += 1
             if count[0] > step // 2 and hasattr(f, 'write'):
-                f.write(b'half'); f.flush(); die()
+                f.write(b'half')
+                f.flush()
+                die()
             save(state, f)
+
         checkpoints.torch.save = new
     if place == 'rename':
         second = checkpoints._second_name
         checkpoints._second_name = lambda *a: (second(*a), die())
 
+
 def kill(folder, seed, points):
     rng = random.Random(seed)
-    (folder/'whole').mkdir(parents=True)
+    (folder / 'whole').mkdir(parents=True)
     start = time.time()
-    assert ended(child(lambda: whole(folder/'whole'))) == 0
+    assert ended(child(lambda: whole(folder / 'whole'))) == 0
     took = time.time() - start
-    losses, state = torch.load(folder/'whole'/'result.pt')
+    losses, state = torch.load(folder / 'whole' / 'result.pt')
     for k in range(points):
-        place, step = rng.choice(('forward', 'update', 'write', 'rename', 'any', 'any')), rng.randrange(1, STEPS - 1)
-        here = folder/str(k)
+        place, step = (
+            rng.choice(('forward', 'update', 'write', 'rename', 'any', 'any')),
+            rng.randrange(1, STEPS - 1),
+        )
+        here = folder / str(k)
         here.mkdir()
         pid = child(lambda: (arm(place, step), whole(here)))
         if place == 'any':
-            time.sleep(rng.uniform(.2, 1) * took)
+            time.sleep(rng.uniform(0.2, 1) * took)
             os.kill(pid, signal.SIGKILL)
         status, kept = ended(pid), sorted(p.name for p in here.glob('*.ckpt'))
-        at = torch.load(here/'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
-        again = ended(child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0)))
-        new, weights = torch.load(here/'result.pt') if again == 0 else ([], {})
-        print(json.dumps(dict(place=place, step=step, status=status, kept=kept, at=at, again=again, losses=new == losses,
-                              weights=bool(weights) and all(torch.equal(weights[n], state[n]) for n in state))), flush=True)
+        at = (
+            torch.load(here / 'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
+        )
+        again = ended(
+            child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0))
+        )
+        new, weights = torch.load(here / 'result.pt') if again == 0 else ([], {})
+        print(
+            json.dumps(
+                dict(
+                    place=place,
+                    step=step,
+                    status=status,
+                    kept=kept,
+                    at=at,
+                    again=again,
+                    losses=new == losses,
+                    weights=bool(weights) and all(torch.equal(weights[n], state[n]) for n in state),
+                )
+            ),
+            flush=True,
+        )
+
 
 def ranks(folder, devices, steps, strategy=None, **options):
     tok = tokenizer()
     model = small(tok)
-    run = fit(model, tok, examples(23), folder, steps=steps, batch_size=7, device='cpu', precision='32-true', progress=False, devices=devices, strategy=strategy or ('ddp' if devices > 1 else 'auto'), **dict(resume=(folder/'last.ckpt').exists()) | options)
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0: torch.save((run['losses'], model.state_dict()), folder/'result.pt')
+    run = fit(
+        model,
+        tok,
+        examples(23),
+        folder,
+        steps=steps,
+        batch_size=7,
+        device='cpu',
+        precision='32-true',
+        progress=False,
+        devices=devices,
+        strategy=strategy or ('ddp' if devices > 1 else 'auto'),
+        **dict(resume=(folder / 'last.ckpt').exists()) | options,
+    )
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        torch.save((run['losses'], model.state_dict()), folder / 'result.pt')
     return model, tok
 
-def tuned(folder, devices, steps): ranks(folder, devices, steps, 'fsdp' if devices > 1 else None, stage=tune_stage(), gradient_checkpointing=True)
+
+def tuned(folder, devices, steps):
+    ranks(
+        folder,
+        devices,
+        steps,
+        'fsdp' if devices > 1 else None,
+        stage=tune_stage(),
+        gradient_checkpointing=True,
+    )
+
 
 class Look(Callback):
     "What share of the weights each process holds; stops the run where it is told to."
-    def __init__(self, folder, stop): self.folder, self.stop = folder, stop
+
+    def __init__(self, folder, stop):
+        self.folder, self.stop = folder, stop
+
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        held = sum(p.to_local().numel() for p in module.model.parameters()) / sum(p.numel() for p in module.model.parameters())
-        (self.folder/f'share-{trainer.global_rank}').write_text(f'{held}')
-        if trainer.global_step == self.stop: raise KeyboardInterrupt
+        held = sum(p.to_local().numel() for p in module.model.parameters()) / sum(
+            p.numel() for p in module.model.parameters()
+        )
+        (self.folder / f'share-{trainer.global_rank}').write_text(f'{held}')
+        if trainer.global_step == self.stop:
+            raise KeyboardInterrupt
+
 
 def split(folder, devices, steps):
-    stop = (folder/'stop').exists() and not (folder/'last.ckpt').exists()
-    held = Validation(examples(5, seed=3), tokenizer(), validate_every=8, batch_size=2, show=1, say=lambda text: None)
-    try: model, tok = ranks(folder, devices, steps, 'fsdp', callbacks=[Look(folder, steps // 2 if stop else -1), held])
-    except Interrupted: return
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0: save(model, tok, folder/'saved'); (folder/'held').write_text(json.dumps(held.seen))
+    stop = (folder / 'stop').exists() and not (folder / 'last.ckpt').exists()
+    held = Validation(
+        examples(5, seed=3), tokenizer(), validate_every=8, batch_size=2, show=1, say=lambda text: None
+    )
+    try:
+        model, tok = ranks(
+            folder, devices, steps, 'fsdp', callbacks=[Look(folder, steps // 2 if stop else -1), held]
+        )
+    except Interrupted:
+        return
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        save(model, tok, folder / 'saved')
+        (folder / 'held').write_text(json.dumps(held.seen))
+
 
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]

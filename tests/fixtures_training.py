@@ -1,4 +1,5 @@
 "A model so small that a training step takes a hundredth of a second, and data for it."
+
 import numpy as np
 import torch
 from transformers import Dinov2Config, ResNetConfig
@@ -12,25 +13,52 @@ from earthgpt_lite.model.tokens import train_tokenizer
 
 WORDS = 'water', 'forest', 'sand', 'ice'
 
+
 def examples(n=20, seed=0):
     "Plain coloured squares with one to three questions each"
     rng = np.random.default_rng(seed)
-    turns = lambda k, i: [Turn('what covers this image?', WORDS[k], Task.CLASSIFICATION), Turn('is there water?', 'yes' if k == 0 else 'no', Task.PRESENCE),
-                          Turn('where is it?', f'[0.10,0.20,0.{30 + i % 60},0.60]', Task.GROUNDING)]
-    return [Example((rng.integers(0, 60, (32, 32, 3)) + 60 * k).astype('uint8'), turns(k, i)[:1 + i % 3], f'place/{i}', 'train') for i, k in enumerate(rng.integers(0, 4, n))]
+    turns = lambda k, i: [
+        Turn('what covers this image?', WORDS[k], Task.CLASSIFICATION),
+        Turn('is there water?', 'yes' if k == 0 else 'no', Task.PRESENCE),
+        Turn('where is it?', f'[0.10,0.20,0.{30 + i % 60},0.60]', Task.GROUNDING),
+    ]
+    return [
+        Example(
+            (rng.integers(0, 60, (32, 32, 3)) + 60 * k).astype('uint8'),
+            turns(k, i)[: 1 + i % 3],
+            f'place/{i}',
+            'train',
+        )
+        for i, k in enumerate(rng.integers(0, 4, n))
+    ]
+
 
 def tokenizer():
-    return train_tokenizer([f' {t}' for e in examples() for turn in e.turns for t in (turn.question, turn.answer)], 300)
+    return train_tokenizer(
+        [f' {t}' for e in examples() for turn in e.turns for t in (turn.question, turn.answer)], 300
+    )
+
 
 def small(tok, seed=0, **changes):
     torch.manual_seed(seed)
     config = nano_config(tok)
-    config.vit_config = Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8, layerscale_value=1.0)
-    config.cnn_config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type='basic', out_indices=[1, 2])
+    config.vit_config = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        layerscale_value=1.0,
+    )
+    config.cnn_config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type='basic', out_indices=[1, 2]
+    )
     config.text_config = small_llama(tok, 32, 2, 2)
-    config.vit_layers, config.grid, config.cnn_channels, config.image_size = [1, 2], 4, 16, 32   # with 8 channels in 8 groups a bias in front of the group norm would have no effect, and its gradient only rounding
+    # with 8 channels in 8 groups a bias in front of the group norm would have no effect, and its gradient only rounding
+    config.vit_layers, config.grid, config.cnn_channels, config.image_size = [1, 2], 4, 16, 32
     config.vit_input = config.cnn_input = None
-    for k, v in changes.items(): setattr(config, k, v)
+    for k, v in changes.items():
+        setattr(config, k, v)
     model = EarthGPT(config)
     model.projector.start()
     return model

@@ -1,11 +1,12 @@
 """Small notebook tools. nbdev exports the modules; these do the rest.
 
-    python tools/nb.py readme  index.ipynb README.md    # the front page from its notebook; pictures go to docs/img/<cell id>.png
-    python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; never overwrites
-    python tools/nb.py check   NB...                    # markers balanced, import cells pure, no stored error, no path of this machine
-    python tools/nb.py clean   NB...                    # drop execution counts, metadata, widget state and stderr; keep the outputs
-    python tools/nb.py run     NB...                    # execute top to bottom in the notebook's folder, store the cleaned outputs
+python tools/nb.py readme  index.ipynb README.md    # the front page from its notebook; pictures go to docs/img/<cell id>.png
+python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; never overwrites
+python tools/nb.py check   NB...                    # markers balanced, import cells pure, no stored error, no path of this machine
+python tools/nb.py clean   NB...                    # drop execution counts, metadata, widget state and stderr; keep the outputs
+python tools/nb.py run     NB...                    # execute top to bottom in the notebook's folder, store the cleaned outputs
 """
+
 import ast, base64, copy, json, os, re, sys, time
 from pathlib import Path
 
@@ -15,168 +16,274 @@ BEGIN, END = re.compile(r'^(\s*)#+\s*BEGIN SOLUTION'), re.compile(r'^\s*#+\s*END
 STUB = ['# YOUR CODE HERE\n', 'raise NotImplementedError()\n']
 KERNEL = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 
-def load(path): return json.loads(Path(path).read_text(encoding='utf-8'))
-def lines(cell): return ''.join(cell['source']).splitlines(True)
-def is_slow(path): return bool(re.search(r'^\*\*Slow\*\*', ''.join(load(path)['cells'][0]['source']), re.M))
+
+def load(path):
+    return json.loads(Path(path).read_text(encoding='utf-8'))
+
+
+def lines(cell):
+    return ''.join(cell['source']).splitlines(True)
+
+
+def is_slow(path):
+    return bool(re.search(r'^\*\*Slow\*\*', ''.join(load(path)['cells'][0]['source']), re.M))
+
 
 def notebooks(root=ROOT):
     "The front page and all notebooks, part by part"
-    return [p for p in [Path(root)/'index.ipynb', *sorted((Path(root)/'nbs').rglob('[0-9]*.ipynb'))] if p.exists()]
+    return [
+        p
+        for p in [Path(root) / 'index.ipynb', *sorted((Path(root) / 'nbs').rglob('[0-9]*.ipynb'))]
+        if p.exists()
+    ]
+
 
 def write(path, data):
     "Write text or bytes under a temporary name and rename"
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(path.name+'.tmp')
-    tmp.write_bytes(data if isinstance(data, bytes) else data.encode('utf-8')); tmp.replace(path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(path.name + '.tmp')
+    tmp.write_bytes(data if isinstance(data, bytes) else data.encode('utf-8'))
+    tmp.replace(path)
 
-def dump(nb, path): write(path, json.dumps(nb, indent=1, ensure_ascii=False)+'\n')
+
+def dump(nb, path):
+    write(path, json.dumps(nb, indent=1, ensure_ascii=False) + '\n')
+
 
 def split(cell):
     "The directives of a cell and its remaining lines"
     ls, directives = lines(cell), {}
-    while ls and (m := DIRECTIVE.match(ls[0])): directives[m[1]] = m[2].strip(); ls.pop(0)
+    while ls and (m := DIRECTIVE.match(ls[0])):
+        directives[m[1]] = m[2].strip()
+        ls.pop(0)
     return directives, ls
 
+
 # ---- the front page
+
 
 def picture(cell, k, data, alt, folder):
     "Save one picture of a cell beside the page and return the link to it"
     name = f"docs/img/{cell['id']}{f'-{k}' if k else ''}.png"
-    write(folder/name, base64.b64decode(''.join(data)))
+    write(folder / name, base64.b64decode(''.join(data)))
     return f'![{alt}]({name})'
+
 
 def shown(cell, directives, folder):
     "The outputs of a cell as Markdown blocks"
     k = 0
     for o in cell['outputs']:
         data = o.get('data', {})
-        if 'image/png' in data: yield picture(cell, k, data['image/png'], directives.get('fig-alt', 'figure'), folder); k += 1
-        elif 'text/markdown' in data: yield ''.join(data['text/markdown']).strip()
-        elif text := ''.join(o.get('text', data.get('text/plain', []))).rstrip(): yield f'```text\n{text}\n```'
+        if 'image/png' in data:
+            yield picture(cell, k, data['image/png'], directives.get('fig-alt', 'figure'), folder)
+            k += 1
+        elif 'text/markdown' in data:
+            yield ''.join(data['text/markdown']).strip()
+        elif text := ''.join(o.get('text', data.get('text/plain', []))).rstrip():
+            yield f'```text\n{text}\n```'
+
 
 def readme(src, dst):
     "Markdown from a notebook: `#| hide` drops a cell, `#| echo: false` its code; `#| fig-alt:` names its picture"
     out = [f'<!-- made from {Path(src).name} by `make readme`: edit the notebook, not this file -->']
     for c in load(src)['cells']:
-        directives, ls = split(c); text = ''.join(ls).strip()
-        if not text or 'hide' in directives or directives.get('include') == 'false': continue
-        if c['cell_type'] != 'code': out.append(text); continue
-        if directives.get('echo') != 'false': out.append(f'```python\n{text}\n```')
+        directives, ls = split(c)
+        text = ''.join(ls).strip()
+        if not text or 'hide' in directives or directives.get('include') == 'false':
+            continue
+        if c['cell_type'] != 'code':
+            out.append(text)
+            continue
+        if directives.get('echo') != 'false':
+            out.append(f'```python\n{text}\n```')
         out += shown(c, directives, Path(dst).resolve().parent)
-    write(dst, '\n\n'.join(out)+'\n')
+    write(dst, '\n\n'.join(out) + '\n')
+
 
 # ---- the student's copy
+
 
 def strip_solution(ls):
     res, skip = [], False
     for l in ls:
-        if m := BEGIN.match(l): skip = True; res += [m[1]+s for s in STUB]
-        elif END.match(l): skip = False
-        elif not skip: res.append(l)
+        if m := BEGIN.match(l):
+            skip = True
+            res += [m[1] + s for s in STUB]
+        elif END.match(l):
+            skip = False
+        elif not skip:
+            res.append(l)
     return res
 
+
 def student(src, dst):
-    if Path(dst).exists(): sys.exit(f'{dst} exists: never overwrite what a student may have written')
+    if Path(dst).exists():
+        sys.exit(f'{dst} exists: never overwrite what a student may have written')
     nb = load(src)
-    nb['cells'] = [c for c in nb['cells'] if 'solution' not in split(c)[0]]    # `#| solution`: a whole worked answer
+    # `#| solution`: a whole worked answer
+    nb['cells'] = [c for c in nb['cells'] if 'solution' not in split(c)[0]]
     for c in nb['cells']:
         c['source'] = strip_solution(lines(c))
-        if c['cell_type'] == 'code': c['outputs'], c['execution_count'] = [], None
+        if c['cell_type'] == 'code':
+            c['outputs'], c['execution_count'] = [], None
     dump(nb, dst)
 
+
 # ---- checks
+
 
 def impure(cell):
     "True where imports share a cell with other code"
     directives, rest = split(cell)
-    try: body = ast.parse(''.join(rest)).body
-    except SyntaxError: return False                                           # a magic
+    try:
+        body = ast.parse(''.join(rest)).body
+    except SyntaxError:
+        return False  # a magic
     imports = [isinstance(n, (ast.Import, ast.ImportFrom)) for n in body]
     return any(imports) and not all(imports) and 'hide' not in directives
+
 
 def faults(path):
     "What is wrong with a notebook as it is stored, one sentence each"
     for i, c in enumerate(load(path)['cells']):
         ls, where = lines(c), f'{Path(path).name} cell {i}'
         b, e = sum(bool(BEGIN.match(l)) for l in ls), sum(bool(END.match(l)) for l in ls)
-        if b != e: yield f'{where}: {b} BEGIN SOLUTION, {e} END SOLUTION'
-        if c['cell_type'] != 'code': continue
-        if any(o['output_type'] == 'error' for o in c['outputs']): yield f'{where}: a stored error'
-        if f'{ROOT}{os.sep}' in json.dumps([c['source'], c['outputs']]): yield f'{where}: a path of this machine'
-        if impure(c): yield f'{where}: imports mixed with other code; give the imports a cell of their own'
+        if b != e:
+            yield f'{where}: {b} BEGIN SOLUTION, {e} END SOLUTION'
+        if c['cell_type'] != 'code':
+            continue
+        if any(o['output_type'] == 'error' for o in c['outputs']):
+            yield f'{where}: a stored error'
+        if f'{ROOT}{os.sep}' in json.dumps([c['source'], c['outputs']]):
+            yield f'{where}: a path of this machine'
+        if impure(c):
+            yield f'{where}: imports mixed with other code; give the imports a cell of their own'
+
 
 def check(*paths):
     bad = [f for p in paths for f in faults(p)]
     print('\n'.join(bad) or f'{len(paths)} notebooks ok')
     return bool(bad)
 
+
 # ---- cleaning and running
+
 
 def joined(outputs):
     "Neighbouring prints as one stream; stderr dropped"
     res = []
     for o in outputs:
-        if o.get('name') == 'stderr': continue
-        if res and o['output_type'] == 'stream' == res[-1]['output_type']: res[-1]['text'] = ''.join(res[-1]['text'])+''.join(o['text'])
-        else: res.append(o)
+        if o.get('name') == 'stderr':
+            continue
+        if res and o['output_type'] == 'stream' == res[-1]['output_type']:
+            res[-1]['text'] = ''.join(res[-1]['text']) + ''.join(o['text'])
+        else:
+            res.append(o)
     return res
 
-def as_lines(x): return ''.join(x).splitlines(True)
+
+def as_lines(x):
+    return ''.join(x).splitlines(True)
+
 
 def cleaned(nb):
     "The notebook without what changes from run to run"
     from nbdev.clean import clean_nb
-    nb = copy.deepcopy(nb); clean_nb(nb); nb['metadata'] = copy.deepcopy(KERNEL)
+
+    nb = copy.deepcopy(nb)
+    clean_nb(nb)
+    nb['metadata'] = copy.deepcopy(KERNEL)
     for c in nb['cells']:
         c['source'] = as_lines(c['source'])
-        if c['cell_type'] != 'code': continue
+        if c['cell_type'] != 'code':
+            continue
         c['outputs'] = joined(c['outputs'])
         for o in c['outputs']:
-            if 'metadata' in o: o['metadata'] = {}
-            if 'text' in o: o['text'] = as_lines(o['text'])
+            if 'metadata' in o:
+                o['metadata'] = {}
+            if 'text' in o:
+                o['text'] = as_lines(o['text'])
     return nb
+
 
 def clean(*paths):
     for p in paths:
-        if (nb := load(p)) != (new := cleaned(nb)): dump(new, p); print('cleaned', p)
+        if (nb := load(p)) != (new := cleaned(nb)):
+            dump(new, p)
+            print('cleaned', p)
+
 
 def failures(nb):
     "Errors in the outputs of an executed notebook: raised, while drawing, in a widget's callback, in a thread"
     for i, c in enumerate(nb['cells']):
         for o in c.get('outputs', []):
-            if o['output_type'] == 'error': yield f"cell {i}: {o['ename']}: {o['evalue']}"
-            if o.get('name') == 'stderr' and 'Traceback' in o['text']: yield f"cell {i}: {o['text'][-2000:]}"
-    state = nb['metadata'].get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state', {})
+            if o['output_type'] == 'error':
+                yield f"cell {i}: {o['ename']}: {o['evalue']}"
+            if o.get('name') == 'stderr' and 'Traceback' in o['text']:
+                yield f"cell {i}: {o['text'][-2000:]}"
+    state = (
+        nb['metadata']
+        .get('widgets', {})
+        .get('application/vnd.jupyter.widget-state+json', {})
+        .get('state', {})
+    )
     for w in state.values():
         for o in w['state'].get('outputs', ()):
-            if o['output_type'] == 'error': yield f"a widget's output: {o['ename']}: {o['evalue']}"
+            if o['output_type'] == 'error':
+                yield f"a widget's output: {o['ename']}: {o['evalue']}"
+
 
 def execute(path, timeout=900, **env):
     "Run a notebook in its own folder with its own kernel; return it and the list of its failures"
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
     nb, bad = nbformat.read(path, 4), []
     for c in nb.cells:
-        if c.cell_type == 'code': c.outputs = []
-    env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ.get("PATH", "")}', **env}
-    env.pop('MPLBACKEND', None)                                                # a kernel draws inline
-    client = NotebookClient(nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(Path(path).resolve().parent)}})
-    try: client.execute(env=env)
-    except CellExecutionError: pass                                            # stored in the outputs
-    except (CellTimeoutError, DeadKernelError) as e: bad.append(str(e))
-    return nb, bad+list(failures(nb))
+        if c.cell_type == 'code':
+            c.outputs = []
+    env = {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ.get("PATH", "")}',
+        **env,
+    }
+    env.pop('MPLBACKEND', None)  # a kernel draws inline
+    client = NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name='python3',
+        resources={'metadata': {'path': str(Path(path).resolve().parent)}},
+    )
+    try:
+        client.execute(env=env)
+    except CellExecutionError:
+        pass  # stored in the outputs
+    except (CellTimeoutError, DeadKernelError) as e:
+        bad.append(str(e))
+    return nb, bad + list(failures(nb))
+
 
 def run(*paths):
     from nbformat import writes
+
     for p in paths:
-        start = time.time(); nb, bad = execute(p)
-        if bad: print(f'{p}: not stored\n'+'\n'.join(bad)); return True
-        new = cleaned(json.loads(writes(nb))); dump(new, p)
+        start = time.time()
+        nb, bad = execute(p)
+        if bad:
+            print(f'{p}: not stored\n' + '\n'.join(bad))
+            return True
+        new = cleaned(json.loads(writes(nb)))
+        dump(new, p)
         words = sum(len(''.join(c['source']).split()) for c in new['cells'] if c['cell_type'] == 'markdown')
-        print(f"{p}: {time.time()-start:.0f} s, {Path(p).stat().st_size/1e3:.0f} kB, {len(new['cells'])} cells, {words} words")
+        print(
+            f"{p}: {time.time() - start:.0f} s, {Path(p).stat().st_size / 1e3:.0f} kB, {len(new['cells'])} cells, {words} words"
+        )
+
 
 if __name__ == '__main__':
     commands = dict(readme=readme, student=student, check=check, clean=clean, run=run)
-    if len(sys.argv) < 3 or sys.argv[1] not in commands: sys.exit(__doc__)
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
     sys.exit(commands[sys.argv[1]](*sys.argv[2:]))

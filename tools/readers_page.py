@@ -1,4 +1,5 @@
 """Writes docs/mmrs1m.md, the page of readers, from the table in the package: python tools/readers_page.py"""
+
 from pathlib import Path
 
 from earthgpt_lite.data.registry import mmrs1m_table, readers_table

@@ -5,6 +5,7 @@
 
 Writes earthgpt_lite/assets/models/nano and docs/nano.json. What is scored is the model in 16 bits, as it is shipped.
 """
+
 import argparse
 import json
 from datetime import date
@@ -54,6 +55,7 @@ By source, test blocks:
 {sources}
 '''
 
+
 def release(run: Path, into: Path, scores: Path, on: str):
     record = json.loads((run / 'run.json').read_text())
     model, tokenizer = load(run, 'cpu')
@@ -64,10 +66,25 @@ def release(run: Path, into: Path, scores: Path, on: str):
     for split in ('validation', 'test'):
         results, sources, _ = evaluate(model, tokenizer, sample_examples(split), train, progress=True)
         found[split] = dict(results=results, sources=sources)
-    facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'precision', 'last_loss')} | dict(date=str(date.today()), machine=on)
-    scores.write_text(json.dumps(dict(train=facts | dict(parameters=model.num_parameters()), **found, versions=versions()), indent=1))
-    (into / 'README.md').write_text(CARD.format(parameters=model.num_parameters() / 1e6, **facts, validation=results_markdown(found['validation']['results'], found['validation']['sources']),
-                                                test=results_markdown(found['test']['results'], found['test']['sources']), sources=results_markdown(found['test']['sources'])))
+    facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'precision', 'last_loss')} | dict(
+        date=str(date.today()), machine=on
+    )
+    scores.write_text(
+        json.dumps(
+            dict(train=facts | dict(parameters=model.num_parameters()), **found, versions=versions()),
+            indent=1,
+        )
+    )
+    (into / 'README.md').write_text(
+        CARD.format(
+            parameters=model.num_parameters() / 1e6,
+            **facts,
+            validation=results_markdown(found['validation']['results'], found['validation']['sources']),
+            test=results_markdown(found['test']['results'], found['test']['sources']),
+            sources=results_markdown(found['test']['sources']),
+        )
+    )
+
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

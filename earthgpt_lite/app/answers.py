@@ -25,64 +25,87 @@ class Answer:
 
     `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their own, and in `boxes` what is around them.
     """
+
     text: str
-    score: float               # mean log-probability of the answer's own tokens, 0 is certain
+    score: float  # mean log-probability of the answer's own tokens, 0 is certain
     question: str
     chip: Chip = field(repr=False)
     task: str = ''
-    about: str | None = None   # what was asked for: the name of boxes that have none
-    scores: dict = field(default_factory=dict)   # of a classification: label -> probability among the labels
-    confidence: np.ndarray | None = None   # (n,) mean log-probability of each box's own tokens; None: as the whole answer
-    sent: str = ''             # the words that the model was sent
-    seen: np.ndarray | None = field(default=None, repr=False)   # (s, s, 3) the picture that it was sent
-    cut: bool = False          # it used up its room before it came to an end
+    about: str | None = None  # what was asked for: the name of boxes that have none
+    scores: dict = field(default_factory=dict)  # of a classification: label -> probability among the labels
+    # (n,) mean log-probability of each box's own tokens; None: as the whole answer
+    confidence: np.ndarray | None = None
+    sent: str = ''  # the words that the model was sent
+    seen: np.ndarray | None = field(default=None, repr=False)  # (s, s, 3) the picture that it was sent
+    cut: bool = False  # it used up its room before it came to an end
     model: str = ''
-    region: np.ndarray | None = field(default=None, repr=False)   # (4,) the box that was asked about, in units
+    # (4,) the box that was asked about, in units
+    region: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self):
         found = parse_boxes(self.text)
         self.unread, self.labels = found.unread, [b.label or self.about for b in found.boxes]
-        self.polygons = np.array([to_corners(b.box) for b in found.boxes], float).reshape(-1, 4, 2)   # (n, 4, 2)
-        self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)                  # (n, 4)
-        if self.confidence is None or len(self.confidence) != len(self.boxes): self.confidence = np.full(len(self.boxes), self.score)
+        # (n, 4, 2)
+        self.polygons = np.array([to_corners(b.box) for b in found.boxes], float).reshape(-1, 4, 2)
+        self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)  # (n, 4)
+        if self.confidence is None or len(self.confidence) != len(self.boxes):
+            self.confidence = np.full(len(self.boxes), self.score)
 
-    def __str__(self): return self.text
+    def __str__(self):
+        return self.text
 
     @property
-    def pixels(self) -> np.ndarray:   # (n, 4) x1 y1 x2 y2
+    def pixels(self) -> np.ndarray:  # (n, 4) x1 y1 x2 y2
         "The boxes in pixels of the picture."
         return to_pixels(self.boxes, self.chip.frame.width, self.chip.frame.height)
 
     def _ground(self, polygons):
         frame = self.chip.frame
-        return np.asarray(frame.to_map(to_pixels(polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))).reshape(-1, 4, 2)
+        return np.asarray(
+            frame.to_map(to_pixels(polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))
+        ).reshape(-1, 4, 2)
 
     @property
-    def ground(self) -> np.ndarray:   # (n, 4, 2) corners x, y
+    def ground(self) -> np.ndarray:  # (n, 4, 2) corners x, y
         "The corners of the boxes in map coordinates. Raises BadInput for a picture without any."
         return self._ground(self.polygons)
 
     @property
     def outline(self) -> np.ndarray:  # (4, 2) corners x, y
         "The corners of the whole picture, or of the box that was asked about, in map coordinates. Raises BadInput for a picture without any."
-        if self.region is not None: return self._ground(to_corners(self.region))[0]
+        if self.region is not None:
+            return self._ground(to_corners(self.region))[0]
         w, h = self.chip.frame.width, self.chip.frame.height
         return self.chip.frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
 
     def to_geojson(self) -> dict:
         "A feature for each box, or one for what was asked about; longitude and latitude. Raises BadInput for a picture without a CRS."
         crs, rings = self.chip.frame.crs, self.ground if len(self.boxes) else self.outline[None]
-        facts = dict(question=self.question, answer=self.text, task=str(self.task), sensor=str(self.chip.sensor), image=self.chip.name, model=self.model)
-        if self.scores: facts['scores'] = {k: round(v, 4) for k, v in self.scores.items()}
+        facts = dict(
+            question=self.question,
+            answer=self.text,
+            task=str(self.task),
+            sensor=str(self.chip.sensor),
+            image=self.chip.name,
+            model=self.model,
+        )
+        if self.scores:
+            facts['scores'] = {k: round(v, 4) for k, v in self.scores.items()}
         labels = self.labels or [self.about or (self.text if self.scores else None)]
         scores = self.confidence if len(self.boxes) else [self.score]
-        return feature_collection([feature(to_world(shapely.Polygon(r), crs), label=l, score=round(float(s), 4), **facts) for r, l, s in zip(rings, labels, scores)])
+        return feature_collection(
+            [
+                feature(to_world(shapely.Polygon(r), crs), label=l, score=round(float(s), 4), **facts)
+                for r, l, s in zip(rings, labels, scores)
+            ]
+        )
 
     def picture(self, side: int = 256) -> Image.Image:
         "The square with the boxes drawn on it."
         image = Image.fromarray(self.chip.image).convert('RGB').resize((side, side), Image.BICUBIC)
         draw = ImageDraw.Draw(image)
-        for polygon in self.polygons * side - .5: draw.polygon([tuple(p) for p in polygon], outline=(255, 45, 149), width=2)
+        for polygon in self.polygons * side - 0.5:
+            draw.polygon([tuple(p) for p in polygon], outline=(255, 45, 149), width=2)
         return image
 
     def png(self, side: int = 256) -> bytes:
@@ -95,16 +118,37 @@ class Answer:
         "Draw the picture with the boxes; returns the matplotlib axes."
         import matplotlib.pyplot as plt
         from matplotlib.collections import PolyCollection
+
         ax = ax or plt.subplots(figsize=(3, 3))[1]
-        ax.imshow(self.chip.image); ax.axis('off')
+        ax.imshow(self.chip.image)
+        ax.axis('off')
         ax.set_title(f'{self.question[:60]}\n{self.text[:60]}', fontsize=8, parse_math=False)
-        ax.add_collection(PolyCollection(self.polygons * self.chip.image.shape[0] - .5, facecolors='none', edgecolors='#ff2d95', linewidths=1.5))
+        ax.add_collection(
+            PolyCollection(
+                self.polygons * self.chip.image.shape[0] - 0.5,
+                facecolors='none',
+                edgecolors='#ff2d95',
+                linewidths=1.5,
+            )
+        )
         return ax
 
     def _repr_html_(self):
-        facts = [f'<b>{html.escape(self.text)}</b>', f'score {self.score:.2f}' + (', cut off' if self.cut else '')]
-        facts += [f'{html.escape(k)}: {v:.0%}' for k, v in sorted(self.scores.items(), key=lambda kv: -kv[1])[:8]]
-        facts += [f'{html.escape(l or "box")}: {", ".join(f"{v:.1f}" for v in b)}' for l, b in zip(self.labels[:5], self.pixels[:5])]
-        facts += [f'and {len(self.boxes) - 5} more boxes'] * (len(self.boxes) > 5) + [f'not read: {html.escape(u)}' for u in self.unread[:3]]
-        return (f'<figure style="display:flex;gap:1em;align-items:center;margin:0"><img alt="" src="data:image/png;base64,{base64.b64encode(self.png(192)).decode()}">'
-                f'<figcaption>{html.escape(self.question)}<br>{"<br>".join(facts)}</figcaption></figure>')
+        facts = [
+            f'<b>{html.escape(self.text)}</b>',
+            f'score {self.score:.2f}' + (', cut off' if self.cut else ''),
+        ]
+        facts += [
+            f'{html.escape(k)}: {v:.0%}' for k, v in sorted(self.scores.items(), key=lambda kv: -kv[1])[:8]
+        ]
+        facts += [
+            f'{html.escape(l or "box")}: {", ".join(f"{v:.1f}" for v in b)}'
+            for l, b in zip(self.labels[:5], self.pixels[:5])
+        ]
+        facts += [f'and {len(self.boxes) - 5} more boxes'] * (len(self.boxes) > 5) + [
+            f'not read: {html.escape(u)}' for u in self.unread[:3]
+        ]
+        return (
+            f'<figure style="display:flex;gap:1em;align-items:center;margin:0"><img alt="" src="data:image/png;base64,{base64.b64encode(self.png(192)).decode()}">'
+            f'<figcaption>{html.escape(self.question)}<br>{"<br>".join(facts)}</figcaption></figure>'
+        )

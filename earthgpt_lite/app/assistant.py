@@ -28,38 +28,55 @@ from ..raster.reading import as_chip
 
 # %% ../../nbs/7_app/02_assistant.ipynb #5dcf4afc
 def sent_words(
-    model, tokenizer,
+    model,
+    tokenizer,
     question: str,
-    history=(),      # ids of the turns before
+    history=(),  # ids of the turns before
 ) -> str:
     "What the language model is sent for a question, in words; a run of image tokens is counted."
     chat = ChatFormat(**model.config.chat)
-    ids = picture_prefix(model.config, tokenizer) + list(history) + chat.encode_question(tokenizer, question, later=bool(history))
+    ids = (
+        picture_prefix(model.config, tokenizer)
+        + list(history)
+        + chat.encode_question(tokenizer, question, later=bool(history))
+    )
     picture = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
-    return re.sub(f'(?:{re.escape(picture)} ?)+', lambda m: f'{picture}x{m[0].count(picture)}', tokenizer.decode(ids))
+    return re.sub(
+        f'(?:{re.escape(picture)} ?)+', lambda m: f'{picture}x{m[0].count(picture)}', tokenizer.decode(ids)
+    )
 
 # %% ../../nbs/7_app/02_assistant.ipynb #7cf1bab1
 @torch.no_grad()
 def choice_logprobs(
-    model, tokenizer,
-    pictures: torch.Tensor,   # (n, 3, s, s) uint8
+    model,
+    tokenizer,
+    pictures: torch.Tensor,  # (n, 3, s, s) uint8
     question: str,
-    replies: list,            # texts
-    batch_size: int = 32,     # pictures at a time
-) -> list:                    # [reply](n, tokens of the reply) log-probabilities, the end mark with them
+    replies: list,  # texts
+    batch_size: int = 32,  # pictures at a time
+) -> list:  # [reply](n, tokens of the reply) log-probabilities, the end mark with them
     "How probable each of some replies is, token by token; each picture and the question pass once for all replies."
     chat = ChatFormat(**model.config.chat)
     *prompt, last = chat.encode_question(tokenizer, question)
     ids = [chat.encode_answer(tokenizer, r) for r in replies]
     prefix = picture_prefix(model.config, tokenizer) + prompt
     row = build_sequence([([last], r) for r in ids], prefix)
-    check_length(row, getattr(model.config.text_config, 'max_position_embeddings', 10 ** 9), f'the question {question[:40]!r}')
+    check_length(
+        row,
+        getattr(model.config.text_config, 'max_position_embeddings', 10**9),
+        f'the question {question[:40]!r}',
+    )
     parts = []
     for part in pictures.split(batch_size):
         batch = collate([row] * len(part), part, tokenizer.pad_token_id or 0).to(model.device)
         labels, inputs = batch.labels, {k: v for k, v in batch.items() if k != 'labels'}
-        logs = model(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - len(prefix)).logits[:, :-1].float().log_softmax(-1)
-        target = labels[:, len(prefix) + 1:]
+        logs = (
+            model(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - len(prefix))
+            .logits[:, :-1]
+            .float()
+            .log_softmax(-1)
+        )
+        target = labels[:, len(prefix) + 1 :]
         found = logs.gather(2, target.clamp(min=0)[..., None])[..., 0][target != IGNORE]
         parts.append(found.reshape(len(part), -1).cpu())
     return list(torch.cat(parts).split([len(r) for r in ids], 1))
@@ -67,39 +84,48 @@ def choice_logprobs(
 # %% ../../nbs/7_app/02_assistant.ipynb #30b7c519
 def check_labels(labels) -> list:
     "Labels as they may be compared. BadInput for none, an empty one, or one that comes twice."
-    if isinstance(labels, str): raise BadInput(f'labels {labels!r}: give a list such as ["water", "forest"], not a single text')
+    if isinstance(labels, str):
+        raise BadInput(f'labels {labels!r}: give a list such as ["water", "forest"], not a single text')
     labels = [str(l).strip() for l in labels]
-    if len(labels) < 2: raise BadInput(f'{len(labels)} labels: classification needs at least two to choose from')
-    if not all(labels): raise BadInput('a label is empty: leave it out')
+    if len(labels) < 2:
+        raise BadInput(f'{len(labels)} labels: classification needs at least two to choose from')
+    if not all(labels):
+        raise BadInput('a label is empty: leave it out')
     twice = {l for l in labels if [m.casefold() for m in labels].count(l.casefold()) > 1}
-    if twice: raise BadInput(f'the label {sorted(twice)[0]!r} comes more than once: name each class once')
+    if twice:
+        raise BadInput(f'the label {sorted(twice)[0]!r} comes more than once: name each class once')
     return labels
 
 # %% ../../nbs/7_app/02_assistant.ipynb #54c7d517
-def box_spans(
-    text: str,
-) -> list:      # [(start, end)] of the boxes that `parse_boxes` reads, in its order
+def box_spans(text: str) -> list:  # [(start, end)] of the boxes that `parse_boxes` reads, in its order
     "Where in a text its boxes stand."
     spans = []
     for group in re.finditer(r'\[([^\[\]]*)\]', text):
         start = group.start(1)
         for piece in group[1].split(';'):
-            if parse_boxes(f'[{piece}]').boxes: spans.append((start, start + len(piece)))
+            if parse_boxes(f'[{piece}]').boxes:
+                spans.append((start, start + len(piece)))
             start += len(piece) + 1
     return spans
 
+
 def box_scores(
-    text: str,       # an answer
-    tokens: list,    # [(token, log-probability)] that it was written with
-):                   # (n,) one for each box; None for no box, or tokens that do not write it
+    text: str,  # an answer
+    tokens: list,  # [(token, log-probability)] that it was written with
+):  # (n,) one for each box; None for no box, or tokens that do not write it
     "Mean log-probability of the tokens of each box of an answer."
     plain = lambda s: ''.join(s.split())
     pieces, found, at = [plain(t) for t, _ in tokens], [], 0
     ends, written = np.cumsum([len(p) for p in pieces]), ''.join(pieces)
     for start, end in box_spans(text):
         at = written.find(box := plain(text[start:end]), at)
-        if at < 0: return None
-        found.append(np.mean([log for (_, log), e, p in zip(tokens, ends, pieces) if e > at and e - len(p) < at + len(box)]))
+        if at < 0:
+            return None
+        found.append(
+            np.mean(
+                [log for (_, log), e, p in zip(tokens, ends, pieces) if e > at and e - len(p) < at + len(box)]
+            )
+        )
         at += len(box)
     return np.array(found) if found else None
 
@@ -108,111 +134,188 @@ class _Stream(TextStreamer):
     def __init__(self, tokenizer, say):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.say = say
-    def on_finalized_text(self, text, stream_end=False):
-        if text: self.say(text)
 
-def _listed(x): return list(x) if isinstance(x, (list, tuple)) else [x]
+    def on_finalized_text(self, text, stream_end=False):
+        if text:
+            self.say(text)
+
+
+def _listed(x):
+    return list(x) if isinstance(x, (list, tuple)) else [x]
 
 # %% ../../nbs/7_app/02_assistant.ipynb #e50b0f38
 class Assistant:
     "Ask a trained model about pictures. Every method takes a path, Scene, View, array or PIL image, or a list of them."
-    def __init__(self, model, tokenizer, name: str = ''): self.model, self.tokenizer, self.name = model, tokenizer, name
+
+    def __init__(self, model, tokenizer, name: str = ''):
+        self.model, self.tokenizer, self.name = model, tokenizer, name
 
     @classmethod
     def from_pretrained(
         cls,
-        name,                       # a run folder, a saved model, a hub name
+        name,  # a run folder, a saved model, a hub name
         device: str | None = None,
     ) -> 'Assistant':
         "Load a model. Raises BadInput that says what is missing."
         return cls(*load(name, device), str(name))
 
-    def see(self, chips) -> torch.Tensor:   # (n, 3, s, s) uint8
+    def see(self, chips) -> torch.Tensor:  # (n, 3, s, s) uint8
         "Views as the model takes them."
         return torch.stack([to_tensor(as_chip(v, size=self.model.config.image_size).image) for v in chips])
 
     def ask(
         self,
-        image,              # or a list
-        question: str,      # or a list, one for each image, or many about one
-        sensor=None,        # optical, sar, infrared; None: what the file says
-        stream=None,        # called with pieces of the text as they come; for one question
-        task='', about=None,
+        image,  # or a list
+        question: str,  # or a list, one for each image, or many about one
+        sensor=None,  # optical, sar, infrared; None: what the file says
+        stream=None,  # called with pieces of the text as they come; for one question
+        task='',
+        about=None,
         max_new_tokens: int = 64,
-        **generate,         # for transformers' generate
-    ):                      # Answer, or a list of Answers
+        **generate,  # for transformers' generate
+    ):  # Answer, or a list of Answers
         "Answer a question about a picture. A picture passes the model once for all its questions. BadInput for a file that is no image, or an empty question."
         many = isinstance(image, (list, tuple)) or isinstance(question, (list, tuple))
         images, questions = _listed(image), _listed(question)
-        if len(images) == 1: images = images * len(questions)
-        if len(questions) == 1: questions = questions * len(images)
-        if not images or len(images) != len(questions): raise BadInput(f'{len(images)} images and {len(questions)} questions: give one question, or one for each image')
-        if any(not str(q).strip() for q in questions): raise BadInput('the question is empty: ask something, for example "what does this image show?"')
-        if stream and many: raise BadInput('only one answer at a time can be streamed: ask one question about one image')
+        if len(images) == 1:
+            images = images * len(questions)
+        if len(questions) == 1:
+            questions = questions * len(images)
+        if not images or len(images) != len(questions):
+            raise BadInput(
+                f'{len(images)} images and {len(questions)} questions: give one question, or one for each image'
+            )
+        if any(not str(q).strip() for q in questions):
+            raise BadInput('the question is empty: ask something, for example "what does this image show?"')
+        if stream and many:
+            raise BadInput('only one answer at a time can be streamed: ask one question about one image')
         places = {id(i): i for i in images}
         row, chips = {k: n for n, k in enumerate(places)}, [as_chip(i, sensor) for i in places.values()]
         seen = self.see(chips)
-        if stream: generate['streamer'] = _Stream(self.tokenizer, stream)
-        said = generate_answers(self.model, self.tokenizer, seen, [(row[id(i)], q) for i, q in zip(images, questions)], max_new_tokens, tokens=True, **generate)
-        answers = [self._answer(text, score, q, chips[row[id(i)]], seen[row[id(i)]], max_new_tokens, task, about, confidence=box_scores(text, tokens)) for i, q, (text, score, tokens) in zip(images, questions, said)]
+        if stream:
+            generate['streamer'] = _Stream(self.tokenizer, stream)
+        said = generate_answers(
+            self.model,
+            self.tokenizer,
+            seen,
+            [(row[id(i)], q) for i, q in zip(images, questions)],
+            max_new_tokens,
+            tokens=True,
+            **generate,
+        )
+        answers = [
+            self._answer(
+                text,
+                score,
+                q,
+                chips[row[id(i)]],
+                seen[row[id(i)]],
+                max_new_tokens,
+                task,
+                about,
+                confidence=box_scores(text, tokens),
+            )
+            for i, q, (text, score, tokens) in zip(images, questions, said)
+        ]
         return answers if many else answers[0]
 
     def _answer(self, text, score, question, chip, seen, room, task='', about=None, history=(), **more):
         cut = len(self.tokenizer(' ' + text, add_special_tokens=False).input_ids) >= room
-        return Answer(text, score, question, chip, task, about, sent=sent_words(self.model, self.tokenizer, question, history),
-                      seen=seen.permute(1, 2, 0).numpy(), cut=cut, model=self.name, **more)
+        return Answer(
+            text,
+            score,
+            question,
+            chip,
+            task,
+            about,
+            sent=sent_words(self.model, self.tokenizer, question, history),
+            seen=seen.permute(1, 2, 0).numpy(),
+            cut=cut,
+            model=self.name,
+            **more,
+        )
 
     def caption(self, image, **options):
         "A sentence about the whole picture."
         return self.ask(image, wording(Task.CAPTION), task=Task.CAPTION, **options)
 
-    def ground(self, image, thing: str, **options):   # thing: with its article, 'the island'
+    def ground(self, image, thing: str, **options):  # thing: with its article, 'the island'
         "The box of one thing."
-        return self.ask(image, wording(Task.GROUNDING, label=thing), task=Task.GROUNDING, about=thing, **options)
+        return self.ask(
+            image, wording(Task.GROUNDING, label=thing), task=Task.GROUNDING, about=thing, **options
+        )
 
-    def detect(self, image, label: str | None = None, max_new_tokens: int = 512, **options):   # label: None for all classes
+    # label: None for all classes
+    def detect(self, image, label: str | None = None, max_new_tokens: int = 512, **options):
         "All boxes of a class, each with a score of its own."
         fields = dict(label=plural(label)) if label else {}
-        return self.ask(image, wording(Task.DETECTION, **fields), task=Task.DETECTION, about=label, max_new_tokens=max_new_tokens, **options)
+        return self.ask(
+            image,
+            wording(Task.DETECTION, **fields),
+            task=Task.DETECTION,
+            about=label,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
 
     def describe_region(
         self,
-        image,                  # one
-        box,                    # (4,) x1 y1 x2 y2
-        where: str = 'pixels',  # what the box counts in: pixels of the picture, unit of the padded square, or ground: its map coordinates
-        sensor=None, **options,
+        image,  # one
+        box,  # (4,) x1 y1 x2 y2
+        # what the box counts in: pixels of the picture, unit of the padded square, or ground: its map coordinates
+        where: str = 'pixels',
+        sensor=None,
+        **options,
     ):
         "What is in a box. BadInput for a box that lies outside the picture."
         chip = as_chip(image, sensor)
         frame, box = chip.frame, np.asarray(box, float)
-        if where not in ('pixels', 'unit', 'ground') or box.shape != (4,): raise BadInput(f'a box of shape {box.shape} in {where!r}: give x1, y1, x2, y2 in pixels, unit or ground')
+        if where not in ('pixels', 'unit', 'ground') or box.shape != (4,):
+            raise BadInput(
+                f'a box of shape {box.shape} in {where!r}: give x1, y1, x2, y2 in pixels, unit or ground'
+            )
         if where == 'ground':
-            frame.to_map([0, 0])   # or a sentence that says why not
+            frame.to_map([0, 0])  # or a sentence that says why not
             box = from_map(shapely.box(*box), frame.transform)
-        if where != 'unit': box = to_unit(box, frame.width, frame.height)
-        answer = self.ask(chip, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options)
+        if where != 'unit':
+            box = to_unit(box, frame.width, frame.height)
+        answer = self.ask(
+            chip, wording(Task.REGION_CAPTION, box=format_box(box)), task=Task.REGION_CAPTION, **options
+        )
         answer.region = np.asarray(box, float).clip(0, 1)
         return answer
 
     def classify(
         self,
-        image,                  # or a list
+        image,  # or a list
         labels: list,
-        question: str | None = None,   # None: as in training
+        question: str | None = None,  # None: as in training
         sensor=None,
         batch_size: int = 32,
-    ):                          # Answer or list; text is the best label, scores has all
+    ):  # Answer or list; text is the best label, scores has all
         "Which of some labels fits best, with the probability of each among them. BadInput for an empty list or a label that comes twice."
         labels, question = check_labels(labels), question or wording(Task.CLASSIFICATION)
         chips = [as_chip(i, sensor) for i in _listed(image)]
-        if not chips: raise BadInput('no image to classify: give one, or a list of them')
+        if not chips:
+            raise BadInput('no image to classify: give one, or a list of them')
         seen = self.see(chips)
         logs = choice_logprobs(self.model, self.tokenizer, seen, question, labels, batch_size)
-        shares = torch.stack([l.sum(1) for l in logs], 1).softmax(1).tolist()   # [n][labels]
+        shares = torch.stack([l.sum(1) for l in logs], 1).softmax(1).tolist()  # [n][labels]
         answers = []
         for k, (chip, share) in enumerate(zip(chips, shares)):
             best = int(np.argmax(share))
-            answers.append(self._answer(labels[best], float(logs[best][k].mean()), question, chip, seen[k], 10 ** 9, Task.CLASSIFICATION, scores=dict(zip(labels, share))))
+            answers.append(
+                self._answer(
+                    labels[best],
+                    float(logs[best][k].mean()),
+                    question,
+                    chip,
+                    seen[k],
+                    10**9,
+                    Task.CLASSIFICATION,
+                    scores=dict(zip(labels, share)),
+                )
+            )
         return answers if isinstance(image, (list, tuple)) else answers[0]
 
     def chat(self, image, sensor=None, memory: bool = True) -> 'Chat':
@@ -221,10 +324,12 @@ class Assistant:
 
     def compare(
         self,
-        before, after,        # two pictures of the same place
-        questions=None,       # None: class and caption
-        labels=None,          # if given, their probabilities are compared too
-        sensor=None, **options,
+        before,
+        after,  # two pictures of the same place
+        questions=None,  # None: class and caption
+        labels=None,  # if given, their probabilities are compared too
+        sensor=None,
+        **options,
     ) -> 'Comparison':
         "The same questions about two dates, each seen alone. BadInput for pictures of different places."
         chips = [as_chip(i, sensor) for i in (before, after)]
@@ -236,54 +341,103 @@ class Assistant:
 # %% ../../nbs/7_app/02_assistant.ipynb #b328836e
 class Chat:
     "A conversation about one picture: turns are remembered, the picture is computed once."
+
     def __init__(
         self,
         assistant: Assistant,
         chip,
-        memory: bool = True,   # False: each question stands alone, the history is only shown
+        memory: bool = True,  # False: each question stands alone, the history is only shown
     ):
         self.assistant, self.chip, self.memory, self.turns = assistant, chip, memory, []
         self.seen = assistant.see([chip])
         model = assistant.model
-        self._picture = prefill(model, assistant.tokenizer, model.image_features(self.seen.to(model.device)).detach())
+        self._picture = prefill(
+            model, assistant.tokenizer, model.image_features(self.seen.to(model.device)).detach()
+        )
 
     def _history(self, question, room):
         "Ids of the turns before, as many as fit; the oldest are forgotten first."
         a = self.assistant
         chat, config = ChatFormat(**a.model.config.chat), a.model.config
         turns = self.turns if self.memory else []
-        most = getattr(config.text_config, 'max_position_embeddings', 10 ** 9) - room - len(picture_prefix(config, a.tokenizer))
+        most = (
+            getattr(config.text_config, 'max_position_embeddings', 10**9)
+            - room
+            - len(picture_prefix(config, a.tokenizer))
+        )
         for first in range(len(turns) + 1):
-            ids = [i for k, t in enumerate(turns[first:]) for i in chat.encode_question(a.tokenizer, t.question, k > 0) + chat.encode_answer(a.tokenizer, t.text or '.')]
+            ids = [
+                i
+                for k, t in enumerate(turns[first:])
+                for i in chat.encode_question(a.tokenizer, t.question, k > 0)
+                + chat.encode_answer(a.tokenizer, t.text or '.')
+            ]
             prompt = ids + chat.encode_question(a.tokenizer, question, bool(ids))
-            if len(prompt) <= most: return ids, prompt
-        raise BadInput(f'the question has {len(prompt)} tokens, more than the {most} that are left beside the picture; shorten it')
+            if len(prompt) <= most:
+                return ids, prompt
+        raise BadInput(
+            f'the question has {len(prompt)} tokens, more than the {most} that are left beside the picture; shorten it'
+        )
 
     def ask(self, question: str, stream=None, max_new_tokens: int = 64, **generate) -> Answer:
         "The next turn. BadInput for an empty question, or one that is too long."
         a = self.assistant
         history, prompt = self._history(question, max_new_tokens)
-        if stream: generate['streamer'] = _Stream(a.tokenizer, stream)
-        (text, score, tokens), = _generate(a.model, a.tokenizer, ChatFormat(**a.model.config.chat), self._picture, [0], [prompt], max_new_tokens, generate)
-        self.turns.append(a._answer(text, score, question, self.chip, self.seen[0], max_new_tokens, Task.DIALOGUE, history=history, confidence=box_scores(text, tokens)))
+        if stream:
+            generate['streamer'] = _Stream(a.tokenizer, stream)
+        ((text, score, tokens),) = _generate(
+            a.model,
+            a.tokenizer,
+            ChatFormat(**a.model.config.chat),
+            self._picture,
+            [0],
+            [prompt],
+            max_new_tokens,
+            generate,
+        )
+        self.turns.append(
+            a._answer(
+                text,
+                score,
+                question,
+                self.chip,
+                self.seen[0],
+                max_new_tokens,
+                Task.DIALOGUE,
+                history=history,
+                confidence=box_scores(text, tokens),
+            )
+        )
         return self.turns[-1]
 
-    def clear(self): self.turns.clear()   # forget what was said; the picture stays
+    def clear(self):
+        self.turns.clear()  # forget what was said; the picture stays
 
     def _repr_html_(self):
-        said = ''.join(f'<p><i>{html.escape(t.question)}</i><br>{html.escape(t.text)}</p>' for t in self.turns)
+        said = ''.join(
+            f'<p><i>{html.escape(t.question)}</i><br>{html.escape(t.text)}</p>' for t in self.turns
+        )
         return (self.turns[-1]._repr_html_() if self.turns else '') + said
 
 # %% ../../nbs/7_app/02_assistant.ipynb #9c61302c
 def _same_place(a, b):
-    if a.frame.crs is None or b.frame.crs is None: return
-    shapes = [to_world(shapely.Polygon(f.to_map([[0, 0], [f.width, 0], [f.width, f.height], [0, f.height]])), f.crs) for f in (a.frame, b.frame)]
-    if not shapely.intersects(*shapes): raise BadInput(f'{a.name or "the first picture"} and {b.name or "the second"} show different places; give two dates of one place')
+    if a.frame.crs is None or b.frame.crs is None:
+        return
+    shapes = [
+        to_world(shapely.Polygon(f.to_map([[0, 0], [f.width, 0], [f.width, f.height], [0, f.height]])), f.crs)
+        for f in (a.frame, b.frame)
+    ]
+    if not shapely.intersects(*shapes):
+        raise BadInput(
+            f'{a.name or "the first picture"} and {b.name or "the second"} show different places; give two dates of one place'
+        )
+
 
 @dataclass
 class Comparison:
     "Answers to the same questions about two dates."
-    before: list   # of Answer
+
+    before: list  # of Answer
     after: list
 
     @property
@@ -298,5 +452,8 @@ class Comparison:
         return {k: last[k] - first[k] for k in first}
 
     def _repr_html_(self):
-        rows = ''.join(f'<tr><td>{html.escape(a.question)}</td><td>{html.escape(a.text)}</td><td>{html.escape(b.text)}</td></tr>' for a, b in zip(self.before, self.after))
+        rows = ''.join(
+            f'<tr><td>{html.escape(a.question)}</td><td>{html.escape(a.text)}</td><td>{html.escape(b.text)}</td></tr>'
+            for a, b in zip(self.before, self.after)
+        )
         return f'<table><tr><th>question</th><th>before</th><th>after</th></tr>{rows}</table>'

@@ -19,90 +19,171 @@ def printable(text: str) -> str:
 # %% ../../nbs/7_app/10_cli.ipynb #0bd90cf2
 def _assistant(args):
     from earthgpt_lite.app.assistant import Assistant
+
     return Assistant.from_pretrained(args.model, args.device)
 
-def _bars(args): return sys.stderr.isatty() and not args.json   # progress is for eyes
 
-def _aside(text): print(text, file=sys.stderr)   # what is told meanwhile is no part of the result
+def _bars(args):
+    return sys.stderr.isatty() and not args.json  # progress is for eyes
+
+
+def _aside(text):
+    print(text, file=sys.stderr)  # what is told meanwhile is no part of the result
+
 
 def _facts(said):
     "An answer as a program reads it."
-    return dict(text=said.text, score=said.score, question=said.question, labels=said.labels, boxes=said.boxes.tolist(), pixels=said.pixels.tolist(), ground=_ground(said), cut=said.cut, unread=said.unread)
+    return dict(
+        text=said.text,
+        score=said.score,
+        question=said.question,
+        labels=said.labels,
+        boxes=said.boxes.tolist(),
+        pixels=said.pixels.tolist(),
+        ground=_ground(said),
+        cut=said.cut,
+        unread=said.unread,
+    )
+
 
 def _ground(said):
     "Corners of the boxes on the map, or None for a picture without coordinates."
     return said.ground.tolist() if said.chip.frame.crs is not None and len(said.boxes) else None
+
 
 def _lines(said, most=10):
     "An answer as a person reads it."
     yield printable(said.text)
     places = (_ground(said) or [None] * len(said.boxes))[:most]
     for box, corners, label in zip(said.pixels, places, said.labels):
-        yield f'  {printable(label) + ": " if label else ""}box in pixels (x1 y1 x2 y2): ' + ' '.join(f'{v:.1f}' for v in box)
-        if corners: yield f'  on the map ({said.chip.frame.crs}): ' + ', '.join(f'{x:.5f} {y:.5f}' for x, y in corners)
-    if len(said.boxes) > most: yield f'  and {len(said.boxes) - most:,} more boxes; --json has all'
-    if len(said.boxes) and said.chip.frame.crs is None: yield '  no map coordinates: the image has no CRS'
-    if said.unread: yield f'  not read as boxes: {printable(", ".join(said.unread[:3]))}'
-    if said.cut: yield '  cut off; a larger --tokens gives it more room'
+        yield f'  {printable(label) + ": " if label else ""}box in pixels (x1 y1 x2 y2): ' + ' '.join(
+            f'{v:.1f}' for v in box
+        )
+        if corners:
+            yield f'  on the map ({said.chip.frame.crs}): ' + ', '.join(
+                f'{x:.5f} {y:.5f}' for x, y in corners
+            )
+    if len(said.boxes) > most:
+        yield f'  and {len(said.boxes) - most:,} more boxes; --json has all'
+    if len(said.boxes) and said.chip.frame.crs is None:
+        yield '  no map coordinates: the image has no CRS'
+    if said.unread:
+        yield f'  not read as boxes: {printable(", ".join(said.unread[:3]))}'
+    if said.cut:
+        yield '  cut off; a larger --tokens gives it more room'
+
 
 def _ask(args):
     from earthgpt_lite.errors import BadInput
     from earthgpt_lite.raster.reading import as_chip
-    if args.out: check_free(args.out, args.force)
+
+    if args.out:
+        check_free(args.out, args.force)
     chip = as_chip(args.image, args.sensor)
-    if args.out and chip.frame.crs is None: raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
+    if args.out and chip.frame.crs is None:
+        raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
     said = _assistant(args).ask(chip, args.question, max_new_tokens=args.tokens)
     if args.out:
         from earthgpt_lite.raster.georef import write_whole
+
         write_whole(args.out, json.dumps(said.to_geojson()))
-    if args.json: return say_json(_facts(said))
+    if args.json:
+        return say_json(_facts(said))
     print('\n'.join(_lines(said)))
-    if args.out: print(f'  written: {args.out}')
+    if args.out:
+        print(f'  written: {args.out}')
 
 # %% ../../nbs/7_app/10_cli.ipynb #e81b9af2
 def _chat(args):
     talk = _assistant(args).chat(args.image, sensor=args.sensor, memory=args.memory)
     typed, status = sys.stdin.isatty(), 0
     live = typed and sys.stdout.isatty() and not args.json
-    if typed: print('Ask about the image. An empty line ends the talk, /clear forgets it.')
+    if typed:
+        print('Ask about the image. An empty line ends the talk, /clear forgets it.')
     for question in _questions(typed):
-        if question == '/clear': talk.clear(); continue
-        try: said = talk.ask(question, stream=(lambda piece: print(printable(piece), end='', flush=True)) if live else None, max_new_tokens=args.tokens)
-        except ValueError as e: print(f'earthgpt-lite: {e}', file=sys.stderr); status = 1; continue
-        if args.json: say_json(_facts(said))
-        elif live: print(*list(_lines(said))[1:], sep='\n')
-        else: print('\n'.join(_lines(said)), flush=True)
+        if question == '/clear':
+            talk.clear()
+            continue
+        try:
+            said = talk.ask(
+                question,
+                stream=(lambda piece: print(printable(piece), end='', flush=True)) if live else None,
+                max_new_tokens=args.tokens,
+            )
+        except ValueError as e:
+            print(f'earthgpt-lite: {e}', file=sys.stderr)
+            status = 1
+            continue
+        if args.json:
+            say_json(_facts(said))
+        elif live:
+            print(*list(_lines(said))[1:], sep='\n')
+        else:
+            print('\n'.join(_lines(said)), flush=True)
     return status
+
 
 def _questions(typed):
     "Lines of input without space around them; typed ones until an empty line."
-    if not typed: yield from filter(None, map(str.strip, sys.stdin)); return
+    if not typed:
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
     while True:
-        try: line = input('> ').strip()
-        except EOFError: return
-        if not line: return
+        try:
+            line = input('> ').strip()
+        except EOFError:
+            return
+        if not line:
+            return
         yield line
 
 # %% ../../nbs/7_app/10_cli.ipynb #587363a2
 def _survey(args):
-    for path in filter(None, (args.out, args.raster)): check_free(path, args.force)
+    for path in filter(None, (args.out, args.raster)):
+        check_free(path, args.force)
     from earthgpt_lite.app.survey import survey
+
     labels = None if args.classify is None else args.classify.split(',') if args.classify.strip() else []
-    try: done = survey(_assistant(args), args.scene, args.out, args.ask, args.detect, args.ground, labels, args.size, args.overlap, args.sensor,
-                       batch_size=args.batch_size, min_score=args.min_score, raster=args.raster, resume=not args.force, progress=_bars(args), processes=args.processes)
+    try:
+        done = survey(
+            _assistant(args),
+            args.scene,
+            args.out,
+            args.ask,
+            args.detect,
+            args.ground,
+            labels,
+            args.size,
+            args.overlap,
+            args.sensor,
+            batch_size=args.batch_size,
+            min_score=args.min_score,
+            raster=args.raster,
+            resume=not args.force,
+            progress=_bars(args),
+            processes=args.processes,
+        )
     except KeyboardInterrupt:
         print(f'\nstopped; what is done is kept beside {args.out}: the same command goes on', file=sys.stderr)
         return 130
-    if args.json: return say_json(vars(done) | dict(out=str(done.out), raster=args.raster))
-    print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {done.out}' + (f' and {args.raster}' if args.raster else ''))
-    if done.features and args.out.endswith('.geojson'): print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
+    if args.json:
+        return say_json(vars(done) | dict(out=str(done.out), raster=args.raster))
+    print(
+        f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {done.out}'
+        + (f' and {args.raster}' if args.raster else '')
+    )
+    if done.features and args.out.endswith('.geojson'):
+        print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
 
 # %% ../../nbs/7_app/10_cli.ipynb #414205ac
 def _map(args):
     from earthgpt_lite.errors import BadInput
+
     check_free(args.out, args.force)
-    if len(args.scene) > 2: raise BadInput(f'{len(args.scene)} scenes: give one, or two dates of one place')
+    if len(args.scene) > 2:
+        raise BadInput(f'{len(args.scene)} scenes: give one, or two dates of one place')
     from earthgpt_lite.app.maps import write_map
+
     out = write_map(args.out, args.scene, args.answers, online=args.online, sensor=args.sensor)
     print(f'{out}: open it in any browser' + ('' if args.online else ', it needs no network'))
 
@@ -112,21 +193,49 @@ def _evaluate(args):
     from earthgpt_lite.eval.score import summary
     from earthgpt_lite.model.modeling import find_model
     from earthgpt_lite.model.processor import pick_device
-    device, _ = pick_device(args.device), find_model(args.model)   # a slip is told before the data are read
-    try: metrics = evaluate_model(args.model, args.data, args.out, args.images, args.train, args.limit, args.baselines, device, args.force, progress=_bars(args), say=None if args.json else _aside, processes=args.processes, robustness=args.robustness)
+
+    device, _ = pick_device(args.device), find_model(args.model)  # a slip is told before the data are read
+    try:
+        metrics = evaluate_model(
+            args.model,
+            args.data,
+            args.out,
+            args.images,
+            args.train,
+            args.limit,
+            args.baselines,
+            device,
+            args.force,
+            progress=_bars(args),
+            say=None if args.json else _aside,
+            processes=args.processes,
+            robustness=args.robustness,
+        )
     except KeyboardInterrupt:
-        print(f'\nstopped; the answers so far are kept in {args.out}: the same command goes on', file=sys.stderr)
+        print(
+            f'\nstopped; the answers so far are kept in {args.out}: the same command goes on', file=sys.stderr
+        )
         return 130
-    if metrics is None: return   # a process that only helped
-    if args.json: return say_json(metrics)
-    print(f'\n{printable(summary(metrics))}\n\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
+    if metrics is None:
+        return  # a process that only helped
+    if args.json:
+        return say_json(metrics)
+    print(
+        f'\n{printable(summary(metrics))}\n\nPictures and all numbers: {os.path.join(args.out, "report.html")}'
+    )
+
 
 def _score(args):
     from earthgpt_lite.eval.score import score_files, summary
-    metrics = score_files(args.predictions, args.truth, args.out, args.images, args.boxes, args.train, args.shuffled, args.blind)
-    if args.json: return say_json(metrics)
+
+    metrics = score_files(
+        args.predictions, args.truth, args.out, args.images, args.boxes, args.train, args.shuffled, args.blind
+    )
+    if args.json:
+        return say_json(metrics)
     print(printable(summary(metrics)))
-    if args.out: print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
+    if args.out:
+        print(f'\nPictures and all numbers: {os.path.join(args.out, "report.html")}')
 
 # %% ../../nbs/7_app/10_cli.ipynb #e82cece4
 def _quickstart(args):
@@ -134,142 +243,360 @@ def _quickstart(args):
     from earthgpt_lite.eval.report import results_table, stages_table
     from earthgpt_lite.model.processor import pick_device
     from earthgpt_lite.train.callbacks import Interrupted
-    time = {} if args.minutes is None else dict(minutes=args.minutes)   # its own default else
-    try: metrics = quickstart(args.out, seed=args.seed, device=pick_device(args.device), force=args.force, resume=args.resume, progress=_bars(args), say=(lambda text: None) if args.json else _aside, **time)
+
+    time = {} if args.minutes is None else dict(minutes=args.minutes)  # its own default else
+    try:
+        metrics = quickstart(
+            args.out,
+            seed=args.seed,
+            device=pick_device(args.device),
+            force=args.force,
+            resume=args.resume,
+            progress=_bars(args),
+            say=(lambda text: None) if args.json else _aside,
+            **time,
+        )
     except Interrupted as e:
         more = f' --minutes {args.minutes:g}' if time else ''
-        print(f'\nInterrupted: {e}. What was learned is in {args.out}.\nAsk it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\nGo on:    earthgpt-lite quickstart --out {args.out}{more} --resume', file=sys.stderr)
+        print(
+            f'\nInterrupted: {e}. What was learned is in {args.out}.\nAsk it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\nGo on:    earthgpt-lite quickstart --out {args.out}{more} --resume',
+            file=sys.stderr,
+        )
         return 130
-    if args.json: return say_json(metrics)
+    if args.json:
+        return say_json(metrics)
     print('\nHeld-out ground (validation), with three ways of guessing beside it:\n')
     print(results_table(metrics['results'], metrics.get('sources', ())))
     print('\nAfter each stage:\n')
     print(stages_table(metrics['stages']))
     train = metrics['train']
-    print(f"\nTrained {train['seconds']:.0f} s on {train['images']:,} pictures with {train['pairs']:,} question-answers; peak memory {train['peak_memory_mb']:,.0f} MB.")
+    print(
+        f"\nTrained {train['seconds']:.0f} s on {train['images']:,} pictures with {train['pairs']:,} question-answers; peak memory {train['peak_memory_mb']:,.0f} MB."
+    )
     print(f'Pictures and the test table: {args.out}/report.html (opens in any browser, needs no network)\n')
-    print(f'Now ask it something:\n  earthgpt-lite ask {args.out} YOUR_IMAGE.tif "what does this image show?"')
+    print(
+        f'Now ask it something:\n  earthgpt-lite ask {args.out} YOUR_IMAGE.tif "what does this image show?"'
+    )
+
 
 def _train(args):
     from earthgpt_lite.train.run import train_command
-    if {'-h', '--help'} & set(args.own): print(f'{args.parser.epilog}\n')
+
+    if {'-h', '--help'} & set(args.own):
+        print(f'{args.parser.epilog}\n')
     return train_command(args.own)
+
 
 def _presets(args):
     from earthgpt_lite.model.memory import presets_table, weigh
     from earthgpt_lite.model.presets import presets, read_preset
+
     names = args.name or presets()
-    for name in names: read_preset(name)   # before the long work
-    if len(names) > 1: print(f'weighing {len(names)} presets, some seconds each ...', file=sys.stderr)
-    if args.json: return say_json([weigh(n, pictures=args.pictures, words=args.words) for n in names])
+    for name in names:
+        read_preset(name)  # before the long work
+    if len(names) > 1:
+        print(f'weighing {len(names)} presets, some seconds each ...', file=sys.stderr)
+    if args.json:
+        return say_json([weigh(n, pictures=args.pictures, words=args.words) for n in names])
     print(presets_table(names, pictures=args.pictures, words=args.words))
+
 
 def _doctor(args):
     from earthgpt_lite.app.doctor import diagnose, healthy, prescription
+
     found = diagnose(args.device)
-    if args.json: say_json(found | {'healthy': healthy(found)})
-    else: print(prescription(found))
+    if args.json:
+        say_json(found | {'healthy': healthy(found)})
+    else:
+        print(prescription(found))
     return 0 if healthy(found) else 1
 
 # %% ../../nbs/7_app/10_cli.ipynb #0cc511a5
-_DEVICE = ('--device', 'where to compute (default: a GPU if there is one)', dict(default='auto', choices=('auto', 'cpu', 'cuda')))
-_SENSOR = ('--sensor', 'what made the image (default: what the file says, else optical)', dict(choices=('optical', 'sar', 'infrared')))
-_MODEL = ('model', 'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name', dict(metavar='MODEL'))
+_DEVICE = (
+    '--device',
+    'where to compute (default: a GPU if there is one)',
+    dict(default='auto', choices=('auto', 'cpu', 'cuda')),
+)
+_SENSOR = (
+    '--sensor',
+    'what made the image (default: what the file says, else optical)',
+    dict(choices=('optical', 'sar', 'infrared')),
+)
+_MODEL = (
+    'model',
+    'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name',
+    dict(metavar='MODEL'),
+)
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE'))
 _PROCESSES = ('--processes', 'that share the work (default: 1)', dict(type=whole, default=1, metavar='N'))
 _TOKENS = ('--tokens', 'room for an answer (default: 64)', dict(type=whole, default=64, metavar='N'))
-def _force(what='overwrite OUT'): return ('--force', what, dict(action='store_true'))
+
+
+def _force(what='overwrite OUT'):
+    return ('--force', what, dict(action='store_true'))
 
 # %% ../../nbs/7_app/10_cli.ipynb #f4757b1e
 def _minutes() -> str:
     "The default of `quickstart`, read from its source: to import it would take seconds."
     import importlib.util
     import re
+
     try:
-        with open(importlib.util.find_spec('earthgpt_lite.app.quickstart').origin, encoding='utf-8') as f: return re.search(r'minutes: float = ([\d.]+)', f.read())[1]
-    except (OSError, TypeError, AttributeError): return 'a few'
+        with open(importlib.util.find_spec('earthgpt_lite.app.quickstart').origin, encoding='utf-8') as f:
+            return re.search(r'minutes: float = ([\d.]+)', f.read())[1]
+    except (OSError, TypeError, AttributeError):
+        return 'a few'
+
 
 def _add_first(commands):
-    command(commands, 'quickstart', _quickstart, 'train a nano model on real imagery in minutes, test it, report', 'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
-            ('--minutes', f'training time (default: {_minutes()})', dict(type=float)), ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
-            ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')), _DEVICE, _force('overwrite a finished run in that folder'),
-            ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')), AS_JSON,
-            more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.')
-    command(commands, 'train', _train, 'train a model as a YAML file or options describe, in stages', 'train --config nano-tune --model runs/quickstart\ntrain --config run.yaml\ntrain --model nano --minutes 5 --out runs/mine\ntrain --model runs/mine --stage.name tune --minutes 2 --out runs/tuned')
-    command(commands, 'ask', _ask, 'ask a trained model about an image', 'ask nano coast.png "where is the island?"\nask runs/quickstart coast.png "what covers most of this image?"\nask nano scene.tif "where is the island?" --out island.geojson',
-            _MODEL, _IMAGE, ('question', 'in quotes', dict(metavar='QUESTION')), _SENSOR, _TOKENS, ('--out', 'also write the answer as GeoJSON, for an image with a CRS'), _force(), AS_JSON, _DEVICE,
-            more='Boxes come in pixels and, where the image has a CRS, in map coordinates. A scene of more than 125 million pixels is for `survey`.')
-    command(commands, 'chat', _chat, 'talk with a model about an image', 'chat runs/quickstart coast.png --no-memory\nchat runs/quickstart coast.png --no-memory < questions.txt', _MODEL, _IMAGE,
-            ('--no-memory', 'each question stands alone: for models that never saw a dialogue, such as that of the quickstart', dict(action='store_false', dest='memory')), _SENSOR, _TOKENS, AS_JSON, _DEVICE,
-            more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\nExit status: 1 where a question could not be answered.')
+    command(
+        commands,
+        'quickstart',
+        _quickstart,
+        'train a nano model on real imagery in minutes, test it, report',
+        'quickstart\nquickstart --minutes 10 --out runs/longer\nquickstart --resume',
+        ('--minutes', f'training time (default: {_minutes()})', dict(type=float)),
+        ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+        ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')),
+        _DEVICE,
+        _force('overwrite a finished run in that folder'),
+        ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')),
+        AS_JSON,
+        more='Trains nano on the sample data, tests it on held-out ground, writes model, metrics.json and report.html.',
+    )
+    command(
+        commands,
+        'train',
+        _train,
+        'train a model as a YAML file or options describe, in stages',
+        'train --config nano-tune --model runs/quickstart\ntrain --config run.yaml\ntrain --model nano --minutes 5 --out runs/mine\ntrain --model runs/mine --stage.name tune --minutes 2 --out runs/tuned',
+    )
+    command(
+        commands,
+        'ask',
+        _ask,
+        'ask a trained model about an image',
+        'ask nano coast.png "where is the island?"\nask runs/quickstart coast.png "what covers most of this image?"\nask nano scene.tif "where is the island?" --out island.geojson',
+        _MODEL,
+        _IMAGE,
+        ('question', 'in quotes', dict(metavar='QUESTION')),
+        _SENSOR,
+        _TOKENS,
+        ('--out', 'also write the answer as GeoJSON, for an image with a CRS'),
+        _force(),
+        AS_JSON,
+        _DEVICE,
+        more='Boxes come in pixels and, where the image has a CRS, in map coordinates. A scene of more than 125 million pixels is for `survey`.',
+    )
+    command(
+        commands,
+        'chat',
+        _chat,
+        'talk with a model about an image',
+        'chat runs/quickstart coast.png --no-memory\nchat runs/quickstart coast.png --no-memory < questions.txt',
+        _MODEL,
+        _IMAGE,
+        (
+            '--no-memory',
+            'each question stands alone: for models that never saw a dialogue, such as that of the quickstart',
+            dict(action='store_false', dest='memory'),
+        ),
+        _SENSOR,
+        _TOKENS,
+        AS_JSON,
+        _DEVICE,
+        more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\nExit status: 1 where a question could not be answered.',
+    )
 
 # %% ../../nbs/7_app/10_cli.ipynb #381a5a8d
 def _add_scenes(commands):
-    command(commands, 'survey', _survey, 'ask the same about every part of a scene, answers on the map',
-            'survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson\nsurvey runs/quickstart scene.tif --detect ship --out ships.geojson\nsurvey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif',
-            _MODEL, ('scene', 'a raster of any size; it is read tile by tile', dict(metavar='SCENE')), ('--ask', 'a question', dict(metavar='QUESTION')), ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
-            ('--ground', 'one thing, with its article', dict(metavar='THING')), ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
-            ('--out', 'answers: .geojson, .gpkg, or .json for pixels', dict(required=True)), ('--raster', 'for --classify: also a GeoTIFF of classes'),
-            ('--size', 'of a tile, pixels (default: what the model sees without shrinking)', dict(type=whole, metavar='N')), ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
-            ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')), ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')), _PROCESSES, _SENSOR, _DEVICE, _force('start anew, overwrite OUT'), AS_JSON,
-            more='Give exactly one of --ask, --detect, --ground, --classify. Stopped by hand it goes on with the same command.')
-    command(commands, 'map', _map, 'draw a scene and its answers on a map in one HTML file', 'map scene.tif --answers cover.geojson --out cover.html\nmap before.tif after.tif --out both.html',
-            ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')), ('--answers', 'GeoJSON of `survey` or `ask`; may be given more than once', dict(action='append', default=[], metavar='FILE')),
-            ('--out', 'the .html to write (default: map.html)', dict(default='map.html')), ('--online', 'take the background from the network', dict(action='store_true')), _SENSOR, _force())
+    command(
+        commands,
+        'survey',
+        _survey,
+        'ask the same about every part of a scene, answers on the map',
+        'survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson\nsurvey runs/quickstart scene.tif --detect ship --out ships.geojson\nsurvey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif',
+        _MODEL,
+        ('scene', 'a raster of any size; it is read tile by tile', dict(metavar='SCENE')),
+        ('--ask', 'a question', dict(metavar='QUESTION')),
+        ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
+        ('--ground', 'one thing, with its article', dict(metavar='THING')),
+        ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
+        ('--out', 'answers: .geojson, .gpkg, or .json for pixels', dict(required=True)),
+        ('--raster', 'for --classify: also a GeoTIFF of classes'),
+        (
+            '--size',
+            'of a tile, pixels (default: what the model sees without shrinking)',
+            dict(type=whole, metavar='N'),
+        ),
+        ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
+        ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')),
+        ('--batch-size', 'tiles at a time (default: 64)', dict(type=whole, default=64, metavar='N')),
+        _PROCESSES,
+        _SENSOR,
+        _DEVICE,
+        _force('start anew, overwrite OUT'),
+        AS_JSON,
+        more='Give exactly one of --ask, --detect, --ground, --classify. Stopped by hand it goes on with the same command.',
+    )
+    command(
+        commands,
+        'map',
+        _map,
+        'draw a scene and its answers on a map in one HTML file',
+        'map scene.tif --answers cover.geojson --out cover.html\nmap before.tif after.tif --out both.html',
+        ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')),
+        (
+            '--answers',
+            'GeoJSON of `survey` or `ask`; may be given more than once',
+            dict(action='append', default=[], metavar='FILE'),
+        ),
+        ('--out', 'the .html to write (default: map.html)', dict(default='map.html')),
+        ('--online', 'take the background from the network', dict(action='store_true')),
+        _SENSOR,
+        _force(),
+    )
 
 # %% ../../nbs/7_app/10_cli.ipynb #d105c46d
 def _add_numbers(commands):
-    command(commands, 'evaluate', _evaluate, 'test a model on records or on the samples', 'evaluate runs/quickstart samples:test --out runs/evaluation\nevaluate runs/quickstart mine.jsonl --images pictures --limit 200', _MODEL,
-            ('data', "records as .json or .jsonl, or the sample data: 'samples:validation' (the same as 'samples') or 'samples:test'", dict(metavar='DATA')), ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
-            ('--images', 'folder of the pictures (default: where DATA lies)', dict(metavar='FOLDER')), ('--train', 'records that the model was trained on, for an honest prior', dict(metavar='FILE')), ('--limit', 'at most so many pictures', dict(type=whole, metavar='N')),
-            ('--no-baselines', 'leave out the wrong and the missing pictures', dict(action='store_false', dest='baselines')), ('--robustness', 'ask again with the pictures made worse in many ways; takes many times as long', dict(action='store_true')), _PROCESSES, _DEVICE, _force('start anew'), AS_JSON,
-            more='Stopped at any moment, the same command goes on and ends with the same numbers.')
-    command(commands, 'score', _score, "score any model's answers", 'score answers.jsonl truth.jsonl\nscore answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score',
-            ('predictions', '.json or .jsonl, rows with image, question, answer and perhaps score', dict(metavar='PREDICTIONS')), ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
-            ('--out', 'folder for metrics.json and report.html'), ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
-            ('--boxes', 'units of the answered boxes: unit (0 to 1 of the padded square, default), picture (0 to 1), 100, 1000, pixels, geochat', dict(default='unit', choices=('unit', 'picture', '100', '1000', 'pixels', 'geochat'), metavar='UNITS')),
-            ('--train', 'training records, for an honest prior', dict(metavar='FILE')), ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')), ('--blind', 'answers to no picture', dict(metavar='FILE')), AS_JSON,
-            more='Every question of TRUTH counts: what has no answer is wrong, and listed.')
+    command(
+        commands,
+        'evaluate',
+        _evaluate,
+        'test a model on records or on the samples',
+        'evaluate runs/quickstart samples:test --out runs/evaluation\nevaluate runs/quickstart mine.jsonl --images pictures --limit 200',
+        _MODEL,
+        (
+            'data',
+            "records as .json or .jsonl, or the sample data: 'samples:validation' (the same as 'samples') or 'samples:test'",
+            dict(metavar='DATA'),
+        ),
+        ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
+        ('--images', 'folder of the pictures (default: where DATA lies)', dict(metavar='FOLDER')),
+        ('--train', 'records that the model was trained on, for an honest prior', dict(metavar='FILE')),
+        ('--limit', 'at most so many pictures', dict(type=whole, metavar='N')),
+        (
+            '--no-baselines',
+            'leave out the wrong and the missing pictures',
+            dict(action='store_false', dest='baselines'),
+        ),
+        (
+            '--robustness',
+            'ask again with the pictures made worse in many ways; takes many times as long',
+            dict(action='store_true'),
+        ),
+        _PROCESSES,
+        _DEVICE,
+        _force('start anew'),
+        AS_JSON,
+        more='Stopped at any moment, the same command goes on and ends with the same numbers.',
+    )
+    command(
+        commands,
+        'score',
+        _score,
+        "score any model's answers",
+        'score answers.jsonl truth.jsonl\nscore answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score',
+        (
+            'predictions',
+            '.json or .jsonl, rows with image, question, answer and perhaps score',
+            dict(metavar='PREDICTIONS'),
+        ),
+        ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
+        ('--out', 'folder for metrics.json and report.html'),
+        ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
+        (
+            '--boxes',
+            'units of the answered boxes: unit (0 to 1 of the padded square, default), picture (0 to 1), 100, 1000, pixels, geochat',
+            dict(
+                default='unit',
+                choices=('unit', 'picture', '100', '1000', 'pixels', 'geochat'),
+                metavar='UNITS',
+            ),
+        ),
+        ('--train', 'training records, for an honest prior', dict(metavar='FILE')),
+        ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')),
+        ('--blind', 'answers to no picture', dict(metavar='FILE')),
+        AS_JSON,
+        more='Every question of TRUTH counts: what has no answer is wrong, and listed.',
+    )
+
 
 def _add_last(commands):
-    command(commands, 'presets', _presets, 'list the sizes of model with parameters and memory', 'presets\npresets nano lite --pictures 32', ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
-            ('--pictures', 'of a batch (default: 8)', dict(type=whole, default=8, metavar='N')), ('--words', 'tokens of text for each picture (default: 128)', dict(type=whole, default=128, metavar='N')), AS_JSON,
-            more='Memory is estimated before anything is allocated; nothing is downloaded.')
-    command(commands, 'doctor', _doctor, 'look over this machine and prove that everything works', 'doctor\ndoctor --json', AS_JSON, _DEVICE,
-            more='Takes about ten seconds, needs no network, changes nothing. Exit status: 0 all is well, 1 something is missing or failed.')
+    command(
+        commands,
+        'presets',
+        _presets,
+        'list the sizes of model with parameters and memory',
+        'presets\npresets nano lite --pictures 32',
+        ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
+        ('--pictures', 'of a batch (default: 8)', dict(type=whole, default=8, metavar='N')),
+        (
+            '--words',
+            'tokens of text for each picture (default: 128)',
+            dict(type=whole, default=128, metavar='N'),
+        ),
+        AS_JSON,
+        more='Memory is estimated before anything is allocated; nothing is downloaded.',
+    )
+    command(
+        commands,
+        'doctor',
+        _doctor,
+        'look over this machine and prove that everything works',
+        'doctor\ndoctor --json',
+        AS_JSON,
+        _DEVICE,
+        more='Takes about ten seconds, needs no network, changes nothing. Exit status: 0 all is well, 1 something is missing or failed.',
+    )
 
 # %% ../../nbs/7_app/10_cli.ipynb #b8fc96bb
 _ADDED = (_add_first, _add_scenes, _add_numbers, add_data, _add_last)
 
+
 def make_parser() -> Parser:
     "The command line, without importing anything heavy."
     from earthgpt_lite import __version__
-    parser = Parser('earthgpt-lite', formatter_class=argparse.RawDescriptionHelpFormatter, description='One multimodal language model for optical, SAR and infrared remote sensing images, in small.',
-                    epilog='examples:\n  earthgpt-lite quickstart\n  earthgpt-lite ask runs/quickstart picture.tif "where is the lake?"\n  earthgpt-lite data list\n\n`earthgpt-lite COMMAND --help` says more.')
+
+    parser = Parser(
+        'earthgpt-lite',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='One multimodal language model for optical, SAR and infrared remote sensing images, in small.',
+        epilog='examples:\n  earthgpt-lite quickstart\n  earthgpt-lite ask runs/quickstart picture.tif "where is the lake?"\n  earthgpt-lite data list\n\n`earthgpt-lite COMMAND --help` says more.',
+    )
     parser.add_argument('--version', action='version', version=f'earthgpt-lite {__version__}')
     parser.add_argument('--debug', action='store_true', help='show the whole traceback of an error')
-    parser.add_argument('--completion', choices=('bash', 'zsh'), help='print what makes the shell complete commands and options: eval "$(earthgpt-lite --completion bash)"')
+    parser.add_argument(
+        '--completion',
+        choices=('bash', 'zsh'),
+        help='print what makes the shell complete commands and options: eval "$(earthgpt-lite --completion bash)"',
+    )
     commands = parser.add_subparsers(dest='command', metavar='COMMAND')
-    for add in _ADDED: add(commands)
+    for add in _ADDED:
+        add(commands)
     return parser
 
+
 def read_words(
-    argv: list,            # without the program's name
-) -> argparse.Namespace:   # run: the function to call with it
+    argv: list,  # without the program's name
+) -> argparse.Namespace:  # run: the function to call with it
     "What a command line asks for. `train` reads the words behind it by itself."
     own = argv[1:] if argv[:1] == ['train'] else []
-    args = make_parser().parse_args(argv[:len(argv) - len(own)])
+    args = make_parser().parse_args(argv[: len(argv) - len(own)])
     args.own = own
     return args
 
 # %% ../../nbs/7_app/10_cli.ipynb #3502bc1c
 def completion(parser) -> str:
     "A script for bash, and for zsh in its bash manner, that completes commands, options and file names."
+
     def words(p, name=''):
         inner = [a for a in p._actions if isinstance(a, argparse._SubParsersAction)]
         yield name, [o for a in p._actions for o in a.option_strings] + [c for a in inner for c in a.choices]
         for a in inner:
-            for c, sub in a.choices.items(): yield from words(sub, f'{name} {c}'.strip())
+            for c, sub in a.choices.items():
+                yield from words(sub, f'{name} {c}'.strip())
+
     cases = '\n'.join(f'    "{name}") words="{" ".join(known)}";;' for name, known in words(parser))
     return f'''[ -n "$ZSH_VERSION" ] && autoload -U +X bashcompinit && bashcompinit
 _earthgpt_lite() {{
@@ -284,43 +611,63 @@ _earthgpt_lite() {{
 complete -o filenames -F _earthgpt_lite earthgpt-lite'''
 
 # %% ../../nbs/7_app/10_cli.ipynb #381c0fba
-def explained(error: Exception) -> tuple:   # (exit status, one sentence)
+def explained(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
     first = next(iter(str(error).splitlines()), '')
-    sensors = sys.modules.get('earthgpt_lite.errors')   # who raised BadInput has imported it
-    if sensors and isinstance(error, sensors.BadInput): return 2, ' '.join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError': return 1, f'not enough memory: take a smaller model, smaller tiles or a smaller batch, and see `earthgpt-lite doctor` ({first})'
-    if isinstance(error, ImportError): return 1, f'a library is missing or broken ({first}); `earthgpt-lite doctor` looks at all of them'
-    if isinstance(error, OSError) and error.filename: return 1, f'{error.filename}: {error.strerror}'
+    sensors = sys.modules.get('earthgpt_lite.errors')  # who raised BadInput has imported it
+    if sensors and isinstance(error, sensors.BadInput):
+        return 2, ' '.join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
+        return (
+            1,
+            f'not enough memory: take a smaller model, smaller tiles or a smaller batch, and see `earthgpt-lite doctor` ({first})',
+        )
+    if isinstance(error, ImportError):
+        return 1, f'a library is missing or broken ({first}); `earthgpt-lite doctor` looks at all of them'
+    if isinstance(error, OSError) and error.filename:
+        return 1, f'{error.filename}: {error.strerror}'
     return 1, f'{type(error).__name__}: {first} (run it with --debug for the whole story)'
 
 # %% ../../nbs/7_app/10_cli.ipynb #7aabcbc1
 def main(
-    argv: list | None = None,   # without the program's name; None: the command line
-) -> int:                       # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
+    argv: list | None = None,  # without the program's name; None: the command line
+) -> int:  # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
     "Run the command line."
     argv = sys.argv[1:] if argv is None else list(argv)
-    try: args = read_words([a for a in argv if a != '--debug'])
-    except SystemExit as stop: return stop.code or 0   # help, version, or a wrong word
-    if args.completion: print(completion(make_parser())); return 0
-    if not args.command: make_parser().print_help(); return 2
+    try:
+        args = read_words([a for a in argv if a != '--debug'])
+    except SystemExit as stop:
+        return stop.code or 0  # help, version, or a wrong word
+    if args.completion:
+        print(completion(make_parser()))
+        return 0
+    if not args.command:
+        make_parser().print_help()
+        return 2
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     try:
         status = args.run(args) or 0
         sys.stdout.flush()
         return status
-    except SystemExit as stop: return stop.code or 0   # the help of `train`
-    except KeyboardInterrupt: print('stopped', file=sys.stderr); return 130
-    except BrokenPipeError:   # `| head` has seen enough
+    except SystemExit as stop:
+        return stop.code or 0  # the help of `train`
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = open(os.devnull, 'w')
         return 0
     except Exception as e:
-        if '--debug' in argv: raise
+        if '--debug' in argv:
+            raise
         status, sentence = explained(e)
         print(f'earthgpt-lite: {printable(sentence)}', file=sys.stderr)
         return status
 
+
 def run():
     "The program `earthgpt-lite`."
-    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors='backslashreplace')   # where the terminal lacks a letter
+    # where the terminal lacks a letter
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='backslashreplace')
     sys.exit(main())

@@ -12,123 +12,219 @@ import sys
 # %% ../../nbs/7_app/09_commands.ipynb #051cfe66
 class Parser(argparse.ArgumentParser):
     "A parser that says one sentence about a wrong use, and exits with status 2."
-    def __init__(self, *args, **options): super().__init__(*args, allow_abbrev=False, **options)
 
-    def error(self, message): self.exit(2, f'{self.prog}: {message.removeprefix("argument ")}; see `{self.prog} --help`\n')
+    def __init__(self, *args, **options):
+        super().__init__(*args, allow_abbrev=False, **options)
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: {message.removeprefix("argument ")}; see `{self.prog} --help`\n')
 
     def _check_value(self, action, value):
-        if action.choices is None or value in action.choices: return
-        raise argparse.ArgumentError(action, f'{value!r} is none of {", ".join(map(str, action.choices))}{_near(value, action.choices)}')
+        if action.choices is None or value in action.choices:
+            return
+        raise argparse.ArgumentError(
+            action,
+            f'{value!r} is none of {", ".join(map(str, action.choices))}{_near(value, action.choices)}',
+        )
 
     def parse_args(self, args=None, namespace=None):
         args, rest = self.parse_known_args(args, namespace)
-        own = getattr(args, 'parser', self)   # of the command that was chosen
-        if not rest: return args
-        if not rest[0].startswith('-'): own.error(f'{rest[0]!r} is one word too many: put a text of several words in quotes')
-        own.error(f'there is no option {rest[0]}{_near(rest[0], [o for a in own._actions for o in a.option_strings])}')
+        own = getattr(args, 'parser', self)  # of the command that was chosen
+        if not rest:
+            return args
+        if not rest[0].startswith('-'):
+            own.error(f'{rest[0]!r} is one word too many: put a text of several words in quotes')
+        own.error(
+            f'there is no option {rest[0]}{_near(rest[0], [o for a in own._actions for o in a.option_strings])}'
+        )
+
 
 def _near(word, known):
     from difflib import get_close_matches
+
     near = get_close_matches(str(word), [str(k) for k in known], 1)
     return f'; did you mean {near[0]}?' if near else ''
 
+
 def whole(text: str) -> int:
     "A whole number above 0, as an option takes it."
-    try: number = int(text)
-    except ValueError: number = 0
-    if number < 1: raise argparse.ArgumentTypeError(f'{text!r}: give a whole number above 0')
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text!r}: give a whole number above 0')
     return number
 
 # %% ../../nbs/7_app/09_commands.ipynb #4ef0b0a1
 def command(
-    commands,              # from add_subparsers
-    name: str,             # 'ask'
-    run,                   # function of the parsed arguments; returns an exit status, or None for 0
-    says: str,             # one line, for the list of commands
-    examples: str,         # one a line
-    *options,              # (name, help) or (name, help, settings of add_argument)
-    more: str = '',        # what else there is to know
+    commands,  # from add_subparsers
+    name: str,  # 'ask'
+    run,  # function of the parsed arguments; returns an exit status, or None for 0
+    says: str,  # one line, for the list of commands
+    examples: str,  # one a line
+    *options,  # (name, help) or (name, help, settings of add_argument)
+    more: str = '',  # what else there is to know
 ) -> argparse.ArgumentParser:
     "Declares a command with its help."
     shown = 'examples:\n' + '\n'.join(f'  earthgpt-lite {e.strip()}' for e in examples.strip().splitlines())
-    p = commands.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=says, epilog=shown,
-                            description=f'{says[0].upper()}{says[1:]}.' + (f'\n\n{more}' if more else ''))
-    for option, told, *settings in options: p.add_argument(*option.split(), help=told, **(settings[0] if settings else {}))
+    p = commands.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help=says,
+        epilog=shown,
+        description=f'{says[0].upper()}{says[1:]}.' + (f'\n\n{more}' if more else ''),
+    )
+    for option, told, *settings in options:
+        p.add_argument(*option.split(), help=told, **(settings[0] if settings else {}))
     p.set_defaults(run=run, parser=p)
     return p
 
 # %% ../../nbs/7_app/09_commands.ipynb #547ba2b5
-def _told(counts): return ', '.join(f'{k} {v:,}' for k, v in counts.items())
+def _told(counts):
+    return ', '.join(f'{k} {v:,}' for k, v in counts.items())
+
 
 def say_json(value):
     "One line of JSON, for programs."
     print(json.dumps(_no_nan(value)))
 
-def _no_nan(value):   # JSON knows no NaN
-    if isinstance(value, dict): return {str(k): _no_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_no_nan(v) for v in value]
+
+def _no_nan(value):  # JSON knows no NaN
+    if isinstance(value, dict):
+        return {str(k): _no_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_no_nan(v) for v in value]
     return None if isinstance(value, float) and value - value != 0 else value
+
 
 def _convert(args):
     from earthgpt_lite.data.convert import convert
     from earthgpt_lite.data.registry import find_reader
+
     again, reader = os.path.exists(os.path.join(args.dst, 'info.json')), find_reader(args.reader)
-    try: info = convert(args.reader, args.src, args.dst, args.oriented, args.decimals, args.most, progress=not args.json)
+    try:
+        info = convert(
+            args.reader, args.src, args.dst, args.oriented, args.decimals, args.most, progress=not args.json
+        )
     except KeyboardInterrupt:
-        print(f'\nstopped; what was converted is kept in {args.dst}: run the same command again, it goes on', file=sys.stderr)
+        print(
+            f'\nstopped; what was converted is kept in {args.dst}: run the same command again, it goes on',
+            file=sys.stderr,
+        )
         return 130
-    if args.json: return say_json(info)
-    if again: print(f'{args.dst} was converted before; delete it to convert again')
-    print(f"records: {info['records']:,}, questions: {info['turns']:,}, in {os.path.join(args.dst, 'records.jsonl')}")
-    for what in ('tasks', 'sensors', 'splits'): print(f'  {what}: {_told(info[what])}')
+    if args.json:
+        return say_json(info)
+    if again:
+        print(f'{args.dst} was converted before; delete it to convert again')
+    print(
+        f"records: {info['records']:,}, questions: {info['turns']:,}, in {os.path.join(args.dst, 'records.jsonl')}"
+    )
+    for what in ('tasks', 'sensors', 'splits'):
+        print(f'  {what}: {_told(info[what])}')
     if info['left_out']:
         print(f"left out: {info['left_out']:,}; the first:")
-        for name, why in info['left'][:5]: print(f'  {name} {why}')
-    if not reader.verified: print(f'note: no public source confirmed the layout of {reader.title} to us. Look closely.')
+        for name, why in info['left'][:5]:
+            print(f'  {name} {why}')
+    if not reader.verified:
+        print(f'note: no public source confirmed the layout of {reader.title} to us. Look closely.')
     print(f'\nNext:\n  earthgpt-lite data check {args.dst}\n  earthgpt-lite data show {args.dst}')
 
 # %% ../../nbs/7_app/09_commands.ipynb #0a9cf9ff
 def check_free(path, force: bool = False):
     "Raise BadInput where a file would be overwritten that nobody allowed to."
     from earthgpt_lite.errors import BadInput
-    if os.path.isdir(path): raise BadInput(f'{path} is a folder: give the name of a file')
-    if os.path.exists(path) and not force: raise BadInput(f'{path} exists already: give another name, or --force to overwrite it')
+
+    if os.path.isdir(path):
+        raise BadInput(f'{path} is a folder: give the name of a file')
+    if os.path.exists(path) and not force:
+        raise BadInput(f'{path} exists already: give another name, or --force to overwrite it')
+
 
 def _check(args):
     from earthgpt_lite.data.convert import check_records
-    if args.drop: check_free(args.drop, args.force)
+
+    if args.drop:
+        check_free(args.drop, args.force)
     report = check_records(args.file, args.root, args.drop, progress=not args.json)
-    if args.json: say_json({'file': args.file, 'records': report.total, 'bad': len(report.bad), 'problems': [{'record': i, 'reason': why} for i, why in report.problems]})
+    if args.json:
+        say_json(
+            {
+                'file': args.file,
+                'records': report.total,
+                'bad': len(report.bad),
+                'problems': [{'record': i, 'reason': why} for i, why in report.problems],
+            }
+        )
     else:
         print(report)
-        if args.drop: print(f'the good ones, {report.total - len(report.bad):,}, are in {args.drop}')
+        if args.drop:
+            print(f'the good ones, {report.total - len(report.bad):,}, are in {args.drop}')
     return 1 if report.bad else 0
 
 # %% ../../nbs/7_app/09_commands.ipynb #8b8d6d30
 def _show(args):
     import matplotlib
-    if 'matplotlib.pyplot' not in sys.modules: matplotlib.use('Agg')
+
+    if 'matplotlib.pyplot' not in sys.modules:
+        matplotlib.use('Agg')
     from earthgpt_lite.data.convert import show_records
+
     show_records(args.file, args.root, args.n, args.out, args.seed)
     print(f'{args.out}: look whether every box sits on what it is called')
 
 # %% ../../nbs/7_app/09_commands.ipynb #d40d57d5
-def _sure(reader): return 'any folder of this form' if reader.any else 'layout confirmed' if reader.verified else 'UNVERIFIED layout'
+def _sure(reader):
+    return (
+        'any folder of this form'
+        if reader.any
+        else 'layout confirmed'
+        if reader.verified
+        else 'UNVERIFIED layout'
+    )
+
 
 def _list(args):
     from earthgpt_lite.data.registry import list_readers
     from earthgpt_lite.errors import BadInput
+
     said = lambda r: ' '.join((r.name, r.title, *r.tasks, r.sensor)).lower()
     chosen = [r for r in list_readers() if all(w.lower() in said(r) for w in args.word)]
-    if not chosen: raise BadInput(f'no reader has {" and ".join(args.word)} in its name, task or sensor: try `earthgpt-lite data list`')
-    if args.json: return say_json([dict(reader=r.name, title=r.title, tasks=list(r.tasks), sensor=r.sensor, size=r.size, licence=r.licence, where=r.where, layout=r.layout, verified=None if r.any else r.verified) for r in chosen])
+    if not chosen:
+        raise BadInput(
+            f'no reader has {" and ".join(args.word)} in its name, task or sensor: try `earthgpt-lite data list`'
+        )
+    if args.json:
+        return say_json(
+            [
+                dict(
+                    reader=r.name,
+                    title=r.title,
+                    tasks=list(r.tasks),
+                    sensor=r.sensor,
+                    size=r.size,
+                    licence=r.licence,
+                    where=r.where,
+                    layout=r.layout,
+                    verified=None if r.any else r.verified,
+                )
+                for r in chosen
+            ]
+        )
     for r in chosen:
-        print(f'{r.name:16} {r.title} · {r.sensor} · {", ".join(t.replace("_", " ") for t in r.tasks)} · {_sure(r)}')
-        print(f'{"":16} {" · ".join(x for x in (r.size, f"licence: {r.licence}", r.where) if x)}\n{"":16} {r.layout}')
-    print(f'\nreaders: {len(chosen)}. Convert:  earthgpt-lite data convert READER FOLDER_OF_THE_DATA_SET NEW_FOLDER')
+        print(
+            f'{r.name:16} {r.title} · {r.sensor} · {", ".join(t.replace("_", " ") for t in r.tasks)} · {_sure(r)}'
+        )
+        print(
+            f'{"":16} {" · ".join(x for x in (r.size, f"licence: {r.licence}", r.where) if x)}\n{"":16} {r.layout}'
+        )
+    print(
+        f'\nreaders: {len(chosen)}. Convert:  earthgpt-lite data convert READER FOLDER_OF_THE_DATA_SET NEW_FOLDER'
+    )
 
 # %% ../../nbs/7_app/09_commands.ipynb #4188ca01
-KINDS = {'picture': 47, 'question': 44, 'answer': 42}   # background colours of a terminal
+KINDS = {'picture': 47, 'question': 44, 'answer': 42}  # background colours of a terminal
+
 
 def _row_at(file, index):
     from itertools import islice
@@ -136,31 +232,44 @@ def _row_at(file, index):
     from earthgpt_lite.data.records import Record
     from earthgpt_lite.data.store import read_rows
     from earthgpt_lite.errors import BadInput
-    row = next(islice(read_rows(file), max(index, 0), None), None)
-    if index < 0 or row is None: raise BadInput(f'{file} has no record {index}: they count from 0')
-    try: return Record.from_json(row)
-    except (BadInput, TypeError) as e: raise BadInput(f'{file}: record {index}: {e}; run `earthgpt-lite data check`') from None
 
-def _words(file, most=2000):   # the texts of the first records, for a tokenizer
+    row = next(islice(read_rows(file), max(index, 0), None), None)
+    if index < 0 or row is None:
+        raise BadInput(f'{file} has no record {index}: they count from 0')
+    try:
+        return Record.from_json(row)
+    except (BadInput, TypeError) as e:
+        raise BadInput(f'{file}: record {index}: {e}; run `earthgpt-lite data check`') from None
+
+
+def _words(file, most=2000):  # the texts of the first records, for a tokenizer
     from itertools import islice
 
     from earthgpt_lite.data.records import record_problems
     from earthgpt_lite.data.store import read_rows
+
     for row in islice(read_rows(file), most):
-        if not record_problems(row): yield from (' ' + t['value'] for t in row['conversations'])
+        if not record_problems(row):
+            yield from (' ' + t['value'] for t in row['conversations'])
+
 
 def _tokenizer(args, file):
     from earthgpt_lite.model.config import EarthGPTConfig, nano_config
     from earthgpt_lite.model.modeling import find_model
     from earthgpt_lite.model.tokens import train_tokenizer
-    if not args.model: return (made := train_tokenizer(_words(file))), nano_config(made)
+
+    if not args.model:
+        return (made := train_tokenizer(_words(file))), nano_config(made)
     from transformers import AutoTokenizer
+
     place = find_model(args.model)
     return AutoTokenizer.from_pretrained(place), EarthGPTConfig.from_pretrained(place)
+
 
 def _painted(kind, texts, colour):
     shown = [json.dumps(t, ensure_ascii=False)[1:-1] for t in texts]
     return ' '.join(f'\033[30;{KINDS[kind]}m{t}\033[0m' for t in shown) if colour else '|'.join(shown)
+
 
 def _tokens(args):
     from itertools import groupby
@@ -170,50 +279,138 @@ def _tokens(args):
     from earthgpt_lite.model.processor import picture_prefix
     from earthgpt_lite.model.token_view import draw_tokens, token_colours, token_page
     from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
+
     file, _ = records_file(args.file)
     record = _row_at(file, args.record)
     tokenizer, config = _tokenizer(args, file)
     prefix = picture_prefix(config, tokenizer)
-    row = build_sequence(encode_turns(tokenizer, record.turns, ChatFormat(**config.chat), record.image), prefix)
-    kinds = ['picture' if i < len(prefix) else 'question' if label == IGNORE else 'answer' for i, label in enumerate(row['labels'])]
-    print(f'{record.image}: {len(kinds)} tokens: ' + ', '.join(f'{kinds.count(k)} {k}' for k in KINDS) + '. Only the answers are graded.')
+    row = build_sequence(
+        encode_turns(tokenizer, record.turns, ChatFormat(**config.chat), record.image), prefix
+    )
+    kinds = [
+        'picture' if i < len(prefix) else 'question' if label == IGNORE else 'answer'
+        for i, label in enumerate(row['labels'])
+    ]
+    print(
+        f'{record.image}: {len(kinds)} tokens: '
+        + ', '.join(f'{kinds.count(k)} {k}' for k in KINDS)
+        + '. Only the answers are graded.'
+    )
     for kind, some in groupby(zip(kinds, map(tokenizer.decode, row['input_ids'])), key=lambda pair: pair[0]):
         texts = [t for _, t in some]
-        print(f'{kind:9}', f'{texts[0]} and {len(texts) - 1} x {texts[-1]}' if kind == 'picture' else _painted(kind, texts, sys.stdout.isatty() and 'NO_COLOR' not in os.environ))
+        print(
+            f'{kind:9}',
+            f'{texts[0]} and {len(texts) - 1} x {texts[-1]}'
+            if kind == 'picture'
+            else _painted(kind, texts, sys.stdout.isatty() and 'NO_COLOR' not in os.environ),
+        )
     if args.out and args.out.lower().endswith('.html'):
         token_page([record], tokenizer, ChatFormat(**config.chat), config.visual_tokens, args.out)
         print(f'drawn: {args.out}')
-    elif args.out: _draw(draw_tokens, token_colours(row, tokenizer), args.out)
+    elif args.out:
+        _draw(draw_tokens, token_colours(row, tokenizer), args.out)
+
 
 def _draw(draw_tokens, coloured, out):
     import matplotlib
-    if 'matplotlib.pyplot' not in sys.modules: matplotlib.use('Agg')
+
+    if 'matplotlib.pyplot' not in sys.modules:
+        matplotlib.use('Agg')
     from earthgpt_lite.data.convert import save_figure
+
     save_figure(draw_tokens(coloured), out)
     print(f'drawn: {out}')
 
 # %% ../../nbs/7_app/09_commands.ipynb #78a06935
-_ROOT = ('--root', 'folder that the image paths start from (default: where the data were converted from, or where FILE lies)')
-_FILE = ('file', 'a folder made by `data convert`, or a .json or .jsonl file of records', dict(metavar='FILE'))
+_ROOT = (
+    '--root',
+    'folder that the image paths start from (default: where the data were converted from, or where FILE lies)',
+)
+_FILE = (
+    'file',
+    'a folder made by `data convert`, or a .json or .jsonl file of records',
+    dict(metavar='FILE'),
+)
 AS_JSON = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
+
 
 def add_data(commands):
     "The command `data` with its own commands."
-    p = command(commands, 'data', None, 'convert, check and look at instruction data', 'data list\ndata convert hrsid HRSID_JPG runs/hrsid\ndata check runs/hrsid\ndata show runs/hrsid')
-    p.set_defaults(run=lambda args: p.print_help() or 2)   # `data` alone is no use
+    p = command(
+        commands,
+        'data',
+        None,
+        'convert, check and look at instruction data',
+        'data list\ndata convert hrsid HRSID_JPG runs/hrsid\ndata check runs/hrsid\ndata show runs/hrsid',
+    )
+    p.set_defaults(run=lambda args: p.print_help() or 2)  # `data` alone is no use
     data = p.add_subparsers(metavar='COMMAND')
-    command(data, 'convert', _convert, 'turn a data set on disk into records', 'data convert resisc45 NWPU-RESISC45 runs/resisc45\ndata convert dota DOTA runs/dota --oriented --decimals 3\ndata convert table my_pictures runs/mine',
-            ('reader', 'what the folder is: a name from `earthgpt-lite data list`', dict(metavar='READER')), ('src', 'folder of the data set', dict(metavar='SRC')), ('dst', 'new folder for records.jsonl and info.json', dict(metavar='DST')),
-            ('--oriented', 'keep tilted boxes as four corners', dict(action='store_true')), ('--decimals', 'digits of a coordinate: 3 for small objects (default: 2)', dict(type=int, default=2, choices=(2, 3, 4))),
-            ('--most', 'leave out pictures with more objects than this (default: 100)', dict(type=int, default=100)), AS_JSON,
-            more='Pictures stay where they are. A conversion that was interrupted leaves nothing that could be taken for whole;\nthe same command goes on with it.')
-    command(data, 'check', _check, 'report every bad record by index and reason', 'data check runs/hrsid\ndata check mine.json --root pictures --drop good.jsonl', _FILE, _ROOT,
-            ('--drop', 'write the good records to this new file', dict(metavar='OUT')), ('--force', 'overwrite OUT', dict(action='store_true')), AS_JSON,
-            more='Exit status: 0 all good, 1 there are bad records (also with --drop), 2 wrong use.')
-    command(data, 'show', _show, 'draw a contact sheet with boxes and turns', 'data show runs/hrsid\ndata show mine.json --root pictures --n 12 --out mine.png', _FILE, _ROOT,
-            ('--out', 'the .png to write (default: sheet.png)', dict(default='sheet.png')), ('--n', 'how many records (default: 6)', dict(type=whole, default=6)), ('--seed', 'of the draw (default: 0)', dict(type=int, default=0)))
-    command(data, 'list', _list, 'list every reader: task, sensor, size, licence, where to get the data', 'data list\ndata list sar\ndata list infrared detection --json',
-            ('word', 'only readers with these words in name, task or sensor', dict(nargs='*', metavar='WORD')), AS_JSON,
-            more='A layout is UNVERIFIED where no public source confirmed it to us: the reader was written from memory or from second hand.')
-    command(data, 'tokens', _tokens, 'show a record as the tokens that a model is trained on', 'data tokens runs/hrsid\ndata tokens mine.json --record 12 --model runs/quickstart --out tokens.png', _FILE,
-            ('--record', 'its index, from 0 (default: 0)', dict(type=int, default=0)), ('--model', 'take the tokenizer of this model (default: one made from the words of FILE)'), ('--out', 'also draw it to this .png or .html'))
+    command(
+        data,
+        'convert',
+        _convert,
+        'turn a data set on disk into records',
+        'data convert resisc45 NWPU-RESISC45 runs/resisc45\ndata convert dota DOTA runs/dota --oriented --decimals 3\ndata convert table my_pictures runs/mine',
+        ('reader', 'what the folder is: a name from `earthgpt-lite data list`', dict(metavar='READER')),
+        ('src', 'folder of the data set', dict(metavar='SRC')),
+        ('dst', 'new folder for records.jsonl and info.json', dict(metavar='DST')),
+        ('--oriented', 'keep tilted boxes as four corners', dict(action='store_true')),
+        (
+            '--decimals',
+            'digits of a coordinate: 3 for small objects (default: 2)',
+            dict(type=int, default=2, choices=(2, 3, 4)),
+        ),
+        (
+            '--most',
+            'leave out pictures with more objects than this (default: 100)',
+            dict(type=int, default=100),
+        ),
+        AS_JSON,
+        more='Pictures stay where they are. A conversion that was interrupted leaves nothing that could be taken for whole;\nthe same command goes on with it.',
+    )
+    command(
+        data,
+        'check',
+        _check,
+        'report every bad record by index and reason',
+        'data check runs/hrsid\ndata check mine.json --root pictures --drop good.jsonl',
+        _FILE,
+        _ROOT,
+        ('--drop', 'write the good records to this new file', dict(metavar='OUT')),
+        ('--force', 'overwrite OUT', dict(action='store_true')),
+        AS_JSON,
+        more='Exit status: 0 all good, 1 there are bad records (also with --drop), 2 wrong use.',
+    )
+    command(
+        data,
+        'show',
+        _show,
+        'draw a contact sheet with boxes and turns',
+        'data show runs/hrsid\ndata show mine.json --root pictures --n 12 --out mine.png',
+        _FILE,
+        _ROOT,
+        ('--out', 'the .png to write (default: sheet.png)', dict(default='sheet.png')),
+        ('--n', 'how many records (default: 6)', dict(type=whole, default=6)),
+        ('--seed', 'of the draw (default: 0)', dict(type=int, default=0)),
+    )
+    command(
+        data,
+        'list',
+        _list,
+        'list every reader: task, sensor, size, licence, where to get the data',
+        'data list\ndata list sar\ndata list infrared detection --json',
+        ('word', 'only readers with these words in name, task or sensor', dict(nargs='*', metavar='WORD')),
+        AS_JSON,
+        more='A layout is UNVERIFIED where no public source confirmed it to us: the reader was written from memory or from second hand.',
+    )
+    command(
+        data,
+        'tokens',
+        _tokens,
+        'show a record as the tokens that a model is trained on',
+        'data tokens runs/hrsid\ndata tokens mine.json --record 12 --model runs/quickstart --out tokens.png',
+        _FILE,
+        ('--record', 'its index, from 0 (default: 0)', dict(type=int, default=0)),
+        ('--model', 'take the tokenizer of this model (default: one made from the words of FILE)'),
+        ('--out', 'also draw it to this .png or .html'),
+    )

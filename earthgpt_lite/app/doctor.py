@@ -12,44 +12,87 @@ import shutil
 import time
 
 # %% ../../nbs/7_app/08_doctor.ipynb #ec6c0253
-TESTED = dict(torch='2.13.0', lightning='2.6.6', transformers='5.23.0', tokenizers='0.23.3', safetensors='0.8.0', huggingface_hub='2.4.0', datasets='5.2.0', numpy='2.4.6', pillow='13.0.0',
-              rasterio='1.4.4', shapely='2.2.0', matplotlib='3.11.2', folium='0.20.0', ipywidgets='8.1.9', jupyterlab='4.6.6', jsonargparse='4.53.0', pyyaml='6.0.3', tqdm='4.70.1')
+TESTED = dict(
+    torch='2.13.0',
+    lightning='2.6.6',
+    transformers='5.23.0',
+    tokenizers='0.23.3',
+    safetensors='0.8.0',
+    huggingface_hub='2.4.0',
+    datasets='5.2.0',
+    numpy='2.4.6',
+    pillow='13.0.0',
+    rasterio='1.4.4',
+    shapely='2.2.0',
+    matplotlib='3.11.2',
+    folium='0.20.0',
+    ipywidgets='8.1.9',
+    jupyterlab='4.6.6',
+    jsonargparse='4.53.0',
+    pyyaml='6.0.3',
+    tqdm='4.70.1',
+)
 
-def versions() -> dict:   # package -> (installed or None, tested)
+
+def versions() -> dict:  # package -> (installed or None, tested)
     "What is installed beside what we tested with. The build of torch, such as +cpu, is left aside."
-    found = {d.name.lower().replace('-', '_'): d.version for d in importlib.metadata.distributions() if d.name}
+    found = {
+        d.name.lower().replace('-', '_'): d.version for d in importlib.metadata.distributions() if d.name
+    }
     return {name: (found.get(name), tested) for name, tested in TESTED.items()}
 
+
 def _compared(installed, tested):
-    if installed is None: return 'MISSING: pip install it'
+    if installed is None:
+        return 'MISSING: pip install it'
     return 'as tested' if installed.split('+')[0] == tested else f'tested with {tested}'
 
 # %% ../../nbs/7_app/08_doctor.ipynb #b5290644
-def memory() -> tuple:   # bytes (of the machine or the container, free now); None where it cannot be told
+def memory() -> tuple:  # bytes (of the machine or the container, free now); None where it cannot be told
     "Memory that this process can hope for."
-    try: whole = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    except (AttributeError, ValueError, OSError): return None, None
+    try:
+        whole = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    except (AttributeError, ValueError, OSError):
+        return None, None
     free = _number('/proc/meminfo', 'MemAvailable:')
     limit, used = _number('/sys/fs/cgroup/memory.max'), _number('/sys/fs/cgroup/memory.current')
-    if limit and limit < whole: whole, free = limit, min(free * 1024 if free else limit, limit - (used or 0))
-    elif free: free *= 1024
+    if limit and limit < whole:
+        whole, free = limit, min(free * 1024 if free else limit, limit - (used or 0))
+    elif free:
+        free *= 1024
     return whole, free
+
 
 def _number(path, key=''):
     "The number behind a key in a file of the system; None where there is none."
     try:
-        with open(path, encoding='utf-8') as f: return next(int(line.removeprefix(key).split()[0]) for line in f if line.startswith(key))
-    except (OSError, ValueError, StopIteration, IndexError): return None
+        with open(path, encoding='utf-8') as f:
+            return next(int(line.removeprefix(key).split()[0]) for line in f if line.startswith(key))
+    except (OSError, ValueError, StopIteration, IndexError):
+        return None
 
-def _gb(n): return '?' if n is None else f'{n / 1e9:.1f} GB'
 
-def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+def _gb(n):
+    return '?' if n is None else f'{n / 1e9:.1f} GB'
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 # %% ../../nbs/7_app/08_doctor.ipynb #df0050b9
 def _gpus():
     "Name and bytes of each GPU that torch finds."
     import torch
-    return [(p.name, p.total_memory) for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+
+    return (
+        [
+            (p.name, p.total_memory)
+            for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        ]
+        if torch.cuda.is_available()
+        else []
+    )
+
 
 def _torch_says():
     "Device, precision and threads, or why torch cannot tell."
@@ -57,58 +100,108 @@ def _torch_says():
         import torch
 
         from earthgpt_lite.train.throughput import pick_precision
+
         device = '; '.join(f'cuda:{i} {name}, {size / 1e9:.0f} GB' for i, (name, size) in enumerate(_gpus()))
-        none = 'this torch was built without CUDA' if torch.version.cuda is None else 'torch finds no GPU: look at the driver'
-        return {'device': device or f'cpu ({none})', 'precision': pick_precision('cuda' if device else 'cpu'), 'cores': f'{_cores()}, torch uses {torch.get_num_threads()}'}
-    except Exception as e: return {'device': f'unknown: {type(e).__name__}: {e}', 'cores': str(_cores())}
+        none = (
+            'this torch was built without CUDA'
+            if torch.version.cuda is None
+            else 'torch finds no GPU: look at the driver'
+        )
+        return {
+            'device': device or f'cpu ({none})',
+            'precision': pick_precision('cuda' if device else 'cpu'),
+            'cores': f'{_cores()}, torch uses {torch.get_num_threads()}',
+        }
+    except Exception as e:
+        return {'device': f'unknown: {type(e).__name__}: {e}', 'cores': str(_cores())}
+
 
 def _disk(path):
-    while path and not os.path.exists(path): path = os.path.dirname(path)
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
     return f'{_gb(shutil.disk_usage(path or ".").free)} free'
 
+
 def _cache():
-    home = os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'huggingface')
+    home = os.environ.get('HF_HOME') or os.path.join(
+        os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'huggingface'
+    )
     return os.path.expanduser(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub'))
 
-def _offline(): return 'offline, by HF_HUB_OFFLINE' if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON') else 'allowed, used only when you name a model or data set of the hub'
+
+def _offline():
+    return (
+        'offline, by HF_HUB_OFFLINE'
+        if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON')
+        else 'allowed, used only when you name a model or data set of the hub'
+    )
+
 
 def facts() -> dict:
     "What this machine is, as lines for people."
     whole, free = memory()
-    return {'earthgpt-lite': importlib.metadata.version('earthgpt-lite'), 'Python': f'{platform.python_version()} on {platform.system()} {platform.machine()}',
-            'memory': f'{_gb(whole)}, {_gb(free)} free', **_torch_says(), 'disk here': _disk(os.getcwd()),
-            'hub cache': f'{_cache().replace(os.path.expanduser("~"), "~")}, {_disk(_cache())}', 'network': _offline()}
+    return {
+        'earthgpt-lite': importlib.metadata.version('earthgpt-lite'),
+        'Python': f'{platform.python_version()} on {platform.system()} {platform.machine()}',
+        'memory': f'{_gb(whole)}, {_gb(free)} free',
+        **_torch_says(),
+        'disk here': _disk(os.getcwd()),
+        'hub cache': f'{_cache().replace(os.path.expanduser("~"), "~")}, {_disk(_cache())}',
+        'network': _offline(),
+    }
 
 # %% ../../nbs/7_app/08_doctor.ipynb #98f1273b
-NEEDS = dict(nano=(.5, .7), lite=(1.4, 5.1), **{'lite-offline': (1.3, 5.0)}, base=(5.5, 24.8), paper=(30.9, 121.0))   # GB to answer and to train, 8 pictures with 128 tokens each
+# GB to answer and to train, 8 pictures with 128 tokens each
+NEEDS = dict(
+    nano=(0.5, 0.7), lite=(1.4, 5.1), **{'lite-offline': (1.3, 5.0)}, base=(5.5, 24.8), paper=(30.9, 121.0)
+)
+
 
 def fitting(
-    room: int | None,   # bytes
-) -> dict:              # preset -> GB to answer, GB to train, and a verdict
+    room: int | None,  # bytes
+) -> dict:  # preset -> GB to answer, GB to train, and a verdict
     "What each preset needs and whether it fits into nine tenths of the room."
+
     def verdict(answer, train):
-        if room is None: return 'unknown'
-        return 'fits' if train * 1e9 < .9 * room else 'can answer here, not train' if answer * 1e9 < .9 * room else 'too large for this machine'
+        if room is None:
+            return 'unknown'
+        return (
+            'fits'
+            if train * 1e9 < 0.9 * room
+            else 'can answer here, not train'
+            if answer * 1e9 < 0.9 * room
+            else 'too large for this machine'
+        )
+
     return {name: dict(answer=a, train=t, verdict=verdict(a, t)) for name, (a, t) in NEEDS.items()}
+
 
 def memory_budget() -> int | None:
     "Bytes of the largest GPU, or of the memory where there is none."
-    try: return max((size for _, size in _gpus()), default=memory()[0])
-    except Exception: return memory()[0]
+    try:
+        return max((size for _, size in _gpus()), default=memory()[0])
+    except Exception:
+        return memory()[0]
 
 # %% ../../nbs/7_app/08_doctor.ipynb #2d36da82
 def _reads():
     from earthgpt_lite.data.sample.world_map import DATA
     from earthgpt_lite.raster.reading import as_chip, read_scene
+
     chip = as_chip(read_scene(DATA / 'global_optical.tif', window=(3000, 1200, 64, 64)), size=64)
-    if chip.image.shape != (64, 64, 3) or chip.image.std() < 1: raise ValueError('the sample picture came out empty')
+    if chip.image.shape != (64, 64, 3) or chip.image.std() < 1:
+        raise ValueError('the sample picture came out empty')
     return chip.image
+
 
 def _places():
     from earthgpt_lite.boxes.text import format_box, parse_boxes, to_pixels, to_unit
+
     box = [100, 50, 300, 200]
     back = to_pixel_values(parse_boxes(format_box(to_unit(box, 640, 512), 3)).boxes[0].box, 640, 512)
-    if abs(back - box).max() > .64: raise ValueError(f'a box moved from {box} to {back}')
+    if abs(back - box).max() > 0.64:
+        raise ValueError(f'a box moved from {box} to {back}')
+
 
 def _learns(image, device, steps=6):
     import torch
@@ -118,6 +211,7 @@ def _learns(image, device, steps=6):
     from earthgpt_lite.model.packing import build_sequence, collate
     from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
     from earthgpt_lite.model.tokens import ChatFormat, encode_turns, train_tokenizer
+
     turns = [Turn('what does this image show?', 'a coast'), Turn('is there water?', 'yes')]
     tokenizer = train_tokenizer(f' {text}' for t in turns for text in (t.question, t.answer))
     with torch.random.fork_rng():
@@ -129,50 +223,97 @@ def _learns(image, device, steps=6):
     optimizer, losses = torch.optim.AdamW(model.parameters(), 3e-3), []
     for _ in range(steps):
         loss = model(**dict(batch.items())).loss
-        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
-    if not losses[-1] < losses[0]: raise ValueError(f'the loss went from {losses[0]:.2f} to {losses[-1]:.2f}')
+    if not losses[-1] < losses[0]:
+        raise ValueError(f'the loss went from {losses[0]:.2f} to {losses[-1]:.2f}')
     return model.eval(), tokenizer
+
 
 def _answers(model, tokenizer, image):
     from earthgpt_lite.model.generation import generate_answers
     from earthgpt_lite.model.processor import to_pixel_values
-    (text, score), = generate_answers(model, tokenizer, to_pixel_values(image)[None], [(0, 'is there water?')], max_new_tokens=8)
-    if not score <= 0: raise ValueError(f'an answer had the score {score}')
 
-def self_test(
-    device: str = 'auto',
-) -> list:   # (what, seconds, None or what went wrong)
+    ((text, score),) = generate_answers(
+        model, tokenizer, to_pixel_values(image)[None], [(0, 'is there water?')], max_new_tokens=8
+    )
+    if not score <= 0:
+        raise ValueError(f'an answer had the score {score}')
+
+
+def self_test(device: str = 'auto') -> list:  # (what, seconds, None or what went wrong)
     "Reads a picture, moves a box, trains a tiny model and asks it. Ends at the first fault."
     if device == 'auto':
-        try: device = 'cuda' if _gpus() else 'cpu'
-        except Exception: device = 'cpu'
+        try:
+            device = 'cuda' if _gpus() else 'cpu'
+        except Exception:
+            device = 'cpu'
     done, kept = [], {}
-    steps = {'reads a picture': lambda: kept.update(image=_reads()), 'takes a box to text and back': _places,
-             f'trains on {device}': lambda: kept.update(pair=_learns(kept['image'], device)), 'answers a question': lambda: _answers(*kept['pair'], kept['image'])}
+    steps = {
+        'reads a picture': lambda: kept.update(image=_reads()),
+        'takes a box to text and back': _places,
+        f'trains on {device}': lambda: kept.update(pair=_learns(kept['image'], device)),
+        'answers a question': lambda: _answers(*kept['pair'], kept['image']),
+    }
     for name, step in steps.items():
         start, wrong = time.perf_counter(), None
-        try: step()
-        except Exception as e: wrong = f'{type(e).__name__}: {e}'
+        try:
+            step()
+        except Exception as e:
+            wrong = f'{type(e).__name__}: {e}'
         done.append((name, time.perf_counter() - start, wrong))
-        if wrong: break
+        if wrong:
+            break
     return done
 
 # %% ../../nbs/7_app/08_doctor.ipynb #18b31d3b
-def diagnose(device: str = 'auto') -> dict:   # facts, presets, versions, tests
+def diagnose(device: str = 'auto') -> dict:  # facts, presets, versions, tests
     "Everything that the doctor knows."
-    return dict(facts=facts(), presets=fitting(memory_budget()), versions={k: dict(installed=a, tested=b) for k, (a, b) in versions().items()}, tests=[dict(what=w, seconds=round(s, 2), wrong=e) for w, s, e in self_test(device)])
+    return dict(
+        facts=facts(),
+        presets=fitting(memory_budget()),
+        versions={k: dict(installed=a, tested=b) for k, (a, b) in versions().items()},
+        tests=[dict(what=w, seconds=round(s, 2), wrong=e) for w, s, e in self_test(device)],
+    )
+
 
 def healthy(found: dict) -> bool:
     "Nothing is missing and every test passed."
-    return all(v['installed'] for v in found['versions'].values()) and not any(t['wrong'] for t in found['tests'])
+    return all(v['installed'] for v in found['versions'].values()) and not any(
+        t['wrong'] for t in found['tests']
+    )
+
 
 def prescription(found: dict) -> str:
     "What was found, as plain text to paste into a question."
     lines = [f'{k:14} {v}' for k, v in found['facts'].items()] + ['']
-    lines += [f'{name:14} {p["verdict"]} ({p["answer"]:.1f} GB to answer, {p["train"]:.1f} GB to train)' for name, p in found['presets'].items()] + ['']
-    odd = {k: (v['installed'], _compared(v['installed'], v['tested'])) for k, v in found['versions'].items() if _compared(v['installed'], v['tested']) != 'as tested'}
+    lines += [
+        f'{name:14} {p["verdict"]} ({p["answer"]:.1f} GB to answer, {p["train"]:.1f} GB to train)'
+        for name, p in found['presets'].items()
+    ] + ['']
+    odd = {
+        k: (v['installed'], _compared(v['installed'], v['tested']))
+        for k, v in found['versions'].items()
+        if _compared(v['installed'], v['tested']) != 'as tested'
+    }
     lines += [f'{k:14} {installed or "-"} ({why})' for k, (installed, why) in odd.items()]
-    lines += [f'versions       the {"other " if odd else ""}{len(found["versions"]) - len(odd)} libraries are as tested', '']
-    lines += [f'{"failed" if t["wrong"] else "ok":7}{t["seconds"]:6.2f} s  {t["what"]}' + (f': {t["wrong"]}' if t['wrong'] else '') for t in found['tests']]
-    return '\n'.join([*lines, '', 'All is well.' if healthy(found) else 'Something is wrong: see the lines with MISSING or failed. Paste this text into your question.'])
+    lines += [
+        f'versions       the {"other " if odd else ""}{len(found["versions"]) - len(odd)} libraries are as tested',
+        '',
+    ]
+    lines += [
+        f'{"failed" if t["wrong"] else "ok":7}{t["seconds"]:6.2f} s  {t["what"]}'
+        + (f': {t["wrong"]}' if t['wrong'] else '')
+        for t in found['tests']
+    ]
+    return '\n'.join(
+        [
+            *lines,
+            '',
+            'All is well.'
+            if healthy(found)
+            else 'Something is wrong: see the lines with MISSING or failed. Paste this text into your question.',
+        ]
+    )

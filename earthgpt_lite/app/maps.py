@@ -37,47 +37,75 @@ from ..raster.reading import Scene, as_chip, read_scene
 # %% ../../nbs/7_app/04_maps.ipynb #bc4cbbd0
 _LEAFLET = DATA / 'leaflet'
 
-def _uri(data: bytes, kind: str): return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
-def _script(name): return _uri(re.sub(rb'//# sourceMappingURL=.*', b'', (_LEAFLET / name).read_bytes()), 'text/javascript')
+def _uri(data: bytes, kind: str):
+    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _script(name):
+    return _uri(re.sub(rb'//# sourceMappingURL=.*', b'', (_LEAFLET / name).read_bytes()), 'text/javascript')
+
 
 def _style(name):
     "A style sheet with its pictures inside."
+
     def inside(m):
         file = _LEAFLET / m[1].strip('\'"')
-        return f'url({_uri(file.read_bytes(), mimetypes.guess_type(file.name)[0])})' if file.is_file() else 'none'
+        return (
+            f'url({_uri(file.read_bytes(), mimetypes.guess_type(file.name)[0])})'
+            if file.is_file()
+            else 'none'
+        )
+
     return _uri(re.sub(r'url\(([^)]+)\)', inside, (_LEAFLET / name).read_text()).encode(), 'text/css')
 
+
 def go_offline(
-    element,   # a folium Map, or the Draw plugin
+    element,  # a folium Map, or the Draw plugin
     name: str = 'leaflet',
 ):
     "Give a map, or a plugin, its scripts from the package instead of the network."
-    element.default_js, element.default_css = [(name, _script(f'{name}.js'))], [(f'{name}_css', _style(f'{name}.css'))]
+    element.default_js, element.default_css = (
+        [(name, _script(f'{name}.js'))],
+        [(f'{name}_css', _style(f'{name}.css'))],
+    )
     return element
 
 # %% ../../nbs/7_app/04_maps.ipynb #1e344ecb
-def _lonlat(frame, points):   # (n, 2) pixels of the picture
+def _lonlat(frame, points):  # (n, 2) pixels of the picture
     "Longitudes without a jump, and latitudes."
     x, y = frame.to_map(points).T
-    lon, lat = (x, y) if frame.crs.to_epsg() == 4326 else map(np.array, transform(frame.crs, 'EPSG:4326', x, y))
-    if not np.isfinite([lon, lat]).all(): raise BadInput(f'{frame.name or "this picture"} lies outside what its CRS can express; look at its georeference')
-    if frame.crs.is_geographic: return lon, lat
+    lon, lat = (
+        (x, y) if frame.crs.to_epsg() == 4326 else map(np.array, transform(frame.crs, 'EPSG:4326', x, y))
+    )
+    if not np.isfinite([lon, lat]).all():
+        raise BadInput(
+            f'{frame.name or "this picture"} lies outside what its CRS can express; look at its georeference'
+        )
+    if frame.crs.is_geographic:
+        return lon, lat
     middle = np.degrees(np.angle(np.exp(1j * np.radians(lon)).sum()))
     lon = middle + (lon - middle + 180) % 360 - 180
     return lon + 360 * (lon.min() < -180), lat
+
 
 def _pixels(image):
     "RGBA of a picture without its padding, and the transform of its pixels; those without data are clear."
     chip = image.chip() if isinstance(image, Scene) else as_chip(image)
     f, n = chip.frame, chip.image.shape[0]
-    f.to_map([0, 0])   # or a sentence that says why not
-    k = f.side / n     # the square may be smaller than the picture
+    f.to_map([0, 0])  # or a sentence that says why not
+    k = f.side / n  # the square may be smaller than the picture
     left, top = (min(math.ceil(pad / k), n - 1) for pad in (f.pad_x, f.pad_y))
     right, bottom = max(int((f.pad_x + f.width) / k), left + 1), max(int((f.pad_y + f.height) / k), top + 1)
-    alpha = 255 * (image.valid if isinstance(image, Scene) else np.ones((bottom - top, right - left))).astype('uint8')
+    alpha = 255 * (image.valid if isinstance(image, Scene) else np.ones((bottom - top, right - left))).astype(
+        'uint8'
+    )
     rgba = np.dstack([chip.image[top:bottom, left:right], alpha])
-    return rgba, f.transform @ Affine.translation(left * k - f.pad_x, top * k - f.pad_y) @ Affine.scale(k), chip
+    return (
+        rgba,
+        f.transform @ Affine.translation(left * k - f.pad_x, top * k - f.pad_y) @ Affine.scale(k),
+        chip,
+    )
 
 # %% ../../nbs/7_app/04_maps.ipynb #4d5b1088
 @contextmanager
@@ -86,13 +114,16 @@ def _quiet():
     log = logging.getLogger('rasterio._err')
     level = log.level
     log.setLevel(logging.ERROR)
-    try: yield
-    finally: log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
 
 def overlay(
-    image,              # a path, Scene or View with a CRS
-    size: int = 768,    # longer edge of the result, pixels
-) -> tuple:             # (h, w, 4) uint8 in Web Mercator, ((south, west), (north, east))
+    image,  # a path, Scene or View with a CRS
+    size: int = 768,  # longer edge of the result, pixels
+) -> tuple:  # (h, w, 4) uint8 in Web Mercator, ((south, west), (north, east))
     "A picture as a web map needs it. BadInput for one without a CRS, with the reason."
     rgba, placed, chip = _pixels(read_scene(image, size=2048) if isinstance(image, (str, Path)) else image)
     f = chip.frame
@@ -102,27 +133,47 @@ def overlay(
     middle = (lon.min() + lon.max()) / 2
     x1, x2 = (np.radians(v - middle) * 6378137 for v in (lon.min(), lon.max()))
     y1, y2 = (np.log(np.tan(np.pi / 4 + np.radians(v) / 2)) * 6378137 for v in (lat.min(), lat.max()))
-    if not (x2 > x1 and y2 > y1): raise BadInput(f'{f.name or "this picture"} covers no ground between 85 degrees south and north; a web map cannot show it')
+    if not (x2 > x1 and y2 > y1):
+        raise BadInput(
+            f'{f.name or "this picture"} covers no ground between 85 degrees south and north; a web map cannot show it'
+        )
     k = size / max(x2 - x1, y2 - y1)
     shape = max(1, round((y2 - y1) * k)), max(1, round((x2 - x1) * k))
-    out, where = np.zeros((4, *shape), 'uint8'), dict(src_transform=placed, src_crs=f.crs, dst_transform=from_bounds(x1, y1, x2, y2, shape[1], shape[0]),
-                                                      dst_crs=f'+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0={middle} +units=m +nadgrids=@null +no_defs')
+    out, where = (
+        np.zeros((4, *shape), 'uint8'),
+        dict(
+            src_transform=placed,
+            src_crs=f.crs,
+            dst_transform=from_bounds(x1, y1, x2, y2, shape[1], shape[0]),
+            dst_crs=f'+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0={middle} +units=m +nadgrids=@null +no_defs',
+        ),
+    )
     with _quiet():
-        reproject(np.ascontiguousarray(np.moveaxis(rgba, -1, 0)[:3]), out[:3], resampling=Resampling.bilinear, **where)
+        reproject(
+            np.ascontiguousarray(np.moveaxis(rgba, -1, 0)[:3]),
+            out[:3],
+            resampling=Resampling.bilinear,
+            **where,
+        )
         reproject(np.ascontiguousarray(rgba[..., 3]), out[3], resampling=Resampling.nearest, **where)
-    return np.moveaxis(out, 0, -1), ((float(lat.min()), float(lon.min())), (float(lat.max()), float(lon.max())))
+    return np.moveaxis(out, 0, -1), (
+        (float(lat.min()), float(lon.min())),
+        (float(lat.max()), float(lon.max())),
+    )
 
 # %% ../../nbs/7_app/04_maps.ipynb #e667208d
-def _webp(image, quality=75) -> str:   # (h, w, 3 or 4) uint8
+def _webp(image, quality=75) -> str:  # (h, w, 3 or 4) uint8
     "A picture as a data URI."
     file = io.BytesIO()
     Image.fromarray(image).save(file, 'WEBP', quality=quality)
     return _uri(file.getvalue(), 'image/webp')
 
+
 @functools.cache
 def _world(size):
     image, bounds = overlay(read_scene(DATA / 'global_optical.tif', size=max(1350, size)), size)
     return _webp(image[..., :3], 60), bounds
+
 
 def base_map(size: int = 800):
     "The sample's Blue Marble as a layer for any map."
@@ -132,118 +183,195 @@ def base_map(size: int = 800):
 # %% ../../nbs/7_app/04_maps.ipynb #717b04a1
 COLOURS = ('#ff2d95', '#00b7eb', '#ffd400', '#7cfc00', '#ff7f0e', '#9467bd', '#e0e0e0', '#17becf')
 
+
 def page_text(value) -> str:
     "Any value as text that a page shows and never runs."
-    text = f'{value:.2f}' if isinstance(value, float) else json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else '' if value is None else str(value)
+    text = (
+        f'{value:.2f}'
+        if isinstance(value, float)
+        else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, (dict, list))
+        else ''
+        if value is None
+        else str(value)
+    )
     return html.escape(text if len(text) < 300 else text[:300] + ' ...').replace('{', '&#123;')
+
 
 def _features(answers) -> list:
     "GeoJSON features of Answers, GeoJSON dicts, and paths of GeoJSON files."
     found = []
     for a in answers if isinstance(answers, (list, tuple)) else [answers]:
         if isinstance(a, (str, Path)):
-            try: a = json.loads(Path(a).read_text(encoding='utf-8'))
-            except FileNotFoundError: raise BadInput(f'{a}: no such file; check the name and the folder') from None
-            except (OSError, ValueError) as e: raise BadInput(f'{a}: not a GeoJSON file that can be read ({type(e).__name__}); give what `survey` wrote') from e
+            try:
+                a = json.loads(Path(a).read_text(encoding='utf-8'))
+            except FileNotFoundError:
+                raise BadInput(f'{a}: no such file; check the name and the folder') from None
+            except (OSError, ValueError) as e:
+                raise BadInput(
+                    f'{a}: not a GeoJSON file that can be read ({type(e).__name__}); give what `survey` wrote'
+                ) from e
         a = a.to_geojson() if isinstance(a, Answer) else a
-        if not isinstance(a, dict) or 'features' not in a: raise BadInput(f'{str(a)[:60]!r} is no answer: give an Answer, a GeoJSON FeatureCollection, or the path of one')
+        if not isinstance(a, dict) or 'features' not in a:
+            raise BadInput(
+                f'{str(a)[:60]!r} is no answer: give an Answer, a GeoJSON FeatureCollection, or the path of one'
+            )
         found += [f for k, row in enumerate(a['features']) if (f := _feature(row, k))]
     return found
 
+
 def _feature(row, k):
     "A feature that can be drawn; None for one that has no place."
-    if not isinstance(row, dict) or not row.get('geometry'): return None
-    try: shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
-    except Exception as e: raise BadInput(f'feature {k} of the answers has a geometry that cannot be read ({type(e).__name__}: {e}); mend it, or leave the feature out') from e
-    if shape.is_empty: return None
+    if not isinstance(row, dict) or not row.get('geometry'):
+        return None
+    try:
+        shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
+    except Exception as e:
+        raise BadInput(
+            f'feature {k} of the answers has a geometry that cannot be read ({type(e).__name__}: {e}); mend it, or leave the feature out'
+        ) from e
+    if shape.is_empty:
+        return None
     west, south, east, north = shape.bounds
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
-        raise BadInput(f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} to {east:,.0f}, {north:,.0f}: that is no longitude and latitude; write the file in EPSG:4326')
+        raise BadInput(
+            f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} to {east:,.0f}, {north:,.0f}: that is no longitude and latitude; write the file in EPSG:4326'
+        )
     return dict(shape=shape, properties=row.get('properties') or {})
+
 
 def _near(feature, middle):
     "The shape of a feature, on the side of the date line where the map is."
     move = lambda s: shapely.transform(s, lambda p: p + [360 * round((middle - s.centroid.x) / 360), 0])
     shape = feature['shape']
     parts = [move(p) for p in getattr(shape, 'geoms', [shape])]
-    return parts[0] if len(parts) == 1 else shapely.GeometryCollection(parts) if shape.geom_type == 'GeometryCollection' else type(shape)(parts)
+    return (
+        parts[0]
+        if len(parts) == 1
+        else shapely.GeometryCollection(parts)
+        if shape.geom_type == 'GeometryCollection'
+        else type(shape)(parts)
+    )
 
 # %% ../../nbs/7_app/04_maps.ipynb #dda58469
 class Legend(folium.MacroElement):
     "Colours and what they stand for, in the corner of a map."
+
     _template = Template("""
         {% macro html(this, kwargs) %}
         <div class="legend" style="position:absolute;bottom:24px;left:8px;z-index:800;background:white;padding:4px 8px;font:12px sans-serif;border-radius:4px;max-width:45%">
         {% for label, colour in this.rows %}<div><i style="display:inline-block;width:10px;height:10px;background:{{ colour }};margin-right:6px"></i>{{ label }}</div>{% endfor %}
         </div>{% endmacro %}""")
+
     def __init__(self, rows):
         super().__init__()
         self._name, self.rows = 'Legend', [(page_text(label), colour) for label, colour in rows]
+
 
 def _add_answers(m, features, middle, name='answers', legend=True):
     "A layer of shapes with popups, coloured by label."
     labels = list(dict.fromkeys(str(f['properties'].get('label') or 'answer') for f in features))
     colour = {l: COLOURS[i % len(COLOURS)] for i, l in enumerate(labels)}
-    fields = [k for k in ('label', 'score', 'answer', 'question', 'prompt', 'model') if any(f['properties'].get(k) not in (None, '') for f in features)]
-    rows = [dict(type='Feature', id=str(i), geometry=shapely.geometry.mapping(_near(f, middle)),
-                 properties={k: page_text(f['properties'].get(k)) for k in fields} | dict(colour=colour[str(f['properties'].get('label') or 'answer')])) for i, f in enumerate(features)]
-    if not rows: return
-    style = lambda f: dict(color=f['properties']['colour'], weight=2, fillOpacity=.12)
+    fields = [
+        k
+        for k in ('label', 'score', 'answer', 'question', 'prompt', 'model')
+        if any(f['properties'].get(k) not in (None, '') for f in features)
+    ]
+    rows = [
+        dict(
+            type='Feature',
+            id=str(i),
+            geometry=shapely.geometry.mapping(_near(f, middle)),
+            properties={k: page_text(f['properties'].get(k)) for k in fields}
+            | dict(colour=colour[str(f['properties'].get('label') or 'answer')]),
+        )
+        for i, f in enumerate(features)
+    ]
+    if not rows:
+        return
+    style = lambda f: dict(color=f['properties']['colour'], weight=2, fillOpacity=0.12)
     popup = folium.GeoJsonPopup(fields=fields, localize=False, max_width=320) if fields else None
-    folium.GeoJson(dict(type='FeatureCollection', features=rows), name=page_text(name), style_function=style, popup=popup, marker=folium.CircleMarker(radius=5)).add_to(m)
-    if legend: Legend(colour.items()).add_to(m)
+    folium.GeoJson(
+        dict(type='FeatureCollection', features=rows),
+        name=page_text(name),
+        style_function=style,
+        popup=popup,
+        marker=folium.CircleMarker(radius=5),
+    ).add_to(m)
+    if legend:
+        Legend(colour.items()).add_to(m)
 
 # %% ../../nbs/7_app/04_maps.ipynb #cc67a4ad
 def _fill(m, scenes, answers, online, base, draw, size):
-    if base: base_map(max(800, size)).add_to(m)
-    corners, middle = [], 0.
+    if base:
+        base_map(max(800, size)).add_to(m)
+    corners, middle = [], 0.0
     for s in scenes:
         image, bounds = overlay(s, size)
         name = s.name if isinstance(s, (Scene, Chip)) else Path(str(s)).name
-        folium.raster_layers.ImageOverlay(_webp(image), bounds=bounds, name=page_text(name or 'scene'), zindex=2, pixelated=False).add_to(m)
+        folium.raster_layers.ImageOverlay(
+            _webp(image), bounds=bounds, name=page_text(name or 'scene'), zindex=2, pixelated=False
+        ).add_to(m)
         corners += bounds
-    if corners: middle = (min(c[1] for c in corners) + max(c[1] for c in corners)) / 2
+    if corners:
+        middle = (min(c[1] for c in corners) + max(c[1] for c in corners)) / 2
     features = _features(answers)
     _add_answers(m, features, middle)
     if not corners:
         for f in features:
             west, south, east, north = _near(f, middle).bounds
             corners += [(south, west), (north, east)]
-    if corners: m.fit_bounds([[min(c[0] for c in corners), min(c[1] for c in corners)], [max(c[0] for c in corners), max(c[1] for c in corners)]])
+    if corners:
+        m.fit_bounds(
+            [
+                [min(c[0] for c in corners), min(c[1] for c in corners)],
+                [max(c[0] for c in corners), max(c[1] for c in corners)],
+            ]
+        )
     if draw:
-        tool = Draw(export=True, filename='drawn.geojson', draw_options=dict(polyline=False, circle=False, circlemarker=False, marker=False))
+        tool = Draw(
+            export=True,
+            filename='drawn.geojson',
+            draw_options=dict(polyline=False, circle=False, circlemarker=False, marker=False),
+        )
         (tool if online else go_offline(tool, 'leaflet.draw')).add_to(m)
     folium.LayerControl(collapsed=True).add_to(m)
 
+
 def map_of(
-    scenes=(),              # what lies on the map: paths, Scenes, Views, or a list of them
-    answers=(),             # Answers, GeoJSON, paths of GeoJSON, or a list of them
-    online: bool = False,   # take OpenStreetMap's tiles and folium's scripts from the network
-    base: bool = True,      # the world of the sample underneath
-    draw: bool = False,     # tools to draw a box and save it as GeoJSON
-    height: int = 360,      # pixels in a notebook
-    size: int = 768,        # longer edge of a picture, pixels
+    scenes=(),  # what lies on the map: paths, Scenes, Views, or a list of them
+    answers=(),  # Answers, GeoJSON, paths of GeoJSON, or a list of them
+    online: bool = False,  # take OpenStreetMap's tiles and folium's scripts from the network
+    base: bool = True,  # the world of the sample underneath
+    draw: bool = False,  # tools to draw a box and save it as GeoJSON
+    height: int = 360,  # pixels in a notebook
+    size: int = 768,  # longer edge of a picture, pixels
 ) -> folium.Map:
     "An interactive map, with everything inside the page. BadInput for a picture without a CRS: it has no place on a map."
     scenes = list(scenes) if isinstance(scenes, (list, tuple)) else [scenes]
     m = folium.Map(location=[0, 0], zoom_start=2, tiles='OpenStreetMap' if online else None, max_zoom=20)
-    if not online: go_offline(m)
+    if not online:
+        go_offline(m)
     folium.Figure(height=height).add_child(m)
     _fill(m, scenes, answers, online, base and not online, draw, size)
     m.get_root().render()
     return m
 
 # %% ../../nbs/7_app/04_maps.ipynb #9deda3e8
-def _outlines(shape):   # (n, 2) for each part; of a point (1, 2)
-    for part in getattr(shape, 'geoms', ()): yield from _outlines(part)
-    if not hasattr(shape, 'geoms'): yield np.asarray(shape.exterior.coords if shape.geom_type == 'Polygon' else shape.coords)
+def _outlines(shape):  # (n, 2) for each part; of a point (1, 2)
+    for part in getattr(shape, 'geoms', ()):
+        yield from _outlines(part)
+    if not hasattr(shape, 'geoms'):
+        yield np.asarray(shape.exterior.coords if shape.geom_type == 'Polygon' else shape.coords)
+
 
 def still(scenes=(), answers=(), ax=None):
     "The same as `map_of`, as a matplotlib picture in longitude and Mercator latitude; returns the axes."
     import matplotlib.pyplot as plt
+
     ax = ax or plt.subplots(figsize=(3.4, 2.9))[1]
     up = lambda lat: np.degrees(np.log(np.tan(np.pi / 4 + np.radians(np.clip(lat, -85.05, 85.05)) / 2)))
-    middle = 0.
+    middle = 0.0
     for s in list(scenes) if isinstance(scenes, (list, tuple)) else [scenes]:
         image, ((south, west), (north, east)) = overlay(s)
         ax.imshow(image, extent=(west, east, up(south), up(north)), aspect='equal')
@@ -253,39 +381,57 @@ def still(scenes=(), answers=(), ax=None):
     for f in features:
         label = str(f['properties'].get('label') or 'answer')
         for x, y in (points.T for points in _outlines(_near(f, middle))):
-            ax.plot(x, up(y), color=COLOURS[labels.index(label) % len(COLOURS)], lw=1.5, marker='o' * (len(x) == 1), ms=4)
+            ax.plot(
+                x,
+                up(y),
+                color=COLOURS[labels.index(label) % len(COLOURS)],
+                lw=1.5,
+                marker='o' * (len(x) == 1),
+                ms=4,
+            )
             ax.text(x.min(), up(y.max()), label[:30], color='w', fontsize=6, va='bottom', parse_math=False)
     digits = max(0, 1 - int(np.floor(np.log10(np.ptp(ax.get_ylim())))))
-    ax.yaxis.set_major_formatter(lambda t, _: f'{np.degrees(2 * np.arctan(np.exp(np.radians(t))) - np.pi / 2):.{digits}f}')
+    ax.yaxis.set_major_formatter(
+        lambda t, _: f'{np.degrees(2 * np.arctan(np.exp(np.radians(t))) - np.pi / 2):.{digits}f}'
+    )
     ax.tick_params(labelsize=6)
     return ax
 
 # %% ../../nbs/7_app/04_maps.ipynb #94406589
 def side_by_side(
-    before, after,          # of one place: path, Scene or View
-    answers=((), ()),       # for each date
-    online: bool = False, base: bool = False, height: int = 300, size: int = 768,
+    before,
+    after,  # of one place: path, Scene or View
+    answers=((), ()),  # for each date
+    online: bool = False,
+    base: bool = False,
+    height: int = 300,
+    size: int = 768,
 ) -> DualMap:
     "Two maps that move together."
     both = DualMap(location=[0, 0], zoom_start=2, tiles='OpenStreetMap' if online else None, max_zoom=20)
     if not online:
-        for m in (both.m1, both.m2): go_offline(m)
+        for m in (both.m1, both.m2):
+            go_offline(m)
         both.default_js = [('sync', _script('L.Map.Sync.js'))]
-    for m, scene, said in zip((both.m1, both.m2), (before, after), answers): _fill(m, [scene], said, online, base and not online, False, size)
+    for m, scene, said in zip((both.m1, both.m2), (before, after), answers):
+        _fill(m, [scene], said, online, base and not online, False, size)
     both.get_root().height = f'{height}px'
     both.get_root().render()
     return both
 
 # %% ../../nbs/7_app/04_maps.ipynb #cfd3442c
 def write_map(
-    out,                # .html
-    scenes,             # one, or two dates of one place
+    out,  # .html
+    scenes,  # one, or two dates of one place
     answers=(),
-    online: bool = False, sensor=None,
+    online: bool = False,
+    sensor=None,
 ) -> Path:
     "A map as a page of its own, with everything inside."
     scenes = list(scenes) if isinstance(scenes, (list, tuple)) else [scenes]
     read = [read_scene(s, sensor, size=2048) if isinstance(s, (str, Path)) else s for s in scenes]
-    if len(read) == 2: m = side_by_side(*read, answers=(answers, answers), online=online, base=True, height=800, size=1600)
-    else: m = map_of(read, answers, online, draw=True, height=800, size=1600)
+    if len(read) == 2:
+        m = side_by_side(*read, answers=(answers, answers), online=online, base=True, height=800, size=1600)
+    else:
+        m = map_of(read, answers, online, draw=True, height=800, size=1600)
     return write_whole(out, m.get_root().render())

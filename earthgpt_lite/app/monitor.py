@@ -20,30 +20,44 @@ from ..errors import BadInput
 
 # %% ../../nbs/7_app/06_monitor.ipynb #aba09b76
 def read_log(
-    run,       # a run folder, or the metrics.csv itself
-) -> tuple:    # steps (n,), losses (n,)
+    run,  # a run folder, or the metrics.csv itself
+) -> tuple:  # steps (n,), losses (n,)
     "Steps and losses of a run so far; a line that is being written does not count, nor what was done before a resume and again after it. BadInput where there is no log."
     run, found = Path(run), {}
-    logs = sorted(run.glob('log*/metrics.csv'), key=lambda p: p.stat().st_mtime) if run.is_dir() else [run] if run.is_file() else []
-    if not logs: raise BadInput(f'{run}: no log yet; start a training, or name its run folder')
+    logs = (
+        sorted(run.glob('log*/metrics.csv'), key=lambda p: p.stat().st_mtime)
+        if run.is_dir()
+        else [run]
+        if run.is_file()
+        else []
+    )
+    if not logs:
+        raise BadInput(f'{run}: no log yet; start a training, or name its run folder')
     for path in logs:
-        first = int(re.search(r'\d*$', path.parent.name)[0] or 0)   # of log-from-100
+        first = int(re.search(r'\d*$', path.parent.name)[0] or 0)  # of log-from-100
         found = {step: loss for step, loss in found.items() if step < first} | _pairs(path)
     return tuple(np.array(sorted(found.items()), float).reshape(-1, 2).T)
 
-def _pairs(path):   # step -> loss
+
+def _pairs(path):  # step -> loss
     lines = path.read_text(encoding='utf-8').splitlines(True)
-    if not lines or not lines[0].endswith('\n'): return {}
-    if not {'step', 'loss'} <= set(lines[0].strip().split(',')): raise BadInput(f'{path}: no columns step and loss; name the metrics.csv of a training')
-    return {float(r['step']): float(r['loss']) for r in csv.DictReader(l for l in lines if l.endswith('\n')) if r['loss'] and r['step']}
+    if not lines or not lines[0].endswith('\n'):
+        return {}
+    if not {'step', 'loss'} <= set(lines[0].strip().split(',')):
+        raise BadInput(f'{path}: no columns step and loss; name the metrics.csv of a training')
+    return {
+        float(r['step']): float(r['loss'])
+        for r in csv.DictReader(l for l in lines if l.endswith('\n'))
+        if r['loss'] and r['step']
+    }
 
 # %% ../../nbs/7_app/06_monitor.ipynb #2279c7d5
 def running_mean(
-    values,              # (n,)
-    keep: float = .9,    # share of the mean so far
-) -> np.ndarray:         # (n,)
+    values,  # (n,)
+    keep: float = 0.9,  # share of the mean so far
+) -> np.ndarray:  # (n,)
     "A mean that forgets, without a lean to its beginning (Kingma and Ba 2015, section 3)."
-    mean, out = 0., []
+    mean, out = 0.0, []
     for k, value in enumerate(values):
         mean = keep * mean + (1 - keep) * value
         out.append(mean / (1 - keep ** (k + 1)))
@@ -51,30 +65,36 @@ def running_mean(
 
 # %% ../../nbs/7_app/06_monitor.ipynb #6f2044f9
 def curve(
-    steps, losses,    # (n,)
-) -> bytes:           # PNG
+    steps,
+    losses,  # (n,)
+) -> bytes:  # PNG
     "The losses, and their mean."
     steps, losses = (np.asarray(x)[np.isfinite(losses)] for x in (steps, losses))
     figure = Figure(figsize=(4.6, 2.2), layout='tight')
     ax = figure.subplots()
-    ax.plot(steps, losses, color='#bbb', lw=.8)
+    ax.plot(steps, losses, color='#bbb', lw=0.8)
     ax.plot(steps, running_mean(losses), color='#c2185b', lw=1.6)
-    if len(losses): ax.set_ylim(0, 1.05 * np.max(losses))
-    ax.set_xlabel('step', fontsize=8); ax.set_ylabel('loss', fontsize=8); ax.tick_params(labelsize=7)
+    if len(losses):
+        ax.set_ylim(0, 1.05 * np.max(losses))
+    ax.set_xlabel('step', fontsize=8)
+    ax.set_ylabel('loss', fontsize=8)
+    ax.tick_params(labelsize=7)
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=90)
     return file.getvalue()
 
 # %% ../../nbs/7_app/06_monitor.ipynb #b3b0203a
 def progress_text(
-    looks,           # [(seconds, step)], in order
-    total=None,      # steps of the whole training, where it is known
+    looks,  # [(seconds, step)], in order
+    total=None,  # steps of the whole training, where it is known
 ) -> str:
     "Step, speed and what is left, in words."
-    if not looks: return 'no step yet'
+    if not looks:
+        return 'no step yet'
     (t0, s0), (t1, s1) = looks[0], looks[-1]
     text = f'step {s1:.0f}' + (f' of {total}' if total else '')
-    if s1 <= s0 or t1 <= t0: return text
+    if s1 <= s0 or t1 <= t0:
+        return text
     speed = (s1 - s0) / (t1 - t0)
     left = f', {max(0, total - s1) / speed / 60:.1f} minutes left' if total else ''
     return f'{text}, {speed:.2f} steps a second{left}'
@@ -82,14 +102,22 @@ def progress_text(
 # %% ../../nbs/7_app/06_monitor.ipynb #708d82ea
 class Monitor:
     "The loss of a run, drawn while it is trained. It only reads; errors appear in the panel."
+
     def __init__(
         self,
-        run,                  # a run folder
-        total=None,           # steps of the whole training, where it is known
-        every: float = 2.,    # seconds between two looks
-        patience: float = 60.,# seconds without a new step after which it says so
+        run,  # a run folder
+        total=None,  # steps of the whole training, where it is known
+        every: float = 2.0,  # seconds between two looks
+        patience: float = 60.0,  # seconds without a new step after which it says so
     ):
-        self.run, self.total, self.every, self.patience, self.looks, self.last = run, total, every, patience, [], None
+        self.run, self.total, self.every, self.patience, self.looks, self.last = (
+            run,
+            total,
+            every,
+            patience,
+            [],
+            None,
+        )
         self.picture, self.words, self.message = widgets.Image(format='png'), widgets.HTML(), widgets.HTML()
         self.button = widgets.Button(description='stop looking', layout=widgets.Layout(width='auto'))
         self.button.on_click(lambda _: self.stop())
@@ -99,27 +127,44 @@ class Monitor:
     def look(self):
         "Read and draw once."
         now = time.time()
-        try: steps, losses = read_log(self.run)
-        except BadInput as e: self.message.value = error_text(e); return
+        try:
+            steps, losses = read_log(self.run)
+        except BadInput as e:
+            self.message.value = error_text(e)
+            return
         self.message.value = ''
         if len(steps) and (not self.looks or steps[-1] != self.looks[-1][1]):
-            if self.looks and steps[-1] < self.looks[-1][1]: self.looks = []   # resumed from an earlier step
+            if self.looks and steps[-1] < self.looks[-1][1]:
+                self.looks = []  # resumed from an earlier step
             self.looks, self.last = (self.looks + [(now, steps[-1])])[-30:], now
             self.picture.value = curve(steps, losses)
         still = self.last and now - self.last > self.patience
         broken = '; the last loss is not a number' * bool(len(losses) and not np.isfinite(losses[-1]))
-        self.words.value = html.escape(progress_text(self.looks, self.total)) + broken + (f'; nothing new for {now - self.last:.0f} seconds: it has ended, or it has died' if still else '')
+        self.words.value = (
+            html.escape(progress_text(self.looks, self.total))
+            + broken
+            + (
+                f'; nothing new for {now - self.last:.0f} seconds: it has ended, or it has died'
+                if still
+                else ''
+            )
+        )
 
     def start(self):
         "Look again and again, until `stop`. BadInput if it looks already."
-        if self.worker.busy: raise BadInput('it looks already: press stop looking first')
+        if self.worker.busy:
+            raise BadInput('it looks already: press stop looking first')
+
         def work():
             while not self.worker.flag.is_set():
                 self.look()
                 self.worker.flag.wait(self.every)
+
         self.worker.run(work)
         return self
 
-    def stop(self): self.worker.stop()
+    def stop(self):
+        self.worker.stop()
 
-    def _repr_mimebundle_(self, **kwargs): return self.panel._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs):
+        return self.panel._repr_mimebundle_(**kwargs)

@@ -39,63 +39,90 @@ def make_tokenizer(examples: list[Example]):
 
 # %% ../../nbs/7_app/07_quickstart.ipynb #6af2bd1b
 def wrong_pictures(
-    examples: list[Example],
-    seed: int = 0,
-) -> list[int]:   # for each example the index of another of the same sensor and source
+    examples: list[Example], seed: int = 0
+) -> list[int]:  # for each example the index of another of the same sensor and source
     "Which wrong picture each example is shown for the baseline `shuffled`."
     groups, shown = {}, list(range(len(examples)))
-    for i, e in enumerate(examples): groups.setdefault((e.sensor, e.name.split('/')[0]), []).append(i)
+    for i, e in enumerate(examples):
+        groups.setdefault((e.sensor, e.name.split('/')[0]), []).append(i)
     for members in groups.values():
         order = np.random.default_rng(seed).permutation(members)
-        for i, j in zip(order, np.roll(order, 1)): shown[i] = int(j)
+        for i, j in zip(order, np.roll(order, 1)):
+            shown[i] = int(j)
     return shown
 
 # %% ../../nbs/7_app/07_quickstart.ipynb #2153d5b0
 def visual_features(
-    model: EarthGPT,
-    examples: list[Example],
-    batch_size: int = 128,
-) -> torch.Tensor:   # (pictures, visual tokens, width)
+    model: EarthGPT, examples: list[Example], batch_size: int = 128
+) -> torch.Tensor:  # (pictures, visual tokens, width)
     "Visual tokens of all pictures, computed once."
     with torch.no_grad():
-        parts = [torch.stack([to_pixel_values(e.image) for e in examples[i:i + batch_size]]) for i in range(0, len(examples), batch_size)]
+        parts = [
+            torch.stack([to_pixel_values(e.image) for e in examples[i : i + batch_size]])
+            for i in range(0, len(examples), batch_size)
+        ]
         return torch.cat([model.image_features(p.to(model.device)) for p in parts])
 
+
 WAYS = 'seen', 'shuffled', 'blind'
+
 
 def predict(
     model: EarthGPT,
     tokenizer,
     examples: list[Example],
-    features: torch.Tensor,   # from picture_features
-    ways=WAYS,                # seen: with its own picture; shuffled: with a wrong one; blind: with none
+    features: torch.Tensor,  # from picture_features
+    ways=WAYS,  # seen: with its own picture; shuffled: with a wrong one; blind: with none
     progress: bool = False,
-) -> dict:                    # way: predictions as `evaluation.results` takes them
+) -> dict:  # way: predictions as `evaluation.results` takes them
     "Ask every question of some examples. What is asked twice of the same picture is answered once."
     turns, wrong = [(i, t) for i, e in enumerate(examples) for t in e.turns], wrong_pictures(examples)
     shown = dict(seen=lambda i: i, shuffled=lambda i: wrong[i], blind=lambda i: None)
     asked = {way: [(shown[way](i), t.question) for i, t in turns] for way in ways}
     pairs = list(dict.fromkeys(pair for way in ways for pair in asked[way]))
     with tqdm(total=len(pairs), desc='Answers', unit='answer', leave=False, disable=not progress) as bar:
-        said = dict(zip(pairs, generate_answers(model, tokenizer, features, pairs, batch_size=96, progress=bar.update)))
-    facts = [prediction_keys(examples[i]) | dict(task=str(t.task), question=t.question, truth=t.answer) for i, t in turns]
-    return {way: [f | dict(answer=said[pair][0], score=said[pair][1]) for f, pair in zip(facts, asked[way])] for way in ways}
+        said = dict(
+            zip(
+                pairs, generate_answers(model, tokenizer, features, pairs, batch_size=96, progress=bar.update)
+            )
+        )
+    facts = [
+        prediction_keys(examples[i]) | dict(task=str(t.task), question=t.question, truth=t.answer)
+        for i, t in turns
+    ]
+    return {
+        way: [f | dict(answer=said[pair][0], score=said[pair][1]) for f, pair in zip(facts, asked[way])]
+        for way in ways
+    }
+
 
 def prediction_keys(example: Example) -> dict:
     "What the predictions about a picture say of it."
-    return dict(sensor=str(example.sensor), source=example.place.get('site', 'global'), image=example.name, group=example.place.get('block', example.name))
+    return dict(
+        sensor=str(example.sensor),
+        source=example.place.get('site', 'global'),
+        image=example.name,
+        group=example.place.get('block', example.name),
+    )
 
 # %% ../../nbs/7_app/07_quickstart.ipynb #abbae8cb
 def evaluate(
     model: EarthGPT,
     tokenizer,
-    examples: list[Example],   # held out
-    train: list[Example],      # for the prior
+    examples: list[Example],  # held out
+    train: list[Example],  # for the prior
     progress: bool = False,
-) -> tuple:                    # rows by sensor, rows by sensor and source, predictions
+) -> tuple:  # rows by sensor, rows by sensor and source, predictions
     "Results with intervals and the three baselines."
     said = predict(model, tokenizer, examples, visual_features(model, examples), progress=progress)
-    prior = prior_predictions([prediction_keys(e) | dict(task=str(t.task), question=t.question, answer=t.answer) for e in train for t in e.turns], said['seen'])
+    prior = prior_predictions(
+        [
+            prediction_keys(e) | dict(task=str(t.task), question=t.question, answer=t.answer)
+            for e in train
+            for t in e.turns
+        ],
+        said['seen'],
+    )
     seen, rivals = said['seen'], dict(prior=prior, shuffled=said['shuffled'], blind=said['blind'])
     return results(seen, rivals), results(seen, rivals, by=('sensor', 'source')), seen
 
@@ -104,21 +131,40 @@ def _room(out, force, resume):
     "The run folder, checked before anything is computed."
     out = Path(out)
     if resume:
-        if (out / 'metrics.json').exists(): raise BadInput(f'{out} holds a finished run: there is nothing to go on with; ask it, or start anew with --force')
-        if not (out / 'last.ckpt').is_file(): raise BadInput(f'{out} holds no interrupted run to go on with: leave --resume away')
+        if (out / 'metrics.json').exists():
+            raise BadInput(
+                f'{out} holds a finished run: there is nothing to go on with; ask it, or start anew with --force'
+            )
+        if not (out / 'last.ckpt').is_file():
+            raise BadInput(f'{out} holds no interrupted run to go on with: leave --resume away')
     elif not force:
-        if (out / 'metrics.json').exists(): raise BadInput(f'{out} holds a finished run, which is never overwritten: choose another folder with --out, or say --force')
-        if (out / 'last.ckpt').exists(): raise BadInput(f'{out} holds an interrupted run: go on with --resume, or start anew with --force')
+        if (out / 'metrics.json').exists():
+            raise BadInput(
+                f'{out} holds a finished run, which is never overwritten: choose another folder with --out, or say --force'
+            )
+        if (out / 'last.ckpt').exists():
+            raise BadInput(f'{out} holds an interrupted run: go on with --resume, or start anew with --force')
     else:
-        with run_lock(out):   # not while another run is at work there
-            for name in ('metrics.json', 'last.ckpt', 'before.ckpt', 'report.html', 'scratch/run.json', 'tune/last.ckpt', 'tune/before.ckpt'): (out / name).unlink(missing_ok=True)
+        with run_lock(out):  # not while another run is at work there
+            for name in (
+                'metrics.json',
+                'last.ckpt',
+                'before.ckpt',
+                'report.html',
+                'scratch/run.json',
+                'tune/last.ckpt',
+                'tune/before.ckpt',
+            ):
+                (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     return out
+
 
 def versions() -> dict:
     "What the run was made with."
     names = ('earthgpt-lite', 'torch', 'lightning', 'transformers', 'tokenizers', 'rasterio', 'numpy')
     return {'python': platform.python_version()} | {n: importlib.metadata.version(n) for n in names}
+
 
 def machine() -> str:
     "The machine in words."
@@ -126,7 +172,8 @@ def machine() -> str:
     return f'{len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} CPU cores ({platform.machine()}, {platform.system()}){gpu}'
 
 # %% ../../nbs/7_app/07_quickstart.ipynb #bc701ec2
-LAST = .1   # share of the time for the last stage
+LAST = 0.1  # share of the time for the last stage
+
 
 def _scratch(model, tokenizer, examples, out, resume, **options):
     "The first stage, or what it left behind."
@@ -135,49 +182,71 @@ def _scratch(model, tokenizer, examples, out, resume, **options):
         model.load_state_dict(load(done, 'cpu')[0].state_dict())
         return json.loads((done / 'run.json').read_text(encoding='utf-8'))
     run = fit(model, tokenizer, examples, out, resume=resume, **options)
-    for folder in (done, out / 'model'): save(model, tokenizer, folder)
+    for folder in (done, out / 'model'):
+        save(model, tokenizer, folder)
     write_json(run, done / 'run.json')
     return run
+
 
 def _tune(model, tokenizer, examples, out, resume, seed, **options):
     "The last stage: scale and bias, then folded into the model."
     prepare_stage(model, tune_stage())
-    run = fit(model, tokenizer, examples, out / 'tune', stage=tune_stage(), resume=resume and (out / 'tune' / 'last.ckpt').is_file(), seed=seed + 1, **options)   # other pictures than at the start
+    # other pictures than at the start
+    run = fit(
+        model,
+        tokenizer,
+        examples,
+        out / 'tune',
+        stage=tune_stage(),
+        resume=resume and (out / 'tune' / 'last.ckpt').is_file(),
+        seed=seed + 1,
+        **options,
+    )
     merge_adapter(model)
     save(model, tokenizer, out / 'model')
     return run
 
+
 def _both(scratch, last):
     "Two runs as one."
     total = {k: scratch[k] + last[k] for k in ('seconds', 'steps', 'images', 'pairs')}
-    return scratch | total | dict(losses=[*scratch['losses'], *((step + scratch['steps'], loss) for step, loss in last['losses'])])
+    return (
+        scratch
+        | total
+        | dict(
+            losses=[*scratch['losses'], *((step + scratch['steps'], loss) for step, loss in last['losses'])]
+        )
+    )
 
 # %% ../../nbs/7_app/07_quickstart.ipynb #28be3bf9
 def held_out_gallery(
-    examples: list[Example],
-    predictions: list[dict],
-    most: int = 32,
-) -> list[dict]:   # as `report.write_report` takes them
+    examples: list[Example], predictions: list[dict], most: int = 32
+) -> list[dict]:  # as `report.write_report` takes them
     "Some held-out pictures with what was asked, said and true: evenly drawn, right and wrong alike."
     said = {}
-    for p in predictions: said.setdefault(p['image'], []).append(p)
-    return [dict(image=e.image, turns=said[e.name]) for e in examples[::max(1, len(examples) // most)][:most]]
+    for p in predictions:
+        said.setdefault(p['image'], []).append(p)
+    return [
+        dict(image=e.image, turns=said[e.name]) for e in examples[:: max(1, len(examples) // most)][:most]
+    ]
+
 
 def quickstart(
     out='runs/quickstart',
-    minutes: float = 4.5,    # of training
+    minutes: float = 4.5,  # of training
     seed: int = 0,
-    device: str = 'auto',    # auto, cpu, cuda
-    force: bool = False,     # overwrite a finished run
-    resume: bool = False,    # go on with an interrupted one
+    device: str = 'auto',  # auto, cpu, cuda
+    force: bool = False,  # overwrite a finished run
+    resume: bool = False,  # go on with an interrupted one
     say=print,
     progress: bool = True,
-) -> dict:                   # what metrics.json holds
+) -> dict:  # what metrics.json holds
     """Train nano on the sample data in two stages, evaluate it on held-out ground, and write model, metrics.json and report.html.
 
     Raises BadInput if the folder holds a run already; `training.Interrupted` after Ctrl-C, with everything until then kept.
     """
-    if not minutes > 0: raise BadInput(f'--minutes {minutes}: give a time above 0, such as 5')
+    if not minutes > 0:
+        raise BadInput(f'--minutes {minutes}: give a time above 0, such as 5')
     out = _room(out, force, resume)
     say('Cutting pictures out of the maps ...')
     data = {split: sample_examples(split) for split in ('train', 'validation', 'test')}
@@ -186,26 +255,59 @@ def quickstart(
     torch.manual_seed(seed)
     model = nano(tokenizer)
     parameters = model.num_parameters()
-    say(f'{len(train):,} training pictures with {sum(len(e.turns) for e in train):,} questions; a model of {parameters / 1e6:.1f} million parameters.')
-    say(f'Training for {minutes:g} minutes, the last tenth on scale and bias alone. Ctrl-C stops it and keeps what was learned.')
-    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=minutes >= 15)   # in a shorter run hardly a picture comes twice, and turning it only adds variety to learn
+    say(
+        f'{len(train):,} training pictures with {sum(len(e.turns) for e in train):,} questions; a model of {parameters / 1e6:.1f} million parameters.'
+    )
+    say(
+        f'Training for {minutes:g} minutes, the last tenth on scale and bias alone. Ctrl-C stops it and keeps what was learned.'
+    )
+    # in a shorter run hardly a picture comes twice, and turning it only adds variety to learn
+    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=minutes >= 15)
     try:
         scratch = _scratch(model, tokenizer, train, out, minutes=(1 - LAST) * minutes, **options)
-        stages.append(dict(stage='scratch', results=results(predict(model, tokenizer, held_out, visual_features(model, held_out), ['seen'], progress)['seen'])))
+        stages.append(
+            dict(
+                stage='scratch',
+                results=results(
+                    predict(model, tokenizer, held_out, visual_features(model, held_out), ['seen'], progress)[
+                        'seen'
+                    ]
+                ),
+            )
+        )
         run = _both(scratch, _tune(model, tokenizer, train, out, minutes=LAST * minutes, **options))
     except BadInput as e:
-        if 'begun with' not in str(e): raise
-        raise BadInput(f'{out} was begun with another --minutes or --seed: give the same as then, or another folder with --out') from e
+        if 'begun with' not in str(e):
+            raise
+        raise BadInput(
+            f'{out} was begun with another --minutes or --seed: give the same as then, or another folder with --out'
+        ) from e
     say('Asking the held-out questions, with the right picture, a wrong one, and none ...')
     rows, sources, predictions = evaluate(model, tokenizer, held_out, train, progress)
     stages.append(dict(stage='tune', results=rows))
     test, test_sources, _ = evaluate(model, tokenizer, data['test'], train, progress)
     losses = run.pop('losses')
-    metrics = dict(train=run | dict(examples=len(train), minutes=minutes, seed=seed, parameters=parameters, date=str(date.today()),
-                                    data='the sample in the package: three sensors, six places'),
-                   results=rows, sources=sources, test=test, test_sources=test_sources, stages=stages, versions=versions(), machine=machine())
+    metrics = dict(
+        train=run
+        | dict(
+            examples=len(train),
+            minutes=minutes,
+            seed=seed,
+            parameters=parameters,
+            date=str(date.today()),
+            data='the sample in the package: three sensors, six places',
+        ),
+        results=rows,
+        sources=sources,
+        test=test,
+        test_sources=test_sources,
+        stages=stages,
+        versions=versions(),
+        machine=machine(),
+    )
     metrics['train'] |= dict(seconds=round(run['seconds'], 1), peak_memory_mb=round(peak_memory_mb()))
     write_report(out / 'report.html', metrics, losses, held_out_gallery(held_out, predictions))
     write_json(metrics, out / 'metrics.json')
-    for name in ('last.ckpt', '.running', 'tune/last.ckpt', 'tune/.running'): (out / name).unlink(missing_ok=True)
+    for name in ('last.ckpt', '.running', 'tune/last.ckpt', 'tune/.running'):
+        (out / name).unlink(missing_ok=True)
     return metrics

@@ -29,52 +29,61 @@ from ..raster.georef import _project, feature_collection, write_whole
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/05_studio.ipynb #03a219f3
-def error_text(
-    error: BaseException,
-) -> str:   # HTML
+def error_text(error: BaseException) -> str:  # HTML
     "An error as a user should see it. Its text may hold anything, and is shown as text."
-    if isinstance(error, BadInput): return f'<span style="color:#b00">{html.escape(str(error))}</span>'
-    if isinstance(error, KeyboardInterrupt): return '<span>stopped</span>'
+    if isinstance(error, BadInput):
+        return f'<span style="color:#b00">{html.escape(str(error))}</span>'
+    if isinstance(error, KeyboardInterrupt):
+        return '<span>stopped</span>'
     story = html.escape(''.join(traceback.format_exception(error))[-3000:])
     return f'<details style="color:#b00"><summary>{html.escape(type(error).__name__)}: {html.escape(str(error)[:300])}</summary><pre>{story}</pre></details>'
 
 # %% ../../nbs/7_app/05_studio.ipynb #5582aa3c
-def renderings(scene: Scene) -> list:   # [(what is shown, value for `Scene.view`)]
+def renderings(scene: Scene) -> list:  # [(what is shown, value for `Scene.view`)]
     "The ways in which a scene can be looked at."
     offered = [('as usual', None)]
     for name, bands in RENDERINGS.items():
-        try: [scene.band_index(b) for b in bands]
-        except BadInput: continue
+        try:
+            [scene.band_index(b) for b in bands]
+        except BadInput:
+            continue
         offered.append((name, name))
     return offered + [(str(b), b) for b in scene.bands]
 
+
 def render_scene(
     scene: Scene,
-    bands=None,             # of `renderings`
-    percent=(2., 98.),      # that become black and white; (0, 100) leaves an 8-bit picture as it is
+    bands=None,  # of `renderings`
+    percent=(2.0, 98.0),  # that become black and white; (0, 100) leaves an 8-bit picture as it is
 ) -> Chip:
     "A scene as the model will see it."
-    plain = tuple(percent) == (0., 100.)
+    plain = tuple(percent) == (0.0, 100.0)
     return scene.chip(bands, stretch=None if plain else True, percent=None if plain else tuple(percent))
 
 # %% ../../nbs/7_app/05_studio.ipynb #7e303b55
 def chip_with_boxes(
     chip: Chip,
     answer: Answer | None = None,
-    box=None,            # (4,) units of the square
+    box=None,  # (4,) units of the square
     side: int = 384,
-) -> bytes:              # PNG
+) -> bytes:  # PNG
     "The square with the boxes of an answer, and the one that is being asked about."
-    picture = (answer or Answer('', 0., '', chip)).picture(side)
-    if box is not None: ImageDraw.Draw(picture).rectangle([round(float(v) * side) for v in box], outline=(255, 212, 0), width=2)
+    picture = (answer or Answer('', 0.0, '', chip)).picture(side)
+    if box is not None:
+        ImageDraw.Draw(picture).rectangle(
+            [round(float(v) * side) for v in box], outline=(255, 212, 0), width=2
+        )
     return _png(picture)
+
 
 def _png(picture):
     file = io.BytesIO()
     picture.save(file, 'PNG')
     return file.getvalue()
 
-def _data(png): return f'data:image/png;base64,{base64.b64encode(png).decode()}'
+
+def _data(png):
+    return f'data:image/png;base64,{base64.b64encode(png).decode()}'
 
 # %% ../../nbs/7_app/05_studio.ipynb #5623e556
 _DRAW = """
@@ -100,86 +109,123 @@ function render({ model, el }) {
 export default { render };
 """
 
+
 def drawing_board():
     "A picture that can be drawn on, with traits `src` and `box`; None where anywidget is missing (extra studio)."
-    try: import anywidget, traitlets
-    except ImportError: return None
+    try:
+        import anywidget, traitlets
+    except ImportError:
+        return None
     traits = dict(_esm=_DRAW, src=traitlets.Unicode('').tag(sync=True), box=traitlets.List([]).tag(sync=True))
     return type('Board', (anywidget.AnyWidget,), traits)()
 
 # %% ../../nbs/7_app/05_studio.ipynb #76bf46af
 class _Halt(StoppingCriteria):
     "Ends a generation when a flag is set."
-    def __init__(self, flag): self.flag = flag
+
+    def __init__(self, flag):
+        self.flag = flag
+
     def __call__(self, input_ids, scores, **kwargs):
         return input_ids.new_full((len(input_ids),), self.flag.is_set()).bool()
 
+
 class Worker:
     "One job at a time, in a thread; what it raises is given to `failed`."
+
     def __init__(self, failed, finished, background: bool = True):
-        self.failed, self.finished, self.background, self.flag, self.thread = failed, finished, background, threading.Event(), None
+        self.failed, self.finished, self.background, self.flag, self.thread = (
+            failed,
+            finished,
+            background,
+            threading.Event(),
+            None,
+        )
 
     @property
-    def busy(self): return self.thread is not None and self.thread.is_alive()
-    def stop(self): self.flag.set()
-    def wait(self, seconds=60): self.thread and self.thread.join(seconds)
+    def busy(self):
+        return self.thread is not None and self.thread.is_alive()
+
+    def stop(self):
+        self.flag.set()
+
+    def wait(self, seconds=60):
+        self.thread and self.thread.join(seconds)
 
     def run(self, job):
         "Start a job. BadInput while another runs."
-        if self.busy: raise BadInput('the last question is still being answered: wait for it, or press stop')
+        if self.busy:
+            raise BadInput('the last question is still being answered: wait for it, or press stop')
         self.flag.clear()
+
         def work():
-            try: job()
-            except BaseException as e: self.failed(e)
-            finally: self.finished()
-        if not self.background: return work()
+            try:
+                job()
+            except BaseException as e:
+                self.failed(e)
+            finally:
+                self.finished()
+
+        if not self.background:
+            return work()
         self.thread = threading.Thread(target=work, daemon=True)
         self.thread.start()
 
 # %% ../../nbs/7_app/05_studio.ipynb #599f3ce6
-def uploaded(
-    name: str,
-    content: bytes,
-    folder,
-    sensor=None,
-) -> Scene:
+def uploaded(name: str, content: bytes, folder, sensor=None) -> Scene:
     "A scene from an upload. BadInput, with the name of the upload, for what is no image."
     suffix = ''.join(c for c in Path(name).suffix.lower() if c.isalnum() or c == '.')[:6]
     path = Path(tempfile.mkdtemp(dir=folder)) / f'upload{suffix}'
     path.write_bytes(bytes(content))
-    try: return read_scene(path, sensor)
+    try:
+        return read_scene(path, sensor)
     except BadInput as e:
         path.unlink()
         raise BadInput(str(e).replace(str(path), name)) from None
 
 # %% ../../nbs/7_app/05_studio.ipynb #5c9f297d
 def _bubble(answer):
-    extra = ', '.join(f'{html.escape(k)} {v:.0%}' for k, v in sorted(answer.scores.items(), key=lambda kv: -kv[1])[:6])
-    facts = [f'score {answer.score:.2f}'] + ['cut off'] * answer.cut + [extra] * bool(extra) + [f'not read: {html.escape(u)}' for u in answer.unread[:2]]
-    return (f'<div style="line-height:1.4;margin:0 0 8px"><i style="color:#666">{html.escape(answer.question)}</i><br><b class="studio-answer">{html.escape(answer.text)}</b><br>'
-            f'<small>{"; ".join(facts)}</small></div>')
+    extra = ', '.join(
+        f'{html.escape(k)} {v:.0%}' for k, v in sorted(answer.scores.items(), key=lambda kv: -kv[1])[:6]
+    )
+    facts = (
+        [f'score {answer.score:.2f}']
+        + ['cut off'] * answer.cut
+        + [extra] * bool(extra)
+        + [f'not read: {html.escape(u)}' for u in answer.unread[:2]]
+    )
+    return (
+        f'<div style="line-height:1.4;margin:0 0 8px"><i style="color:#666">{html.escape(answer.question)}</i><br><b class="studio-answer">{html.escape(answer.text)}</b><br>'
+        f'<small>{"; ".join(facts)}</small></div>'
+    )
+
 
 class Studio:
     "A panel to look at a picture and ask about it. Every action is a method; errors appear in the panel."
+
     def __init__(
         self,
         assistant,
-        image=None,                 # a path, Scene, array or PIL image; None: wait for one
-        background: bool = True,    # answer in a thread, so that it can be stopped
+        image=None,  # a path, Scene, array or PIL image; None: wait for one
+        background: bool = True,  # answer in a thread, so that it can be stopped
     ):
         self.assistant, self.scene, self.chip, self.talk, self.answer = assistant, None, None, None, None
         self.folder = tempfile.TemporaryDirectory(prefix='studio-')
         self.worker = Worker(self.fail, self.finish, background)
         self.panel = self._build()
-        if image is not None: self.do(self.open, image)
+        if image is not None:
+            self.do(self.open, image)
 
     def do(self, action, *args):
         "Run an action; show what goes wrong."
         self.message.value = ''
-        try: action(*args)
-        except Exception as e: self.fail(e)
+        try:
+            action(*args)
+        except Exception as e:
+            self.fail(e)
 
-    def fail(self, error): self.message.value = error_text(error)
+    def fail(self, error):
+        self.message.value = error_text(error)
 
     def finish(self):
         self.progress.layout.visibility = self.halt.layout.visibility = 'hidden'
@@ -189,16 +235,23 @@ class Studio:
 
     def open(self, image):
         "Look at another picture; the conversation begins anew."
-        if isinstance(image, (str, Path)): image = read_scene(image, size=2048)   # a large scene as an overview
+        # a large scene as an overview
+        if isinstance(image, (str, Path)):
+            image = read_scene(image, size=2048)
         chip = as_chip(image)
         self.scene, self.chip = image if isinstance(image, Scene) else None, chip
         self.bands.options = renderings(self.scene) if self.scene else [('as usual', None)]
-        self.bands.index, self.answer, self.talk = 0, None, self.assistant.chat(chip, memory=self.memory.value)
+        self.bands.index, self.answer, self.talk = (
+            0,
+            None,
+            self.assistant.chat(chip, memory=self.memory.value),
+        )
         self.show()
 
     def upload(self, files):
         "The first of uploaded files, as FileUpload gives them."
-        if files: self.open(uploaded(files[0]['name'], files[0]['content'], self.folder.name))
+        if files:
+            self.open(uploaded(files[0]['name'], files[0]['content'], self.folder.name))
 
     def show(self):
         "Render with the chosen bands and stretch; the conversation goes on about the new rendering."
@@ -213,139 +266,281 @@ class Studio:
         "The next question of the conversation."
         self._need()
         self.talk.memory, talk, pieces = self.memory.value, self.talk, []
+
         def piece(text):
             pieces.append(text)
-            if self.talk.turns is talk.turns: self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
+            if self.talk.turns is talk.turns:
+                self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
+
         self._start(lambda: talk.ask(question, stream=piece, **self._stopping()))
 
     def _send(self, question):
         self.ask(question)
-        self.question.value = ''   # or the same could not be asked again
+        self.question.value = ''  # or the same could not be asked again
 
     def task(self, name: str, thing: str = ''):
         "caption, ground, detect or classify (labels with commas between them)."
         self._need()
-        if name in ('ground', 'classify') and not thing.strip(): raise BadInput(f'{name}: write into the field what to look for' + (', labels with commas between them' if name == 'classify' else ''))
+        if name in ('ground', 'classify') and not thing.strip():
+            raise BadInput(
+                f'{name}: write into the field what to look for'
+                + (', labels with commas between them' if name == 'classify' else '')
+            )
         a, chip, turns = self.assistant, self.chip, self.talk.turns
-        jobs = dict(caption=lambda: a.caption(chip, **self._stopping()), ground=lambda: a.ground(chip, thing, **self._stopping()),
-                    detect=lambda: a.detect(chip, thing or None, **self._stopping()), classify=lambda: a.classify(chip, thing.split(',')))
+        jobs = dict(
+            caption=lambda: a.caption(chip, **self._stopping()),
+            ground=lambda: a.ground(chip, thing, **self._stopping()),
+            detect=lambda: a.detect(chip, thing or None, **self._stopping()),
+            classify=lambda: a.classify(chip, thing.split(',')),
+        )
+
         def work():
             turns.append(answer := jobs[name]())
             return answer
+
         self._start(work)
 
     def describe(self):
         "What is in the box."
         self._need()
         chip, box, turns = self.chip, self.box, self.talk.turns
+
         def work():
             turns.append(answer := self.assistant.describe_region(chip, box, 'unit', **self._stopping()))
             return answer
+
         self._start(work)
 
     def look_around(self, labels: str):
         "Classify the whole scene by tiles; polygons go into survey.geojson, in the folder of the notebook. What was stopped goes on, unless something else is asked now."
         self._need()
         scene = self.scene
-        if scene is None or not Path(scene.path).is_file(): raise BadInput('a survey needs a file: open one by its path')
-        def tell(done, total): self.progress.max, self.progress.value = total, done
-        walk = lambda **more: survey(self.assistant, scene.path, 'survey.geojson' if scene.crs else 'survey.json', classify=labels.split(','), progress=tell, stop=self.worker.flag.is_set, **more)
+        if scene is None or not Path(scene.path).is_file():
+            raise BadInput('a survey needs a file: open one by its path')
+
+        def tell(done, total):
+            self.progress.max, self.progress.value = total, done
+
+        walk = lambda **more: survey(
+            self.assistant,
+            scene.path,
+            'survey.geojson' if scene.crs else 'survey.json',
+            classify=labels.split(','),
+            progress=tell,
+            stop=self.worker.flag.is_set,
+            **more,
+        )
+
         def work():
-            try: done = walk()
-            except OtherSurvey: done = walk(resume=False)
-            self.message.value = f'{done.features} polygons from {done.tiles} tiles in {html.escape(str(done.out))}'
+            try:
+                done = walk()
+            except OtherSurvey:
+                done = walk(resume=False)
+            self.message.value = (
+                f'{done.features} polygons from {done.tiles} tiles in {html.escape(str(done.out))}'
+            )
+
         self._start(work)
 
     def looked(self):
         "Where the last answer hangs on the picture: each part is covered in turn (lesson 13f)."
-        if self.answer is None: raise BadInput('no answer yet: ask something first')
+        if self.answer is None:
+            raise BadInput('no answer yet: ask something first')
         answer, a = self.answer, self.assistant
+
         def work():
-            heat = heatmap_overlay(answer.seen, occlusion_map(a.model, a.tokenizer, answer.seen, answer.question, answer.text))
+            heat = heatmap_overlay(
+                answer.seen, occlusion_map(a.model, a.tokenizer, answer.seen, answer.question, answer.text)
+            )
             self.map.value = f'<img alt="" width="192" src="{_data(_png(Image.fromarray(heat).resize((192, 192))))}"><br>Red: covering this makes <i>{html.escape(answer.text[:80])}</i> less likely.'
             self.looks.selected_index = 1
+
         self._start(work)
 
     def save(self, path='answers.geojson'):
         "All answers about this picture, in longitude and latitude, for a map or a GIS."
         self._need()
-        if not self.talk.turns: raise BadInput('no answer yet: ask something first')
+        if not self.talk.turns:
+            raise BadInput('no answer yet: ask something first')
         rows = [f for turn in self.talk.turns for f in turn.to_geojson()['features']]
         out = write_whole(path, json.dumps(feature_collection(rows)))
         self.message.value = f'{len(rows)} features in {html.escape(str(out))}'
 
-    def stop(self): self.worker.stop()
+    def stop(self):
+        self.worker.stop()
 
     # what it needs
 
     @property
-    def box(self): return np.array([self.across.value[0], self.down.value[0], self.across.value[1], self.down.value[1]])   # units of the square
+    # units of the square
+    def box(self):
+        return np.array([self.across.value[0], self.down.value[0], self.across.value[1], self.down.value[1]])
 
     def mark(self, box):
         "Take over a box that was drawn."
-        if len(box) == 4: self.across.value, self.down.value = (round(box[0], 2), round(box[2], 2)), (round(box[1], 2), round(box[3], 2))
+        if len(box) == 4:
+            self.across.value, self.down.value = (
+                (round(box[0], 2), round(box[2], 2)),
+                (round(box[1], 2), round(box[3], 2)),
+            )
 
-    def _whole(self): return np.allclose(self.box, [0, 0, 1, 1])
+    def _whole(self):
+        return np.allclose(self.box, [0, 0, 1, 1])
 
     def _need(self):
-        if self.chip is None: raise BadInput('no picture yet: upload one, or open a path')
+        if self.chip is None:
+            raise BadInput('no picture yet: upload one, or open a path')
 
-    def _stopping(self): return dict(stopping_criteria=StoppingCriteriaList([_Halt(self.worker.flag)]))
+    def _stopping(self):
+        return dict(stopping_criteria=StoppingCriteriaList([_Halt(self.worker.flag)]))
 
     def _start(self, job):
         chip = self.chip
+
         def work():
             answer = job()
-            if isinstance(answer, Answer) and self.chip is chip: self.answer = answer   # or something else is shown by now
+            # or something else is shown by now
+            if isinstance(answer, Answer) and self.chip is chip:
+                self.answer = answer
+
         self.worker.run(lambda: (self._busy(), work()))
 
-    def _busy(self): self.progress.value, self.progress.layout.visibility, self.halt.layout.visibility = 0, 'visible', 'visible'
+    def _busy(self):
+        self.progress.value, self.progress.layout.visibility, self.halt.layout.visibility = (
+            0,
+            'visible',
+            'visible',
+        )
 
     def draw(self):
         "Bring what is shown up to date."
-        if self.chip is None: return
+        if self.chip is None:
+            return
         png = chip_with_boxes(self.chip, self.answer, None if self._whole() else self.box)
-        if self.board is not None: self.board.src = _data(png)
-        else: self.picture.value = png
+        if self.board is not None:
+            self.board.src = _data(png)
+        else:
+            self.picture.value = png
         self.live.value = ''
         self.history.value = ''.join(map(_bubble, self.talk.turns[-20:]))
         frame, pixels = self.chip.frame, to_pixels(self.box, self.chip.frame.width, self.chip.frame.height)
-        none = 'no box: drag one on the picture' if self.board is not None else 'no box: move the sliders; pip install "earthgpt-lite[studio]" lets you drag one on the picture'
-        box = none if self._whole() else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
+        none = (
+            'no box: drag one on the picture'
+            if self.board is not None
+            else 'no box: move the sliders; pip install "earthgpt-lite[studio]" lets you drag one on the picture'
+        )
+        box = (
+            none
+            if self._whole()
+            else f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
+        )
         self.where.value = f'{box}<br>{frame.width} x {frame.height} pixels{self._place(pixels)}'
-        self.sent.value = '' if self.answer is None else f'<img alt="" width="128" src="{_data(_png(Image.fromarray(self.answer.seen)))}"><pre style="white-space:pre-wrap">{html.escape(self.answer.sent)}</pre>'
+        self.sent.value = (
+            ''
+            if self.answer is None
+            else f'<img alt="" width="128" src="{_data(_png(Image.fromarray(self.answer.seen)))}"><pre style="white-space:pre-wrap">{html.escape(self.answer.sent)}</pre>'
+        )
 
     def _place(self, pixels):
         "Where the middle of the box is."
-        if self.chip.frame.crs is None: return ''
-        try: lon, lat = _project(self.chip.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.chip.frame.crs)[0]
-        except BadInput: return ''
+        if self.chip.frame.crs is None:
+            return ''
+        try:
+            lon, lat = _project(
+                self.chip.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.chip.frame.crs
+            )[0]
+        except BadInput:
+            return ''
         return f', middle {"of the box " * (not self._whole())}at {abs(lat):.4f} {"NS"[int(lat < 0)]}, {abs(lon):.4f} {"EW"[int(lon < 0)]}'
 
     def _build(self):
         w, line = widgets, widgets.Layout(width='384px')
-        button = lambda text, action: (b := w.Button(description=text, layout=w.Layout(width='auto')), b.on_click(lambda _: self.do(action)))[0]
+        button = lambda text, action: (
+            b := w.Button(description=text, layout=w.Layout(width='auto')),
+            b.on_click(lambda _: self.do(action)),
+        )[0]
         self.board, self.picture = drawing_board(), w.Image(format='png', width=384, height=384)
-        self.file, self.path = w.FileUpload(accept='.tif,.tiff,.png,.jpg,.jpeg,.jp2', multiple=False), w.Text(placeholder='or a path', continuous_update=False)
-        self.bands, self.percent = w.Dropdown(description='bands'), w.FloatRangeSlider(value=(0, 100), min=0, max=100, step=1, readout_format='.0f', description='stretch %', continuous_update=False)
-        self.across, self.down = (w.FloatRangeSlider(value=(0, 1), min=0, max=1, step=.01, description=d, continuous_update=False, layout=line) for d in ('box across', 'box down'))
+        self.file, self.path = (
+            w.FileUpload(accept='.tif,.tiff,.png,.jpg,.jpeg,.jp2', multiple=False),
+            w.Text(placeholder='or a path', continuous_update=False),
+        )
+        self.bands, self.percent = (
+            w.Dropdown(description='bands'),
+            w.FloatRangeSlider(
+                value=(0, 100),
+                min=0,
+                max=100,
+                step=1,
+                readout_format='.0f',
+                description='stretch %',
+                continuous_update=False,
+            ),
+        )
+        self.across, self.down = (
+            w.FloatRangeSlider(
+                value=(0, 1), min=0, max=1, step=0.01, description=d, continuous_update=False, layout=line
+            )
+            for d in ('box across', 'box down')
+        )
         self.where, self.history, self.live, self.message, self.sent, self.map = (w.HTML() for _ in range(6))
-        self.question, self.thing = w.Text(placeholder='a question, and Enter', continuous_update=False, layout=line), w.Text(placeholder='for the buttons: the lake, or: water, forest', layout=line)
-        self.memory = w.Checkbox(value=False, description='remember turns (for models that learned dialogues)', indent=False, layout=line)
+        self.question, self.thing = (
+            w.Text(placeholder='a question, and Enter', continuous_update=False, layout=line),
+            w.Text(placeholder='for the buttons: the lake, or: water, forest', layout=line),
+        )
+        self.memory = w.Checkbox(
+            value=False,
+            description='remember turns (for models that learned dialogues)',
+            indent=False,
+            layout=line,
+        )
         self.progress, self.halt = w.IntProgress(max=1), button('stop', self.stop)
         self.progress.layout.visibility = self.halt.layout.visibility = 'hidden'
-        tasks = [button(name, lambda name=name: self.task(name, self.thing.value)) for name in ('caption', 'ground', 'detect', 'classify')]
-        tasks += [button('describe box', self.describe), button('survey', lambda: self.look_around(self.thing.value)), button('where it looked', self.looked), button('save', self.save)]
-        watch = lambda widget, action, trait='value': widget.observe(lambda change: self.do(action, change['new']), trait)
-        watch(self.file, self.upload); watch(self.path, lambda p: p and self.open(p))
+        tasks = [
+            button(name, lambda name=name: self.task(name, self.thing.value))
+            for name in ('caption', 'ground', 'detect', 'classify')
+        ]
+        tasks += [
+            button('describe box', self.describe),
+            button('survey', lambda: self.look_around(self.thing.value)),
+            button('where it looked', self.looked),
+            button('save', self.save),
+        ]
+        watch = lambda widget, action, trait='value': widget.observe(
+            lambda change: self.do(action, change['new']), trait
+        )
+        watch(self.file, self.upload)
+        watch(self.path, lambda p: p and self.open(p))
         self.question.observe(lambda change: change['new'] and self.do(self._send, change['new']), 'value')
-        for widget in (self.bands, self.percent): watch(widget, lambda _: self.show())
-        for widget in (self.across, self.down): watch(widget, lambda _: self.draw())
-        if self.board is not None: watch(self.board, self.mark, 'box')
+        for widget in (self.bands, self.percent):
+            watch(widget, lambda _: self.show())
+        for widget in (self.across, self.down):
+            watch(widget, lambda _: self.draw())
+        if self.board is not None:
+            watch(self.board, self.mark, 'box')
         self.looks = w.Accordion([self.sent, self.map], titles=['what the model was sent', 'where it looked'])
-        left = [self.picture if self.board is None else self.board, w.HBox([self.file, self.path]), self.bands, self.percent, self.across, self.down, self.where]
+        left = [
+            self.picture if self.board is None else self.board,
+            w.HBox([self.file, self.path]),
+            self.bands,
+            self.percent,
+            self.across,
+            self.down,
+            self.where,
+        ]
         past = w.Box([self.history], layout=w.Layout(max_height='320px', overflow='auto', flex='0 0 auto'))
-        right = [past, self.live, self.question, self.thing, w.HBox(tasks[:4]), w.HBox(tasks[4:]), self.memory, w.HBox([self.progress, self.halt]), self.message, self.looks]
+        right = [
+            past,
+            self.live,
+            self.question,
+            self.thing,
+            w.HBox(tasks[:4]),
+            w.HBox(tasks[4:]),
+            self.memory,
+            w.HBox([self.progress, self.halt]),
+            self.message,
+            self.looks,
+        ]
         return w.HBox([w.VBox(left), w.VBox(right, layout=w.Layout(width='420px'))])
 
-    def _repr_mimebundle_(self, **kwargs): return self.panel._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs):
+        return self.panel._repr_mimebundle_(**kwargs)

@@ -31,73 +31,112 @@ from ..raster.reading import _open, _origins, read_scene, read_tiles
 # %% ../../nbs/7_app/03_survey.ipynb #7801195b
 def plan(width, height, size, overlap, batch_size):
     "Batches of tiles: lists of (column, row, width, height), neighbours in a row. The last tile of a row is moved back inside."
-    most = max(1, min(batch_size, 4_000_000 // size ** 2))
+    most = max(1, min(batch_size, 4_000_000 // size**2))
     columns = _origins(width, size, size - overlap)
     for row in _origins(height, size, size - overlap):
-        for i in range(0, len(columns), most): yield [(c, row, min(size, width - c), min(size, height - row)) for c in columns[i:i + most]]
+        for i in range(0, len(columns), most):
+            yield [(c, row, min(size, width - c), min(size, height - row)) for c in columns[i : i + most]]
 
-def _strip(batch): return (*batch[0][:2], batch[-1][0] + batch[-1][2] - batch[0][0], batch[0][3])
+
+def _strip(batch):
+    return (*batch[0][:2], batch[-1][0] + batch[-1][2] - batch[0][0], batch[0][3])
+
 
 def _cut(strip, batch):
     "The tiles of a strip that hold any data, as (place in the batch, Scene)."
     for k, (column, row, width, height) in enumerate(batch):
         at, t = column - strip.offset[0], strip.transform
-        valid = strip.valid[:, at:at + width]
-        if not valid.any(): continue
+        valid = strip.valid[:, at : at + width]
+        if not valid.any():
+            continue
         moved = t and Affine(t.a, t.b, t.a * at + t.c, t.d, t.e, t.d * at + t.f)
-        yield k, replace(strip, pixels=strip.pixels[:, :, at:at + width], valid=valid, transform=moved, offset=(column, row))
+        yield (
+            k,
+            replace(
+                strip,
+                pixels=strip.pixels[:, :, at : at + width],
+                valid=valid,
+                transform=moved,
+                offset=(column, row),
+            ),
+        )
 
 # %% ../../nbs/7_app/03_survey.ipynb #d79cc5c9
 def _ahead(make, room=3):
     "Items of a generator, made in a thread of its own, at most so many ahead. Errors are raised here."
     ready, stop = queue.Queue(room), threading.Event()
+
     def put(item):
         while not stop.is_set():
-            try: return ready.put(item, timeout=.2)
-            except queue.Full: pass
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                pass
+
     def work():
         try:
             for item in make():
                 put((item, None))
-                if stop.is_set(): return
+                if stop.is_set():
+                    return
             put((None, StopIteration()))
-        except BaseException as e: put((None, e))
+        except BaseException as e:
+            put((None, e))
+
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         while True:
             item, error = ready.get()
-            if isinstance(error, StopIteration): return
-            if error: raise error
+            if isinstance(error, StopIteration):
+                return
+            if error:
+                raise error
             yield item
     finally:
-        stop.set(); thread.join()
+        stop.set()
+        thread.join()
 
 # %% ../../nbs/7_app/03_survey.ipynb #2bbbb05b
 class OtherSurvey(BadInput):
     "What was begun belongs to another survey."
 
+
 class Journal:
     "Lines of JSON that survive a crash: a head that says what they are about, then one line a batch."
+
     def __init__(self, path, head: dict, resume: bool = True):
         self.path, self.rows = Path(path), []
-        if resume and self.path.exists(): self._read(head)
+        if resume and self.path.exists():
+            self._read(head)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'w' if not self.rows else 'r+', encoding='utf-8') as f:
-            if self.rows: f.truncate(self._end)
-            else: f.write(json.dumps(head) + '\n')
+            if self.rows:
+                f.truncate(self._end)
+            else:
+                f.write(json.dumps(head) + '\n')
         self.file = open(self.path, 'a', encoding='utf-8')
 
     def _read(self, head):
         self._end, lines = 0, self.path.read_bytes().splitlines(True)
         for k, line in enumerate(lines):
-            try: row = json.loads(line) if line.endswith(b'\n') else None
-            except ValueError: row = None
-            if row is None: break
+            try:
+                row = json.loads(line) if line.endswith(b'\n') else None
+            except ValueError:
+                row = None
+            if row is None:
+                break
             if k == 0 and row != head:
-                other = ', '.join(sorted(key for key in head if row.get(key) != head[key])) if isinstance(row, dict) else 'all'
-                raise OtherSurvey(f'{self.path} belongs to another survey ({other} differ): choose another --out, or start anew with --force')
-            if k: self.rows.append(row)
+                other = (
+                    ', '.join(sorted(key for key in head if row.get(key) != head[key]))
+                    if isinstance(row, dict)
+                    else 'all'
+                )
+                raise OtherSurvey(
+                    f'{self.path} belongs to another survey ({other} differ): choose another --out, or start anew with --force'
+                )
+            if k:
+                self.rows.append(row)
             self._end += len(line)
 
     def add(self, row):
@@ -107,50 +146,69 @@ class Journal:
 
     def close(self, done: bool):
         self.file.close()
-        if done: self.path.unlink()
+        if done:
+            self.path.unlink()
 
 # %% ../../nbs/7_app/03_survey.ipynb #ba8d99bd
 KINDS = ('ask', 'detect', 'ground', 'classify')
 
+
 @dataclass
 class Survey:
     "What a survey did."
+
     out: Path
     features: int
-    read_tiles: int       # that hold data
-    resumed: int     # batches that were known from an earlier run
+    read_tiles: int  # that hold data
+    resumed: int  # batches that were known from an earlier run
     seconds: float
+
 
 def _look(assistant, kind, prompt, chips):
     "Answers to one batch, as rows for the journal: text, score, boxes in units as (4, 2) corners, labels, scores of the boxes."
-    if kind == 'ask': said = assistant.ask(chips, prompt)
-    elif kind == 'classify': said = assistant.classify(chips, prompt)
-    else: said = getattr(assistant, kind)(chips, prompt or None)
+    if kind == 'ask':
+        said = assistant.ask(chips, prompt)
+    elif kind == 'classify':
+        said = assistant.classify(chips, prompt)
+    else:
+        said = getattr(assistant, kind)(chips, prompt or None)
     for a in said:
         score = a.scores[a.text] if kind == 'classify' else a.score
-        yield [a.text, round(float(score), 6), a.pixels.round(4).tolist(), a.labels, np.round(a.confidence, 6).tolist()]
+        yield [
+            a.text,
+            round(float(score), 6),
+            a.pixels.round(4).tolist(),
+            a.labels,
+            np.round(a.confidence, 6).tolist(),
+        ]
 
-def _identity(model):   # of the weights: a model that was trained on must not finish the survey of another
+
+def _identity(model):  # of the weights: a model that was trained on must not finish the survey of another
     weights = getattr(model, 'parameters', None)
     return round(float(sum(p.detach().double().abs().sum() for p in weights())), 4) if weights else None
 
 # %% ../../nbs/7_app/03_survey.ipynb #af6eba6c
 def survey(
     assistant,
-    path,                    # a raster of any size
-    out,                     # .geojson, .gpkg (extra geo), or .json for pixels
-    ask=None, detect=None, ground=None, classify=None,   # one of them: a question; a class, '' for all; a thing; a list of labels
-    size=None,               # of a tile, pixels; None: what the model sees without shrinking
-    overlap=None,            # pixels; None: a quarter for boxes, none for classes
-    sensor=None, bands=None,
+    path,  # a raster of any size
+    out,  # .geojson, .gpkg (extra geo), or .json for pixels
+    # one of them: a question; a class, '' for all; a thing; a list of labels
+    ask=None,
+    detect=None,
+    ground=None,
+    classify=None,
+    size=None,  # of a tile, pixels; None: what the model sees without shrinking
+    overlap=None,  # pixels; None: a quarter for boxes, none for classes
+    sensor=None,
+    bands=None,
     batch_size: int = 64,
-    min_score=None,          # leave out what is less sure; log-probability, for classify probability
-    raster=None,             # for classify: also a GeoTIFF of classes, one pixel a tile
-    resume: bool = True,     # go on with OUT.part if there is one
-    progress=True,           # a bar; or a function of (batches done, all)
-    stop=None,               # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
+    min_score=None,  # leave out what is less sure; log-probability, for classify probability
+    raster=None,  # for classify: also a GeoTIFF of classes, one pixel a tile
+    resume: bool = True,  # go on with OUT.part if there is one
+    progress=True,  # a bar; or a function of (batches done, all)
+    stop=None,  # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
     max_tiles: int = 1_000_000,
-    processes: int = 1,      # more: through Lightning, on so many CPUs' shares or GPUs; not in a notebook
+    processes: int = 1,  # more: through Lightning, on so many CPUs' shares or GPUs; not in a notebook
 ) -> Survey:
     """Ask the same about every part of a scene; memory is bounded by tile and batch, and grows with the answers, not with the pixels.
 
@@ -163,92 +221,169 @@ def survey(
     frame, small = _frame(path, out, sensor, bands)
     size = size or assistant.model.config.image_size
     overlap = (0 if kind in ('ask', 'classify') else size // 4) if overlap is None else overlap
-    if not 0 <= overlap < size: raise BadInput(f'an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
-    if kind == 'classify' and overlap: raise BadInput('classes are for ground that is seen once: give no overlap with classify')
-    count = len(_origins(frame.width, size, size - overlap)) * len(_origins(frame.height, size, size - overlap))
-    if count > max_tiles: raise BadInput(f'{path}: {frame.width:,} x {frame.height:,} pixels are {count:,} tiles of {size}: take larger tiles, a window of the scene, or raise max_tiles')
-    if raster: _writable(raster)
+    if not 0 <= overlap < size:
+        raise BadInput(f'an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
+    if kind == 'classify' and overlap:
+        raise BadInput('classes are for ground that is seen once: give no overlap with classify')
+    count = len(_origins(frame.width, size, size - overlap)) * len(
+        _origins(frame.height, size, size - overlap)
+    )
+    if count > max_tiles:
+        raise BadInput(
+            f'{path}: {frame.width:,} x {frame.height:,} pixels are {count:,} tiles of {size}: take larger tiles, a window of the scene, or raise max_tiles'
+        )
+    if raster:
+        _writable(raster)
     batches = list(plan(frame.width, frame.height, size, overlap, batch_size))
     stat = os.stat(path) if os.path.exists(path) else None
-    head = dict(scene=str(path), bytes=stat and stat.st_size, changed=stat and stat.st_mtime_ns, kind=kind, prompt=prompt, size=size, overlap=overlap, batch=batch_size,
-                sensor=str(small.sensor), bands=bands and list(map(str, bands)), model=assistant.name, weights=_identity(assistant.model))
+    head = dict(
+        scene=str(path),
+        bytes=stat and stat.st_size,
+        changed=stat and stat.st_mtime_ns,
+        kind=kind,
+        prompt=prompt,
+        size=size,
+        overlap=overlap,
+        batch=batch_size,
+        sensor=str(small.sensor),
+        bands=bands and list(map(str, bands)),
+        model=assistant.name,
+        weights=_identity(assistant.model),
+    )
     head, part = json.loads(json.dumps(head)), out.with_name(out.name + '.part')
-    parts = [part] if processes == 1 else [part.with_name(f'{part.name}{k + 1}of{processes}') for k in range(processes)]
+    parts = (
+        [part]
+        if processes == 1
+        else [part.with_name(f'{part.name}{k + 1}of{processes}') for k in range(processes)]
+    )
     known = _known(parts, head, resume)
     work = (parts, head, assistant, batches, progress, path, kind, prompt, sensor, bands, size, stop)
     _share(None, *work) if processes == 1 else _launch(assistant, *work)
     logs, done = [Journal(p, head) for p in parts], False
     try:
-        rows = [(tile, *row) for i, batch in enumerate(batches) for tile, row in zip(batch, logs[i % processes].rows[i // processes]) if row]
+        rows = [
+            (tile, *row)
+            for i, batch in enumerate(batches)
+            for tile, row in zip(batch, logs[i % processes].rows[i // processes])
+            if row
+        ]
         found = _boxes(rows, frame, min_score) + _regions(rows, frame, size, overlap, kind, min_score)
-        _write(out, frame, found, dict(prompt=prompt, kind=kind, model=assistant.name, scene=frame.name, sensor=head['sensor']))
-        if raster: _write_raster(raster, rows, frame, size, prompt)
+        _write(
+            out,
+            frame,
+            found,
+            dict(prompt=prompt, kind=kind, model=assistant.name, scene=frame.name, sensor=head['sensor']),
+        )
+        if raster:
+            _write_raster(raster, rows, frame, size, prompt)
         done = True
     finally:
-        for log in logs: log.close(done)
+        for log in logs:
+            log.close(done)
     return Survey(out, len(found), len(rows), known, time.time() - start)
 
 # %% ../../nbs/7_app/03_survey.ipynb #53353175
 def _asked(ask, detect, ground, classify, raster):
     given = [(k, v) for k, v in zip(KINDS, (ask, detect, ground, classify)) if v is not None]
-    if len(given) != 1: raise BadInput(f'{len(given)} of {", ".join(KINDS)} were given: a survey asks exactly one')
+    if len(given) != 1:
+        raise BadInput(f'{len(given)} of {", ".join(KINDS)} were given: a survey asks exactly one')
     kind, prompt = given[0]
-    if kind == 'classify': prompt = check_labels(prompt)
-    elif kind != 'detect' and not str(prompt).strip(): raise BadInput(f'{kind} is empty: say what the survey is about')
-    if raster and kind != 'classify': raise BadInput('a raster of classes needs classify: leave it out, or give labels')
+    if kind == 'classify':
+        prompt = check_labels(prompt)
+    elif kind != 'detect' and not str(prompt).strip():
+        raise BadInput(f'{kind} is empty: say what the survey is about')
+    if raster and kind != 'classify':
+        raise BadInput('a raster of classes needs classify: leave it out, or give labels')
     return kind, prompt
+
 
 def _writable(raster):
     path = Path(raster)
-    if path.suffix.lower() not in ('.tif', '.tiff'): raise BadInput(f'{path}: the raster of classes is a GeoTIFF; name it .tif')
-    if path.is_dir(): raise BadInput(f'{path} is a folder: give the raster the name of a file')
+    if path.suffix.lower() not in ('.tif', '.tiff'):
+        raise BadInput(f'{path}: the raster of classes is a GeoTIFF; name it .tif')
+    if path.is_dir():
+        raise BadInput(f'{path} is a folder: give the raster the name of a file')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as e: raise BadInput(f'{path} cannot be written: {e.strerror}; give the raster another place') from e
+    except OSError as e:
+        raise BadInput(f'{path} cannot be written: {e.strerror}; give the raster another place') from e
+
 
 def _several(processes, stop, progress):
-    if processes < 1: raise BadInput(f'{processes} processes: give one or more')
-    if processes > 1 and hasattr(sys, 'ps1'): raise BadInput('several processes need a script or the command line: take one here, or earthgpt-lite survey --processes')
-    if processes > 1 and (stop or callable(progress)): raise BadInput('stop and progress are functions of this process: take one process, or leave them out')
+    if processes < 1:
+        raise BadInput(f'{processes} processes: give one or more')
+    if processes > 1 and hasattr(sys, 'ps1'):
+        raise BadInput(
+            'several processes need a script or the command line: take one here, or earthgpt-lite survey --processes'
+        )
+    if processes > 1 and (stop or callable(progress)):
+        raise BadInput('stop and progress are functions of this process: take one process, or leave them out')
+
 
 def _frame(path, out, sensor, bands):
     "The whole scene's frame and a small overview."
-    if out.suffix not in ('.geojson', '.gpkg', '.json'): raise BadInput(f'{out}: name it .geojson, .gpkg, or .json for pixels')
-    if out.suffix == '.gpkg': _geopandas()
+    if out.suffix not in ('.geojson', '.gpkg', '.json'):
+        raise BadInput(f'{out}: name it .geojson, .gpkg, or .json for pixels')
+    if out.suffix == '.gpkg':
+        _geopandas()
     small = read_scene(path, sensor, None, bands, 64)
-    with _open(path) as f: frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
-    if frame.width * frame.height < 2: raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
+    with _open(path) as f:
+        frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
+    if frame.width * frame.height < 2:
+        raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
     if out.suffix != '.json':
-        if frame.crs is None: raise BadInput(f'{path}: answers have no place on Earth, for the scene has no CRS; name the output .json to get pixels')
+        if frame.crs is None:
+            raise BadInput(
+                f'{path}: answers have no place on Earth, for the scene has no CRS; name the output .json to get pixels'
+            )
         to_world(shapely.Polygon(frame.to_map([[0, 0], [1, 0], [1, 1], [0, 1]])), frame.crs)
     return frame, small
 
+
 def _geopandas():
-    try: import geopandas, pyogrio   # noqa: F401
-    except ImportError: raise BadInput('a GeoPackage needs geopandas and pyogrio: pip install "earthgpt-lite[geo]", or name the output .geojson') from None
+    try:
+        import geopandas, pyogrio  # noqa: F401
+    except ImportError:
+        raise BadInput(
+            'a GeoPackage needs geopandas and pyogrio: pip install "earthgpt-lite[geo]", or name the output .geojson'
+        ) from None
     return geopandas
 
 # %% ../../nbs/7_app/03_survey.ipynb #c78192e0
 def _counter(progress, total, known):
-    if callable(progress): return lambda n: progress(n, total)
-    if not progress: return lambda n: None
+    if callable(progress):
+        return lambda n: progress(n, total)
+    if not progress:
+        return lambda n: None
     from tqdm.auto import tqdm
+
     bar = tqdm(total=total, initial=known, unit='strip', desc='Survey', leave=False)
-    def tell(n): bar.update(n - bar.n); (bar.close() if n == total else None)
+
+    def tell(n):
+        bar.update(n - bar.n)
+        (bar.close() if n == total else None)
+
     return tell
 
+
 def _walk(assistant, batches, log, tell, path, kind, prompt, sensor, bands, size, stop):
-    left = batches[len(log.rows):]
+    left = batches[len(log.rows) :]
+
     def views():
-        for batch, strip in zip(left, read_tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))):
+        for batch, strip in zip(
+            left, read_tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))
+        ):
             yield batch, [(k, tile.chip()) for k, tile in _cut(strip, batch)]
+
     with closing(_ahead(chips)) as ready:
         for batch, seen in ready:
-            if stop and stop(): raise KeyboardInterrupt('the survey was stopped')
+            if stop and stop():
+                raise KeyboardInterrupt('the survey was stopped')
             said = [None] * len(batch)
             if seen:
-                for (k, _), row in zip(seen, _look(assistant, kind, prompt, [v for _, v in seen])): said[k] = row
+                for (k, _), row in zip(seen, _look(assistant, kind, prompt, [v for _, v in seen])):
+                    said[k] = row
             log.add(said)
             tell(len(log.rows))
 
@@ -256,23 +391,33 @@ def _walk(assistant, batches, log, tell, path, kind, prompt, sensor, bands, size
 def _known(parts, head, resume):
     "Batches that are done already. BadInput where a journal belongs to another survey."
     logs = [Journal(p, head, resume) for p in parts]
-    for log in logs: log.close(False)
+    for log in logs:
+        log.close(False)
     return sum(len(log.rows) for log in logs)
+
 
 def _share(fabric, parts, head, assistant, batches, progress, *work):
     "What one process of a survey does."
     rank = fabric.global_rank if fabric else 0
-    if fabric and hasattr(assistant.model, 'to'): assistant.model.to(fabric.device)
-    log, mine = Journal(parts[rank], head), batches[rank::len(parts)]
-    try: _walk(assistant, mine, log, _counter(progress if rank == 0 else False, len(mine), len(log.rows)), *work)
-    finally: log.close(False)
+    if fabric and hasattr(assistant.model, 'to'):
+        assistant.model.to(fabric.device)
+    log, mine = Journal(parts[rank], head), batches[rank :: len(parts)]
+    try:
+        _walk(
+            assistant, mine, log, _counter(progress if rank == 0 else False, len(mine), len(log.rows)), *work
+        )
+    finally:
+        log.close(False)
+
 
 def _launch(assistant, parts, *work):
     "`_share` in several processes; what one of them refuses is refused here."
     from lightning.fabric import Fabric
     from torch.multiprocessing import ProcessRaisedException
+
     device = str(getattr(assistant.model, 'device', 'cpu')).split(':')[0]
-    try: Fabric(accelerator=device, devices=len(parts), strategy='ddp_spawn').launch(_share, parts, *work)
+    try:
+        Fabric(accelerator=device, devices=len(parts), strategy='ddp_spawn').launch(_share, parts, *work)
     except ProcessRaisedException as e:
         told = re.search(r'BadInput: (.*)', str(e))
         raise BadInput(told[1]) if told else e
@@ -283,19 +428,37 @@ def _boxes(rows, frame, min_score):
     all_boxes, windows, scores, labels, texts = [], [], [], [], []
     for (column, row, width, height), text, _, boxes, names, confidence in rows:
         for box, name, score in zip(boxes, names, confidence):
-            if min_score is not None and score < min_score: continue
+            if min_score is not None and score < min_score:
+                continue
             box = np.clip(np.add(box, [column, row] * 2), 0, [frame.width, frame.height] * 2)
-            if (box[2:] <= box[:2]).any(): continue
-            all_boxes.append(box); windows.append((column, row, column + width, row + height)); scores.append(score); labels.append(name); texts.append(text)
+            if (box[2:] <= box[:2]).any():
+                continue
+            all_boxes.append(box)
+            windows.append((column, row, column + width, row + height))
+            scores.append(score)
+            labels.append(name)
+            texts.append(text)
     boxes, source = merge_tiles(all_boxes, scores, labels, windows, frame.width, frame.height)
-    return [(shapely.box(*b), dict(label=labels[i], score=round(float(scores[i]), 4), answer=texts[i])) for b, i in zip(boxes, source)]
+    return [
+        (shapely.box(*b), dict(label=labels[i], score=round(float(scores[i]), 4), answer=texts[i]))
+        for b, i in zip(boxes, source)
+    ]
+
 
 def _regions(rows, frame, size, overlap, kind, min_score):
     "Features of the answers without a box: neighbouring tiles with one text as one polygon."
-    rows = [r for r in rows if kind in ('ask', 'classify') and not r[3] and (min_score is None or r[2] >= min_score)]
+    rows = [
+        r
+        for r in rows
+        if kind in ('ask', 'classify') and not r[3] and (min_score is None or r[2] >= min_score)
+    ]
     words = list(dict.fromkeys(r[1] for r in rows))
     values, scores, xs, ys = _grid(rows, frame, size, overlap, {w: i for i, w in enumerate(words)})
-    return [(p, dict(label=words[v], score=round(s, 4), answer=words[v])) for p, v, s in dissolve(values, scores, xs, ys)]
+    return [
+        (p, dict(label=words[v], score=round(s, 4), answer=words[v]))
+        for p, v, s in dissolve(values, scores, xs, ys)
+    ]
+
 
 def _grid(rows, frame, size, overlap, number):
     "Index and score of the answer of each tile, and the edges between tiles."
@@ -312,18 +475,46 @@ def _grid(rows, frame, size, overlap, number):
 def _write(out, frame, found, facts):
     on_map = lambda p: shapely.transform(p, frame.to_map)
     if out.suffix == '.json':
-        rows = [dict(polygon=np.asarray(p.exterior.coords).round(3).tolist(), **facts_of) for p, facts_of in found]
-        return write_whole(out, json.dumps(dict(**facts, unit='pixel', width=frame.width, height=frame.height, answers=rows)))
+        rows = [
+            dict(polygon=np.asarray(p.exterior.coords).round(3).tolist(), **facts_of) for p, facts_of in found
+        ]
+        return write_whole(
+            out, json.dumps(dict(**facts, unit='pixel', width=frame.width, height=frame.height, answers=rows))
+        )
     if out.suffix == '.geojson':
-        return write_whole(out, json.dumps(feature_collection([feature(to_world(on_map(p), frame.crs), **row, prompt=facts['prompt'], model=facts['model']) for p, row in found], **facts)))
-    table = dict(label=[], score=[], answer=[]) if not found else {k: [row[k] for _, row in found] for k in found[0][1]}
+        return write_whole(
+            out,
+            json.dumps(
+                feature_collection(
+                    [
+                        feature(
+                            to_world(on_map(p), frame.crs),
+                            **row,
+                            prompt=facts['prompt'],
+                            model=facts['model'],
+                        )
+                        for p, row in found
+                    ],
+                    **facts,
+                )
+            ),
+        )
+    table = (
+        dict(label=[], score=[], answer=[])
+        if not found
+        else {k: [row[k] for _, row in found] for k in found[0][1]}
+    )
     prompt = facts['prompt'] if isinstance(facts['prompt'], str) else ', '.join(facts['prompt'])
     new = out.with_name(f'.{os.getpid()}-{out.name}')
     try:
         data = table | dict(prompt=[prompt] * len(found), model=[facts['model']] * len(found))
-        _geopandas().GeoDataFrame(data, geometry=[on_map(p) for p, _ in found], crs=frame.crs.to_wkt()).to_file(new, driver='GPKG', layer='answers', engine='pyogrio')
+        _geopandas().GeoDataFrame(
+            data, geometry=[on_map(p) for p, _ in found], crs=frame.crs.to_wkt()
+        ).to_file(new, driver='GPKG', layer='answers', engine='pyogrio')
         os.replace(new, out)
-    finally: new.unlink(missing_ok=True)
+    finally:
+        new.unlink(missing_ok=True)
+
 
 def _write_raster(path, rows, frame, size, labels):
     "Classes as a GeoTIFF: 0 no data, 1 the first label; one pixel a tile. Cells at the right and lower edge may reach beyond the scene."
@@ -332,9 +523,21 @@ def _write_raster(path, rows, frame, size, labels):
     cells = t and Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
     new = path.with_name(f'.{os.getpid()}-{path.name}')
     try:
-        with rasterio.open(new, 'w', driver='GTiff', width=values.shape[1], height=values.shape[0], count=1, dtype='uint8' if len(labels) < 255 else 'uint16', nodata=0,
-                           crs=frame.crs, compress='deflate', **(dict(transform=cells) if cells else {})) as f:
+        with rasterio.open(
+            new,
+            'w',
+            driver='GTiff',
+            width=values.shape[1],
+            height=values.shape[0],
+            count=1,
+            dtype='uint8' if len(labels) < 255 else 'uint16',
+            nodata=0,
+            crs=frame.crs,
+            compress='deflate',
+            **(dict(transform=cells) if cells else {}),
+        ) as f:
             f.write(np.maximum(values, 0).astype(f.dtypes[0]), 1)
             f.update_tags(1, **{f'CLASS_{i + 1}': l for i, l in enumerate(labels)})
         os.replace(new, path)
-    finally: new.unlink(missing_ok=True)
+    finally:
+        new.unlink(missing_ok=True)

@@ -16,65 +16,75 @@ def _pair(a, b):
     "Both as floating arrays of one kind, and the library that computes with them."
     torch = sys.modules.get('torch')
     tensors = [x for x in (a, b) if torch and isinstance(x, torch.Tensor)]
-    if not tensors: return np.asarray(a, float), np.asarray(b, float), np
+    if not tensors:
+        return np.asarray(a, float), np.asarray(b, float), np
     a, b = (torch.as_tensor(x, device=tensors[0].device) for x in (a, b))
     kind = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return a.to(kind), b.to(kind), torch
 
+
 def iou(
     a,  # (..., 4) x1, y1, x2, y2, numpy or torch
     b,  # (..., 4) the same, broadcast against a
-):      # (...) 0..1, numpy or torch as the boxes are
+):  # (...) 0..1, numpy or torch as the boxes are
     "Intersection over union of horizontal boxes, pair by pair; a box without an inside overlaps nothing."
     a, b, lib = _pair(a, b)
     inter = (lib.minimum(a[..., 2:], b[..., 2:]) - lib.maximum(a[..., :2], b[..., :2])).clip(min=0).prod(-1)
     area = lambda x: (x[..., 2:] - x[..., :2]).clip(min=0).prod(-1)
     return inter / (area(a) + area(b) - inter).clip(min=1e-30)
 
+
 def iou_matrix(
-    a,            # (n, ...)
-    b,            # (m, ...)
+    a,  # (n, ...)
+    b,  # (m, ...)
     overlap=iou,  # or `obb_iou`, below
-):                # (n, m)
+):  # (n, m)
     "Overlap of every box of a with every box of b."
     a, b, _ = _pair(a, b)
     return overlap(a[:, None], b[None])
 
 # %% ../../nbs/2_boxes/01_iou.ipynb #f7b76cd0
 def to_corners(
-    boxes,        # (..., 4), (..., 5) or (..., 8)
+    boxes,  # (..., 4), (..., 5) or (..., 8)
 ) -> np.ndarray:  # (..., 8) clockwise on the screen; of an upright box the first is top left
     "Any box as four corners: x1, y1, ... x4, y4."
     boxes = np.asarray(boxes, float)
-    if boxes.shape[-1] == 8: return boxes
-    if boxes.shape[-1] == 4: return boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]]
+    if boxes.shape[-1] == 8:
+        return boxes
+    if boxes.shape[-1] == 4:
+        return boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]]
     centre, (w, h, angle) = boxes[..., :2], np.moveaxis(boxes[..., 2:], -1, 0)
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     along, across = np.stack([cos * w, sin * w], -1) / 2, np.stack([-sin * h, cos * h], -1) / 2
-    return np.concatenate([centre - along - across, centre + along - across, centre + along + across, centre - along + across], -1)
+    return np.concatenate(
+        [centre - along - across, centre + along - across, centre + along + across, centre - along + across],
+        -1,
+    )
 
 # %% ../../nbs/2_boxes/01_iou.ipynb #d1h3dra1
 def dihedral_boxes(
-    boxes,        # (n, 4) in 0..1 of the square
-    quarter: int, # quarter turns to the left
-    mirror: bool, # then left to right
+    boxes,  # (n, 4) in 0..1 of the square
+    quarter: int,  # quarter turns to the left
+    mirror: bool,  # then left to right
 ) -> np.ndarray:  # (n, 4)
     "Boxes of a square picture after `np.rot90(picture, quarter)` and a flip."
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    for _ in range(quarter % 4): boxes = np.stack([boxes[:, 1], 1 - boxes[:, 2], boxes[:, 3], 1 - boxes[:, 0]], 1)
+    for _ in range(quarter % 4):
+        boxes = np.stack([boxes[:, 1], 1 - boxes[:, 2], boxes[:, 3], 1 - boxes[:, 0]], 1)
     return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1) if mirror else boxes
 
 # %% ../../nbs/2_boxes/01_iou.ipynb #924e2975
 def to_polygons(
     boxes,  # (..., 4), (..., 5) or (..., 8)
-):          # (...) shapely polygons
+):  # (...) shapely polygons
     "Boxes as shapely polygons; corners that cross over are untangled."
     polygons = shapely.polygons(to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2))
     return polygons if np.all(shapely.is_valid(polygons)) else shapely.make_valid(polygons)
 
+
 def obb_iou(
-    a,            # (..., 5), (..., 8) or (..., 4)
-    b,            # the same, broadcast against a
+    a,  # (..., 5), (..., 8) or (..., 4)
+    b,  # the same, broadcast against a
 ) -> np.ndarray:  # (...) 0..1
     "Overlap of oriented boxes pair by pair, through shapely."
     a, b = to_polygons(a), to_polygons(b)
@@ -83,16 +93,21 @@ def obb_iou(
 
 # %% ../../nbs/2_boxes/01_iou.ipynb #718bc6eb
 def nms(
-    boxes,           # (n, 4); with another overlap what that takes
-    scores,          # (n,) the higher the better
-    threshold=.5,    # what overlaps a kept box by more than this goes
-    labels=None,     # (n,) if given, only boxes of the same label compete
-    overlap=iou,     # or `obb_iou`
-) -> np.ndarray:     # indices of the kept boxes, best first; of equal scores the earlier
+    boxes,  # (n, 4); with another overlap what that takes
+    scores,  # (n,) the higher the better
+    threshold=0.5,  # what overlaps a kept box by more than this goes
+    labels=None,  # (n,) if given, only boxes of the same label compete
+    overlap=iou,  # or `obb_iou`
+) -> np.ndarray:  # indices of the kept boxes, best first; of equal scores the earlier
     "Non-maximum suppression; memory grows with n, not with its square. `BadInput` on NaN, which compares with nothing."
     boxes, scores = np.asarray(boxes, float), np.asarray(scores, float)
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()): raise BadInput('nms: a box or a score is not a number; leave those out first')
-    left, kept, labels = np.argsort(-scores, kind='stable'), [], None if labels is None else np.asarray(labels)
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise BadInput('nms: a box or a score is not a number; leave those out first')
+    left, kept, labels = (
+        np.argsort(-scores, kind='stable'),
+        [],
+        None if labels is None else np.asarray(labels),
+    )
     while len(left):
         best, left = left[0], left[1:]
         kept.append(best)

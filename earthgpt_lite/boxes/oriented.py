@@ -18,23 +18,34 @@ from ..raster.chips import Frame
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #ccfeaac6
 def min_area_rect(
-    boxes,        # (..., 8), (..., 4) or (..., 5)
+    boxes,  # (..., 8), (..., 4) or (..., 5)
 ) -> np.ndarray:  # (..., 5) cx, cy, w, h, angle: degrees clockwise on the screen, -90 <= angle < 90, w >= h
     "The smallest rectangle around four corners as centre, size and angle; an exact rectangle comes back unchanged."
     points = to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2)
     first, second = np.triu_indices(4, 1)
-    dx, dy = np.moveaxis(points[..., second, :] - points[..., first, :], -1, 0)   # (..., 6) directions to try
+    dx, dy = np.moveaxis(points[..., second, :] - points[..., first, :], -1, 0)  # (..., 6) directions to try
     turn = np.arctan2(dy, dx)
     cos, sin = np.cos(turn)[..., None], np.sin(turn)[..., None]
     x, y = points[..., None, :, 0], points[..., None, :, 1]
-    along, across = x * cos + y * sin, y * cos - x * sin                          # (..., 6, 4)
+    along, across = x * cos + y * sin, y * cos - x * sin  # (..., 6, 4)
     w, h = np.ptp(along, -1), np.ptp(across, -1)
     best = (w * h).argmin(-1)[..., None]
     pick = lambda v: np.take_along_axis(v, best, -1)[..., 0]
     middle = lambda v: pick((v.max(-1) + v.min(-1)) / 2)
-    w, h, u, v, cos, sin, turn = pick(w), pick(h), middle(along), middle(across), pick(cos[..., 0]), pick(sin[..., 0]), pick(turn)
+    w, h, u, v, cos, sin, turn = (
+        pick(w),
+        pick(h),
+        middle(along),
+        middle(across),
+        pick(cos[..., 0]),
+        pick(sin[..., 0]),
+        pick(turn),
+    )
     angle = np.rad2deg(turn) + np.where(h > w, 90, 0)
-    return np.stack([u * cos - v * sin, u * sin + v * cos, np.maximum(w, h), np.minimum(w, h), (angle + 90) % 180 - 90], -1)
+    return np.stack(
+        [u * cos - v * sin, u * sin + v * cos, np.maximum(w, h), np.minimum(w, h), (angle + 90) % 180 - 90],
+        -1,
+    )
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #9048a16f
 @dataclass(frozen=True)
@@ -43,55 +54,80 @@ class GeoChatFormat(BoxFormat):
 
     Written with theta from -45 to 45, so that the upright box stays close to the real one; at the rim its numbers may
     leave 0..100. Theta 0, or none, is read as a horizontal box (4,), others as centre, size, angle (5,)."""
+
     top: int = 100
     decimals: int = 0
     square: bool = False
-    clockwise: bool = False      # False: as `geochat_demo.py` draws; True: as its `bbox_and_angle_to_polygon`
+    clockwise: bool = False  # False: as `geochat_demo.py` draws; True: as its `bbox_and_angle_to_polygon`
     pattern: ClassVar[str] = r'\{([^{}]*)(\}?)'
     around: ClassVar[str] = '{{{}}}'
     between: ClassVar[str] = '}{'
 
     def _fault(self, box, width, height):
         "Of a (5,) box the centre must lie in the picture; corners may look over its rim."
-        if why := box_problem(to_corners(box), np.inf, np.inf): return why
+        if why := box_problem(to_corners(box), np.inf, np.inf):
+            return why
         return box_problem([0, 0, *box[:2]], width, height) and 'beyond the frame'
 
     def _write(self, box, width, height, repair):
-        if len(box) == 4: box = check_boxes([box], width, height, repair, max(width, height) / self.top)[0]
+        if len(box) == 4:
+            box = check_boxes([box], width, height, repair, max(width, height) / self.top)[0]
         cx, cy, w, h, angle = box = min_area_rect(box)
-        if why := self._fault(box, width, height): raise BadInput(f'{box.tolist()}: {why} ({width:g} x {height:g}); mend the label or leave it out')
-        if not -45 <= angle < 45: w, h, angle = h, w, angle % 180 - 90
-        flat = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]) / [width, height, width, height] * self.top
-        grid = np.floor(flat + .5)
+        if why := self._fault(box, width, height):
+            raise BadInput(f'{box.tolist()}: {why} ({width:g} x {height:g}); mend the label or leave it out')
+        if not -45 <= angle < 45:
+            w, h, angle = h, w, angle % 180 - 90
+        flat = (
+            np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+            / [width, height, width, height]
+            * self.top
+        )
+        grid = np.floor(flat + 0.5)
         for i in (0, 1):
-            if grid[i + 2] <= grid[i]: grid[i], grid[i + 2] = np.floor(flat[i]), max(np.ceil(flat[i + 2]), np.floor(flat[i]) + 1)
-        return '<{:.0f}><{:.0f}><{:.0f}><{:.0f}>'.format(*grid) + f'|<{round(float(angle if self.clockwise else -angle))}>'
+            if grid[i + 2] <= grid[i]:
+                grid[i], grid[i + 2] = np.floor(flat[i]), max(np.ceil(flat[i + 2]), np.floor(flat[i]) + 1)
+        return (
+            '<{:.0f}><{:.0f}><{:.0f}><{:.0f}>'.format(*grid)
+            + f'|<{round(float(angle if self.clockwise else -angle))}>'
+        )
 
     def _read(self, piece, width, height, repair):
-        if not re.fullmatch(r'(<-?\d{1,4}>\s*){4}(\|?\s*<-?\d{1,4}>)?', piece): return 'not of the form <x1><y1><x2><y2>|<theta>'
-        *flat, theta = ([float(v) for v in re.findall(r'-?\d+', piece)] + [0.])[:5]
+        if not re.fullmatch(r'(<-?\d{1,4}>\s*){4}(\|?\s*<-?\d{1,4}>)?', piece):
+            return 'not of the form <x1><y1><x2><y2>|<theta>'
+        *flat, theta = ([float(v) for v in re.findall(r'-?\d+', piece)] + [0.0])[:5]
         flat = np.array(flat) / self.top * [width, height, width, height]
         if not theta:
-            try: return check_boxes([flat], width, height, repair, max(width, height) / self.top)[0]
-            except BadInput: return box_problem(flat, width, height)
-        box = np.array([*(flat[:2] + flat[2:]) / 2, *flat[2:] - flat[:2], theta if self.clockwise else -theta])
+            try:
+                return check_boxes([flat], width, height, repair, max(width, height) / self.top)[0]
+            except BadInput:
+                return box_problem(flat, width, height)
+        box = np.array(
+            [*(flat[:2] + flat[2:]) / 2, *flat[2:] - flat[:2], theta if self.clockwise else -theta]
+        )
         return box_problem(flat, np.inf, np.inf) or self._fault(box, width, height) or min_area_rect(box)
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #ebc08f14
 def to_map(
-    boxes,   # (..., 4), (..., 5) or (..., 8) in pixels of the picture; (0, 0) is the outer corner of its first pixel
-    where,   # the picture's Frame, or an affine transform
-):           # (...) shapely polygons in map coordinates
+    # (..., 4), (..., 5) or (..., 8) in pixels of the picture; (0, 0) is the outer corner of its first pixel
+    boxes,
+    where,  # the picture's Frame, or an affine transform
+):  # (...) shapely polygons in map coordinates
     "Boxes on the map, right for rotated transforms too; `BadInput` where the picture has no map coordinates."
     frame = where if isinstance(where, Frame) else Frame(1, 1, where, 'given' if where is not None else None)
     return shapely.polygons(frame.to_map(to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2)))
 
+
 def from_map(
-    shapes,       # (...) shapely geometries in map coordinates
-    transform,    # affine transform of the picture
+    shapes,  # (...) shapely geometries in map coordinates
+    transform,  # affine transform of the picture
 ) -> np.ndarray:  # (..., 4) the upright boxes around them in pixels of the picture
     "Shapes on the map to boxes in the picture, for labels that come as GeoJSON."
-    if transform.determinant == 0: raise BadInput('this transform has no inverse: its pixels have no area; look at the georeference of the file')
+    if transform.determinant == 0:
+        raise BadInput(
+            'this transform has no inverse: its pixels have no area; look at the georeference of the file'
+        )
     back = ~transform
-    pixels = lambda p: np.stack([back.a * p[:, 0] + back.b * p[:, 1] + back.c, back.d * p[:, 0] + back.e * p[:, 1] + back.f], -1)
+    pixels = lambda p: np.stack(
+        [back.a * p[:, 0] + back.b * p[:, 1] + back.c, back.d * p[:, 0] + back.e * p[:, 1] + back.f], -1
+    )
     return shapely.bounds(shapely.transform(shapes, pixels))

@@ -17,9 +17,9 @@ from ..raster.chips import Frame
 
 # %% ../../nbs/2_boxes/02_text.ipynb #e7c7e34e
 def padding(
-    width: int,   # of the picture, pixels
+    width: int,  # of the picture, pixels
     height: int,  # of the picture, pixels
-) -> tuple:       # (pad_x, pad_y) pixels left of and above the picture, and the side of the square
+) -> tuple:  # (pad_x, pad_y) pixels left of and above the picture, and the side of the square
     "Where a picture lies in its padded square: EarthGPT's rule (README, data preparation), as `Frame` keeps it."
     frame = Frame(width, height)
     return frame.pad_x, frame.pad_y, frame.side
@@ -28,13 +28,18 @@ def padding(
 def _moved(boxes, pad_x, pad_y, scale):
     "Coordinates plus the padding, times the scale; of centre, size and angle only the centre moves and the angle stays."
     boxes = np.asarray(boxes, float)
-    if (n := boxes.shape[-1]) not in (4, 5, 8): raise BadInput(f'a box has 4 numbers (x1, y1, x2, y2), 5 (centre, size, angle) or 8 (corners), not {n}')
-    if n == 5: return (boxes + [pad_x, pad_y, 0, 0, 0]) * [scale, scale, scale, scale, 1]
+    if (n := boxes.shape[-1]) not in (4, 5, 8):
+        raise BadInput(
+            f'a box has 4 numbers (x1, y1, x2, y2), 5 (centre, size, angle) or 8 (corners), not {n}'
+        )
+    if n == 5:
+        return (boxes + [pad_x, pad_y, 0, 0, 0]) * [scale, scale, scale, scale, 1]
     return (boxes + np.tile([pad_x, pad_y], n // 2)) * scale
 
+
 def to_unit(
-    boxes,        # (..., 4) x1, y1, x2, y2 in pixels of the picture; or (..., 8), or (..., 5)
-    width: int,   # of the picture, pixels
+    boxes,  # (..., 4) x1, y1, x2, y2 in pixels of the picture; or (..., 8), or (..., 5)
+    width: int,  # of the picture, pixels
     height: int,  # of the picture, pixels
 ) -> np.ndarray:  # the same shape in 0..1 of the padded square
     "Pixels of a picture to units of its padded square."
@@ -43,8 +48,8 @@ def to_unit(
 
 # %% ../../nbs/2_boxes/02_text.ipynb #5018b9d7
 def to_pixels(
-    boxes,        # (..., 4), (..., 8) or (..., 5) in 0..1 of the padded square
-    width: int,   # of the picture, pixels
+    boxes,  # (..., 4), (..., 8) or (..., 5) in 0..1 of the padded square
+    width: int,  # of the picture, pixels
     height: int,  # of the picture, pixels
 ) -> np.ndarray:  # the same shape in pixels of the picture
     "Units of the padded square to pixels of the picture it was made from."
@@ -57,65 +62,83 @@ def _area(corners):
     x, y = (corners - corners[0]).T
     return abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
 
+
 def box_problem(
-    box,       # (4,) x1, y1, x2, y2 or (8,) corners
-    width=1,   # of the frame it must lie in: 1, 1 for units of the square
+    box,  # (4,) x1, y1, x2, y2 or (8,) corners
+    width=1,  # of the frame it must lie in: 1, 1 for units of the square
     height=1,
-) -> str:      # '' where nothing is wrong
+) -> str:  # '' where nothing is wrong
     "What is wrong with a box, in a few words."
     box = np.asarray(box, float)
-    if box.shape not in ((4,), (8,)): return f'{box.size} numbers where a box has 4 or 8'
-    if not np.isfinite(box).all(): return 'not a number'
-    if len(box) == 4 and (box[2:] < box[:2]).any(): return 'right lies left of left, or bottom above top'
+    if box.shape not in ((4,), (8,)):
+        return f'{box.size} numbers where a box has 4 or 8'
+    if not np.isfinite(box).all():
+        return 'not a number'
+    if len(box) == 4 and (box[2:] < box[:2]).any():
+        return 'right lies left of left, or bottom above top'
     corners, slack = to_corners(box).reshape(4, 2), 1e-6 * max(width, height)
-    if _area(corners) == 0: return 'no area'
-    return 'beyond the frame' if (corners < -slack).any() or (corners > np.add([width, height], slack)).any() else ''
+    if _area(corners) == 0:
+        return 'no area'
+    return (
+        'beyond the frame'
+        if (corners < -slack).any() or (corners > np.add([width, height], slack)).any()
+        else ''
+    )
 
 # %% ../../nbs/2_boxes/02_text.ipynb #9adf86fd
 def clip_box(
-    box,           # (4,) or (8,)
-    width=1,       # of the frame it must lie in
+    box,  # (4,) or (8,)
+    width=1,  # of the frame it must lie in
     height=1,
-    least=0.,      # smallest side that is left, in the units of the box
-) -> np.ndarray:   # the same kind of box, inside the frame
+    least=0.0,  # smallest side that is left, in the units of the box
+) -> np.ndarray:  # the same kind of box, inside the frame
     "Order, cut at the frame and widen a faulty box; `BadInput` where nothing of it lies inside."
     box, size = np.asarray(box, float), np.array([width, height], float)
     points = box.reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     if not np.isfinite(box).all() or (low > size).any() or (high < 0).any():
-        raise BadInput(f'{box.tolist()}: nothing of this box lies in 0..{width:g} x 0..{height:g}; leave it out, or see whether it is in other units')
-    if len(box) == 8: return _thicken(points.clip(0, size), least).clip(0, size).ravel()
+        raise BadInput(
+            f'{box.tolist()}: nothing of this box lies in 0..{width:g} x 0..{height:g}; leave it out, or see whether it is in other units'
+        )
+    if len(box) == 8:
+        return _thicken(points.clip(0, size), least).clip(0, size).ravel()
     low, high = low.clip(0, size), high.clip(0, size)
     short = np.maximum(least - (high - low), 0) / 2
     low, high = low - short, high + short
     shift = np.maximum(-low, 0) - np.maximum(high - size, 0)
     return np.concatenate([low + shift, high + shift])
 
+
 def _thicken(points, least):
     "Four corners on one line to a rectangle along it, `least` wide; others as they are."
-    if _area(points) > 0: return points
+    if _area(points) > 0:
+        return points
     centre = (points.min(0) + points.max(0)) / 2
-    turn = np.linalg.svd(points - centre)[2]                       # rows: along the line, across it
+    turn = np.linalg.svd(points - centre)[2]  # rows: along the line, across it
     half = np.maximum(abs((points - centre) @ turn.T).max(0), least / 2)
     return centre + ([[-1, -1], [1, -1], [1, 1], [-1, 1]] * half) @ turn
 
 # %% ../../nbs/2_boxes/02_text.ipynb #ee470313
 def check_boxes(
-    boxes,                # (n, 4) or (n, 8)
-    width=1,              # of the frame they must lie in
+    boxes,  # (n, 4) or (n, 8)
+    width=1,  # of the frame they must lie in
     height=1,
-    repair: bool = False, # mend what can be mended instead of refusing
-    least=1.,             # smallest side that a repair leaves; for pixels 1
+    repair: bool = False,  # mend what can be mended instead of refusing
+    least=1.0,  # smallest side that a repair leaves; for pixels 1
     name: str = 'boxes',  # file or record, for the message
-) -> np.ndarray:          # the same shape, every box sound
+) -> np.ndarray:  # the same shape, every box sound
     "Sound boxes, or `BadInput` that says which one is not and why."
     boxes, sound = np.asarray(boxes, float), []
     for i, box in enumerate(boxes):
         why = box_problem(box, width, height)
         if why and (not repair or box.shape not in ((4,), (8,))):
-            raise BadInput(f'{name}: box {i} {box.tolist()}: {why} ({width:g} x {height:g}); mend the label, or repair=True to cut and widen')
-        try: sound.append(clip_box(box, width, height, least) if why else box)
-        except BadInput as e: raise BadInput(f'{name}: box {i} {e}') from None
+            raise BadInput(
+                f'{name}: box {i} {box.tolist()}: {why} ({width:g} x {height:g}); mend the label, or repair=True to cut and widen'
+            )
+        try:
+            sound.append(clip_box(box, width, height, least) if why else box)
+        except BadInput as e:
+            raise BadInput(f'{name}: box {i} {e}') from None
     return np.array(sound).reshape(boxes.shape)
 
 # %% ../../nbs/2_boxes/02_text.ipynb #da67b3c0
@@ -123,17 +146,28 @@ def _snap(box, steps, repair):
     "(4,) or (8,) in 0..1 to whole numbers 0..steps, never without an inside: widened, or `BadInput`."
     box = np.asarray(box, float)
     if why := box_problem(box):
-        if not repair or 'numbers' in why: raise BadInput(f'{box.tolist()}: {why}; mend the label, or repair=True to cut and widen')
+        if not repair or 'numbers' in why:
+            raise BadInput(f'{box.tolist()}: {why}; mend the label, or repair=True to cut and widen')
         box = clip_box(box)
-    grid = np.floor(box * steps + .5)
-    if not box_problem(grid, steps, steps): return grid
-    if not repair: raise BadInput(f'{box.tolist()}: no area is left with {steps} steps; take more decimals, or repair=True to widen')
-    return np.floor(_thicken(grid.reshape(4, 2), 2).clip(0, steps).ravel() + .5) if len(box) == 8 else _widen(grid, box * steps, steps)
+    grid = np.floor(box * steps + 0.5)
+    if not box_problem(grid, steps, steps):
+        return grid
+    if not repair:
+        raise BadInput(
+            f'{box.tolist()}: no area is left with {steps} steps; take more decimals, or repair=True to widen'
+        )
+    return (
+        np.floor(_thicken(grid.reshape(4, 2), 2).clip(0, steps).ravel() + 0.5)
+        if len(box) == 8
+        else _widen(grid, box * steps, steps)
+    )
+
 
 def _widen(grid, exact, top):
     "Push edges that fell on one grid line apart, to the lines on either side of where they belong."
     for i in (0, 1):
-        if grid[i + 2] > grid[i]: continue
+        if grid[i + 2] > grid[i]:
+            continue
         grid[i] = min(np.floor(exact[i]), top - 1)
         grid[i + 2] = max(np.ceil(exact[i + 2]), grid[i] + 1)
     return grid
@@ -142,75 +176,96 @@ def _widen(grid, exact, top):
 _ONES = 'no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split()
 _TENS = dict(zip('twenty thirty forty fifty sixty seventy eighty ninety'.split(), range(20, 100, 10)))
 
+
 def parse_count(
     word: str,  # '13', 'thirteen', 'Twenty-one', 'a'
-):              # int, or None where it is no count
+):  # int, or None where it is no count
     "A count in figures or spelled, up to ninety-nine."
     word = word.lower()
-    if word.isdecimal() and len(word) < 8: return int(word)
-    if word in _ONES: return _ONES.index(word)
+    if word.isdecimal() and len(word) < 8:
+        return int(word)
+    if word in _ONES:
+        return _ONES.index(word)
     tens, _, ones = word.partition('-')
-    if tens in _TENS and (not ones or ones in _ONES[1:10]): return _TENS[tens] + (_ONES.index(ones) if ones else 0)
+    if tens in _TENS and (not ones or ones in _ONES[1:10]):
+        return _TENS[tens] + (_ONES.index(ones) if ones else 0)
     return 1 if word in ('a', 'an') else None
 
 # %% ../../nbs/2_boxes/02_text.ipynb #3e3cdf1e
 _PLURALS = {'person': 'people', 'bus': 'buses'}
 _SINGULARS = {'people': 'person', 'persons': 'person', 'buses': 'bus'}
 
+
 def plural(
     label: str,  # 'storage tank'
-) -> str:        # 'storage tanks'
+) -> str:  # 'storage tanks'
     "A class name for several of its kind."
     head, space, word = label.rpartition(' ')
-    if word.lower() in _PLURALS: return head + space + _PLURALS[word.lower()]
-    if re.search('craft$|[^su]s$', word): return label
-    if re.search('(s|x|z|ch|sh)$', word): return label + 'es'
+    if word.lower() in _PLURALS:
+        return head + space + _PLURALS[word.lower()]
+    if re.search('craft$|[^su]s$', word):
+        return label
+    if re.search('(s|x|z|ch|sh)$', word):
+        return label + 'es'
     return label[:-1] + 'ies' if re.search('[^aeiou]y$', word) else label + 's'
+
 
 def singular(
     label: str,  # 'storage tanks'
-) -> str:        # 'storage tank'
+) -> str:  # 'storage tank'
     "The way back; where English is ambiguous ('-ses'), give the parser the class names."
     head, space, word = label.rpartition(' ')
-    if word.lower() in _SINGULARS: return head + space + _SINGULARS[word.lower()]
-    if re.search('[^aeiou]ies$', word): return label[:-3] + 'y'
-    if re.search('(ss|x|z|ch|sh)es$', word): return label[:-2]
+    if word.lower() in _SINGULARS:
+        return head + space + _SINGULARS[word.lower()]
+    if re.search('[^aeiou]ies$', word):
+        return label[:-3] + 'y'
+    if re.search('(ss|x|z|ch|sh)es$', word):
+        return label[:-2]
     return label[:-1] if re.search('[^su]s$', word) else label
 
 # %% ../../nbs/2_boxes/02_text.ipynb #179fba28
 class LabelledBox(NamedTuple):
     "A box and the name of what it holds; label None where the text gives none."
+
     label: str | None
-    box: np.ndarray      # (4,), (8,) or, from GeoChat's form, (5,)
+    box: np.ndarray  # (4,), (8,) or, from GeoChat's form, (5,)
+
 
 @dataclass
 class ParsedBoxes:
     "What a text says about boxes."
-    boxes: list = field(default_factory=list)    # of LabelledBox, in the order of the text
-    unread: list = field(default_factory=list)   # a line for each piece that could not be read: the piece, and why
+
+    boxes: list = field(default_factory=list)  # of LabelledBox, in the order of the text
+    # a line for each piece that could not be read: the piece, and why
+    unread: list = field(default_factory=list)
 
 # %% ../../nbs/2_boxes/02_text.ipynb #c959c034
 def _groups(text, pattern):
     "(words before, [(piece, is it closed), ...]) for each run of brackets that hold numbers."
     groups, end = [], 0
     for match in re.finditer(pattern, text):
-        if not any(c.isdigit() for c in match[1]) and match[1].count(',') < 3: continue
-        gap, end = text[end:match.start()], match.end()
-        if not groups or gap.strip(' \n\t,;[]') not in ('', 'and', '<delim>'): groups.append((gap, []))
+        if not any(c.isdigit() for c in match[1]) and match[1].count(',') < 3:
+            continue
+        gap, end = text[end : match.start()], match.end()
+        if not groups or gap.strip(' \n\t,;[]') not in ('', 'and', '<delim>'):
+            groups.append((gap, []))
         pieces = match[1].split(';')
         groups[-1][1].extend((p.strip(), bool(match[2]) or i < len(pieces) - 1) for i, p in enumerate(pieces))
     return groups
 
+
 def _label(gap, classes):
     "Label and count in the words before a box: `<p>2 ships</p>`, or `There are two ships` without marks."
     gap = gap.rstrip(' :\n[')
-    if gap.endswith('</p>'): words = gap[gap.rfind('<p>') + 3:-4].strip() if '<p>' in gap else gap[:-4].strip()
+    if gap.endswith('</p>'):
+        words = gap[gap.rfind('<p>') + 3 : -4].strip() if '<p>' in gap else gap[:-4].strip()
     else:
         found = re.search(r'(?:\bthere (?:is|are)|\band|,)\s+([\w-]+ [^\d,.;:<>]{1,60})$', gap[-120:], re.I)
         words = found[1] if found and parse_count(found[1].split(' ')[0]) else ''
     first, _, rest = words.partition(' ')
     count = parse_count(first) if rest else None
-    if count is None: return words or None, None
+    if count is None:
+        return words or None, None
     known = {plural(c): c for c in classes}
     return known.get(rest, rest if count == 1 else singular(rest)), count
 
@@ -221,33 +276,38 @@ class BoxFormat:
 
     `write` raises `BadInput` for boxes that mean nothing (NaN, outside), with repair=False also for those that
     would have to be cut or widened. `read` never raises: it lists what it could not read."""
-    top: int = 1                 # the numbers run from 0 to this
-    decimals: int = 2            # digits after the point
-    square: bool = True          # of the padded square; False: of the picture, x by its width and y by its height
+
+    top: int = 1  # the numbers run from 0 to this
+    decimals: int = 2  # digits after the point
+    # of the padded square; False: of the picture, x by its width and y by its height
+    square: bool = True
     pattern: ClassVar[str] = r'\[([^\[\]]*)(\]?)'
     around: ClassVar[str] = '[{}]'
     between: ClassVar[str] = ';'
 
     @property
-    def steps(self): return self.top * 10 ** self.decimals   # resolution: the frame is cut into so many
+    def steps(self):
+        return self.top * 10**self.decimals  # resolution: the frame is cut into so many
 
     def write(
         self,
-        boxes,                # (n, 4), (n, 5) or (n, 8) in pixels of the picture, or a list of such boxes
-        width,                # of the picture; 1, 1 for boxes that are in units already
+        boxes,  # (n, 4), (n, 5) or (n, 8) in pixels of the picture, or a list of such boxes
+        width,  # of the picture; 1, 1 for boxes that are in units already
         height,
         repair: bool = True,  # cut at the frame and widen what would vanish; False: refuse such boxes
     ) -> str:
         "Boxes as text."
-        return self.around.format(self.between.join(self._write(np.asarray(b, float), width, height, repair) for b in boxes))
+        return self.around.format(
+            self.between.join(self._write(np.asarray(b, float), width, height, repair) for b in boxes)
+        )
 
     def read(
         self,
-        text: str,             # an answer, with or without prose
-        width,                 # of the picture; 1, 1 to stay in units
+        text: str,  # an answer, with or without prose
+        width,  # of the picture; 1, 1 to stay in units
         height,
         repair: bool = False,  # cut and widen faulty boxes; False: list them as unread
-        classes: tuple = (),   # known class names, to find the singular without guessing
+        classes: tuple = (),  # known class names, to find the singular without guessing
     ) -> ParsedBoxes:
         "The boxes of a text in pixels of the picture, and what could not be read."
         out = ParsedBoxes()
@@ -255,10 +315,13 @@ class BoxFormat:
             (label, count), before = _label(gap, classes), len(out.boxes)
             for piece, closed in pieces:
                 box = self._read(piece, width, height, repair) if closed else 'cut off before its end'
-                if isinstance(box, str): out.unread.append(f'{piece}: {box}')
-                else: out.boxes.append(LabelledBox(label, box))
+                if isinstance(box, str):
+                    out.unread.append(f'{piece}: {box}')
+                else:
+                    out.boxes.append(LabelledBox(label, box))
             read = len(out.boxes) - before
-            if count not in (None, read): out.unread.append(f'{label}: {count} announced, {read} read')
+            if count not in (None, read):
+                out.unread.append(f'{label}: {count} announced, {read} read')
         return out
 
     def _frame(self, n, width, height):
@@ -268,50 +331,62 @@ class BoxFormat:
 
     def _write(self, box, width, height, repair):
         box = to_corners(box) if len(box) == 5 else box
-        if 'numbers' in (why := box_problem(box)): raise BadInput(f'{box.tolist()}: {why}; look at what wrote it')
+        if 'numbers' in (why := box_problem(box)):
+            raise BadInput(f'{box.tolist()}: {why}; look at what wrote it')
         pad, size = self._frame(len(box), width, height)
         grid = _snap((box + pad) / size, self.steps, repair)
-        return ','.join(f'{v / 10 ** self.decimals:.{self.decimals}f}' for v in grid)
+        return ','.join(f'{v / 10**self.decimals:.{self.decimals}f}' for v in grid)
 
     def _read(self, piece, width, height, repair):
-        try: unit = np.array([float(v) for v in piece.replace(',', ' ').split()]) / self.top
-        except ValueError: return 'not a number'
-        if (why := box_problem(unit)) and (not repair or 'numbers' in why): return why
-        try: unit = clip_box(unit, least=1 / self.steps) if why else unit
-        except BadInput: return why
+        try:
+            unit = np.array([float(v) for v in piece.replace(',', ' ').split()]) / self.top
+        except ValueError:
+            return 'not a number'
+        if (why := box_problem(unit)) and (not repair or 'numbers' in why):
+            return why
+        try:
+            unit = clip_box(unit, least=1 / self.steps) if why else unit
+        except BadInput:
+            return why
         pad, size = self._frame(len(unit), width, height)
         return unit * size - pad
 
 # %% ../../nbs/2_boxes/02_text.ipynb #2cddba56
 def format_box(
-    box,                  # (4,), (5,) or (8,) in 0..1 of the padded square
-    decimals: int = 2,    # digits after the point; 3 for small objects
+    box,  # (4,), (5,) or (8,) in 0..1 of the padded square
+    decimals: int = 2,  # digits after the point; 3 for small objects
     repair: bool = True,  # cut and widen where needed; False: BadInput
-) -> str:                 # '[0.10,0.20,0.30,0.40]'
+) -> str:  # '[0.10,0.20,0.30,0.40]'
     "One box in units as MMRS-1M writes it."
     return BoxFormat(decimals=decimals).write([box], 1, 1, repair)
 
+
 def parse_boxes(
-    text: str,             # an answer
+    text: str,  # an answer
     repair: bool = False,  # cut and widen faulty boxes; False: list them as unread
-    classes: tuple = (),   # known class names
-) -> ParsedBoxes:               # boxes in 0..1 of the padded square
+    classes: tuple = (),  # known class names
+) -> ParsedBoxes:  # boxes in 0..1 of the padded square
     "The boxes of an answer in units, with their labels, and what could not be read."
     return BoxFormat().read(text, 1, 1, repair, classes)
 
 # %% ../../nbs/2_boxes/02_text.ipynb #abaad86b
 def format_detection(
-    labelled,             # LabelledBox, or (label, box) pairs, boxes in 0..1 of the padded square
-    decimals: int = 2,    # digits after the point
+    labelled,  # LabelledBox, or (label, box) pairs, boxes in 0..1 of the padded square
+    decimals: int = 2,  # digits after the point
     repair: bool = True,  # as in `format_box`
-) -> str:                 # 'There are <p>2 ships</p>[...;...] and <p>1 harbor</p>[...].'
+) -> str:  # 'There are <p>2 ships</p>[...;...] and <p>1 harbor</p>[...].'
     "All objects of a picture in MMRS-1M's detection form, classes in order of first appearance."
     groups = {}
     for label, box in labelled:
-        if set(label or '') & set('<>[];'): raise BadInput(f'the label {label!r} has one of <>[]; in it, which mark boxes; rename the class')
+        if set(label or '') & set('<>[];'):
+            raise BadInput(f'the label {label!r} has one of <>[]; in it, which mark boxes; rename the class')
         groups.setdefault(label or 'object', []).append(box)
-    if not groups: return 'There are no objects.'
+    if not groups:
+        return 'There are no objects.'
     codec = BoxFormat(decimals=decimals)
-    parts = [f'<p>{len(b)} {k if len(b) == 1 else plural(k)}</p>{codec.write(b, 1, 1, repair)}' for k, b in groups.items()]
+    parts = [
+        f'<p>{len(b)} {k if len(b) == 1 else plural(k)}</p>{codec.write(b, 1, 1, repair)}'
+        for k, b in groups.items()
+    ]
     verb = 'is' if len(next(iter(groups.values()))) == 1 else 'are'
     return f'There {verb} ' + ' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]])) + '.'

@@ -12,14 +12,17 @@ from .iou import iou
 
 # %% ../../nbs/2_boxes/04_tiles.ipynb #eedb5b43
 def _clip(boxes, windows):
-    return np.concatenate([np.maximum(boxes[..., :2], windows[..., :2]), np.minimum(boxes[..., 2:], windows[..., 2:])], -1)
+    return np.concatenate(
+        [np.maximum(boxes[..., :2], windows[..., :2]), np.minimum(boxes[..., 2:], windows[..., 2:])], -1
+    )
+
 
 def same_objects(
-    boxes,           # (n, 4) pixels of the scene
-    labels,          # (n,)
-    windows,         # (n, 4) x1 y1 x2 y2 of the tile that each box comes from
-    agree=.5,        # least overlap on the ground that both tiles saw
-) -> np.ndarray:     # (m, 2) indices of boxes that are about one object
+    boxes,  # (n, 4) pixels of the scene
+    labels,  # (n,)
+    windows,  # (n, 4) x1 y1 x2 y2 of the tile that each box comes from
+    agree=0.5,  # least overlap on the ground that both tiles saw
+) -> np.ndarray:  # (m, 2) indices of boxes that are about one object
     "Pairs of boxes of one class from different tiles that agree where both tiles looked."
     a, b = shapely.STRtree(shapely.box(*boxes.T)).query(shapely.box(*boxes.T), 'intersects')
     labels = np.asarray(labels, object)
@@ -33,22 +36,39 @@ def same_objects(
 def _groups(n, pairs):
     "Index of the group of each of n things."
     parent = np.arange(n)
+
     def top(i):
-        while parent[i] != i: parent[i] = i = parent[parent[i]]
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
         return i
-    for a, b in pairs: parent[max(top(a), top(b))] = min(top(a), top(b))
+
+    for a, b in pairs:
+        parent[max(top(a), top(b))] = min(top(a), top(b))
     return np.array([top(i) for i in range(n)], int)
 
+
 def merge_tiles(
-    boxes, scores, labels, windows,   # (n, 4), (n,), (n,), (n, 4)
-    width, height,                    # of the scene, pixels
-    agree=.5,
-    most=.5,                          # class-wise NMS in the end: what overlaps a surer box by more than this goes
-) -> tuple:                           # boxes (m, 4), indices (m,) of the answers they come from; in the order of the tiles
+    boxes,
+    scores,
+    labels,
+    windows,  # (n, 4), (n,), (n,), (n, 4)
+    width,
+    height,  # of the scene, pixels
+    agree=0.5,
+    # class-wise NMS in the end: what overlaps a surer box by more than this goes
+    most=0.5,
+    # boxes (m, 4), indices (m,) of the answers they come from; in the order of the tiles
+) -> tuple:
     "One box for each object. Boxes are compared on the ground, so tiles and seams leave no trace."
-    boxes, scores, windows = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float), np.asarray(windows, float).reshape(-1, 4)
-    if not len(boxes): return boxes, np.zeros(0, int)
-    slack = .015 * (windows[:, 2:] - windows[:, :2]).max(1, keepdims=True)          # a step of the text, and a half
+    boxes, scores, windows = (
+        np.asarray(boxes, float).reshape(-1, 4),
+        np.asarray(scores, float),
+        np.asarray(windows, float).reshape(-1, 4),
+    )
+    if not len(boxes):
+        return boxes, np.zeros(0, int)
+    # a step of the text, and a half
+    slack = 0.015 * (windows[:, 2:] - windows[:, :2]).max(1, keepdims=True)
     inner = np.concatenate([windows[:, :2] > 0, windows[:, 2:] < [width, height]], 1)
     cut = (inner & (np.abs(boxes - windows) <= slack)).any(1)
     group, found, source = _groups(len(boxes), same_objects(boxes, labels, windows, agree)), [], []
@@ -56,33 +76,44 @@ def merge_tiles(
     for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         whole = members[~cut[members]]
         best = max(whole if len(whole) else members, key=lambda i: scores[i])
-        found.append(boxes[best] if len(whole) else np.concatenate([boxes[members, :2].min(0), boxes[members, 2:].max(0)]))
+        found.append(
+            boxes[best]
+            if len(whole)
+            else np.concatenate([boxes[members, :2].min(0), boxes[members, 2:].max(0)])
+        )
         source.append(best)
     keep = _suppress(np.array(found), scores[source], np.asarray(labels, object)[source], most)
     return np.array(found)[keep], np.array(source)[keep]
 
+
 def _suppress(boxes, scores, labels, most):
     "Class-wise NMS through a spatial index: what `overlap.nms` keeps, for a million boxes; in the given order."
     a, b = shapely.STRtree(shapely.box(*boxes.T)).query(shapely.box(*boxes.T), 'intersects')
-    rank = np.empty(len(boxes), int); rank[np.argsort(-scores, kind='stable')] = np.arange(len(boxes))
+    rank = np.empty(len(boxes), int)
+    rank[np.argsort(-scores, kind='stable')] = np.arange(len(boxes))
     bad = (rank[a] < rank[b]) & (labels[a] == labels[b])
     a, b = a[bad], b[bad]
     a, b = (x[iou(boxes[a], boxes[b]) > most] for x in (a, b))
     keep = np.ones(len(boxes), bool)
     for i, j in sorted(zip(a, b), key=lambda p: (rank[p[0]], rank[p[1]])):
-        if keep[i]: keep[j] = False
+        if keep[i]:
+            keep[j] = False
     return np.flatnonzero(keep)
 
 # %% ../../nbs/2_boxes/04_tiles.ipynb #1dfd699c
 def dissolve(
-    values,        # (rows, columns) int, index of the answer of each cell; -1 where there is none
-    scores,        # (rows, columns)
-    xs, ys,        # (columns + 1,), (rows + 1,) edges of the cells, pixels of the scene
-) -> list:         # [(polygon in pixels, value, mean score)]
+    values,  # (rows, columns) int, index of the answer of each cell; -1 where there is none
+    scores,  # (rows, columns)
+    xs,
+    ys,  # (columns + 1,), (rows + 1,) edges of the cells, pixels of the scene
+) -> list:  # [(polygon in pixels, value, mean score)]
     "Neighbouring cells with one answer as one polygon."
-    if not (values >= 0).any(): return []
+    if not (values >= 0).any():
+        return []
     found = [(shapely.geometry.shape(g), int(v)) for g, v in shapes(values.astype('int32'), mask=values >= 0)]
     number = rasterize([(g, k + 1) for k, (g, _) in enumerate(found)], values.shape, dtype='int32')
-    mean = np.bincount(number.ravel(), scores.ravel(), len(found) + 1) / np.maximum(np.bincount(number.ravel(), minlength=len(found) + 1), 1)
+    mean = np.bincount(number.ravel(), scores.ravel(), len(found) + 1) / np.maximum(
+        np.bincount(number.ravel(), minlength=len(found) + 1), 1
+    )
     edges = lambda p: np.stack([np.asarray(xs)[p[:, 0].astype(int)], np.asarray(ys)[p[:, 1].astype(int)]], 1)
     return [(shapely.transform(g, edges), v, float(m)) for (g, v), m in zip(found, mean[1:])]

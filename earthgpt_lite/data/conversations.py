@@ -12,49 +12,92 @@ from pathlib import Path
 from ..boxes.iou import to_corners
 from ..boxes.oriented import GeoChatFormat
 from ..boxes.text import format_box, to_unit
-from .formats import LayoutMismatch, Parsed, Pictures, Skipped, find_paths, picture_size, read_json, split_of, to_upright
+from earthgpt_lite.data.formats import (
+    LayoutMismatch,
+    Parsed,
+    Pictures,
+    Skipped,
+    find_paths,
+    picture_size,
+    read_json,
+    split_of,
+    to_upright,
+)
 from .records import Record, Task, Turn, find_image, guess_task
 from .store import read_rows
 from ..errors import BadInput
 from ..raster.chips import Sensor
 
 # %% ../../nbs/3_data/04_conversations.ipynb #9f34d567
-_TYPES = {'presence': Task.PRESENCE, 'comp': Task.COMPARISON, 'comparison': Task.COMPARISON, 'count': Task.COUNTING}
+_TYPES = {
+    'presence': Task.PRESENCE,
+    'comp': Task.COMPARISON,
+    'comparison': Task.COMPARISON,
+    'count': Task.COUNTING,
+}
+
 
 def _rows(path, key):
-    if not path.is_file(): return {}
+    if not path.is_file():
+        return {}
     rows = read_json(path)
-    if not isinstance(rows, dict) or not isinstance(rows.get(key), list): raise LayoutMismatch(f'{path.name} has no list {key}')
+    if not isinstance(rows, dict) or not isinstance(rows.get(key), list):
+        raise LayoutMismatch(f'{path.name} has no list {key}')
     return {r['id']: r for r in rows[key]}
+
 
 def rsvqa(root, prefix):
     "RSVQA: three files a split, joined by id; only active rows; text from `all_*.json` where a split file has none."
     pictures, whole = Pictures(root), {}
     for path in find_paths(root, f'**/{prefix}_split_*_questions.json'):
-        split, near = path.stem.removeprefix(f'{prefix}_split_').removesuffix('_questions'), path.relative_to(root).as_posix()
-        part = {k: _rows(path.with_name(f'{prefix}_split_{split}_{k}.json'), k) for k in ('images', 'questions', 'answers')}
+        split, near = (
+            path.stem.removeprefix(f'{prefix}_split_').removesuffix('_questions'),
+            path.relative_to(root).as_posix(),
+        )
+        part = {
+            k: _rows(path.with_name(f'{prefix}_split_{split}_{k}.json'), k)
+            for k in ('images', 'questions', 'answers')
+        }
+
         def text(key, i, want):
             row = part[key].get(i)
-            if not row or row.get('active') is False: return None
-            if want in row: return row
-            if key not in whole: whole[key] = _rows(path.with_name(f'all_{key}.json'), key)
+            if not row or row.get('active') is False:
+                return None
+            if want in row:
+                return row
+            if key not in whole:
+                whole[key] = _rows(path.with_name(f'all_{key}.json'), key)
             return whole[key].get(i)
+
         turns, stubs = defaultdict(list), 0
         for i in part['questions']:
             q = text('questions', i, 'question')
-            a = next((a for k in (q or {}).get('answers_ids', ()) if (a := text('answers', k, 'answer'))), None)
-            if a: turns[q['img_id']].append(Turn(q['question'], str(a['answer']), _TYPES.get(q.get('type'), Task.VQA)))
+            a = next(
+                (a for k in (q or {}).get('answers_ids', ()) if (a := text('answers', k, 'answer'))), None
+            )
+            if a:
+                turns[q['img_id']].append(
+                    Turn(q['question'], str(a['answer']), _TYPES.get(q.get('type'), Task.VQA))
+                )
         for i, said in turns.items():
             image = pictures.find(str(i), near)
-            yield Parsed(image, split, turns=said) if image else Skipped(f'{near} image {i}', 'has no picture')
+            yield (
+                Parsed(image, split, turns=said) if image else Skipped(f'{near} image {i}', 'has no picture')
+            )
 
 # %% ../../nbs/3_data/04_conversations.ipynb #dffddbc8
 def _grouped(rows, pictures, near):
     turns = defaultdict(list)
-    for name, turn in rows: turns[name].append(turn)
+    for name, turn in rows:
+        turns[name].append(turn)
     for name, said in turns.items():
         image = pictures.find(name, near)
-        yield Parsed(image, split_of(near), turns=said) if image else Skipped(near, f'names a picture that is not there: {name}')
+        yield (
+            Parsed(image, split_of(near), turns=said)
+            if image
+            else Skipped(near, f'names a picture that is not there: {name}')
+        )
+
 
 def qa_lines(root, files='**/*.txt'):
     "RSIVQA: `picture:question?answer` a line."
@@ -62,25 +105,36 @@ def qa_lines(root, files='**/*.txt'):
     for path in find_paths(root, files):
         near, rows = path.relative_to(root).as_posix(), []
         for number, text in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), 1):
-            if not text.strip(): continue
+            if not text.strip():
+                continue
             found = re.fullmatch(r'([^:]+?)\s*:\s*(.*\?)\s*([^?]+)', text.strip())
-            if found: rows.append((found[1], Turn(found[2].strip(), found[3].strip())))
-            elif not rows: raise LayoutMismatch(f'line {number} of {near} is not picture:question?answer')
-            else: yield Skipped(f'{near} line {number}', 'is not picture:question?answer')
+            if found:
+                rows.append((found[1], Turn(found[2].strip(), found[3].strip())))
+            elif not rows:
+                raise LayoutMismatch(f'line {number} of {near} is not picture:question?answer')
+            else:
+                yield Skipped(f'{near} line {number}', 'is not picture:question?answer')
         yield from _grouped(rows, pictures, near)
+
 
 def qa_pairs(root, files='**/*.txt'):
     "CRSVQA: one text file a picture, question and answer on alternating lines; UTF-8 or GBK."
     pictures = Pictures(root)
     for path in find_paths(root, files):
         near, raw = path.relative_to(root).as_posix(), path.read_bytes()
-        try: text = raw.decode('utf-8-sig')
-        except UnicodeDecodeError: text = raw.decode('gbk', errors='replace')
+        try:
+            text = raw.decode('utf-8-sig')
+        except UnicodeDecodeError:
+            text = raw.decode('gbk', errors='replace')
         lines = [t.strip().replace('？', '?') for t in text.splitlines() if t.strip()]
         image = pictures.find(path.stem, near)
-        if len(lines) % 2 or not lines or not all(t.endswith('?') for t in lines[::2]): yield Skipped(near, 'is not question and answer on alternating lines')
-        elif not image: yield Skipped(near, 'has no picture')
-        else: yield Parsed(image, split_of(near), turns=[Turn(q, a) for q, a in zip(lines[::2], lines[1::2])])
+        if len(lines) % 2 or not lines or not all(t.endswith('?') for t in lines[::2]):
+            yield Skipped(near, 'is not question and answer on alternating lines')
+        elif not image:
+            yield Skipped(near, 'has no picture')
+        else:
+            yield Parsed(image, split_of(near), turns=[Turn(q, a) for q, a in zip(lines[::2], lines[1::2])])
+
 
 def qa_json(root, files='**/*.json'):
     "FloodNet: `{number: {Image_ID, Question, Ground_Truth, Question_Type}}`."
@@ -88,79 +142,134 @@ def qa_json(root, files='**/*.json'):
     for path in find_paths(root, files):
         data, near = read_json(path), path.relative_to(root).as_posix()
         rows = list(data.values()) if isinstance(data, dict) else data
-        if not rows or not all(isinstance(r, dict) and need <= r.keys() for r in rows): raise LayoutMismatch(f'the rows of {near} have no {", ".join(sorted(need))}')
+        if not rows or not all(isinstance(r, dict) and need <= r.keys() for r in rows):
+            raise LayoutMismatch(f'the rows of {near} have no {", ".join(sorted(need))}')
         task = lambda r: Task.COUNTING if 'count' in str(r.get('Question_Type', '')).lower() else Task.VQA
-        yield from _grouped([(r['Image_ID'], Turn(r['Question'], str(r['Ground_Truth']), task(r))) for r in rows], pictures, near)
+        yield from _grouped(
+            [(r['Image_ID'], Turn(r['Question'], str(r['Ground_Truth']), task(r))) for r in rows],
+            pictures,
+            near,
+        )
 
 # %% ../../nbs/3_data/04_conversations.ipynb #74047597
-_FOLDERS = {'caption': Task.CAPTION, 'classification': Task.CLASSIFICATION, 'vqa': Task.VQA, 'detection': Task.DETECTION, 'rsvg': None}
+_FOLDERS = {
+    'caption': Task.CAPTION,
+    'classification': Task.CLASSIFICATION,
+    'vqa': Task.VQA,
+    'detection': Task.DETECTION,
+    'rsvg': None,
+}
 _SAR, _INFRARED = r'SSDD|HRSID|HRISD|SAR', r'(^|[/_])IR([/_]|$)|HIT|infrared'
+
 
 def _checked_rows(path, near):
     for i, row in enumerate(read_rows(path)):
         try:
-            if isinstance(row, BadInput): raise row
+            if isinstance(row, BadInput):
+                raise row
             yield i, row
-        except BadInput as e: yield i, Skipped(f'{near} record {i}', str(e))
+        except BadInput as e:
+            yield i, Skipped(f'{near} record {i}', str(e))
+
 
 def mmrs1m(root):
     "The MMRS-1M release: `json/<task>/<set>.json` with strict records; task and sensor from the names."
     for path in find_paths(root, '**/json/*/**/*.json', 'json/<task>/*.json'):
         near = path.relative_to(root).as_posix()
         folder = near.split('json/', 1)[1].split('/')[0].lower()
-        data = Path(root) / near.split('json/', 1)[0]   # what the release calls data/
-        if path.stem == 'total': continue   # repeats the others
-        if folder not in _FOLDERS: raise LayoutMismatch(f'json/{folder} is no task of the release')
+        data = Path(root) / near.split('json/', 1)[0]  # what the release calls data/
+        if path.stem == 'total':
+            continue  # repeats the others
+        if folder not in _FOLDERS:
+            raise LayoutMismatch(f'json/{folder} is no task of the release')
         name = near.split('json/', 1)[1]
-        sensor = Sensor.SAR if re.search(_SAR, name, re.I) else Sensor.INFRARED if re.search(_INFRARED, name, re.I) else Sensor.OPTICAL
+        sensor = (
+            Sensor.SAR
+            if re.search(_SAR, name, re.I)
+            else Sensor.INFRARED
+            if re.search(_INFRARED, name, re.I)
+            else Sensor.OPTICAL
+        )
         for i, row in _checked_rows(path, near):
-            if isinstance(row, Skipped): yield row; continue
+            if isinstance(row, Skipped):
+                yield row
+                continue
             try:
                 record = Record.from_json(row, _FOLDERS[folder])
                 image = find_image(record.image, data).relative_to(os.path.realpath(root)).as_posix()
-            except BadInput as e: yield Skipped(f'{near} record {i}', str(e).removeprefix('the record ')); continue
+            except BadInput as e:
+                yield Skipped(f'{near} record {i}', str(e).removeprefix('the record '))
+                continue
             yield Parsed(image, turns=record.turns, sensor=sensor, source=f'mmrs1m/{path.stem}')
 
+
 _TOKENS = re.compile(r'<image>|\[(grounding|refer|identify)\]|<delim>')
+
 
 def llava(
     root,
     files='*.json*',
-    geochat=False,    # True: boxes as GeoChat writes them, and a file of that name
-    oriented=False,   # keep the turn of such a box, as four corners
+    geochat=False,  # True: boxes as GeoChat writes them, and a file of that name
+    oriented=False,  # keep the turn of such a box, as four corners
 ):
     "LLaVA's form, `{id, image, conversations}` with an <image> token; GeoChat's boxes become boxes of the padded square."
     pictures, used = Pictures(root), False
     for path in find_paths(root, files):
         near = path.relative_to(root).as_posix()
         for i, row in _checked_rows(path, near):
-            if isinstance(row, Skipped): yield row; continue
+            if isinstance(row, Skipped):
+                yield row
+                continue
             said = row.get('conversations') if isinstance(row, dict) else None
-            if not isinstance(said, list) or not all(isinstance(t, dict) and isinstance(t.get('value'), str) for t in said): raise LayoutMismatch(f'{near} record {i} has no conversations')
-            if not used and not any('<image>' in t['value'] for t in said): raise LayoutMismatch(f'{near} record {i} has no <image> token')
+            if not isinstance(said, list) or not all(
+                isinstance(t, dict) and isinstance(t.get('value'), str) for t in said
+            ):
+                raise LayoutMismatch(f'{near} record {i} has no conversations')
+            if not used and not any('<image>' in t['value'] for t in said):
+                raise LayoutMismatch(f'{near} record {i} has no <image> token')
             used = True
-            if not geochat and any(re.search(r'\{<-?\d+>', t['value']) for t in said): raise LayoutMismatch(f'{near} has boxes as GeoChat writes them')
+            if not geochat and any(re.search(r'\{<-?\d+>', t['value']) for t in said):
+                raise LayoutMismatch(f'{near} has boxes as GeoChat writes them')
             name = str(row.get('image', ''))
             image = _there(name, root, pictures)
-            if not image: yield Skipped(f'{near} record {i}', f'names a picture that is not there: {name}'); continue
-            try: turns = _said(said, root / Path(image) if geochat else None, oriented)
-            except ValueError as e: yield Skipped(f'{near} record {i}', str(e)); continue
+            if not image:
+                yield Skipped(f'{near} record {i}', f'names a picture that is not there: {name}')
+                continue
+            try:
+                turns = _said(said, root / Path(image) if geochat else None, oriented)
+            except ValueError as e:
+                yield Skipped(f'{near} record {i}', str(e))
+                continue
             yield Parsed(image, split_of(near), turns=turns)
 
+
 def _there(name, root, pictures):
-    try: return find_image(name, root).relative_to(os.path.realpath(root)).as_posix()
-    except BadInput: return pictures.find(name) if name else None
+    try:
+        return find_image(name, root).relative_to(os.path.realpath(root)).as_posix()
+    except BadInput:
+        return pictures.find(name) if name else None
+
 
 def _said(said, picture, oriented):
-    if len(said) % 2: raise ValueError(f'has {len(said)} messages: each question needs its answer')
+    if len(said) % 2:
+        raise ValueError(f'has {len(said)} messages: each question needs its answer')
     size = picture_size(picture) if picture else None
     texts = [re.sub(r'\s+', ' ', _TOKENS.sub(' ', t['value'])).strip() for t in said]
-    if size: texts = [re.sub(r'\{[^{}]*\}', lambda m: _square(m[0], size, oriented), t) for t in texts]
-    if not all(texts): raise ValueError('has an empty message')
+    if size:
+        texts = [re.sub(r'\{[^{}]*\}', lambda m: _square(m[0], size, oriented), t) for t in texts]
+    if not all(texts):
+        raise ValueError('has an empty message')
     alone = len(texts) == 2
-    return [Turn(q, a, guess_task(q, a) if alone or '[' in q + a else Task.DIALOGUE) for q, a in zip(texts[::2], texts[1::2])]
+    return [
+        Turn(q, a, guess_task(q, a) if alone or '[' in q + a else Task.DIALOGUE)
+        for q, a in zip(texts[::2], texts[1::2])
+    ]
+
 
 def _square(text, size, oriented):
     parsed = GeoChatFormat().read(text, *size, repair=True)
-    if parsed.unread or not parsed.boxes: raise ValueError(f'has a box that cannot be read: {text}')
-    return format_box(to_unit(to_corners(parsed.boxes[0].box) if oriented else to_upright(parsed.boxes[0].box), *size))
+    if parsed.unread or not parsed.boxes:
+        raise ValueError(f'has a box that cannot be read: {text}')
+    return format_box(
+        to_unit(to_corners(parsed.boxes[0].box) if oriented else to_upright(parsed.boxes[0].box), *size)
+    )

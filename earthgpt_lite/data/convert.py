@@ -20,7 +20,16 @@ from .conversations import llava
 from .formats import LayoutMismatch, Parsed, Skipped, picture_size, read_json, to_upright
 from .records import Record, Task, Turn, find_image, record_problems, sample_question
 from .registry import Reader, find_reader
-from .store import InstructionData, ValidationReport, begin_conversion, drop_invalid, read_rows, validate, write_json, write_rows
+from earthgpt_lite.data.store import (
+    InstructionData,
+    ValidationReport,
+    begin_conversion,
+    drop_invalid,
+    read_rows,
+    validate,
+    write_json,
+    write_rows,
+)
 from ..errors import BadInput
 from ..raster.reading import as_chip, read_scene
 
@@ -29,86 +38,127 @@ def _unit(box, size, oriented):
     box = to_corners(box) if oriented else to_upright(box)
     return to_unit(clip_box(box, *size, least=1) if box_problem(box, *size) else box, *size)
 
+
 def _units(pairs, size, oriented, notes):
     for label, box in pairs:
-        try: yield label, _unit(box, size, oriented)
-        except BadInput: notes.append(f'box of {label} has nothing in the picture: {[round(float(v), 1) for v in box]}')
+        try:
+            yield label, _unit(box, size, oriented)
+        except BadInput:
+            notes.append(f'box of {label} has nothing in the picture: {[round(float(v), 1) for v in box]}')
+
 
 def record_of(
     found: Parsed,
-    root,                    # folder that the pictures lie in
+    root,  # folder that the pictures lie in
     reader: Reader,
     oriented: bool = False,  # tilted boxes as four corners; False: the upright box around them
-    decimals: int = 2,       # of the boxes; 3 for small objects
-    most: int = 100,         # a picture with more objects is left out: its answer would be too long
-) -> tuple:                  # the record, and notes on what was left out of it
+    decimals: int = 2,  # of the boxes; 3 for small objects
+    most: int = 100,  # a picture with more objects is left out: its answer would be too long
+) -> tuple:  # the record, and notes on what was left out of it
     "A record from what a dump says about a picture. Raises `BadInput` if nothing can be said."
     size, notes = picture_size(Path(root) / found.image), []
     rng = np.random.default_rng(zlib.crc32(found.image.encode()))
     turns = list(found.turns)
-    if found.label: turns.append(Turn(sample_question(Task.CLASSIFICATION, rng), found.label, Task.CLASSIFICATION))
+    if found.label:
+        turns.append(Turn(sample_question(Task.CLASSIFICATION, rng), found.label, Task.CLASSIFICATION))
     turns += [Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION) for text in found.captions]
     if found.objects is not None:
-        if len(found.objects) > most: raise BadInput(f'has {len(found.objects)} objects, more than {most}: cut the picture into tiles first')
+        if len(found.objects) > most:
+            raise BadInput(
+                f'has {len(found.objects)} objects, more than {most}: cut the picture into tiles first'
+            )
         boxes = list(_units(found.objects, size, oriented, notes))
-        if boxes or not found.objects: turns.append(Turn(sample_question(Task.DETECTION, rng), format_detection(boxes, decimals), Task.DETECTION))
+        if boxes or not found.objects:
+            turns.append(
+                Turn(sample_question(Task.DETECTION, rng), format_detection(boxes, decimals), Task.DETECTION)
+            )
     for phrase, unit in _units(found.phrases, size, oriented, notes):
         box = format_box(unit, decimals)
-        turns += [Turn(sample_question(Task.GROUNDING, rng, label=phrase), box, Task.GROUNDING), Turn(sample_question(Task.REGION_CAPTION, rng, box=box), phrase, Task.REGION_CAPTION)]
-    if not turns: raise BadInput('; '.join(notes) or 'nothing is said about it')
-    return Record(found.image, turns, found.sensor or reader.sensor, found.source or reader.name, found.split), notes
+        turns += [
+            Turn(sample_question(Task.GROUNDING, rng, label=phrase), box, Task.GROUNDING),
+            Turn(sample_question(Task.REGION_CAPTION, rng, box=box), phrase, Task.REGION_CAPTION),
+        ]
+    if not turns:
+        raise BadInput('; '.join(notes) or 'nothing is said about it')
+    return Record(
+        found.image, turns, found.sensor or reader.sensor, found.source or reader.name, found.split
+    ), notes
 
 # %% ../../nbs/3_data/07_convert.ipynb #8ac42f80
 def read(
-    reader,      # a Reader, or its name
-    src,         # folder of the data set
-    left=None,   # list that takes what is left out
-    **options,   # oriented, decimals, most
+    reader,  # a Reader, or its name
+    src,  # folder of the data set
+    left=None,  # list that takes what is left out
+    **options,  # oriented, decimals, most
 ):
     "The records of a folder, one at a time. Raises `BadInput` if the folder is not laid out as the reader expects."
     reader = find_reader(reader) if isinstance(reader, str) else reader
     src, left, some = Path(src), [] if left is None else left, False
-    refuse = lambda why: BadInput(f'{src} does not look like {reader.title}: {why}. Expected: {reader.layout}')
-    if not src.is_dir(): raise BadInput(f'{src}: no such folder')
-    quirks = reader.quirks | ({'oriented': True} if reader.mechanism is llava and options.get('oriented') else {})
+    refuse = lambda why: BadInput(
+        f'{src} does not look like {reader.title}: {why}. Expected: {reader.layout}'
+    )
+    if not src.is_dir():
+        raise BadInput(f'{src}: no such folder')
+    quirks = reader.quirks | (
+        {'oriented': True} if reader.mechanism is llava and options.get('oriented') else {}
+    )
     try:
         for found in reader.mechanism(src, **quirks):
-            if isinstance(found, Skipped): left.append((found.name, found.why))
+            if isinstance(found, Skipped):
+                left.append((found.name, found.why))
             else:
-                try: record, notes = record_of(found, src, reader, **options)
-                except BadInput as e: left.append((found.image, str(e)))
+                try:
+                    record, notes = record_of(found, src, reader, **options)
+                except BadInput as e:
+                    left.append((found.image, str(e)))
                 else:
                     left += [(found.image, n) for n in notes]
                     some = True
                     yield record
-            if not some and len(left) > 200: break
-    except LayoutMismatch as e: raise refuse(e) from None
-    if not some: raise refuse(f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form')
+            if not some and len(left) > 200:
+                break
+    except LayoutMismatch as e:
+        raise refuse(e) from None
+    if not some:
+        raise refuse(
+            f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form'
+        )
 
 # %% ../../nbs/3_data/07_convert.ipynb #01a4ae19
 def _told(left, records):
     turns = Counter()
-    for name in ('tasks', 'sensors', 'splits'): turns[name] = Counter()
+    for name in ('tasks', 'sensors', 'splits'):
+        turns[name] = Counter()
+
     def count(rows):
         for r in rows:
-            turns['records'] += 1; turns['turns'] += len(r.turns)
-            turns['tasks'].update(str(t.task) for t in r.turns); turns['sensors'][str(r.sensor)] += 1; turns['splits'][r.split or 'none'] += 1
+            turns['records'] += 1
+            turns['turns'] += len(r.turns)
+            turns['tasks'].update(str(t.task) for t in r.turns)
+            turns['sensors'][str(r.sensor)] += 1
+            turns['splits'][r.split or 'none'] += 1
             yield r
+
     return turns, count(records)
 
-def _bar(rows, progress): return tqdm(rows, unit=' records', unit_scale=True, disable=None if progress else True)   # None: off unless in a terminal
+
+# None: off unless in a terminal
+def _bar(rows, progress):
+    return tqdm(rows, unit=' records', unit_scale=True, disable=None if progress else True)
+
 
 def convert(
-    reader: str,             # name of a reader
-    src,                     # folder of the data set
-    dst,                     # new folder for the records, or what an interrupted conversion left
+    reader: str,  # name of a reader
+    src,  # folder of the data set
+    dst,  # new folder for the records, or what an interrupted conversion left
     oriented: bool = False,  # tilted boxes as four corners; False: the upright box around them
-    decimals: int = 2,       # of the boxes; 3 for small objects
-    most: int = 100,         # pictures with more objects are left out
+    decimals: int = 2,  # of the boxes; 3 for small objects
+    most: int = 100,  # pictures with more objects are left out
     progress: bool = False,  # a bar, where a person looks on
-) -> dict:                   # what `info.json` holds: counts, and what was left out
+) -> dict:  # what `info.json` holds: counts, and what was left out
     "A data set to `DST/records.jsonl`. Atomic; an interrupted conversion goes on; a finished one is not done again."
-    if most < 1: raise BadInput(f'--most {most}: at least one object must be allowed')
+    if most < 1:
+        raise BadInput(f'--most {most}: at least one object must be allowed')
     options = dict(oriented=oriented, decimals=decimals, most=most)
     src, dst, left = Path(src), Path(dst), []
     origin = {'source': str(src.resolve()), 'reader': find_reader(reader).name, **options}
@@ -116,7 +166,7 @@ def convert(
         begin_conversion(dst, origin)
         return read_json(dst / 'info.json')
     records = read(reader, src, left, **options)
-    first = next(records)                          # refuses a wrong folder before anything is written
+    first = next(records)  # refuses a wrong folder before anything is written
     begin_conversion(dst, origin)
     counts, records = _told(left, _bar(chain([first], records), progress))
     write_rows(records, dst / 'records.jsonl', resume=True)
@@ -128,28 +178,42 @@ def convert(
 def records_file(path, root=None):
     "The file of records, and the folder of its pictures."
     path = Path(path)
-    if root and not Path(root).is_dir(): raise BadInput(f'{root}: no such folder, so no picture can be found: give another root')
-    if path.is_file(): return path, Path(root or path.parent)
-    if not path.is_dir(): raise BadInput(f'{path}: no such file or folder')
+    if root and not Path(root).is_dir():
+        raise BadInput(f'{root}: no such folder, so no picture can be found: give another root')
+    if path.is_file():
+        return path, Path(root or path.parent)
+    if not path.is_dir():
+        raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
         begun = (path / 'begun.json').is_file()
-        raise BadInput(f'{path}: ' + ('the conversion was interrupted: run it again, it goes on' if begun else 'holds no converted data: give a folder made by `data convert`, or a .json or .jsonl file'))
+        raise BadInput(
+            f'{path}: '
+            + (
+                'the conversion was interrupted: run it again, it goes on'
+                if begun
+                else 'holds no converted data: give a folder made by `data convert`, or a .json or .jsonl file'
+            )
+        )
     told = read_json(path / 'info.json').get('root') or path
-    if not root and not Path(told).is_dir(): raise BadInput(f'{told}: the pictures of {path} are no longer there: give their folder as root')
+    if not root and not Path(told).is_dir():
+        raise BadInput(f'{told}: the pictures of {path} are no longer there: give their folder as root')
     return path / 'records.jsonl', Path(root or told)
 
+
 def check_records(
-    path,                    # converted folder, or a .json or .jsonl file
-    root=None,               # folder of the pictures; None: as converted, or where the file lies
-    drop=None,               # write the good records to this file
+    path,  # converted folder, or a .json or .jsonl file
+    root=None,  # folder of the pictures; None: as converted, or where the file lies
+    drop=None,  # write the good records to this file
     progress: bool = False,  # a bar, where a person looks on
 ) -> ValidationReport:
     "Every record checked, every bad one reported by index and reason; the pictures must be there, inside the root."
     file, root = records_file(path, root)
     rows = _bar(read_rows(file), progress)
     report = drop_invalid(rows, drop, root) if drop else validate(rows, root)
-    if not report.total: raise BadInput(f'{file}: holds no records')
+    if not report.total:
+        raise BadInput(f'{file}: holds no records')
     return report
+
 
 def load_records(path, root=None) -> InstructionData:
     "Converted records as a memory-mapped store, built at the first call."
@@ -159,62 +223,103 @@ def load_records(path, root=None) -> InstructionData:
 # %% ../../nbs/3_data/07_convert.ipynb #dcaf3d66
 def _wrapped(text, width, most=3):
     lines = textwrap.wrap(text, width)
-    return lines[:most - 1] + [lines[most - 1][:width - 4] + ' ...'] if len(lines) > most else lines
+    return lines[: most - 1] + [lines[most - 1][: width - 4] + ' ...'] if len(lines) > most else lines
 
-def _sampled(rows, n, seed):   # n rows of a stream with their indices, each as likely as any other
+
+def _sampled(rows, n, seed):  # n rows of a stream with their indices, each as likely as any other
     rng, kept = np.random.default_rng(seed), []
     for i, row in enumerate(rows):
-        if len(kept) < n: kept.append((i, row))
-        elif (k := rng.integers(i + 1)) < n: kept[k] = (i, row)
+        if len(kept) < n:
+            kept.append((i, row))
+        elif (k := rng.integers(i + 1)) < n:
+            kept[k] = (i, row)
     return sorted(kept, key=lambda pair: pair[0])
 
-def _seen(row, root):   # the record and its picture, or why not
+
+def _seen(row, root):  # the record and its picture, or why not
     try:
         record = Record.from_json(row) if isinstance(row, dict) else None
-        if record is None: raise BadInput(record_problems(row)[0])
+        if record is None:
+            raise BadInput(record_problems(row)[0])
         return record, as_chip(read_scene(find_image(record.image, root), record.sensor, size=512), size=256)
-    except BadInput as e: return str(e), None
+    except BadInput as e:
+        return str(e), None
+
 
 def _panel(left, right, index, record, chip, wrap=44, most=4):
-    left.set_title(f'{index} · {record.sensor} · {Path(record.image).name}'[:40], fontsize=7, parse_math=False)
+    left.set_title(
+        f'{index} · {record.sensor} · {Path(record.image).name}'[:40], fontsize=7, parse_math=False
+    )
     left.imshow(chip.image)
     side, lines = chip.image.shape[0], []
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
-            corners = to_corners(found.box).reshape(4, 2) * side - .5
+            corners = to_corners(found.box).reshape(4, 2) * side - 0.5
             left.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1)
-        if k < most: lines += _wrapped('> ' + turn.question, wrap) + _wrapped(turn.answer, wrap) + ['']
-    if len(record.turns) > most: lines.append(f'... and {len(record.turns) - most} more')
+        if k < most:
+            lines += _wrapped('> ' + turn.question, wrap) + _wrapped(turn.answer, wrap) + ['']
+    if len(record.turns) > most:
+        lines.append(f'... and {len(record.turns) - most} more')
     _say(right, lines)
 
-def _say(axis, lines): axis.text(0, 1, '\n'.join(lines), fontsize=6.5, va='top', family='monospace', transform=axis.transAxes, parse_math=False)
+
+def _say(axis, lines):
+    axis.text(
+        0,
+        1,
+        '\n'.join(lines),
+        fontsize=6.5,
+        va='top',
+        family='monospace',
+        transform=axis.transAxes,
+        parse_math=False,
+    )
+
 
 def show_records(
-    path,             # converted folder, or a .json or .jsonl file
-    root=None,        # folder of the pictures
-    n: int = 6,       # records to show, drawn from the whole file
-    out=None,         # write the sheet to this .png
+    path,  # converted folder, or a .json or .jsonl file
+    root=None,  # folder of the pictures
+    n: int = 6,  # records to show, drawn from the whole file
+    out=None,  # write the sheet to this .png
     seed: int = 0,
-):                    # matplotlib figure
+):  # matplotlib figure
     "A contact sheet: pictures as the model sees them, with boxes and turns. A record that cannot be shown says why."
     import matplotlib.pyplot as plt
-    if n < 1 or out and Path(out).suffix.lower() != '.png': raise BadInput(f'{out or n}: a sheet takes at least one record, and is written to a .png file')
+
+    if n < 1 or out and Path(out).suffix.lower() != '.png':
+        raise BadInput(f'{out or n}: a sheet takes at least one record, and is written to a .png file')
     file, root = records_file(path, root)
-    if not (chosen := _sampled(read_rows(file), n, seed)): raise BadInput(f'{file}: holds no records')
+    if not (chosen := _sampled(read_rows(file), n, seed)):
+        raise BadInput(f'{file}: holds no records')
     seen = [(i, *_seen(row, root)) for i, row in chosen]
-    if not any(chip for *_, chip in seen): raise BadInput(f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`')
+    if not any(chip for *_, chip in seen):
+        raise BadInput(
+            f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`'
+        )
     rows = -(-len(seen) // 2)
-    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw={'width_ratios': [1, 1.3] * 2})
-    for axis in axes.flat: axis.axis('off')
+    figure, axes = plt.subplots(
+        rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw={'width_ratios': [1, 1.3] * 2}
+    )
+    for axis in axes.flat:
+        axis.axis('off')
     for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), seen):
-        if chip: _panel(left, right, i, record, chip)
-        else: _say(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
+        if chip:
+            _panel(left, right, i, record, chip)
+        else:
+            _say(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
     figure.tight_layout()
-    if out: save_figure(figure, out); plt.close(figure)
+    if out:
+        save_figure(figure, out)
+        plt.close(figure)
     return figure
+
 
 def save_figure(figure, out):
     "Write a figure as PNG, whole or not at all. BadInput where it cannot be."
-    out = Path(out); part = out.with_name(f'.{out.name}.part')
-    try: figure.savefig(part, dpi=110, format='png'); os.replace(part, out)
-    except OSError as e: raise BadInput(f'{out}: cannot be written ({e.strerror}): give a folder that is there') from None
+    out = Path(out)
+    part = out.with_name(f'.{out.name}.part')
+    try:
+        figure.savefig(part, dpi=110, format='png')
+        os.replace(part, out)
+    except OSError as e:
+        raise BadInput(f'{out}: cannot be written ({e.strerror}): give a folder that is there') from None

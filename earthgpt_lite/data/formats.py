@@ -27,21 +27,26 @@ from ..raster.chips import Sensor
 @dataclass
 class Parsed:
     "What a dump says about one picture, before it is put into words."
-    image: str                                    # path below the root
+
+    image: str  # path below the root
     split: str = ''
-    label: str = ''                               # class of the whole picture
+    label: str = ''  # class of the whole picture
     captions: list = field(default_factory=list)  # sentences
-    objects: list | None = None                   # (label, box in pixels) of everything there is; None: not told
-    phrases: list = field(default_factory=list)   # (phrase, box in pixels) of single objects
-    turns: list = field(default_factory=list)     # questions and answers as they are
-    sensor: Sensor | None = None                  # where it differs from picture to picture
+    # (label, box in pixels) of everything there is; None: not told
+    objects: list | None = None
+    phrases: list = field(default_factory=list)  # (phrase, box in pixels) of single objects
+    turns: list = field(default_factory=list)  # questions and answers as they are
+    sensor: Sensor | None = None  # where it differs from picture to picture
     source: str = ''
+
 
 @dataclass
 class Skipped:
     "Something that was left out, and why."
+
     name: str
     why: str
+
 
 class LayoutMismatch(BadInput):
     "A folder that is not laid out as a reader expects."
@@ -49,8 +54,10 @@ class LayoutMismatch(BadInput):
 # %% ../../nbs/3_data/03_formats.ipynb #0f4e08b5
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.jp2')
 
+
 class Pictures:
     "The image files below a folder, found by name wherever they lie. Links that lead out of the folder are not followed."
+
     def __init__(self, root):
         self.root, self.paths, self.named = Path(root), [], defaultdict(list)
         base = os.path.realpath(root)
@@ -58,38 +65,59 @@ class Pictures:
             below[:] = sorted(d for d in below if not d.startswith('.'))
             for name in sorted(files):
                 full = os.path.join(folder, name)
-                if not name.lower().endswith(SUFFIXES) or name.startswith('.'): continue
-                if os.path.islink(full) and os.path.commonpath((base, os.path.realpath(full))) != base: continue
+                if not name.lower().endswith(SUFFIXES) or name.startswith('.'):
+                    continue
+                if os.path.islink(full) and os.path.commonpath((base, os.path.realpath(full))) != base:
+                    continue
                 path = Path(full).relative_to(self.root).as_posix()
                 self.paths.append(path)
                 self.named[Path(name).stem.lower()].append(path)
 
     def find(
         self,
-        name: str,       # with or without folder and suffix
+        name: str,  # with or without folder and suffix
         near: str = '',  # path of the annotation below the root
         skip: str = '',  # name of a folder that is not looked into
     ) -> str | None:
         "The path below the root of the picture that is meant."
         name = str(name).replace('\\', '/')
         stem = Path(name).stem if name.lower().endswith(SUFFIXES) else Path(name).name
-        def shared(path): return len(os.path.commonprefix((Path(path).parts, Path(near).parts)))
-        return min((p for p in self.named.get(stem.lower(), ()) if not skip or Path(p).parent.name != skip), default=None,
-                   key=lambda p: (not p.lower().endswith(name.lower()), -shared(p), p.count('/'), p))
+
+        def shared(path):
+            return len(os.path.commonprefix((Path(path).parts, Path(near).parts)))
+
+        return min(
+            (p for p in self.named.get(stem.lower(), ()) if not skip or Path(p).parent.name != skip),
+            default=None,
+            key=lambda p: (not p.lower().endswith(name.lower()), -shared(p), p.count('/'), p),
+        )
 
 # %% ../../nbs/3_data/03_formats.ipynb #85a4f2b2
 def readable_name(
     name: str,  # 'HerbaceousVegetation', 'small-vehicle', 'golf_course'
-) -> str:       # 'herbaceous vegetation'
+) -> str:  # 'herbaceous vegetation'
     "A class name as one would say it."
     return re.sub(r'[-_\s]+', ' ', re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', str(name))).strip().lower()
 
-_SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test', 'testing': 'test'}
+
+_SPLITS = {
+    'train': 'train',
+    'training': 'train',
+    'val': 'val',
+    'valid': 'val',
+    'validation': 'val',
+    'test': 'test',
+    'testing': 'test',
+}
+
 
 def split_of(path: str) -> str:
     "The split that a path speaks of, such as `train` in 'images_train/1.jpg'; empty if none."
-    said = (w for part in reversed(Path(path).with_suffix('').parts) for w in re.split('[^a-z]+', part.lower()))
+    said = (
+        w for part in reversed(Path(path).with_suffix('').parts) for w in re.split('[^a-z]+', part.lower())
+    )
     return next((_SPLITS[w] for w in said if w in _SPLITS), '')
+
 
 def _lists(root, pattern='**/*.txt'):
     "Split by picture name, from lists such as ImageSets/Main/train.txt."
@@ -97,214 +125,329 @@ def _lists(root, pattern='**/*.txt'):
     for path in sorted(Path(root).glob(pattern)):
         if re.fullmatch(r'(.*[-_])?(train|val|test)', path.stem):
             for line in path.read_text(encoding='utf-8', errors='replace').split('\n'):
-                if line.strip(): found[Path(line.split()[0]).stem.lower()] = _SPLITS[re.split('[-_]', path.stem)[-1]]
+                if line.strip():
+                    found[Path(line.split()[0]).stem.lower()] = _SPLITS[re.split('[-_]', path.stem)[-1]]
     return found
 
 # %% ../../nbs/3_data/03_formats.ipynb #3abc4261
 def to_upright(
-    box,          # (4,), (5,) or (8,)
+    box,  # (4,), (5,) or (8,)
 ) -> np.ndarray:  # (4,) the upright box around it
     "Any box as x1, y1, x2, y2."
     corners = to_corners(box).reshape(4, 2)
     return np.concatenate([corners.min(0), corners.max(0)])
 
-def picture_size(path) -> tuple:   # width, height
+
+def picture_size(path) -> tuple:  # width, height
     "Size of a picture in pixels, without reading them."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with rasterio.open(path) as f: return f.width, f.height
-    except RasterioError as e: raise BadInput(f'{path}: cannot be opened as a picture: it may be damaged ({str(e)[:80]})') from None
+            with rasterio.open(path) as f:
+                return f.width, f.height
+    except RasterioError as e:
+        raise BadInput(f'{path}: cannot be opened as a picture: it may be damaged ({str(e)[:80]})') from None
 
 # %% ../../nbs/3_data/03_formats.ipynb #bbc15e1a
 def class_folders(
     root,
-    names=(),          # class folders there may be; empty: any
-    files='.*',        # what a file is called; {c} stands for its folder
-    never='$.',        # a path like this is a sign of another data set
-    lists='$',         # lists of the splits, as a glob
-    label=readable_name,       # from folder name to what is said
-    other='dataset*.json|*/dataset*.json',   # a file that is a sign of another data set
+    names=(),  # class folders there may be; empty: any
+    files='.*',  # what a file is called; {c} stands for its folder
+    never='$.',  # a path like this is a sign of another data set
+    lists='$',  # lists of the splits, as a glob
+    label=readable_name,  # from folder name to what is said
+    other='dataset*.json|*/dataset*.json',  # a file that is a sign of another data set
 ):
     "One folder a class: `<class>/<picture>`, at any depth."
     pictures, splits = Pictures(root), _lists(root, lists)
-    if any(p for some in other.split('|') for p in Path(root).glob(some)): raise LayoutMismatch(f'it holds {other.split("|")[0]}, so it is a set of captions')
+    if any(p for some in other.split('|') for p in Path(root).glob(some)):
+        raise LayoutMismatch(f'it holds {other.split("|")[0]}, so it is a set of captions')
     for path in pictures.paths:
-        if re.search(never, path): raise LayoutMismatch(f'{path} belongs to another data set')
+        if re.search(never, path):
+            raise LayoutMismatch(f'{path} belongs to another data set')
     for path in pictures.paths:
         folder, name = Path(path).parent.name, Path(path).name
         fits = re.fullmatch(files.replace('{c}', re.escape(folder)), name, re.I)
-        if not folder or (names and folder not in names): yield Skipped(path, 'lies in no class folder of this data set')
-        elif not fits: yield Skipped(path, 'is not named as the files of this data set')
-        else: yield Parsed(path, splits.get(Path(name).stem.lower()) or split_of(path), label(folder))
+        if not folder or (names and folder not in names):
+            yield Skipped(path, 'lies in no class folder of this data set')
+        elif not fits:
+            yield Skipped(path, 'is not named as the files of this data set')
+        else:
+            yield Parsed(path, splits.get(Path(name).stem.lower()) or split_of(path), label(folder))
 
 # %% ../../nbs/3_data/03_formats.ipynb #cea61cfc
 def read_json(path):
     "A file of JSON. BadInput, with the file, for what is none."
-    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as e: raise BadInput(f'{path}: is not JSON: {e}') from None
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8-sig'))
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f'{path}: is not JSON: {e}') from None
+
 
 def find_paths(root, pattern, what=''):
     "Files that fit a pattern, or one of several with | between them, in order. NotThis where there is none."
     found = sorted(p for some in pattern.split('|') for p in Path(root).glob(some) if p.is_file())
-    if not found: raise LayoutMismatch(f'it has no {what or pattern}')
+    if not found:
+        raise LayoutMismatch(f'it has no {what or pattern}')
     return found
+
 
 def captions(
     root,
     files='**/dataset*.json',
-    tell='',            # what the name of the folder, the file or the data set in it must contain
+    tell='',  # what the name of the folder, the file or the data set in it must contain
 ):
     "Captions as `{images: [{filename, split, sentences: [{raw}]}]}`, or as `{class: [{filename, split, raw, raw_1, ...}]}`."
     pictures = Pictures(root)
     for path in find_paths(root, files):
         data, near = read_json(path), path.relative_to(root).as_posix()
-        if not isinstance(data, dict): raise LayoutMismatch(f'{near} is no caption file')
+        if not isinstance(data, dict):
+            raise LayoutMismatch(f'{near} is no caption file')
         named = f'{Path(root).resolve().name}/{near} {data.get("dataset", "")}'
-        if not re.search(tell, named, re.I): raise LayoutMismatch(f'neither {near} nor its folder is called {tell}')
-        rows = data['images'] if isinstance(data.get('images'), list) else [dict(r, folder=k) for k, v in data.items() if isinstance(v, list) for r in v if isinstance(r, dict)]
-        if not any('filename' in r and ('sentences' in r or 'raw' in r) for r in rows[:9]): raise LayoutMismatch(f'{near} holds no captions')
+        if not re.search(tell, named, re.I):
+            raise LayoutMismatch(f'neither {near} nor its folder is called {tell}')
+        rows = (
+            data['images']
+            if isinstance(data.get('images'), list)
+            else [
+                dict(r, folder=k)
+                for k, v in data.items()
+                if isinstance(v, list)
+                for r in v
+                if isinstance(r, dict)
+            ]
+        )
+        if not any('filename' in r and ('sentences' in r or 'raw' in r) for r in rows[:9]):
+            raise LayoutMismatch(f'{near} holds no captions')
         for i, row in enumerate(rows):
-            said = [s['raw'] for s in row.get('sentences', ())] or [row[k] for k in row if re.fullmatch(r'raw(_\d+)?', k)]
+            said = [s['raw'] for s in row.get('sentences', ())] or [
+                row[k] for k in row if re.fullmatch(r'raw(_\d+)?', k)
+            ]
             said = list(dict.fromkeys(s.strip() for s in said if s and s.strip()))
             image = pictures.find(row.get('filename', ''), f'{row.get("folder", "")}/x')
-            if not image: yield Skipped(f'{near} image {i}', f'names a picture that is not there: {row.get("filename")}')
-            elif not said: yield Skipped(f'{near} image {i}', 'has no sentence')
-            else: yield Parsed(image, row.get('split', ''), captions=said)
+            if not image:
+                yield Skipped(
+                    f'{near} image {i}', f'names a picture that is not there: {row.get("filename")}'
+                )
+            elif not said:
+                yield Skipped(f'{near} image {i}', 'has no sentence')
+            else:
+                yield Parsed(image, row.get('split', ''), captions=said)
 
 # %% ../../nbs/3_data/03_formats.ipynb #8eac50d4
 def _voc_box(obj):
     number = lambda name: float(obj.findtext(name))
-    if (points := obj.findall('points/point')): return [float(v) for p in points[:4] for v in p.text.split(',')]
-    if obj.find('robndbox') is not None: return [*(number(f'robndbox/{k}') for k in ('cx', 'cy', 'w', 'h')), np.rad2deg(number('robndbox/angle'))]
+    if points := obj.findall('points/point'):
+        return [float(v) for p in points[:4] for v in p.text.split(',')]
+    if obj.find('robndbox') is not None:
+        return [
+            *(number(f'robndbox/{k}') for k in ('cx', 'cy', 'w', 'h')),
+            np.rad2deg(number('robndbox/angle')),
+        ]
     return [number(f'bndbox/{k}') for k in ('xmin', 'ymin', 'xmax', 'ymax')]
+
 
 def _voc_objects(path):
     "The file name that an XML tells, and label, box and description of each object."
-    try: tree = ET.parse(path).getroot()
-    except ET.ParseError as e: raise ValueError(f'is not XML: {e}') from None
-    if tree.tag != 'annotation': raise ValueError('is no VOC annotation')
+    try:
+        tree = ET.parse(path).getroot()
+    except ET.ParseError as e:
+        raise ValueError(f'is not XML: {e}') from None
+    if tree.tag != 'annotation':
+        raise ValueError('is no VOC annotation')
     rows = []
     for obj in tree.findall('object') + tree.findall('objects/object'):
         label = obj.findtext('name') or obj.findtext('possibleresult/name')
-        text = obj.findtext('description') if obj.find('bndbox') is not None else None   # FAIR1M's says None
-        try: rows.append((label.strip(), _voc_box(obj), text))
-        except (TypeError, ValueError, AttributeError): raise ValueError(f'object {len(rows)} has no name or no readable box') from None
+        text = obj.findtext('description') if obj.find('bndbox') is not None else None  # FAIR1M's says None
+        try:
+            rows.append((label.strip(), _voc_box(obj), text))
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(f'object {len(rows)} has no name or no readable box') from None
     return tree.findtext('filename') or tree.findtext('source/filename') or '', rows
 
+
 def _known(label, names, drop):
-    if label.lower() in drop: return False
-    if names and readable_name(label) not in names: raise LayoutMismatch(f'it has the class {label!r}, which this data set does not have')
+    if label.lower() in drop:
+        return False
+    if names and readable_name(label) not in names:
+        raise LayoutMismatch(f'it has the class {label!r}, which this data set does not have')
     return True
+
 
 def voc(
     root,
     files='**/*.xml',
-    names=(),            # classes there are, as one would say them; empty: any
-    drop=(),             # labels that are no objects, lower case
+    names=(),  # classes there are, as one would say them; empty: any
+    drop=(),  # labels that are no objects, lower case
     never='$.',
 ):
     "Pascal VOC and its relatives: one XML a picture. Pixels as they stand."
     pictures, splits = Pictures(root), _lists(root)
     for path in find_paths(root, files):
         near = path.relative_to(root).as_posix()
-        if re.search(never, near): raise LayoutMismatch(f'{near} belongs to another data set')
-        try: name, rows = _voc_objects(path)
-        except ValueError as e: yield Skipped(near, str(e)); continue
-        if any(text for *_, text in rows): raise LayoutMismatch(f'{near} has descriptions of objects')
+        if re.search(never, near):
+            raise LayoutMismatch(f'{near} belongs to another data set')
+        try:
+            name, rows = _voc_objects(path)
+        except ValueError as e:
+            yield Skipped(near, str(e))
+            continue
+        if any(text for *_, text in rows):
+            raise LayoutMismatch(f'{near} has descriptions of objects')
         image = pictures.find(path.stem, near) or pictures.find(name, near)
-        if not image: yield Skipped(near, 'has no picture'); continue
-        yield Parsed(image, splits.get(path.stem.lower()) or split_of(near), objects=[(readable_name(k), b) for k, b, _ in rows if _known(k, names, drop)])
+        if not image:
+            yield Skipped(near, 'has no picture')
+            continue
+        yield Parsed(
+            image,
+            splits.get(path.stem.lower()) or split_of(near),
+            objects=[(readable_name(k), b) for k, b, _ in rows if _known(k, names, drop)],
+        )
 
 # %% ../../nbs/3_data/03_formats.ipynb #6730d251
 def rsvg(root, files='**/Annotations/*.xml'):
     "DIOR-RSVG: descriptions in VOC files, splits as numbers of objects counted over all files in sorted order."
     paths, pictures, split = find_paths(root, files), Pictures(root), {}
-    lists = find_paths(root, '**/train.txt') + sorted(Path(root).glob('**/val.txt')) + sorted(Path(root).glob('**/test.txt'))
+    lists = (
+        find_paths(root, '**/train.txt')
+        + sorted(Path(root).glob('**/val.txt'))
+        + sorted(Path(root).glob('**/test.txt'))
+    )
     for path in lists:
-        try: split |= dict.fromkeys(map(int, path.read_text().split()), path.stem)
-        except ValueError: raise LayoutMismatch(f'{path.name} does not hold numbers of objects') from None
+        try:
+            split |= dict.fromkeys(map(int, path.read_text().split()), path.stem)
+        except ValueError:
+            raise LayoutMismatch(f'{path.name} does not hold numbers of objects') from None
     number, told = 0, False
     for path in paths:
         near = path.relative_to(root).as_posix()
-        try: _, rows = _voc_objects(path)
-        except ValueError as e: raise BadInput(f'{path}: {e}; without it all later objects are miscounted, so mend it first') from None
+        try:
+            _, rows = _voc_objects(path)
+        except ValueError as e:
+            raise BadInput(
+                f'{path}: {e}; without it all later objects are miscounted, so mend it first'
+            ) from None
         image, parts = pictures.find(path.stem, near), defaultdict(list)
         for _, box, text in rows:
-            if text: parts[split.get(number, '')].append((text.strip().lower(), box))
+            if text:
+                parts[split.get(number, '')].append((text.strip().lower(), box))
             number += 1
         told |= bool(parts)
-        if not parts: yield Skipped(near, 'has no description of an object')
-        elif not image: yield Skipped(near, 'has no picture')
-        else: yield from (Parsed(image, s, phrases=p) for s, p in parts.items())
-    if not told: raise LayoutMismatch('no object has a description')
+        if not parts:
+            yield Skipped(near, 'has no description of an object')
+        elif not image:
+            yield Skipped(near, 'has no picture')
+        else:
+            yield from (Parsed(image, s, phrases=p) for s, p in parts.items())
+    if not told:
+        raise LayoutMismatch('no object has a description')
 
 # %% ../../nbs/3_data/03_formats.ipynb #c6581397
 def _coco_box(row):
     box = [float(v) for v in row['bbox']]
-    if len(box) == 5: return [*box[:4], np.rad2deg(box[4])]
+    if len(box) == 5:
+        return [*box[:4], np.rad2deg(box[4])]
     return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+
 
 def coco(
     root,
     files='**/*.json',
     names=(),
     drop=(),
-    keys=('annotations', 'file_name'),   # what the lists of boxes and the file of a picture are called
-    angle=None,                          # True: every box has an angle; False: none has
+    keys=('annotations', 'file_name'),  # what the lists of boxes and the file of a picture are called
+    angle=None,  # True: every box has an angle; False: none has
 ):
     "COCO: boxes as left, top, width, height; with a fifth number as centre, size and radians."
     pictures, used = Pictures(root), False
     for path in find_paths(root, files):
         data, near = read_json(path), path.relative_to(root).as_posix()
-        if not (isinstance(data, dict) and all(isinstance(data.get(k), list) for k in ('images', 'categories', keys[0]))): continue
-        if not all(keys[1] in i for i in data['images']): continue
+        if not (
+            isinstance(data, dict)
+            and all(isinstance(data.get(k), list) for k in ('images', 'categories', keys[0]))
+        ):
+            continue
+        if not all(keys[1] in i for i in data['images']):
+            continue
         used, label, boxes = True, {c['id']: c['name'] for c in data['categories']}, defaultdict(list)
         for row in data[keys[0]]:
-            try: name, box = label[row['category_id']], _coco_box(row)
-            except (KeyError, IndexError, TypeError, ValueError): raise BadInput(f'{path}: annotation {row.get("id")} has no known category or no readable bbox') from None
-            if angle is not None and (len(row['bbox']) == 5) != angle: raise LayoutMismatch(f'boxes of {near} have {len(row["bbox"])} numbers')
-            if _known(name, names, drop): boxes[row['image_id']].append((readable_name(name), box))
+            try:
+                name, box = label[row['category_id']], _coco_box(row)
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise BadInput(
+                    f'{path}: annotation {row.get("id")} has no known category or no readable bbox'
+                ) from None
+            if angle is not None and (len(row['bbox']) == 5) != angle:
+                raise LayoutMismatch(f'boxes of {near} have {len(row["bbox"])} numbers')
+            if _known(name, names, drop):
+                boxes[row['image_id']].append((readable_name(name), box))
         for row in data['images']:
             image = pictures.find(row[keys[1]], near)
-            if image: yield Parsed(image, split_of(re.sub(r'\d', '', near)), objects=boxes[row['id']])
-            else: yield Skipped(f'{near} image {row["id"]}', f'names a picture that is not there: {row[keys[1]]}')
-    if not used: raise LayoutMismatch(f'no {files} has the lists images, categories and {keys[0]}, with {keys[1]} in every image')
+            if image:
+                yield Parsed(image, split_of(re.sub(r'\d', '', near)), objects=boxes[row['id']])
+            else:
+                yield Skipped(
+                    f'{near} image {row["id"]}', f'names a picture that is not there: {row[keys[1]]}'
+                )
+    if not used:
+        raise LayoutMismatch(
+            f'no {files} has the lists images, categories and {keys[0]}, with {keys[1]} in every image'
+        )
 
 # %% ../../nbs/3_data/03_formats.ipynb #936b80f3
 def dota_line(line, folder):
     "x1 y1 ... x4 y4 class [difficult]"
     v = line.split()
-    if len(v) < 9: raise ValueError
+    if len(v) < 9:
+        raise ValueError
     return v[8], [float(x) for x in v[:8]]
+
 
 def ucas_line(line, folder):
     "x1 y1 ... x4 y4 theta x y width height; the class is the folder"
     v = [float(x) for x in line.split()]
-    if len(v) != 13 or folder.upper() not in ('CAR', 'PLANE'): raise ValueError
+    if len(v) != 13 or folder.upper() not in ('CAR', 'PLANE'):
+        raise ValueError
     return folder.lower(), v[:8]
 
-VHR10 = 'airplane,ship,storage tank,baseball diamond,tennis court,basketball court,ground track field,harbor,bridge,vehicle'.split(',')
+
+VHR10 = 'airplane,ship,storage tank,baseball diamond,tennis court,basketball court,ground track field,harbor,bridge,vehicle'.split(
+    ','
+)
+
+
 def vhr10_line(line, folder):
     "(x1,y1),(x2,y2),class from 1"
-    v = [int(x) for x in re.fullmatch(r'\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)\s*', line).groups()]
+    v = [
+        int(x)
+        for x in re.fullmatch(
+            r'\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)\s*', line
+        ).groups()
+    ]
     return VHR10[v[4] - 1], [float(x) for x in v[:4]]
 
-VISDRONE = 'ignored,pedestrian,people,bicycle,car,van,truck,tricycle,awning tricycle,bus,motor,others'.split(',')
+
+VISDRONE = 'ignored,pedestrian,people,bicycle,car,van,truck,tricycle,awning tricycle,bus,motor,others'.split(
+    ','
+)
+
+
 def visdrone_line(line, folder):
     "left,top,width,height,score,category,truncation,occlusion; score 0 is not to be used"
     v = [int(x) for x in line.strip().strip(',').split(',')]
-    if len(v) != 8: raise ValueError
+    if len(v) != 8:
+        raise ValueError
     return VISDRONE[v[5]] if v[4] else 'ignored', [v[0], v[1], v[0] + v[2], v[1] + v[3]]
+
 
 def text_boxes(
     root,
-    files,                  # glob of the text files
-    line,                   # reads a line: (label, box)
+    files,  # glob of the text files
+    line,  # reads a line: (label, box)
     names=(),
     drop=(),
-    header='$.',            # lines that are no objects
-    empty='',               # folder of pictures that have no object
+    header='$.',  # lines that are no objects
+    empty='',  # folder of pictures that have no object
 ):
     "One text file a picture, one line an object."
     pictures = Pictures(root)
@@ -312,12 +455,20 @@ def text_boxes(
         near, objects = path.relative_to(root).as_posix(), []
         lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
         for number, text in enumerate(lines, 1):
-            if not text.strip() or re.match(header, text): continue
-            try: label, box = line(text, path.parent.name)
-            except (ValueError, IndexError, AttributeError): objects = None; break
-            if _known(label, names, drop): objects.append((readable_name(label), box))
+            if not text.strip() or re.match(header, text):
+                continue
+            try:
+                label, box = line(text, path.parent.name)
+            except (ValueError, IndexError, AttributeError):
+                objects = None
+                break
+            if _known(label, names, drop):
+                objects.append((readable_name(label), box))
         image = pictures.find(path.stem, near, empty)
-        if objects is None: yield Skipped(f'{near} line {number}', f'cannot be read as {line.__doc__}: {text.strip()[:60]}')
-        elif not image: yield Skipped(near, 'has no picture')
-        else: yield Parsed(image, split_of(near), objects=objects)
+        if objects is None:
+            yield Skipped(f'{near} line {number}', f'cannot be read as {line.__doc__}: {text.strip()[:60]}')
+        elif not image:
+            yield Skipped(near, 'has no picture')
+        else:
+            yield Parsed(image, split_of(near), objects=objects)
     yield from (Parsed(p, objects=[]) for p in pictures.paths if empty and Path(p).parent.name == empty)

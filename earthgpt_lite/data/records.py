@@ -21,16 +21,17 @@ from ..raster.chips import Sensor
 # %% ../../nbs/3_data/01_records.ipynb #5725f9dd
 class Task(StrEnum):
     "What a turn asks for: EarthGPT's six tasks, and four that are questions of a kind."
-    CLASSIFICATION = 'classification'   # which scene or target is it
-    CAPTION = 'caption'                 # a sentence about the whole picture
-    VQA = 'vqa'                         # any other question with a short answer
-    REGION_CAPTION = 'region_caption'   # box in, words out
-    GROUNDING = 'grounding'             # words in, one box out
-    DETECTION = 'detection'             # class in, all its boxes out
-    PRESENCE = 'presence'               # yes or no
-    COMPARISON = 'comparison'           # more of a than of b: yes or no
-    COUNTING = 'counting'               # a number
-    DIALOGUE = 'dialogue'               # a turn that leans on the turns before it
+
+    CLASSIFICATION = 'classification'  # which scene or target is it
+    CAPTION = 'caption'  # a sentence about the whole picture
+    VQA = 'vqa'  # any other question with a short answer
+    REGION_CAPTION = 'region_caption'  # box in, words out
+    GROUNDING = 'grounding'  # words in, one box out
+    DETECTION = 'detection'  # class in, all its boxes out
+    PRESENCE = 'presence'  # yes or no
+    COMPARISON = 'comparison'  # more of a than of b: yes or no
+    COUNTING = 'counting'  # a number
+    DIALOGUE = 'dialogue'  # a turn that leans on the turns before it
 
 # %% ../../nbs/3_data/01_records.ipynb #2ad68302
 TEMPLATES: dict[Task, tuple[str, ...]] = {
@@ -39,56 +40,64 @@ TEMPLATES: dict[Task, tuple[str, ...]] = {
         'what does most of this image show?',
         'name the scene in this image.',
         'which of these fits this image: {labels}?',
-        'choose the class of this image from: {labels}.'),
+        'choose the class of this image from: {labels}.',
+    ),
     Task.CAPTION: (
         'describe this image.',
         'what does this image show?',
         'write a short caption for this image.',
-        'give a short description of this image.'),
+        'give a short description of this image.',
+    ),
     Task.VQA: ('{question}',),
     Task.REGION_CAPTION: (
         'please provide a short description for this region in this remote sensing image :{box}',
         'what is in the region {box}?',
         'describe the region {box}.',
-        'what does the box {box} show?'),
+        'what does the box {box} show?',
+    ),
     Task.GROUNDING: (
         'please provide the horizontal bounding box coordinate of the region which is described as:{label} in this remote sensing image',
         'where is {label}?',
         'give the box of {label}.',
-        'show me {label} in this image.'),
+        'show me {label} in this image.',
+    ),
     Task.DETECTION: (
         'please detect all objects in this image.',
         'find all objects in this image.',
         'please detect all {label} in this image.',
         'find all {label} in this image.',
-        'give the boxes of all {label}.'),
+        'give the boxes of all {label}.',
+    ),
     Task.PRESENCE: (
         'is there any {label} in this image?',
         'can you see {label} in this image?',
-        'does this image show {label}?'),
+        'does this image show {label}?',
+    ),
     Task.COMPARISON: (
         'is there more {a} than {b}?',
         'does {a} cover more than {b}?',
-        'is {a} larger than {b} in this image?'),
+        'is {a} larger than {b} in this image?',
+    ),
     Task.COUNTING: (
         'how many {label} are there in this image?',
         'count the {label} in this image.',
-        'give the number of {label}.'),
+        'give the number of {label}.',
+    ),
     Task.DIALOGUE: ('{question}',),
 }
 
 # %% ../../nbs/3_data/01_records.ipynb #ebb18a6f
 def template_fields(
     wording: str,  # a template, such as 'where is {label}?'
-) -> frozenset:    # {'label'}
+) -> frozenset:  # {'label'}
     "The names in braces of a template."
     return frozenset(name for _, name, _, _ in string.Formatter().parse(wording) if name)
 
 # %% ../../nbs/3_data/01_records.ipynb #458a7a46
 def sample_question(
     task: Task,
-    rng=None,      # numpy Generator or random.Random that picks the wording; None: the first that fits
-    **fields: str, # what goes into the braces: label, labels, a, b, box, question
+    rng=None,  # numpy Generator or random.Random that picks the wording; None: the first that fits
+    **fields: str,  # what goes into the braces: label, labels, a, b, box, question
 ) -> str:
     """A question for a task in one of its wordings.
 
@@ -97,7 +106,9 @@ def sample_question(
     """
     fits = [w for w in TEMPLATES[Task(task)] if template_fields(w) == fields.keys()]
     if not fits:
-        known = ' or '.join(sorted({', '.join(sorted(template_fields(w))) or 'none' for w in TEMPLATES[Task(task)]}))
+        known = ' or '.join(
+            sorted({', '.join(sorted(template_fields(w))) or 'none' for w in TEMPLATES[Task(task)]})
+        )
         raise BadInput(f'no wording of {task} takes the fields {sorted(fields)}: give {known}')
     wording = fits[0] if rng is None else str(rng.choice(fits))
     return wording.format(**fields)
@@ -106,39 +117,50 @@ def sample_question(
 @dataclass
 class Turn:
     "One question and its answer."
+
     question: str
     answer: str
     task: Task = Task.VQA
 
 # %% ../../nbs/3_data/01_records.ipynb #8af340c0
-_BOXES = re.compile(r'\[([-+\d.,;\seEnaifNAIF]+)\]')   # [numbers], and nan or inf so that they can be refused
+_BOXES = re.compile(r'\[([-+\d.,;\seEnaifNAIF]+)\]')  # [numbers], and nan or inf so that they can be refused
 _BARE = {w: task for task, ws in TEMPLATES.items() for w in ws if not template_fields(w)}
+
 
 def guess_task(question: str, answer: str) -> Task:
     "The task of a turn that does not say it: by where its boxes stand, then by a known wording, else VQA."
-    if _BOXES.search(question): return Task.REGION_CAPTION
-    if _BOXES.fullmatch(answer.strip()) and ';' not in answer: return Task.GROUNDING
-    if _BOXES.search(answer): return Task.DETECTION
+    if _BOXES.search(question):
+        return Task.REGION_CAPTION
+    if _BOXES.fullmatch(answer.strip()) and ';' not in answer:
+        return Task.GROUNDING
+    if _BOXES.search(answer):
+        return Task.DETECTION
     return _BARE.get(question.strip().lower(), Task.VQA)
 
 # %% ../../nbs/3_data/01_records.ipynb #c4be15ce
 @dataclass
 class Record:
     "One picture and its conversation: MMRS-1M's schema with optional extra keys."
-    image: str                       # path relative to the root of the data set, forward slashes
+
+    image: str  # path relative to the root of the data set, forward slashes
     turns: list[Turn] = field(default_factory=list)
     sensor: Sensor = Sensor.OPTICAL
-    source: str = ''                 # name of the data set
-    split: str = ''                  # train, val, test or empty
+    source: str = ''  # name of the data set
+    split: str = ''  # train, val, test or empty
 
     def to_json(
         self,
         extra: bool = True,  # False: exactly the two keys of the MMRS-1M release
     ) -> dict:
         "The record as MMRS-1M writes it."
-        said = [{'from': who, 'value': what} for t in self.turns for who, what in (('human', t.question), ('gpt', t.answer))]
+        said = [
+            {'from': who, 'value': what}
+            for t in self.turns
+            for who, what in (('human', t.question), ('gpt', t.answer))
+        ]
         row = {'image': self.image, 'conversations': said}
-        if not extra: return row
+        if not extra:
+            return row
         tasks = [str(t.task) for t in self.turns]
         row |= {'sensor': str(self.sensor), 'task': tasks[0] if len(set(tasks)) == 1 else tasks}
         return row | {k: v for k in ('source', 'split') if (v := getattr(self, k))}
@@ -150,93 +172,145 @@ class Record:
         task: Task | None = None,  # for rows that name none; None: guessed turn by turn
     ) -> 'Record':
         "A record from MMRS-1M's form. Raises `BadInput` with everything that is wrong with the row."
-        if wrong := record_problems(row): raise BadInput('the record ' + '; it '.join(wrong))
+        if wrong := record_problems(row):
+            raise BadInput('the record ' + '; it '.join(wrong))
         said = [c['value'] for c in row['conversations']]
         tasks = row.get('task', task)
-        if tasks is None or isinstance(tasks, str): tasks = [tasks] * (len(said) // 2)
-        turns = [Turn(q, a, Task(t or guess_task(q, a))) for q, a, t in zip(said[::2], said[1::2], tasks, strict=True)]
-        return cls(clean_path(row['image']), turns, Sensor(row.get('sensor', 'optical')), row.get('source', ''), row.get('split', ''))
+        if tasks is None or isinstance(tasks, str):
+            tasks = [tasks] * (len(said) // 2)
+        turns = [
+            Turn(q, a, Task(t or guess_task(q, a)))
+            for q, a, t in zip(said[::2], said[1::2], tasks, strict=True)
+        ]
+        return cls(
+            clean_path(row['image']),
+            turns,
+            Sensor(row.get('sensor', 'optical')),
+            row.get('source', ''),
+            row.get('split', ''),
+        )
 
 # %% ../../nbs/3_data/01_records.ipynb #333703f8
 def clean_path(
     image: str,  # as a record names it
-) -> str:        # relative, forward slashes, without '.' and '..'
+) -> str:  # relative, forward slashes, without '.' and '..'
     "The path of an image below its root. Raises `BadInput` for one that is empty, absolute or climbs out."
     path = image.replace('\\', '/')
-    if not path.strip() or '\0' in path: raise BadInput(f'names no image: {image!r}')
+    if not path.strip() or '\0' in path:
+        raise BadInput(f'names no image: {image!r}')
     if path.startswith('/') or re.match('[a-zA-Z]:|[a-z0-9+]+://', path):
         raise BadInput(f'has an absolute image path {image!r}: make it relative to the root of the data set')
     path = posixpath.normpath(path)
-    if path == '.' or path.split('/')[0] == '..': raise BadInput(f'has an image path that climbs out of the root: {image!r}')
+    if path == '.' or path.split('/')[0] == '..':
+        raise BadInput(f'has an image path that climbs out of the root: {image!r}')
     return path
 
 # %% ../../nbs/3_data/01_records.ipynb #aa443b26
 def find_image(
     image: str,
-    root,        # folder that the paths of the records start from
+    root,  # folder that the paths of the records start from
 ) -> Path:
     "The file of a record's image. Raises `BadInput` if it is missing, or outside the root, links followed."
     base, path = os.path.realpath(root), clean_path(image)
     for name in dict.fromkeys((path, path.removeprefix('data/'))):
         real = os.path.realpath(os.path.join(base, name))
-        if os.path.commonpath((base, real)) != base: raise BadInput(f'has an image that leads out of {base} through a link: {image!r}')
-        if os.path.isfile(real): return Path(real)
+        if os.path.commonpath((base, real)) != base:
+            raise BadInput(f'has an image that leads out of {base} through a link: {image!r}')
+        if os.path.isfile(real):
+            return Path(real)
     raise BadInput(f'names an image that is not there: {path} in {base}')
 
 # %% ../../nbs/3_data/01_records.ipynb #f7899c82
 _KEYS = ('image', 'conversations', 'sensor', 'task', 'source', 'split')
 
+
 def _key_problems(row):
     for key in _KEYS[:2]:
-        if key not in row: yield f'has no key {key!r}'
+        if key not in row:
+            yield f'has no key {key!r}'
     for key in row:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, 1)
-            yield f'has an unknown key {key!r}: ' + (f'is {close[0]!r} meant?' if close else f'known are {", ".join(_KEYS)}')
+            yield f'has an unknown key {key!r}: ' + (
+                f'is {close[0]!r} meant?' if close else f'known are {", ".join(_KEYS)}'
+            )
+
 
 def _image_problems(image, root):
-    if not isinstance(image, str): yield 'has an image path that is no text'; return
-    try: find_image(image, root) if root else clean_path(image)
-    except BadInput as e: yield str(e)
+    if not isinstance(image, str):
+        yield 'has an image path that is no text'
+        return
+    try:
+        find_image(image, root) if root else clean_path(image)
+    except BadInput as e:
+        yield str(e)
 
 # %% ../../nbs/3_data/01_records.ipynb #318f5111
 def _turn_problems(turns):
-    if not isinstance(turns, list) or not turns: yield 'has no conversation'; return
-    if len(turns) % 2: yield f'has {len(turns)} messages: each question needs its answer'
+    if not isinstance(turns, list) or not turns:
+        yield 'has no conversation'
+        return
+    if len(turns) % 2:
+        yield f'has {len(turns)} messages: each question needs its answer'
     for i, turn in enumerate(turns):
         who = ('human', 'gpt')[i % 2]
-        if not isinstance(turn, dict) or turn.keys() != {'from', 'value'}: yield f'has a message {i} without exactly from and value'; continue
-        if turn['from'] != who: yield f'has a message {i} from {turn["from"]!r}: it must be {who!r}'
-        if not isinstance(turn['value'], str): yield f'has a message {i} that is no text'
-        elif not turn['value'].strip(): yield f'has an empty message {i}'
-        elif '<image>' in turn['value']: yield f'has an <image> token in message {i}: convert such files with the reader llava'
-        elif re.search('[\ud800-\udfff]', turn['value']): yield f'has half a character in message {i}: the file was cut or mis-encoded'
-        else: yield from _box_problems(turn['value'])
+        if not isinstance(turn, dict) or turn.keys() != {'from', 'value'}:
+            yield f'has a message {i} without exactly from and value'
+            continue
+        if turn['from'] != who:
+            yield f'has a message {i} from {turn["from"]!r}: it must be {who!r}'
+        if not isinstance(turn['value'], str):
+            yield f'has a message {i} that is no text'
+        elif not turn['value'].strip():
+            yield f'has an empty message {i}'
+        elif '<image>' in turn['value']:
+            yield f'has an <image> token in message {i}: convert such files with the reader llava'
+        elif re.search('[\ud800-\udfff]', turn['value']):
+            yield f'has half a character in message {i}: the file was cut or mis-encoded'
+        else:
+            yield from _box_problems(turn['value'])
+
 
 def _box_problems(text):
-    if '[' in text: yield from (f'has a faulty box {why}' for why in parse_boxes(text).unread)
+    if '[' in text:
+        yield from (f'has a faulty box {why}' for why in parse_boxes(text).unread)
 
 # %% ../../nbs/3_data/01_records.ipynb #dfffabd7
 def _tag_problems(row):
     for key in ('source', 'split'):
-        if not isinstance(row.get(key, ''), str): yield f'has a {key} that is no text'
+        if not isinstance(row.get(key, ''), str):
+            yield f'has a {key} that is no text'
     sensors, tasks, given = list(map(str, Sensor)), list(map(str, Task)), row.get('task', [])
-    if row.get('sensor', 'optical') not in sensors: yield f'has an unknown sensor {row["sensor"]!r}: known are {", ".join(sensors)}'
-    if not isinstance(given, str | list): yield 'has a task that is neither text nor a list'; return
+    if row.get('sensor', 'optical') not in sensors:
+        yield f'has an unknown sensor {row["sensor"]!r}: known are {", ".join(sensors)}'
+    if not isinstance(given, str | list):
+        yield 'has a task that is neither text nor a list'
+        return
     for task in [given] if isinstance(given, str) else given:
-        if task not in tasks: yield f'has an unknown task {task!r}: known are {", ".join(tasks)}'
+        if task not in tasks:
+            yield f'has an unknown task {task!r}: known are {", ".join(tasks)}'
     turns = row.get('conversations')
-    if isinstance(given, list) and 'task' in row and isinstance(turns, list) and len(given) != len(turns) // 2:
+    if (
+        isinstance(given, list)
+        and 'task' in row
+        and isinstance(turns, list)
+        and len(given) != len(turns) // 2
+    ):
         yield f'has {len(given)} tasks for {len(turns) // 2} turns'
 
+
 def record_problems(
-    row,        # what JSON gave: any value, or the BadInput of a row that is no JSON
+    row,  # what JSON gave: any value, or the BadInput of a row that is no JSON
     root=None,  # folder of the images; None: the files are not looked for
 ) -> list[str]:
     "All that is wrong with a row, in words that follow 'record 7 ...'; empty for a good one."
-    if isinstance(row, BadInput): return [str(row)]
-    if not isinstance(row, dict): return [f'is not an object with image and conversations, but of type {type(row).__name__}']
+    if isinstance(row, BadInput):
+        return [str(row)]
+    if not isinstance(row, dict):
+        return [f'is not an object with image and conversations, but of type {type(row).__name__}']
     found = list(_key_problems(row))
-    if 'image' in row: found += _image_problems(row['image'], root)
-    if 'conversations' in row: found += _turn_problems(row['conversations'])
+    if 'image' in row:
+        found += _image_problems(row['image'], root)
+    if 'conversations' in row:
+        found += _turn_problems(row['conversations'])
     return found + list(_tag_problems(row))

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 
 from .conversations import llava, mmrs1m, qa_json, qa_lines, qa_pairs, rsvqa
 from .custom import geojson, table
-from .formats import captions, class_folders, coco, dota_line, rsvg, text_boxes, ucas_line, vhr10_line, visdrone_line, voc
+from earthgpt_lite.data.formats import (
+    captions,
+    class_folders,
+    coco,
+    dota_line,
+    rsvg,
+    text_boxes,
+    ucas_line,
+    vhr10_line,
+    visdrone_line,
+    voc,
+)
 from .records import Task
 from ..errors import BadInput
 from ..raster.chips import Sensor
@@ -20,18 +31,19 @@ from ..raster.chips import Sensor
 @dataclass(frozen=True)
 class Reader:
     "How one data set is read: a mechanism and its quirks."
+
     name: str
     title: str
     mechanism: Callable
     tasks: tuple
     sensor: Sensor
-    layout: str                # what lies where, for people
-    where: str                 # where to get it
-    size: str = ''             # as published
+    layout: str  # what lies where, for people
+    where: str  # where to get it
+    size: str = ''  # as published
     quirks: dict = field(default_factory=dict)
-    verified: bool = True      # a public source confirms the layout; False: from memory, or from second hand
+    verified: bool = True  # a public source confirms the layout; False: from memory, or from second hand
     licence: str = 'see source'
-    any: bool = False          # for your own data in this form: takes every folder of the form
+    any: bool = False  # for your own data in this form: takes every folder of the form
 
 # %% ../../nbs/3_data/06_registry.ipynb #08d5efcc
 RESISC45 = '''airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland cloud commercial_area
@@ -48,9 +60,13 @@ railwayStation Residential River Viaduct'''.split()
 WHU19 += [c.lower() for c in WHU19]
 RSSCN7 = 'aGrass bField cIndustry dRiverLake eForest fResident gParking'.split()
 DIOR = '''airplane, airport, baseballfield, basketballcourt, bridge, chimney, dam, expressway service area, expressway toll station, golffield,
-groundtrackfield, harbor, overpass, ship, stadium, storagetank, tenniscourt, trainstation, vehicle, windmill'''.replace('\n', ' ').split(', ')
+groundtrackfield, harbor, overpass, ship, stadium, storagetank, tenniscourt, trainstation, vehicle, windmill'''.replace(
+    '\n', ' '
+).split(', ')
 DOTA = '''plane, ship, storage tank, baseball diamond, tennis court, basketball court, ground track field, harbor, bridge, large vehicle,
-small vehicle, helicopter, roundabout, soccer ball field, swimming pool, container crane, airport, helipad'''.replace('\n', ' ').split(', ')
+small vehicle, helicopter, roundabout, soccer ball field, swimming pool, container crane, airport, helipad'''.replace(
+    '\n', ' '
+).split(', ')
 HRRSD = '''ship, bridge, ground track field, storage tank, basketball court, tennis court, airplane, baseball diamond, harbor, vehicle,
 crossroad, t junction, parking lot'''.replace('\n', ' ').split(', ')
 RSOD = ['aircraft', 'oiltank', 'overpass', 'playground']
@@ -58,7 +74,10 @@ HITUAV = ['person', 'car', 'bicycle', 'other vehicle']
 IRAY = '''person, people, car, bus, truck, bike, bicycle, cyclist, motorcycle, light, liner, bulk carrier, warship, sailboat, canoe,
 container ship, fishing boat, ship'''.replace('\n', ' ').split(', ')
 
-def _closed(names): return {w.replace(' ', '') for w in names} | set(names)   # DIOR and HRRSD write some names in one word
+
+# DIOR and HRRSD write some names in one word
+def _closed(names):
+    return {w.replace(' ', '') for w in names} | set(names)
 
 # %% ../../nbs/3_data/06_registry.ipynb #a1bf04e4
 _O, _S, _I = Sensor.OPTICAL, Sensor.SAR, Sensor.INFRARED
@@ -66,97 +85,568 @@ _CLS, _CAP, _DET, _VQA = (Task.CLASSIFICATION,), (Task.CAPTION,), (Task.DETECTIO
 _RSVQA = (Task.PRESENCE, Task.COMPARISON, Task.COUNTING, Task.VQA)
 _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 
-READERS = {r.name: r for r in (
-    # class folders
-    Reader('resisc45', 'NWPU-RESISC45', class_folders, _CLS, _O, '<class>/<class>_001.jpg', 'https://gcheng-nwpu.github.io', '31,500 pictures, 45 classes',
-           dict(names=RESISC45, files=r'{c}_\d{3}\.jpg', never=r'(^|/)[A-Z][A-Za-z]+/[a-z]+_\d+\.')),
-    Reader('aid', 'AID', class_folders, _CLS, _O, '<Class>/<class>_1.jpg', _WHU + 'AID', '10,000 pictures, 30 classes',
-           dict(names=AID, files=r'{c}_\d+\.jpg', never=r'_0\d\.|_\d{3}\.tif'), verified=False),
-    Reader('ucmerced', 'UC Merced Land Use', class_folders, _CLS, _O, 'Images/<class>/<class>00.tif', 'http://weegee.vision.ucmerced.edu/datasets/landuse.html', '2,100 pictures, 21 classes',
-           dict(names=UCM, files=r'{c}\d\d\.(tif|jpg|png)')),
-    Reader('eurosat', 'EuroSAT, RGB', class_folders, _CLS, _O, '<Class>/<Class>_1.jpg', _GITHUB + 'phelber/EuroSAT', '27,000 pictures, 10 classes',
-           dict(names=EUROSAT, files=r'{c}_\d+\.(jpg|png)', lists='**/eurosat-*.txt'), licence='MIT'),
-    Reader('eurosat-bands', 'EuroSAT, 13 bands', class_folders, _CLS, _O, '.../tif/<Class>/<Class>_1.tif', _GITHUB + 'phelber/EuroSAT', '27,000 pictures, 10 classes',
-           dict(names=EUROSAT, files=r'{c}_\d+\.tif', lists='**/eurosat-*.txt'), licence='MIT'),
-    Reader('whu-rs19', 'WHU-RS19', class_folders, _CLS, _O, '<Class>/<Class>_01.jpg, or with a hyphen', _WHU + 'BED4RS', '1,005 pictures, 19 classes',
-           dict(names=WHU19, files=r'{c}[-_]?\d\d\.jpg', never=r'_\d\.jpg$|[a-z]_\d{3}\.jpg$')),
-    Reader('rsscn7', 'RSSCN7', class_folders, _CLS, _O, 'aGrass/a001.jpg ... gParking/g001.jpg', 'see paper: Zou et al., GRSL 2015', '2,800 pictures, 7 classes',
-           dict(names=RSSCN7, files=r'[a-g]\d{3}\.jpg', label=lambda c: {'driverlake': 'river or lake', 'fresident': 'residential'}.get(c.lower(), c[1:].lower())), verified=False),
-    Reader('fgscr42', 'FGSCR-42', class_folders, _CLS, _O, '<number>.<class>/<name>.bmp', _GITHUB + 'DYH666/FGSCR-42', '9,320 pictures, 42 ship classes',
-           dict(files=r'.+\.(bmp|jpg|png)', never=r'^(?!(.*/)?\d+\.[^/]+/[^/]+$)', label=lambda c: c.split('.', 1)[1].replace('_', ' ').lower()), verified=False),
-    Reader('dscr', 'DSCR', class_folders, _CLS, _O, 'DSCR/.../<class>/<name>.jpg (the MMRS-1M release spells it DCSR)', _GITHUB + 'DYH666/DSCR', '20,675 pictures, 7 ship classes',
-           dict(never=r'^(?!(.*/)?(DSCR|DCSR)/)'), verified=False),
-    Reader('folders', 'any class folders', class_folders, _CLS, _O, '<class>/<picture>', 'your own',
-           quirks=dict(never=r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures|jpegimages[\w-]*|data|image set|train|val|test|CAR|NEG|PLANE)/[^/]+$'), any=True),
-    # captions
-    Reader('rsicd', 'RSICD', captions, _CAP, _O, 'dataset_rsicd.json and the pictures', _GITHUB + '201528014227051/RSICD_optimal', '10,921 pictures, 5 captions each', dict(tell='rsicd')),
-    Reader('ucm-captions', 'UCM-Captions', captions, _CAP, _O, 'dataset*.json in a folder with ucm in its name', _GITHUB + '201528014227051/RSICD_optimal', '2,100 pictures, 5 captions each', dict(tell='ucm'), verified=False),
-    Reader('sydney-captions', 'Sydney-Captions', captions, _CAP, _O, 'dataset*.json in a folder with sydney in its name', _GITHUB + '201528014227051/RSICD_optimal', '613 pictures, 5 captions each', dict(tell='syn?dney'), verified=False),
-    Reader('rsitmd', 'RSITMD', captions, _CAP, _O, 'dataset_RSITMD.json and images/', _GITHUB + 'xiaoyuan1996/AMFMN', '4,743 pictures, 5 captions each', dict(tell='rsitmd'), verified=False),
-    Reader('nwpu-captions', 'NWPU-Captions', captions, _CAP, _O, 'dataset_nwpu.json and NWPU_images/<class>/', _GITHUB + 'HaiyanHuang98/NWPU-Captions', '31,500 pictures, 5 captions each', dict(tell='nwpu')),
-    Reader('captions', 'any captions in Karpathy form', captions, _CAP, _O, 'dataset*.json and the pictures', 'your own', any=True),
-    # questions
-    Reader('rsvqa-lr', 'RSVQA-LR', rsvqa, _RSVQA, _O, 'LR_split_<split>_{images,questions,answers}.json, Images_LR/<id>.tif', 'https://zenodo.org/records/6344334', '772 pictures, 77,232 questions', dict(prefix='LR')),
-    Reader('rsvqa-hr', 'RSVQA-HR', rsvqa, _RSVQA, _O, 'USGS_split_<split>_{images,questions,answers}.json, Data/<id>.tif', 'https://zenodo.org/records/6344367', '10,659 pictures, 1,066,316 questions', dict(prefix='USGS')),
-    Reader('rsivqa', 'RSIVQA', qa_lines, _VQA, _O, '<set>.txt with picture:question?answer, pictures from UCM, Sydney, AID, HRRSD, DOTA', _GITHUB + 'spectralpublic/RSIVQA', '37,264 pictures, 111,134 questions'),
-    Reader('crsvqa', 'CRSVQA', qa_pairs, _VQA, _O, '<picture>.txt, question and answer on alternating lines', _GITHUB + 'MeimeiZhang-data/MQVQA', '4,639 pictures, 4,644 questions'),
-    Reader('floodnet', 'FloodNet VQA', qa_json, (Task.VQA, Task.COUNTING), _O, 'Questions/*.json with Image_ID, Question, Ground_Truth; Images/', _GITHUB + 'BinaLab/FloodNet-Challenge-EARTHVISION2021', '2,343 pictures, about 4,500 questions', verified=False),
-    # boxes, optical
-    Reader('dior', 'DIOR', voc, _DET, _O, 'Annotations/Horizontal Bounding Boxes/*.xml, JPEGImages*/', 'https://gcheng-nwpu.github.io', '23,463 pictures, 20 classes',
-           dict(files='**/Horizontal Bounding Boxes/*.xml', names=_closed(DIOR))),
-    Reader('dior-rsvg', 'DIOR-RSVG', rsvg, (Task.GROUNDING, Task.REGION_CAPTION), _O, 'Annotations/*.xml, JPEGImages/, train.txt, val.txt, test.txt', _GITHUB + 'ZhanYang-nwpu/RSVG-pytorch', '17,402 pictures, 38,320 phrases'),
-    Reader('dota', 'DOTA 1.0, 1.5 and 2.0', text_boxes, _DET, _O, 'images/*.png, labelTxt*/*.txt', _WHU + 'DOTA', '2,806 (1.0) to 11,268 (2.0) pictures, 15 to 18 classes',
-           dict(files='**/labelTxt*/**/*.txt', line=dota_line, names=DOTA, header='imagesource|gsd')),
-    Reader('vhr10', 'NWPU VHR-10', text_boxes, _DET, _O, 'ground truth/*.txt, positive image set/, negative image set/', 'https://gcheng-nwpu.github.io', '800 pictures, 10 classes',
-           dict(files='**/ground truth/*.txt', line=vhr10_line, empty='negative image set')),
-    Reader('hrrsd', 'HRRSD', voc, _DET, _O, 'OPT2017/{Annotations,JPEGImages,ImageSets/Main}', _GITHUB + 'CrazyStoneonRoad/TGRS-HRRSD-Dataset', '21,761 pictures, 13 classes',
-           dict(files='**/OPT2017/Annotations/*.xml', names=_closed(HRRSD))),
-    Reader('rsod', 'RSOD', voc, _DET, _O, '<class>/Annotation/xml/*.xml, <class>/JPEGImages/', _GITHUB + 'RSIA-LIESMARS-WHU/RSOD-Dataset-', '976 pictures, 4 classes',
-           dict(files='**/Annotation/xml/*.xml', names=RSOD), verified=False),
-    Reader('ucas-aod', 'UCAS-AOD', text_boxes, _DET, _O, 'CAR/P0001.{png,txt}, PLANE/, NEG/N0001.png', 'see paper: Zhu et al., ICIP 2015', '2,420 pictures, 2 classes',
-           dict(files='**/[CP][AL][RA]*/P*.txt', line=ucas_line, empty='NEG')),
-    Reader('visdrone', 'VisDrone-DET', text_boxes, _DET, _O, 'VisDrone2019-DET-<split>/{images,annotations}', _GITHUB + 'VisDrone/VisDrone-Dataset', '10,209 pictures, 10 classes',
-           dict(files='**/annotations/*.txt', line=visdrone_line, drop=('ignored', 'others'))),
-    Reader('fair1m', 'FAIR1M', voc, _DET, _O, 'images/*.tif, labelXml*/*.xml', 'https://www.gaofen-challenge.com/benchmark', 'over 15,000 pictures, 37 classes',
-           dict(files='**/label[Xx]ml*/*.xml')),
-    # boxes, radar and infrared
-    Reader('hrsid', 'HRSID', coco, _DET, _S, 'JPEGImages/*.jpg, annotations/{train,test}2017.json', _GITHUB + 'chaozhong2010/HRSID', '5,604 pictures, 16,951 ships',
-           dict(files='**/annotations/train2017.json|**/annotations/test2017.json', names=('ship',), angle=False)),
-    Reader('ssdd', 'SSDD, COCO style', coco, _DET, _S, 'BBox_SSDD/coco_style/{images,annotations}', _GITHUB + 'TianwenZhang0825/Official-SSDD', '1,160 pictures', dict(files='**/coco_style/annotations/*.json', names=('ship',), angle=False)),
-    Reader('ssdd-voc', 'SSDD, VOC style', voc, _DET, _S, 'BBox_SSDD/voc_style/{JPEGImages*,Annotations*}', _GITHUB + 'TianwenZhang0825/Official-SSDD', '1,160 pictures', dict(files='**/BBox_SSDD/voc_style/Annotations*/*.xml', names=('ship',))),
-    Reader('air-sarship', 'AIR-SARShip-2.0', voc, _DET, _S, 'AIR-SARShip-2.0-xml/*.xml, AIR-SARShip-2.0-data/*.tiff', 'https://radars.ac.cn', '300 scenes', dict(files='**/*SARShip*xml*/*.xml', names=('ship',))),
-    Reader('hit-uav', 'HIT-UAV, upright boxes', coco, _DET, _I, 'normal_json/{annotations,train,val,test}', _GITHUB + 'suojiashun/HIT-UAV-Infrared-Thermal-Dataset', '2,898 pictures, 4 classes',
-           dict(files='**/normal_json/**/*.json', names=_closed(HITUAV), drop=('dontcare',), keys=('annotation', 'filename'), angle=False)),
-    Reader('hit-uav-rotated', 'HIT-UAV, rotated boxes', coco, _DET, _I, 'rotate_json/{annotations,train,val,test}', _GITHUB + 'suojiashun/HIT-UAV-Infrared-Thermal-Dataset', '2,898 pictures, 4 classes',
-           dict(files='**/rotate_json/**/*.json', names=_closed(HITUAV), drop=('dontcare',), keys=('annotations', 'filename'), angle=True)),
-    Reader('iray', 'iRay: Sea-Shipping, Infrared-Security, Aerial-Mancar, Double-Light-Vehicle, and Oceanic-Ship', voc, _DET, _I, 'Annotations/*.xml, JPEGImages/', 'https://openai.iraytek.com', '',
-           dict(files='**/Annotations/*.xml', names=_closed(IRAY), never=r'SSDD|voc_style|OPT2017|(normal|rotate)_xml'), verified=False),
-    Reader('coco', 'any boxes in COCO form', coco, _DET, _O, '*.json with images, annotations, categories', 'your own', any=True),
-    Reader('voc', 'any boxes in VOC form', voc, _DET, _O, '*.xml beside or near the pictures', 'your own', any=True),
-    # conversations, own
-    Reader('mmrs1m', 'the MMRS-1M release', mmrs1m, tuple(Task)[:6], _O, 'data/json/<task>/*.json and data/<task>/; the sensor follows from the name of the set', _GITHUB + 'wivizhang/EarthGPT', '1,005,842 pairs'),
-    Reader('geochat', 'GeoChat_Instruct', llava, (Task.DIALOGUE, Task.GROUNDING, Task.REGION_CAPTION), _O, 'GeoChat_Instruct*.json and the pictures', 'hub: MBZUAI/GeoChat_Instruct', '318,000 conversations', dict(files='GeoChat_Instruct*.json', geochat=True), verified=False),
-    Reader('llava', "any conversations in LLaVA's form", llava, (Task.DIALOGUE, Task.VQA), _O, '*.json with id, image, conversations', 'your own', any=True),
-    Reader('table', 'your own table', table, (Task.CLASSIFICATION, Task.CAPTION, Task.VQA, Task.DETECTION), _O, '*.csv with image and label, or caption, or question and answer, or x1, y1, x2, y2 and label', 'your own', any=True),
-    Reader('geojson', 'your own shapes on the map', geojson, _DET, _O, '*.geojson with polygons, GeoTIFFs', 'your own', any=True))}
+READERS = {
+    r.name: r
+    for r in (
+        # class folders
+        Reader(
+            'resisc45',
+            'NWPU-RESISC45',
+            class_folders,
+            _CLS,
+            _O,
+            '<class>/<class>_001.jpg',
+            'https://gcheng-nwpu.github.io',
+            '31,500 pictures, 45 classes',
+            dict(names=RESISC45, files=r'{c}_\d{3}\.jpg', never=r'(^|/)[A-Z][A-Za-z]+/[a-z]+_\d+\.'),
+        ),
+        Reader(
+            'aid',
+            'AID',
+            class_folders,
+            _CLS,
+            _O,
+            '<Class>/<class>_1.jpg',
+            _WHU + 'AID',
+            '10,000 pictures, 30 classes',
+            dict(names=AID, files=r'{c}_\d+\.jpg', never=r'_0\d\.|_\d{3}\.tif'),
+            verified=False,
+        ),
+        Reader(
+            'ucmerced',
+            'UC Merced Land Use',
+            class_folders,
+            _CLS,
+            _O,
+            'Images/<class>/<class>00.tif',
+            'http://weegee.vision.ucmerced.edu/datasets/landuse.html',
+            '2,100 pictures, 21 classes',
+            dict(names=UCM, files=r'{c}\d\d\.(tif|jpg|png)'),
+        ),
+        Reader(
+            'eurosat',
+            'EuroSAT, RGB',
+            class_folders,
+            _CLS,
+            _O,
+            '<Class>/<Class>_1.jpg',
+            _GITHUB + 'phelber/EuroSAT',
+            '27,000 pictures, 10 classes',
+            dict(names=EUROSAT, files=r'{c}_\d+\.(jpg|png)', lists='**/eurosat-*.txt'),
+            licence='MIT',
+        ),
+        Reader(
+            'eurosat-bands',
+            'EuroSAT, 13 bands',
+            class_folders,
+            _CLS,
+            _O,
+            '.../tif/<Class>/<Class>_1.tif',
+            _GITHUB + 'phelber/EuroSAT',
+            '27,000 pictures, 10 classes',
+            dict(names=EUROSAT, files=r'{c}_\d+\.tif', lists='**/eurosat-*.txt'),
+            licence='MIT',
+        ),
+        Reader(
+            'whu-rs19',
+            'WHU-RS19',
+            class_folders,
+            _CLS,
+            _O,
+            '<Class>/<Class>_01.jpg, or with a hyphen',
+            _WHU + 'BED4RS',
+            '1,005 pictures, 19 classes',
+            dict(names=WHU19, files=r'{c}[-_]?\d\d\.jpg', never=r'_\d\.jpg$|[a-z]_\d{3}\.jpg$'),
+        ),
+        Reader(
+            'rsscn7',
+            'RSSCN7',
+            class_folders,
+            _CLS,
+            _O,
+            'aGrass/a001.jpg ... gParking/g001.jpg',
+            'see paper: Zou et al., GRSL 2015',
+            '2,800 pictures, 7 classes',
+            dict(
+                names=RSSCN7,
+                files=r'[a-g]\d{3}\.jpg',
+                label=lambda c: {'driverlake': 'river or lake', 'fresident': 'residential'}.get(
+                    c.lower(), c[1:].lower()
+                ),
+            ),
+            verified=False,
+        ),
+        Reader(
+            'fgscr42',
+            'FGSCR-42',
+            class_folders,
+            _CLS,
+            _O,
+            '<number>.<class>/<name>.bmp',
+            _GITHUB + 'DYH666/FGSCR-42',
+            '9,320 pictures, 42 ship classes',
+            dict(
+                files=r'.+\.(bmp|jpg|png)',
+                never=r'^(?!(.*/)?\d+\.[^/]+/[^/]+$)',
+                label=lambda c: c.split('.', 1)[1].replace('_', ' ').lower(),
+            ),
+            verified=False,
+        ),
+        Reader(
+            'dscr',
+            'DSCR',
+            class_folders,
+            _CLS,
+            _O,
+            'DSCR/.../<class>/<name>.jpg (the MMRS-1M release spells it DCSR)',
+            _GITHUB + 'DYH666/DSCR',
+            '20,675 pictures, 7 ship classes',
+            dict(never=r'^(?!(.*/)?(DSCR|DCSR)/)'),
+            verified=False,
+        ),
+        Reader(
+            'folders',
+            'any class folders',
+            class_folders,
+            _CLS,
+            _O,
+            '<class>/<picture>',
+            'your own',
+            quirks=dict(
+                never=r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures|jpegimages[\w-]*|data|image set|train|val|test|CAR|NEG|PLANE)/[^/]+$'
+            ),
+            any=True,
+        ),
+        # captions
+        Reader(
+            'rsicd',
+            'RSICD',
+            captions,
+            _CAP,
+            _O,
+            'dataset_rsicd.json and the pictures',
+            _GITHUB + '201528014227051/RSICD_optimal',
+            '10,921 pictures, 5 captions each',
+            dict(tell='rsicd'),
+        ),
+        Reader(
+            'ucm-captions',
+            'UCM-Captions',
+            captions,
+            _CAP,
+            _O,
+            'dataset*.json in a folder with ucm in its name',
+            _GITHUB + '201528014227051/RSICD_optimal',
+            '2,100 pictures, 5 captions each',
+            dict(tell='ucm'),
+            verified=False,
+        ),
+        Reader(
+            'sydney-captions',
+            'Sydney-Captions',
+            captions,
+            _CAP,
+            _O,
+            'dataset*.json in a folder with sydney in its name',
+            _GITHUB + '201528014227051/RSICD_optimal',
+            '613 pictures, 5 captions each',
+            dict(tell='syn?dney'),
+            verified=False,
+        ),
+        Reader(
+            'rsitmd',
+            'RSITMD',
+            captions,
+            _CAP,
+            _O,
+            'dataset_RSITMD.json and images/',
+            _GITHUB + 'xiaoyuan1996/AMFMN',
+            '4,743 pictures, 5 captions each',
+            dict(tell='rsitmd'),
+            verified=False,
+        ),
+        Reader(
+            'nwpu-captions',
+            'NWPU-Captions',
+            captions,
+            _CAP,
+            _O,
+            'dataset_nwpu.json and NWPU_images/<class>/',
+            _GITHUB + 'HaiyanHuang98/NWPU-Captions',
+            '31,500 pictures, 5 captions each',
+            dict(tell='nwpu'),
+        ),
+        Reader(
+            'captions',
+            'any captions in Karpathy form',
+            captions,
+            _CAP,
+            _O,
+            'dataset*.json and the pictures',
+            'your own',
+            any=True,
+        ),
+        # questions
+        Reader(
+            'rsvqa-lr',
+            'RSVQA-LR',
+            rsvqa,
+            _RSVQA,
+            _O,
+            'LR_split_<split>_{images,questions,answers}.json, Images_LR/<id>.tif',
+            'https://zenodo.org/records/6344334',
+            '772 pictures, 77,232 questions',
+            dict(prefix='LR'),
+        ),
+        Reader(
+            'rsvqa-hr',
+            'RSVQA-HR',
+            rsvqa,
+            _RSVQA,
+            _O,
+            'USGS_split_<split>_{images,questions,answers}.json, Data/<id>.tif',
+            'https://zenodo.org/records/6344367',
+            '10,659 pictures, 1,066,316 questions',
+            dict(prefix='USGS'),
+        ),
+        Reader(
+            'rsivqa',
+            'RSIVQA',
+            qa_lines,
+            _VQA,
+            _O,
+            '<set>.txt with picture:question?answer, pictures from UCM, Sydney, AID, HRRSD, DOTA',
+            _GITHUB + 'spectralpublic/RSIVQA',
+            '37,264 pictures, 111,134 questions',
+        ),
+        Reader(
+            'crsvqa',
+            'CRSVQA',
+            qa_pairs,
+            _VQA,
+            _O,
+            '<picture>.txt, question and answer on alternating lines',
+            _GITHUB + 'MeimeiZhang-data/MQVQA',
+            '4,639 pictures, 4,644 questions',
+        ),
+        Reader(
+            'floodnet',
+            'FloodNet VQA',
+            qa_json,
+            (Task.VQA, Task.COUNTING),
+            _O,
+            'Questions/*.json with Image_ID, Question, Ground_Truth; Images/',
+            _GITHUB + 'BinaLab/FloodNet-Challenge-EARTHVISION2021',
+            '2,343 pictures, about 4,500 questions',
+            verified=False,
+        ),
+        # boxes, optical
+        Reader(
+            'dior',
+            'DIOR',
+            voc,
+            _DET,
+            _O,
+            'Annotations/Horizontal Bounding Boxes/*.xml, JPEGImages*/',
+            'https://gcheng-nwpu.github.io',
+            '23,463 pictures, 20 classes',
+            dict(files='**/Horizontal Bounding Boxes/*.xml', names=_closed(DIOR)),
+        ),
+        Reader(
+            'dior-rsvg',
+            'DIOR-RSVG',
+            rsvg,
+            (Task.GROUNDING, Task.REGION_CAPTION),
+            _O,
+            'Annotations/*.xml, JPEGImages/, train.txt, val.txt, test.txt',
+            _GITHUB + 'ZhanYang-nwpu/RSVG-pytorch',
+            '17,402 pictures, 38,320 phrases',
+        ),
+        Reader(
+            'dota',
+            'DOTA 1.0, 1.5 and 2.0',
+            text_boxes,
+            _DET,
+            _O,
+            'images/*.png, labelTxt*/*.txt',
+            _WHU + 'DOTA',
+            '2,806 (1.0) to 11,268 (2.0) pictures, 15 to 18 classes',
+            dict(files='**/labelTxt*/**/*.txt', line=dota_line, names=DOTA, header='imagesource|gsd'),
+        ),
+        Reader(
+            'vhr10',
+            'NWPU VHR-10',
+            text_boxes,
+            _DET,
+            _O,
+            'ground truth/*.txt, positive image set/, negative image set/',
+            'https://gcheng-nwpu.github.io',
+            '800 pictures, 10 classes',
+            dict(files='**/ground truth/*.txt', line=vhr10_line, empty='negative image set'),
+        ),
+        Reader(
+            'hrrsd',
+            'HRRSD',
+            voc,
+            _DET,
+            _O,
+            'OPT2017/{Annotations,JPEGImages,ImageSets/Main}',
+            _GITHUB + 'CrazyStoneonRoad/TGRS-HRRSD-Dataset',
+            '21,761 pictures, 13 classes',
+            dict(files='**/OPT2017/Annotations/*.xml', names=_closed(HRRSD)),
+        ),
+        Reader(
+            'rsod',
+            'RSOD',
+            voc,
+            _DET,
+            _O,
+            '<class>/Annotation/xml/*.xml, <class>/JPEGImages/',
+            _GITHUB + 'RSIA-LIESMARS-WHU/RSOD-Dataset-',
+            '976 pictures, 4 classes',
+            dict(files='**/Annotation/xml/*.xml', names=RSOD),
+            verified=False,
+        ),
+        Reader(
+            'ucas-aod',
+            'UCAS-AOD',
+            text_boxes,
+            _DET,
+            _O,
+            'CAR/P0001.{png,txt}, PLANE/, NEG/N0001.png',
+            'see paper: Zhu et al., ICIP 2015',
+            '2,420 pictures, 2 classes',
+            dict(files='**/[CP][AL][RA]*/P*.txt', line=ucas_line, empty='NEG'),
+        ),
+        Reader(
+            'visdrone',
+            'VisDrone-DET',
+            text_boxes,
+            _DET,
+            _O,
+            'VisDrone2019-DET-<split>/{images,annotations}',
+            _GITHUB + 'VisDrone/VisDrone-Dataset',
+            '10,209 pictures, 10 classes',
+            dict(files='**/annotations/*.txt', line=visdrone_line, drop=('ignored', 'others')),
+        ),
+        Reader(
+            'fair1m',
+            'FAIR1M',
+            voc,
+            _DET,
+            _O,
+            'images/*.tif, labelXml*/*.xml',
+            'https://www.gaofen-challenge.com/benchmark',
+            'over 15,000 pictures, 37 classes',
+            dict(files='**/label[Xx]ml*/*.xml'),
+        ),
+        # boxes, radar and infrared
+        Reader(
+            'hrsid',
+            'HRSID',
+            coco,
+            _DET,
+            _S,
+            'JPEGImages/*.jpg, annotations/{train,test}2017.json',
+            _GITHUB + 'chaozhong2010/HRSID',
+            '5,604 pictures, 16,951 ships',
+            dict(
+                files='**/annotations/train2017.json|**/annotations/test2017.json',
+                names=('ship',),
+                angle=False,
+            ),
+        ),
+        Reader(
+            'ssdd',
+            'SSDD, COCO style',
+            coco,
+            _DET,
+            _S,
+            'BBox_SSDD/coco_style/{images,annotations}',
+            _GITHUB + 'TianwenZhang0825/Official-SSDD',
+            '1,160 pictures',
+            dict(files='**/coco_style/annotations/*.json', names=('ship',), angle=False),
+        ),
+        Reader(
+            'ssdd-voc',
+            'SSDD, VOC style',
+            voc,
+            _DET,
+            _S,
+            'BBox_SSDD/voc_style/{JPEGImages*,Annotations*}',
+            _GITHUB + 'TianwenZhang0825/Official-SSDD',
+            '1,160 pictures',
+            dict(files='**/BBox_SSDD/voc_style/Annotations*/*.xml', names=('ship',)),
+        ),
+        Reader(
+            'air-sarship',
+            'AIR-SARShip-2.0',
+            voc,
+            _DET,
+            _S,
+            'AIR-SARShip-2.0-xml/*.xml, AIR-SARShip-2.0-data/*.tiff',
+            'https://radars.ac.cn',
+            '300 scenes',
+            dict(files='**/*SARShip*xml*/*.xml', names=('ship',)),
+        ),
+        Reader(
+            'hit-uav',
+            'HIT-UAV, upright boxes',
+            coco,
+            _DET,
+            _I,
+            'normal_json/{annotations,train,val,test}',
+            _GITHUB + 'suojiashun/HIT-UAV-Infrared-Thermal-Dataset',
+            '2,898 pictures, 4 classes',
+            dict(
+                files='**/normal_json/**/*.json',
+                names=_closed(HITUAV),
+                drop=('dontcare',),
+                keys=('annotation', 'filename'),
+                angle=False,
+            ),
+        ),
+        Reader(
+            'hit-uav-rotated',
+            'HIT-UAV, rotated boxes',
+            coco,
+            _DET,
+            _I,
+            'rotate_json/{annotations,train,val,test}',
+            _GITHUB + 'suojiashun/HIT-UAV-Infrared-Thermal-Dataset',
+            '2,898 pictures, 4 classes',
+            dict(
+                files='**/rotate_json/**/*.json',
+                names=_closed(HITUAV),
+                drop=('dontcare',),
+                keys=('annotations', 'filename'),
+                angle=True,
+            ),
+        ),
+        Reader(
+            'iray',
+            'iRay: Sea-Shipping, Infrared-Security, Aerial-Mancar, Double-Light-Vehicle, and Oceanic-Ship',
+            voc,
+            _DET,
+            _I,
+            'Annotations/*.xml, JPEGImages/',
+            'https://openai.iraytek.com',
+            '',
+            dict(
+                files='**/Annotations/*.xml',
+                names=_closed(IRAY),
+                never=r'SSDD|voc_style|OPT2017|(normal|rotate)_xml',
+            ),
+            verified=False,
+        ),
+        Reader(
+            'coco',
+            'any boxes in COCO form',
+            coco,
+            _DET,
+            _O,
+            '*.json with images, annotations, categories',
+            'your own',
+            any=True,
+        ),
+        Reader(
+            'voc',
+            'any boxes in VOC form',
+            voc,
+            _DET,
+            _O,
+            '*.xml beside or near the pictures',
+            'your own',
+            any=True,
+        ),
+        # conversations, own
+        Reader(
+            'mmrs1m',
+            'the MMRS-1M release',
+            mmrs1m,
+            tuple(Task)[:6],
+            _O,
+            'data/json/<task>/*.json and data/<task>/; the sensor follows from the name of the set',
+            _GITHUB + 'wivizhang/EarthGPT',
+            '1,005,842 pairs',
+        ),
+        Reader(
+            'geochat',
+            'GeoChat_Instruct',
+            llava,
+            (Task.DIALOGUE, Task.GROUNDING, Task.REGION_CAPTION),
+            _O,
+            'GeoChat_Instruct*.json and the pictures',
+            'hub: MBZUAI/GeoChat_Instruct',
+            '318,000 conversations',
+            dict(files='GeoChat_Instruct*.json', geochat=True),
+            verified=False,
+        ),
+        Reader(
+            'llava',
+            "any conversations in LLaVA's form",
+            llava,
+            (Task.DIALOGUE, Task.VQA),
+            _O,
+            '*.json with id, image, conversations',
+            'your own',
+            any=True,
+        ),
+        Reader(
+            'table',
+            'your own table',
+            table,
+            (Task.CLASSIFICATION, Task.CAPTION, Task.VQA, Task.DETECTION),
+            _O,
+            '*.csv with image and label, or caption, or question and answer, or x1, y1, x2, y2 and label',
+            'your own',
+            any=True,
+        ),
+        Reader(
+            'geojson',
+            'your own shapes on the map',
+            geojson,
+            _DET,
+            _O,
+            '*.geojson with polygons, GeoTIFFs',
+            'your own',
+            any=True,
+        ),
+    )
+}
 
 # %% ../../nbs/3_data/06_registry.ipynb #5f217ab2
 def find_reader(name: str) -> Reader:
     "A reader by name; `BadInput` with the nearest names."
-    if name in READERS: return READERS[name]
-    near = difflib.get_close_matches(name.lower(), READERS, 3, .4)
-    raise BadInput(f'there is no reader {name!r}: ' + (f'did you mean {" or ".join(near)}?' if near else 'list them with `earthgpt-lite data list`'))
+    if name in READERS:
+        return READERS[name]
+    near = difflib.get_close_matches(name.lower(), READERS, 3, 0.4)
+    raise BadInput(
+        f'there is no reader {name!r}: '
+        + (f'did you mean {" or ".join(near)}?' if near else 'list them with `earthgpt-lite data list`')
+    )
 
 # %% ../../nbs/3_data/06_registry.ipynb #b3b6b9d3
 def list_readers() -> list:
     "Every reader, in the order of the table."
     return list(READERS.values())
 
+
 def readers_table() -> str:
     "All readers as a Markdown table."
     head = '| reader | data set | tasks | sensor | size, as published | licence | where | layout confirmed |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n'
-    cell = lambda r: (f'`{r.name}`', r.title, ', '.join(r.tasks), str(r.sensor), r.size, r.licence, r.where, 'any of this form' if r.any else 'yes' if r.verified else '**unverified**')
+    cell = lambda r: (
+        f'`{r.name}`',
+        r.title,
+        ', '.join(r.tasks),
+        str(r.sensor),
+        r.size,
+        r.licence,
+        r.where,
+        'any of this form' if r.any else 'yes' if r.verified else '**unverified**',
+    )
     return head + '\n'.join('| ' + ' | '.join(cell(r)) + ' |' for r in list_readers()) + '\n'
+
 
 _MMRS = '''caption: RSICD=rsicd, UCM-Captions=ucm-captions, RSITMD=rsitmd, Sydney-Captions=sydney-captions, NWPU-Captions=nwpu-captions
 vqa: FloodNet=floodnet, RSVQA-LR=rsvqa-lr, RSIVQA=rsivqa, CRSVQA=crsvqa
@@ -164,9 +654,22 @@ classification: NWPU-RESISC45=resisc45, EuroSAT=eurosat, UC Merced=ucmerced, WHU
 detection: DOTA=dota, DIOR=dior, FAIR1M=fair1m, NWPU VHR-10=vhr10, HRRSD=hrrsd, RSOD=rsod, UCAS-AOD=ucas-aod, VisDrone=visdrone, AIR-SARShip-2.0=air-sarship, SSDD=ssdd, HRSID=hrsid, HIT-UAV=hit-uav, Sea-Shipping=iray, Infrared-Security=iray, Aerial-Mancar=iray, Double-Light-Vehicle=iray, Oceanic-Ship=iray
 grounding, region_caption: DIOR-RSVG=dior-rsvg'''
 
+
 def mmrs1m_table() -> str:
     "The 34 data sets of MMRS-1M with task, sensor and our reader, as a Markdown table."
-    rows = [(title, tasks, *[READERS[name]]) for line in _MMRS.splitlines() for tasks, sets in [line.split(': ')] for title, name in (s.split('=') for s in sets.split(', '))]
+    rows = [
+        (title, tasks, *[READERS[name]])
+        for line in _MMRS.splitlines()
+        for tasks, sets in [line.split(': ')]
+        for title, name in (s.split('=') for s in sets.split(', '))
+    ]
     head = '| # | data set | task | sensor | reader | state |\n| ---: | --- | --- | --- | --- | --- |\n'
     state = lambda r: 'reader tested on our fixture' + ('' if r.verified else '; layout **unverified**')
-    return head + '\n'.join(f'| {i} | {title} | {tasks.replace("_", " ")} | {r.sensor} | `{r.name}` | {state(r)} |' for i, (title, tasks, r) in enumerate(rows, 1)) + '\n'
+    return (
+        head
+        + '\n'.join(
+            f'| {i} | {title} | {tasks.replace("_", " ")} | {r.sensor} | `{r.name}` | {state(r)} |'
+            for i, (title, tasks, r) in enumerate(rows, 1)
+        )
+        + '\n'
+    )

@@ -24,62 +24,89 @@ def _array_rows(file, chunk=1 << 16):
     text, at = file.read(chunk).lstrip()[1:], 0
     while True:
         at = gap.match(text, at).end()
-        if text.startswith(']', at): return
-        try: row, end = decode(text, at)
-        except RecursionError: yield BadInput('is nested too deeply'); return
+        if text.startswith(']', at):
+            return
+        try:
+            row, end = decode(text, at)
+        except RecursionError:
+            yield BadInput('is nested too deeply')
+            return
         except json.JSONDecodeError as e:
             # an error well before the end of what was read is real; one at the end may be a row cut in two
             broken = 'Unterminated' not in e.msg and len(text) - e.pos > 16
             more = '' if broken else file.read(max(chunk, len(text) - at))
-            if not more: yield BadInput(f'is not JSON, or the file ends within it: {e.msg}'); return
+            if not more:
+                yield BadInput(f'is not JSON, or the file ends within it: {e.msg}')
+                return
             text, at = text[at:] + more, 0
             continue
-        if end == len(text) and (more := file.read(chunk)): text += more; continue
+        if end == len(text) and (more := file.read(chunk)):
+            text += more
+            continue
         yield row
         text, at = (text[end:], 0) if end > chunk else (text, end)
 
+
 def _line_rows(file):
     for number, line in enumerate(file, 1):
-        if not line.strip(): continue
-        try: yield json.loads(line)
-        except (ValueError, RecursionError) as e: yield BadInput(f'is not JSON (line {number}): {e}')
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as e:
+            yield BadInput(f'is not JSON (line {number}): {e}')
+
 
 def read_rows(
     path,  # .json with one array, or .jsonl with one object a line; told apart by the first character
 ):
     "The rows of a file, one at a time. A row that is no JSON comes as a `BadInput` in its place; a BOM is skipped."
-    try: file = open(path, encoding='utf-8-sig')
-    except OSError as e: raise BadInput(f'{path}: cannot be read ({e.strerror}): give a .json or .jsonl file') from None
+    try:
+        file = open(path, encoding='utf-8-sig')
+    except OSError as e:
+        raise BadInput(f'{path}: cannot be read ({e.strerror}): give a .json or .jsonl file') from None
     with file:
         try:
             first = next((c for c in iter(lambda: file.read(1), '') if not c.isspace()), '')
             file.seek(0)
             yield from _array_rows(file) if first == '[' else _line_rows(file)
-        except UnicodeDecodeError: raise BadInput(f'{path}: is not UTF-8 text: save it as UTF-8') from None
+        except UnicodeDecodeError:
+            raise BadInput(f'{path}: is not UTF-8 text: save it as UTF-8') from None
 
 # %% ../../nbs/3_data/02_store.ipynb #9d6bbfbd
-def _text(row): return json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False)
+def _text(row):
+    return json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False)
+
 
 def write_rows(
-    rows,                  # JSON objects or records, in a stable order
-    path,                  # .json: one array; anything else: one object a line
-    resume: bool = False,  # keep the lines that an interrupted run left, as far as they are the first rows (not for .json)
-) -> int:                  # rows in the file
+    rows,  # JSON objects or records, in a stable order
+    path,  # .json: one array; anything else: one object a line
+    # keep the lines that an interrupted run left, as far as they are the first rows (not for .json)
+    resume: bool = False,
+) -> int:  # rows in the file
     "Rows to a file that is there whole or not at all: written as PATH.part, then renamed."
-    path = Path(path); part = path.with_name(path.name + '.part')
+    path = Path(path)
+    part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
     array, n, end = path.suffix == '.json', 0, 0
     keeping = resume and not array and part.exists()
     with open(part, 'r+b' if keeping else 'wb') as f:
         for row in rows:
             text = (',\n' if n else '[\n') + _text(row) if array else _text(row) + '\n'
-            line = text.encode('utf-8', 'backslashreplace')   # half a character stays a JSON escape
-            if keeping and f.readline() != line: keeping = False; f.seek(end); f.truncate()
-            if not keeping: f.write(line)
+            line = text.encode('utf-8', 'backslashreplace')  # half a character stays a JSON escape
+            if keeping and f.readline() != line:
+                keeping = False
+                f.seek(end)
+                f.truncate()
+            if not keeping:
+                f.write(line)
             n, end = n + 1, end + len(line)
-        if keeping: f.truncate(end)
-        if array: f.write(b'\n]\n' if n else b'[]\n')
-        f.flush(); os.fsync(f.fileno())
+        if keeping:
+            f.truncate(end)
+        if array:
+            f.write(b'\n]\n' if n else b'[]\n')
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(part, path)
     return n
 
@@ -87,8 +114,10 @@ def write_rows(
 @dataclass
 class ValidationReport:
     "What a check found."
-    total: int = 0                                                      # records seen
-    problems: list[tuple[int, str]] = field(default_factory=list)      # index of the record from 0, what is wrong with it
+
+    total: int = 0  # records seen
+    # index of the record from 0, what is wrong with it
+    problems: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def bad(self) -> list[int]:
@@ -99,21 +128,26 @@ class ValidationReport:
         lines = [f'records: {self.total:,}, bad: {len(self.bad):,}']
         return '\n'.join(lines + [f'  record {i} {reason}' for i, reason in self.problems])
 
+
 def _checked(source, root, report):
     for row in read_rows(source) if isinstance(source, str | Path) else source:
         found = record_problems(row, root)
         report.problems += [(report.total, reason) for reason in found]
         report.total += 1
-        if not found: yield row
+        if not found:
+            yield row
+
 
 def validate(
-    source,     # path of a .json or .jsonl file, or an iterable of rows
+    source,  # path of a .json or .jsonl file, or an iterable of rows
     root=None,  # folder of the images; None: the files are not looked for
 ) -> ValidationReport:
     "Checks every row and reports every bad one by index and reason."
     report = ValidationReport()
-    for _ in _checked(source, root, report): pass
+    for _ in _checked(source, root, report):
+        pass
     return report
+
 
 def drop_invalid(source, target, root=None) -> ValidationReport:
     "Writes the good rows of `source` to `target` and reports the others."
@@ -124,18 +158,29 @@ def drop_invalid(source, target, root=None) -> ValidationReport:
 # %% ../../nbs/3_data/02_store.ipynb #fb8ec755
 def _columns(records):
     turns = [r.turns for r in records]
-    return {'image': [r.image for r in records], 'question': [[t.question for t in ts] for ts in turns],
-            'answer': [[t.answer for t in ts] for ts in turns], 'task': [[str(t.task) for t in ts] for ts in turns],
-            'sensor': [str(r.sensor) for r in records], 'source': [r.source for r in records], 'split': [r.split for r in records]}
+    return {
+        'image': [r.image for r in records],
+        'question': [[t.question for t in ts] for ts in turns],
+        'answer': [[t.answer for t in ts] for ts in turns],
+        'task': [[str(t.task) for t in ts] for ts in turns],
+        'sensor': [str(r.sensor) for r in records],
+        'source': [r.source for r in records],
+        'split': [r.split for r in records],
+    }
+
 
 def _record(row):
     turns = [Turn(q, a, Task(t)) for q, a, t in zip(row['question'], row['answer'], row['task'])]
     return Record(row['image'], turns, Sensor(row['sensor']), row['source'], row['split'])
 
+
 def _parsed(rows, first):
     for i, row in enumerate(rows, first):
-        try: yield row if isinstance(row, Record) else Record.from_json(row)
-        except BadInput as e: raise BadInput(f'record {i}: {e}; check the file, or drop its bad rows, first') from None
+        try:
+            yield row if isinstance(row, Record) else Record.from_json(row)
+        except BadInput as e:
+            raise BadInput(f'record {i}: {e}; check the file, or drop its bad rows, first') from None
+
 
 def write_json(value, path):
     "One JSON value to a file, under a temporary name, then renamed."
@@ -143,17 +188,31 @@ def write_json(value, path):
     part.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
     os.replace(part, path)
 
+
 def _write_arrow(records, path, step=1000):
     import pyarrow as pa
+
     text, texts = pa.string(), pa.list_(pa.string())
-    schema = pa.schema([('image', text), ('question', texts), ('answer', texts), ('task', texts), ('sensor', text), ('source', text), ('split', text)])
+    schema = pa.schema(
+        [
+            ('image', text),
+            ('question', texts),
+            ('answer', texts),
+            ('task', texts),
+            ('sensor', text),
+            ('source', text),
+            ('split', text),
+        ]
+    )
     n = 0
     with pa.OSFile(f'{path}.part', 'wb') as sink, pa.ipc.new_stream(sink, schema) as out:
         while some := list(itertools.islice(records, step)):
             out.write_batch(pa.RecordBatch.from_pydict(_columns(some), schema))
             n += len(some)
-    if n: os.replace(f'{path}.part', path)
-    else: os.remove(f'{path}.part')
+    if n:
+        os.replace(f'{path}.part', path)
+    else:
+        os.remove(f'{path}.part')
     return n
 
 # %% ../../nbs/3_data/02_store.ipynb #9f7fb801
@@ -161,18 +220,32 @@ def begin_conversion(folder, origin):
     "Writes down what is converted; refuses a folder that was begun from something else."
     begun = Path(folder) / 'begun.json'
     if begun.exists():
-        if (old := json.loads(begun.read_text(encoding='utf-8'))) == origin: return
-        raise BadInput(f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): choose another folder, or delete it')
-    if Path(folder).is_dir() and any(Path(folder).iterdir()): raise BadInput(f'{folder} is not empty: choose another folder')
-    try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise BadInput(f'{folder}: no folder can be made there ({e.strerror}): choose another one') from None
+        if (old := json.loads(begun.read_text(encoding='utf-8'))) == origin:
+            return
+        raise BadInput(
+            f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): choose another folder, or delete it'
+        )
+    if Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise BadInput(f'{folder} is not empty: choose another folder')
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BadInput(f'{folder}: no folder can be made there ({e.strerror}): choose another one') from None
     write_json(origin, begun)
 
+
 def _origin(source, root):
-    if not isinstance(source, str | Path): return {'source': 'records', 'root': str(root or '')}
-    if not Path(source).is_file(): raise BadInput(f'{source}: no such file')
+    if not isinstance(source, str | Path):
+        return {'source': 'records', 'root': str(root or '')}
+    if not Path(source).is_file():
+        raise BadInput(f'{source}: no such file')
     stat = os.stat(source)
-    return {'source': str(Path(source).resolve()), 'bytes': stat.st_size, 'changed': stat.st_mtime_ns, 'root': str(Path(root or Path(source).parent).resolve())}
+    return {
+        'source': str(Path(source).resolve()),
+        'bytes': stat.st_size,
+        'changed': stat.st_mtime_ns,
+        'root': str(Path(root or Path(source).parent).resolve()),
+    }
 
 # %% ../../nbs/3_data/02_store.ipynb #4bc51ed4
 class InstructionData:
@@ -180,63 +253,86 @@ class InstructionData:
 
     def __init__(
         self,
-        folder,     # that `build` finished
+        folder,  # that `build` finished
         root=None,  # folder of the images; None: the one given to `build`
     ):
         from datasets import Dataset, concatenate_datasets
+
         self.folder = Path(folder)
         if not (self.folder / 'info.json').is_file():
-            raise BadInput(f'{folder} holds no finished records: build them first; an interrupted build goes on')
+            raise BadInput(
+                f'{folder} holds no finished records: build them first; an interrupted build goes on'
+            )
         self.info = json.loads((self.folder / 'info.json').read_text(encoding='utf-8'))
         files = [str(self.folder / name) for name in self.info['files']]
-        if gone := [f for f in files if not os.path.exists(f)]: raise BadInput(f'{gone[0]} is missing: build {folder} again')
-        self.dataset = concatenate_datasets([Dataset.from_file(f) for f in files])   # a Hugging Face dataset, for all it can do
+        if gone := [f for f in files if not os.path.exists(f)]:
+            raise BadInput(f'{gone[0]} is missing: build {folder} again')
+        # a Hugging Face dataset, for all it can do
+        self.dataset = concatenate_datasets([Dataset.from_file(f) for f in files])
         self.root = Path(root or self.info['root'])
 
     @classmethod
     def build(
         cls,
-        source,                      # path of a .json or .jsonl file, or an iterable of records in a stable order
-        folder,                      # new, or what an interrupted build of the same source left
-        root=None,                   # folder of the images; None: where the file lies
+        # path of a .json or .jsonl file, or an iterable of records in a stable order
+        source,
+        folder,  # new, or what an interrupted build of the same source left
+        root=None,  # folder of the images; None: where the file lies
         rows_per_file: int = 100_000,
     ) -> 'InstructionData':
         "Checks the form of every record and writes the Arrow files. Raises `BadInput` with the index of a bad one."
         from datasets import Dataset
+
         folder, origin = Path(folder), _origin(source, root)
         begin_conversion(folder, origin)
-        if (folder / 'info.json').exists(): return cls(folder)
+        if (folder / 'info.json').exists():
+            return cls(folder)
         done = sum(Dataset.from_file(str(f)).num_rows for f in folder.glob('*.arrow'))
         rows = read_rows(source) if isinstance(source, str | Path) else source
         rows = _parsed(itertools.islice(rows, done, None), done)
         number = len(list(folder.glob('*.arrow')))
-        while n := _write_arrow(itertools.islice(rows, rows_per_file), folder / f'records-{number:05d}.arrow'): number, done = number + 1, done + n
-        if not done: raise BadInput(f'{origin["source"]}: holds no records')
-        write_json({'records': done, 'root': origin['root'], 'files': sorted(f.name for f in folder.glob('*.arrow'))}, folder / 'info.json')
+        while n := _write_arrow(
+            itertools.islice(rows, rows_per_file), folder / f'records-{number:05d}.arrow'
+        ):
+            number, done = number + 1, done + n
+        if not done:
+            raise BadInput(f'{origin["source"]}: holds no records')
+        write_json(
+            {
+                'records': done,
+                'root': origin['root'],
+                'files': sorted(f.name for f in folder.glob('*.arrow')),
+            },
+            folder / 'info.json',
+        )
         return cls(folder)
 
-    def __len__(self): return len(self.dataset)
+    def __len__(self):
+        return len(self.dataset)
 
-    def __getitem__(self, i: int) -> Record: return _record(self.dataset[int(i)])
+    def __getitem__(self, i: int) -> Record:
+        return _record(self.dataset[int(i)])
 
     def image(self, i: int) -> Path:
         "The image file of record i, inside the root."
-        try: return find_image(self.dataset[int(i)]['image'], self.root)
-        except BadInput as e: raise BadInput(f'record {i} {e}') from None
+        try:
+            return find_image(self.dataset[int(i)]['image'], self.root)
+        except BadInput as e:
+            raise BadInput(f'record {i} {e}') from None
 
     def batches(
         self,
         size: int,
         seed: int | None = None,  # of the shuffle; give another each epoch. None: in order
-        rank: int = 0,            # of this process
-        world: int = 1,           # processes; each gets its own records, all get equally many
+        rank: int = 0,  # of this process
+        world: int = 1,  # processes; each gets its own records, all get equally many
     ):
         "Lists of records. Up to world - 1 records are left out, so that no process waits for another; the last list may be short."
         n = len(self)
         order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
-        mine = order[rank::world][:n // world]
+        mine = order[rank::world][: n // world]
         for i in range(0, len(mine), size):
-            some = self.dataset[mine[i:i + size]]
+            some = self.dataset[mine[i : i + size]]
             yield [_record(dict(zip(some, row))) for row in zip(*some.values())]
 
     def stream(
@@ -244,10 +340,13 @@ class InstructionData:
         rank: int = 0,
         world: int = 1,
         seed: int | None = None,  # None: in order
-        buffer: int = 10_000,     # records among which the shuffle draws
+        buffer: int = 10_000,  # records among which the shuffle draws
     ):
         "Records one after another, read forward only: for disks and networks on which random access is slow."
         from datasets.distributed import split_dataset_by_node
+
         flow = self.dataset.to_iterable_dataset(num_shards=world * max(1, min(8, len(self) // world)))
-        if seed is not None: flow = flow.shuffle(seed=seed, buffer_size=buffer)
-        for row in split_dataset_by_node(flow, rank, world): yield _record(row)
+        if seed is not None:
+            flow = flow.shuffle(seed=seed, buffer_size=buffer)
+        for row in split_dataset_by_node(flow, rank, world):
+            yield _record(row)

@@ -21,17 +21,18 @@ def _row(model, tokenizer, question, answer):
     "Token ids of picture, question and answer, and where the answer's tokens are predicted."
     chat = ChatFormat(**model.config.chat)
     before = picture_prefix(model.config, tokenizer) + chat.encode_question(tokenizer, question)
-    if not answer.strip(): raise BadInput('an empty answer was made from nothing: give an answer with words in it')
+    if not answer.strip():
+        raise BadInput('an empty answer was made from nothing: give an answer with words in it')
     reply = chat.encode_answer(tokenizer, answer)
     return torch.tensor([before + reply]), slice(len(before) - 1, len(before) + len(reply) - 1)
 
+
 def answer_tokens(
-    model: EarthGPT, tokenizer,
-    question: str, answer: str,
-) -> list[str]:   # the tokens of the answer, its end mark last
+    model: EarthGPT, tokenizer, question: str, answer: str
+) -> list[str]:  # the tokens of the answer, its end mark last
     "An answer as the model writes it, token by token."
     ids, places = _row(model, tokenizer, question, answer)
-    return [tokenizer.decode([i]) for i in ids[0, places.start + 1:places.stop + 1]]
+    return [tokenizer.decode([i]) for i in ids[0, places.start + 1 : places.stop + 1]]
 
 # %% ../../nbs/6_eval/11_attribution.ipynb #6ae75926
 @contextmanager
@@ -39,91 +40,147 @@ def _caught(language):
     "Plain attention, and a list that fills with its weights, layer by layer."
     weights, old = [], language.config._attn_implementation
     layers = [m for m in language.modules() if type(m).__name__.endswith('Attention')]
-    hooks = [m.register_forward_hook(lambda module, given, out: weights.append(out[1].detach())) for m in layers]
+    hooks = [
+        m.register_forward_hook(lambda module, given, out: weights.append(out[1].detach())) for m in layers
+    ]
     language.set_attn_implementation('eager')
-    try: yield weights
+    try:
+        yield weights
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
         language.set_attn_implementation(old)
+
 
 @torch.no_grad()
 def attention_maps(
-    model: EarthGPT, tokenizer,
-    image,             # (s, s, 3) uint8, s = model.config.image_size
+    model: EarthGPT,
+    tokenizer,
+    image,  # (s, s, 3) uint8, s = model.config.image_size
     question: str,
     answer: str,
-) -> np.ndarray:       # (layers, heads, answer tokens, grid, grid), the weight of each visual token, 0..1
+) -> np.ndarray:  # (layers, heads, answer tokens, grid, grid), the weight of each visual token, 0..1
     "How much each answer token attended to each visual token while it was predicted. What is missing to a sum of 1 went to words."
     ids, places = _row(model, tokenizer, question, answer)
     visual = ids[0] == model.config.image_token_id
-    with _caught(model.language) as weights: model(input_ids=ids.to(model.device), pixel_values=to_pixel_values(image)[None].to(model.device), use_cache=False)
+    with _caught(model.language) as weights:
+        model(
+            input_ids=ids.to(model.device),
+            pixel_values=to_pixel_values(image)[None].to(model.device),
+            use_cache=False,
+        )
     grid = model.config.grid
-    return torch.stack([w[0, :, places][..., visual.to(w.device)] for w in weights]).unflatten(-1, (grid, grid)).float().cpu().numpy()
+    return (
+        torch.stack([w[0, :, places][..., visual.to(w.device)] for w in weights])
+        .unflatten(-1, (grid, grid))
+        .float()
+        .cpu()
+        .numpy()
+    )
 
 # %% ../../nbs/6_eval/11_attribution.ipynb #352e979c
 def heatmap_overlay(
-    image,                 # (s, s, 3) uint8
-    weights: np.ndarray,   # (g, g), any numbers; below nought counts as nought
-    top: float | None = None,   # the weight that is drawn fully; None: the largest
-) -> np.ndarray:           # (s, s, 3) uint8
+    image,  # (s, s, 3) uint8
+    weights: np.ndarray,  # (g, g), any numbers; below nought counts as nought
+    top: float | None = None,  # the weight that is drawn fully; None: the largest
+) -> np.ndarray:  # (s, s, 3) uint8
     "A map over a grey picture, in red."
     side = len(image)
     heat = np.clip(weights, 0, None) / max(top or float(np.max(weights)), 1e-12)
-    heat = np.asarray(Image.fromarray(heat.clip(0, 1).astype('f4')).resize((side, side), Image.BILINEAR))[..., None]
-    return (image.mean(-1, keepdims=True) * (1 - .75 * heat) * .8 + np.array([255., 40., 20.]) * .75 * heat).clip(0, 255).astype(np.uint8)
+    heat = np.asarray(Image.fromarray(heat.clip(0, 1).astype('f4')).resize((side, side), Image.BILINEAR))[
+        ..., None
+    ]
+    return (
+        (
+            image.mean(-1, keepdims=True) * (1 - 0.75 * heat) * 0.8
+            + np.array([255.0, 40.0, 20.0]) * 0.75 * heat
+        )
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 # %% ../../nbs/6_eval/11_attribution.ipynb #fe6a908d
 @torch.no_grad()
 def answer_logprob(
-    model: EarthGPT, tokenizer,
-    images,            # (n, s, s, 3) uint8
+    model: EarthGPT,
+    tokenizer,
+    images,  # (n, s, s, 3) uint8
     question: str,
     answer: str,
     batch_size: int = 64,
-) -> np.ndarray:       # (n,) mean log-probability of the answer's tokens, its end mark among them
+) -> np.ndarray:  # (n,) mean log-probability of the answer's tokens, its end mark among them
     "How probable an answer is for each picture."
     ids, places = _row(model, tokenizer, question, answer)
-    target, out = ids[0, places.start + 1:places.stop + 1], []
-    for some in (images[i:i + batch_size] for i in range(0, len(images), batch_size)):
+    target, out = ids[0, places.start + 1 : places.stop + 1], []
+    for some in (images[i : i + batch_size] for i in range(0, len(images), batch_size)):
         pixels = torch.stack([to_pixel_values(i) for i in some]).to(model.device)
-        logits = model(input_ids=ids.repeat(len(some), 1).to(model.device), pixel_values=pixels, use_cache=False).logits[:, places]
-        logp = logits.float().log_softmax(-1).gather(-1, target.to(model.device).expand(len(some), -1)[..., None])[..., 0]
+        logits = model(
+            input_ids=ids.repeat(len(some), 1).to(model.device), pixel_values=pixels, use_cache=False
+        ).logits[:, places]
+        logp = (
+            logits.float()
+            .log_softmax(-1)
+            .gather(-1, target.to(model.device).expand(len(some), -1)[..., None])[..., 0]
+        )
         out.append(logp.mean(1).cpu())
     return torch.cat(out).numpy()
 
+
 def mask_cells(
-    image,             # (s, s, 3) uint8
-    cells: np.ndarray, # (c, c) bool: what is covered
+    image,  # (s, s, 3) uint8
+    cells: np.ndarray,  # (c, c) bool: what is covered
 ) -> np.ndarray:
     "The picture with some cells of a grid grey."
     at = np.arange(len(image)) * len(cells) // len(image)
     return np.where(cells[at][:, at][..., None], np.uint8(GREY), image)
 
+
 def occlusion_map(
-    model: EarthGPT, tokenizer,
-    image,             # (s, s, 3) uint8
+    model: EarthGPT,
+    tokenizer,
+    image,  # (s, s, 3) uint8
     question: str,
     answer: str,
-    cells: int = 8,    # along one side
-    reach: int = 1,    # a window of (2 reach + 1) cells is covered around each cell, at the rim less
-) -> np.ndarray:       # (cells, cells) how much the mean log-probability of the answer falls; above 0: the answer hangs on it
+    cells: int = 8,  # along one side
+    reach: int = 1,  # a window of (2 reach + 1) cells is covered around each cell, at the rim less
+    # (cells, cells) how much the mean log-probability of the answer falls; above 0: the answer hangs on it
+) -> np.ndarray:
     "Cover each part of the picture in turn (Zeiler and Fergus 2014)."
     rows, columns = np.mgrid[:cells, :cells]
-    masks = [(abs(rows - r) <= reach) & (abs(columns - c) <= reach) for r in range(cells) for c in range(cells)]
-    logp = answer_logprob(model, tokenizer, np.stack([image] + [mask_cells(image, m) for m in masks]), question, answer)
+    masks = [
+        (abs(rows - r) <= reach) & (abs(columns - c) <= reach) for r in range(cells) for c in range(cells)
+    ]
+    logp = answer_logprob(
+        model, tokenizer, np.stack([image] + [mask_cells(image, m) for m in masks]), question, answer
+    )
     return (logp[0] - logp[1:]).reshape(cells, cells)
 
 # %% ../../nbs/6_eval/11_attribution.ipynb #2f11e5ec
 def deletion_test(
-    model: EarthGPT, tokenizer, image, question: str, answer: str,
-    weights: np.ndarray,   # (g, g) a map
-    cells: int = 10,       # that are covered
-    repeats: int = 20, seed: int = 0,
-) -> dict:                 # fall of the answer's mean log-probability: named, random (mean), better: share of the random draws that hurt less
+    model: EarthGPT,
+    tokenizer,
+    image,
+    question: str,
+    answer: str,
+    weights: np.ndarray,  # (g, g) a map
+    cells: int = 10,  # that are covered
+    repeats: int = 20,
+    seed: int = 0,
+    # fall of the answer's mean log-probability: named, random (mean), better: share of the random draws that hurt less
+) -> dict:
     "Whether covering what a map names hurts the answer more than covering as many cells at random."
     rng, n = np.random.default_rng(seed), weights.size
-    def mask(chosen): m = np.zeros(n, bool); m[chosen] = True; return mask_cells(image, m.reshape(weights.shape))
-    masks = [mask(np.argsort(-weights, axis=None, kind='stable')[:cells])] + [mask(rng.permutation(n)[:cells]) for _ in range(repeats)]
+
+    def mask(chosen):
+        m = np.zeros(n, bool)
+        m[chosen] = True
+        return mask_cells(image, m.reshape(weights.shape))
+
+    masks = [mask(np.argsort(-weights, axis=None, kind='stable')[:cells])] + [
+        mask(rng.permutation(n)[:cells]) for _ in range(repeats)
+    ]
     logp = answer_logprob(model, tokenizer, np.stack([image] + masks), question, answer)
     falls = logp[0] - logp[1:]
-    return dict(named=float(falls[0]), random=float(falls[1:].mean()), better=float((falls[1:] < falls[0]).mean()))
+    return dict(
+        named=float(falls[0]), random=float(falls[1:].mean()), better=float((falls[1:] < falls[0]).mean())
+    )

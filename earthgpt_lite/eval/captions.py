@@ -11,11 +11,12 @@ from collections import Counter
 import numpy as np
 
 # %% ../../nbs/6_eval/01_captions.ipynb #1f18adb8
-_WORD = re.compile(r"n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+?(?=n't\b)|[^\W_]+(?:[-.,/][^\W_]+)*|[%$&+#@]", re.UNICODE)
+_WORD = re.compile(
+    r"n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+?(?=n't\b)|[^\W_]+(?:[-.,/][^\W_]+)*|[%$&+#@]", re.UNICODE
+)
 
-def tokenize(
-    text: str,
-) -> list[str]:  # lower-case words and numbers
+
+def tokenize(text: str) -> list[str]:  # lower-case words and numbers
     """Words of a caption, in the manner of the Penn Treebank: lower case, punctuation dropped.
 
     Hyphens, decimal points and slashes inside a word stay (`snow-covered`, `1,200`), `doesn't` becomes `does n't`.
@@ -27,26 +28,29 @@ def tokenize(
 def ngrams(
     words: list[str],
     longest: int = 4,  # runs of one word up to so many
-) -> Counter:          # how often each run of words occurs
+) -> Counter:  # how often each run of words occurs
     "Count the runs of one to `longest` words."
-    return Counter(tuple(words[i:i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1))
+    return Counter(tuple(words[i : i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1))
 
 # %% ../../nbs/6_eval/01_captions.ipynb #2d488ffc
 def bleu_counts(
-    words: list[str],             # the answer, tokenized
+    words: list[str],  # the answer, tokenized
     references: list[list[str]],  # one or more true captions, tokenized
-) -> np.ndarray:                  # (10,) right runs of length 1..4, all runs of length 1..4, length, closest reference length
+    # (10,) right runs of length 1..4, all runs of length 1..4, length, closest reference length
+) -> np.ndarray:
     "What one answer adds to corpus BLEU. Counts are clipped at the most that any one reference has."
     best = Counter()
-    for r in references: best |= ngrams(r)
+    for r in references:
+        best |= ngrams(r)
     right = np.zeros(4)
-    for run, n in ngrams(words).items(): right[len(run) - 1] += min(n, best[run])
+    for run, n in ngrams(words).items():
+        right[len(run) - 1] += min(n, best[run])
     closest = min((abs(len(r) - len(words)), len(r)) for r in references)[1]
     return np.r_[right, [max(0, len(words) - k) for k in range(4)], len(words), closest]
 
 # %% ../../nbs/6_eval/01_captions.ipynb #88e27680
 def bleu(
-    counts,       # (..., 10) sums of `bleu_counts` over a corpus
+    counts,  # (..., 10) sums of `bleu_counts` over a corpus
     order: int = 4,
 ) -> np.ndarray:  # (...) BLEU of that order, 0..1
     """Corpus BLEU (Papineni et al. 2002) from summed counts, with the small constants of pycocoevalcap.
@@ -54,29 +58,29 @@ def bleu(
     Sum the counts first: the mean of sentence scores is another number.
     """
     counts = np.asarray(counts, float)
-    precision = (counts[..., :order] + 1e-15) / (counts[..., 4:4 + order] + 1e-9)
+    precision = (counts[..., :order] + 1e-15) / (counts[..., 4 : 4 + order] + 1e-9)
     ratio = (counts[..., 8] + 1e-15) / (counts[..., 9] + 1e-9)
     return precision.prod(-1) ** (1 / order) * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 # %% ../../nbs/6_eval/01_captions.ipynb #ed9a7424
 def longest_common_subsequence(
-    a: list[str],
-    b: list[str],
+    a: list[str], b: list[str]
 ) -> int:  # length of the longest sequence found in both, in order, gaps allowed
     "Longest common subsequence, row by row."
     row = [0] * (len(b) + 1)
     for x in a:
         last = row
         row = [0]
-        for j, y in enumerate(b): row.append(last[j] + 1 if x == y else max(last[j + 1], row[j]))
+        for j, y in enumerate(b):
+            row.append(last[j] + 1 if x == y else max(last[j + 1], row[j]))
     return row[-1]
 
 # %% ../../nbs/6_eval/01_captions.ipynb #9ec8fe0b
 def rouge_l(
-    words: list[str],             # the answer, tokenized
+    words: list[str],  # the answer, tokenized
     references: list[list[str]],  # one or more true captions, tokenized
-    beta: float = 1.2,            # weight of recall
-) -> float:                       # 0..1
+    beta: float = 1.2,  # weight of recall
+) -> float:  # 0..1
     """ROUGE-L (Lin 2004) of one answer, as pycocoevalcap has it.
 
     The best precision and the best recall are taken over the references separately, so they may come from different ones.
@@ -84,12 +88,12 @@ def rouge_l(
     runs = [longest_common_subsequence(words, r) for r in references]
     precision = max(runs) / max(len(words), 1)
     recall = max(n / max(len(r), 1) for n, r in zip(runs, references))
-    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision) if precision else 0.
+    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision) if precision else 0.0
 
 # %% ../../nbs/6_eval/01_captions.ipynb #aaae5a47
 def inverse_document_frequency(
     corpus: list[list[list[str]]],  # for each picture its true captions, tokenized
-) -> dict:                          # log(pictures / pictures whose captions have it) for each run of words
+) -> dict:  # log(pictures / pictures whose captions have it) for each run of words
     "How rare each run of words is among the pictures of a test set; `None` holds the rarity of an unseen one."
     seen = Counter(run for references in corpus for run in set().union(*map(ngrams, references)))
     total = np.log(len(corpus))
@@ -99,28 +103,29 @@ def inverse_document_frequency(
 def _weigh(words, rare):
     "A sentence as four vectors (dicts) of count times rarity, and their lengths."
     vectors = [{} for _ in range(4)]
-    for run, n in ngrams(words).items(): vectors[len(run) - 1][run] = n * rare.get(run, rare[None])
+    for run, n in ngrams(words).items():
+        vectors[len(run) - 1][run] = n * rare.get(run, rare[None])
     return vectors, [np.sqrt(sum(x * x for x in v.values())) for v in vectors]
 
 # %% ../../nbs/6_eval/01_captions.ipynb #cf2dcb9a
 def _alike(a, b, norm_a, norm_b):
     "Clipped cosine between two weighted sentences."
     dot = sum(min(x, b[run]) * b[run] for run, x in a.items() if run in b)
-    return dot / (norm_a * norm_b) if norm_a and norm_b else 0.
+    return dot / (norm_a * norm_b) if norm_a and norm_b else 0.0
 
 # %% ../../nbs/6_eval/01_captions.ipynb #cc4bfb27
 def cider(
-    words: list[str],             # the answer, tokenized
+    words: list[str],  # the answer, tokenized
     references: list[list[str]],  # one or more true captions, tokenized
-    rare: dict,                   # `rarity` of the whole test set's captions
-    sigma: float = 6.,            # width of the length penalty, words
-) -> float:                       # 0..10; papers on remote sensing print it times 100
+    rare: dict,  # `rarity` of the whole test set's captions
+    sigma: float = 6.0,  # width of the length penalty, words
+) -> float:  # 0..10; papers on remote sensing print it times 100
     "CIDEr-D (Vedantam et al. 2015) of one answer, as pycocoevalcap has it; the corpus score is the mean."
     vectors, norms = _weigh(words, rare)
-    total = 0.
+    total = 0.0
     for r in references:
         others, lengths = _weigh(r, rare)
         gap = max(len(words) - 1, 0) - max(len(r) - 1, 0)
         cosines = [_alike(*pair) for pair in zip(vectors, others, norms, lengths)]
-        total += np.mean(cosines) * np.exp(-gap**2 / (2 * sigma**2))
+        total += np.mean(cosines) * np.exp(-(gap**2) / (2 * sigma**2))
     return 10 * total / len(references)

@@ -14,53 +14,62 @@ from ..boxes.text import parse_boxes
 
 # %% ../../nbs/6_eval/02_detections.ipynb #6a75b380
 def overlap_matrix(
-    a: list,      # p boxes of 4, 5 or 8 numbers
-    b: list,      # t boxes of 4, 5 or 8 numbers
+    a: list,  # p boxes of 4, 5 or 8 numbers
+    b: list,  # t boxes of 4, 5 or 8 numbers
 ) -> np.ndarray:  # (p, t) IoU, 0..1
     "Overlap of each box with each: exact for upright boxes, through polygons as soon as one is turned."
-    if not len(a) or not len(b): return np.zeros((len(a), len(b)))
-    if all(len(x) == 4 for x in [*a, *b]): return iou_matrix(np.array(a, float), np.array(b, float))
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    if all(len(x) == 4 for x in [*a, *b]):
+        return iou_matrix(np.array(a, float), np.array(b, float))
     corners = lambda boxes: np.stack([to_corners(x) for x in boxes])
     return obb_iou(corners(a)[:, None], corners(b)[None])
 
 # %% ../../nbs/6_eval/02_detections.ipynb #754c4873
 def match_greedy(
-    table,                  # (p, t) IoU of each answered with each true box
-    threshold: float = .5,  # the least IoU that counts
-    scores=None,            # (p,) higher is surer; None: in the order of the answer
-    rule: str = 'coco',     # coco: the best truth still free, at or above; voc: the best truth, above, a miss if it is taken
-    difficult=None,         # (t,) bool: truths that may be found any number of times and count for nothing
-) -> np.ndarray:            # (p,) index of the truth that each answer found, -1 for none
+    table,  # (p, t) IoU of each answered with each true box
+    threshold: float = 0.5,  # the least IoU that counts
+    scores=None,  # (p,) higher is surer; None: in the order of the answer
+    # coco: the best truth still free, at or above; voc: the best truth, above, a miss if it is taken
+    rule: str = 'coco',
+    difficult=None,  # (t,) bool: truths that may be found any number of times and count for nothing
+) -> np.ndarray:  # (p,) index of the truth that each answer found, -1 for none
     "Greedy one-to-one matching: the surest answer chooses first, each truth is given away once."
     table = np.asarray(table, float)
     found = np.full(len(table), -1)
-    if table.size == 0: return found
+    if table.size == 0:
+        return found
     hard = np.zeros(table.shape[1], bool) if difficult is None else np.asarray(difficult, bool)
     free, choose = np.ones(table.shape[1], bool), {'coco': _choose_coco, 'voc': _choose_voc}[rule]
     for i in range(len(table)) if scores is None else np.argsort(-np.asarray(scores, float), kind='stable'):
         j = found[i] = choose(table[i], threshold, free, hard)
-        if j >= 0: free[j] = hard[j]
+        if j >= 0:
+            free[j] = hard[j]
     return found
+
 
 def _choose_voc(row, threshold, free, hard):
     j = row.argmax()
     return j if row[j] > threshold and free[j] else -1
 
+
 def _choose_coco(row, threshold, free, hard):
     for pool in (free & ~hard, hard):
         some = np.where(pool, row, -1)
-        j = len(row) - 1 - some[::-1].argmax()   # of equals the last
-        if some[j] >= threshold: return j
+        j = len(row) - 1 - some[::-1].argmax()  # of equals the last
+        if some[j] >= threshold:
+            return j
     return -1
 
 # %% ../../nbs/6_eval/02_detections.ipynb #cf6e0c54
 def average_precision(
-    scores,        # (d,) one for each answered box of the whole test set; equal ones keep their order
-    hits,          # (d,) bool: did it find a truth of its own
-    truths,        # number of true boxes; with weights (r,) numbers
+    scores,  # (d,) one for each answered box of the whole test set; equal ones keep their order
+    hits,  # (d,) bool: did it find a truth of its own
+    truths,  # number of true boxes; with weights (r,) numbers
     weights=None,  # (r, d) how often each box counts in r resamples
-    points=None,   # None: the whole area (VOC 2010 and later, DOTA); 11 (VOC 2007) or 101 (COCO) recall levels
-):                 # a float, or (r,) with weights; NaN where there is no truth
+    # None: the whole area (VOC 2010 and later, DOTA); 11 (VOC 2007) or 101 (COCO) recall levels
+    points=None,
+):  # a float, or (r,) with weights; NaN where there is no truth
     "Area under precision against recall, precision made to fall."
     order = np.argsort(-np.asarray(scores, float), kind='stable')
     hits = np.asarray(hits, bool)[order]
@@ -69,10 +78,13 @@ def average_precision(
     right, answered = np.cumsum(w * hits, 1), np.cumsum(w, 1)
     recall, precision = right / np.maximum(truths, 1e-12), right / np.maximum(answered, 1e-12)
     falling = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    if points: area = np.array([_at(points, *pair) for pair in zip(recall, falling)])
-    else: area = (np.diff(recall, prepend=0, axis=1) * falling).sum(1)
+    if points:
+        area = np.array([_at(points, *pair) for pair in zip(recall, falling)])
+    else:
+        area = (np.diff(recall, prepend=0, axis=1) * falling).sum(1)
     area = np.where(truths[:, 0] > 0, area, np.nan)
     return float(area[0]) if weights is None else area
+
 
 def _at(points, recall, falling):
     "Mean precision at equally spaced recalls."
@@ -81,30 +93,32 @@ def _at(points, recall, falling):
 
 # %% ../../nbs/6_eval/02_detections.ipynb #1c2a3ba0
 def boxes_by_label(
-    text: str,         # an answer or a truth with boxes in brackets
-    score=None,        # None, one number, or one for each box
+    text: str,  # an answer or a truth with boxes in brackets
+    score=None,  # None, one number, or one for each box
     classes: tuple = (),  # known class names
-) -> dict:             # {label: (list of boxes in 0..1, array of scores)}
+) -> dict:  # {label: (list of boxes in 0..1, array of scores)}
     "Sort the boxes of a text by what they hold; without a label it is the empty one. A plural counts as its singular."
     found = parse_boxes(str(text), repair=True, classes=classes).boxes
-    scores = np.asarray(1. if score is None else score, float)
-    if scores.ndim and len(scores) != len(found): scores = np.asarray(scores.mean() if scores.size else 1.)
+    scores = np.asarray(1.0 if score is None else score, float)
+    if scores.ndim and len(scores) != len(found):
+        scores = np.asarray(scores.mean() if scores.size else 1.0)
     groups = defaultdict(lambda: ([], []))
     for b, s in zip(found, np.broadcast_to(scores, len(found))):
         label = (b.label or '').lower().strip()
         boxes, kept = groups[label if label.endswith('ss') or label in classes else label.removesuffix('s')]
-        boxes.append(b.box); kept.append(s)
+        boxes.append(b.box)
+        kept.append(s)
     return {k: (boxes, np.array(s)) for k, (boxes, s) in groups.items()}
 
 # %% ../../nbs/6_eval/02_detections.ipynb #563fac9e
 def compare(
-    found: dict,            # {label: (boxes, scores)}
-    true: dict,             # {label: (boxes, ...)}
-    threshold: float = .5,
+    found: dict,  # {label: (boxes, scores)}
+    true: dict,  # {label: (boxes, ...)}
+    threshold: float = 0.5,
     rule: str = 'coco',
-    difficult: dict = {},   # {label: (t,) bool}
+    difficult: dict = {},  # {label: (t,) bool}
     most: int | None = None,  # keep only so many of the surest boxes of a label (COCO: 100)
-) -> dict:                  # {label: (scores, hits, number of truths)}
+) -> dict:  # {label: (scores, hits, number of truths)}
     "Match the boxes of one picture label by label; answers that found a difficult truth are left out."
     table = {}
     for label in sorted(found | true):
@@ -120,40 +134,48 @@ def compare(
 # %% ../../nbs/6_eval/02_detections.ipynb #ad7a4ad2
 def ap_by_label(
     pictures: list[dict],  # one table of `compare` for each picture
-    points=None,           # as in `average_precision`
-    weights=None,          # (r, pictures) how often each picture counts
-) -> dict:                 # {label: AP, or (r,) APs}
+    points=None,  # as in `average_precision`
+    weights=None,  # (r, pictures) how often each picture counts
+) -> dict:  # {label: AP, or (r,) APs}
     "Average precision of each label that has a true box."
     rows = defaultdict(list)
     for i, table in enumerate(pictures):
-        for label, row in table.items(): rows[label].append((i, *row))
+        for label, row in table.items():
+            rows[label].append((i, *row))
     out = {}
     for label, some in rows.items():
         where, truths = np.array([i for i, *_ in some]), np.array([n for *_, n in some])
-        if not truths.any(): continue
+        if not truths.any():
+            continue
         scores, hits = (np.concatenate([r[k] for r in some]) for k in (1, 2))
         owner = np.repeat(where, [len(r[1]) for r in some])
-        if weights is None: out[label] = average_precision(scores, hits, truths.sum(), points=points)
-        else: out[label] = average_precision(scores, hits, weights[:, where] @ truths, weights[:, owner], points)
+        if weights is None:
+            out[label] = average_precision(scores, hits, truths.sum(), points=points)
+        else:
+            out[label] = average_precision(
+                scores, hits, weights[:, where] @ truths, weights[:, owner], points
+            )
     return out
 
 # %% ../../nbs/6_eval/02_detections.ipynb #f6cd85bf
-COCO_THRESHOLDS = np.linspace(.5, .95, 10)
+COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
 
 def coco_map(
     found: list[dict],  # for each picture {label: (boxes, scores)}
-    true: list[dict],   # for each picture {label: (boxes, ...)}
-) -> float:             # mean over labels and over IoU .50, .55, ... .95
+    true: list[dict],  # for each picture {label: (boxes, ...)}
+) -> float:  # mean over labels and over IoU .50, .55, ... .95
     "COCO's mAP (all areas, at most 100 boxes a picture and label, 101 recall levels), as pycocotools has it."
     tables = ([compare(f, t, at, most=100) for f, t in zip(found, true)] for at in COCO_THRESHOLDS)
     aps = [list(ap_by_label(t, points=101).values()) for t in tables]
-    return float(np.mean(aps)) if aps[0] else 0.
+    return float(np.mean(aps)) if aps[0] else 0.0
+
 
 def voc_map(
     found: list[dict],
     true: list[dict],
-    threshold: float = .5,
-    points=None,              # 11 for VOC 2007 and for DOTA's published task scores
+    threshold: float = 0.5,
+    points=None,  # 11 for VOC 2007 and for DOTA's published task scores
     difficult: list | None = None,  # for each picture {label: (t,) bool}
 ) -> float:
     """VOC's mAP, also DOTA's when boxes have four corners.
@@ -162,4 +184,4 @@ def voc_map(
     """
     hard = difficult or [{}] * len(true)
     aps = ap_by_label([compare(f, t, threshold, 'voc', d) for f, t, d in zip(found, true, hard)], points)
-    return float(np.mean(list(aps.values()))) if aps else 0.
+    return float(np.mean(list(aps.values()))) if aps else 0.0

@@ -13,22 +13,24 @@ import numpy as np
 from ..boxes.iou import iou, obb_iou, to_polygons
 from ..boxes.text import parse_boxes, parse_count
 from ..errors import BadInput
-from .captions import bleu, bleu_counts, cider, inverse_document_frequency, rouge_l, tokenize
+from earthgpt_lite.eval.captions import (
+    bleu,
+    bleu_counts,
+    cider,
+    inverse_document_frequency,
+    rouge_l,
+    tokenize,
+)
 from .detections import COCO_THRESHOLDS, ap_by_label, boxes_by_label, compare
 
 # %% ../../nbs/6_eval/03_measures.ipynb #1d0abc8f
-def normalise(
-    text: str,
-) -> str:
+def normalise(text: str) -> str:
     "Lower case, articles and final punctuation off, single spaces; a lone `a` stays, for it may be a choice."
     words = re.sub(r'[\s.,;:!?]+$', '', str(text).strip().lower()).split()
     return ' '.join([w for w in words if w not in ('a', 'an', 'the')] or words)
 
 # %% ../../nbs/6_eval/03_measures.ipynb #4d877d00
-def is_right(
-    answer: str,
-    truth: str,
-) -> bool:
+def is_right(answer: str, truth: str) -> bool:
     "Equal after normalisation. An empty answer is never right."
     return bool(normalise(answer)) and normalise(answer) == normalise(truth)
 
@@ -38,39 +40,44 @@ def number_in(
 ) -> float | None:  # the first number, in figures or spelled (`no` is 0); None if there is none
     "Read a count from an answer."
     for word in re.findall(r'\d[\d,]*(?:\.\d+)?|[a-z]+(?:-[a-z]+)?', str(text).lower()):
-        if word[0].isdigit(): return float(word.replace(',', ''))
-        if word not in ('a', 'an') and parse_count(word) is not None: return float(parse_count(word))
+        if word[0].isdigit():
+            return float(word.replace(',', ''))
+        if word not in ('a', 'an') and parse_count(word) is not None:
+            return float(parse_count(word))
 
 # %% ../../nbs/6_eval/03_measures.ipynb #54919d65
 def rsvqa_bucket(
     answer: str,  # '12', '37m2', 'yes'
-) -> str:         # 'between 10 and 100', 'between 10m2 and 100m2', 'yes'
+) -> str:  # 'between 10 and 100', 'between 10m2 and 100m2', 'yes'
     "The drawer of a count or an area as in RSVQA's VocabEncoder; other answers are only normalised."
     text = normalise(answer)
     found = re.fullmatch(r'(\d+)(m2)?', text)
-    if not found or int(found[1]) == 0: return text
+    if not found or int(found[1]) == 0:
+        return text
     n, unit = int(found[1]), found[2] or ''
     for low, high in ((0, 10), (10, 100), (100, 1000)):
-        if n <= high: return f'between {low}{unit} and {high}{unit}'
+        if n <= high:
+            return f'between {low}{unit} and {high}{unit}'
     return f'more than 1000{unit}'
 
 # %% ../../nbs/6_eval/03_measures.ipynb #66aa0642
 @lru_cache(maxsize=1 << 16)
-def first_box(
-    text: str,
-):              # (4,) or (8,) in 0..1, or None
+def first_box(text: str):  # (4,) or (8,) in 0..1, or None
     "The first box of a text; cut at the frame, a line widened to a hundredth."
     found = parse_boxes(str(text), repair=True).boxes
     return found[0].box if found else None
 
+
 def first_box_overlap(
     answer: str,
-    truth: str,       # has a box, or BadInput
-) -> tuple:           # IoU, area of the intersection, area of the union
+    truth: str,  # has a box, or BadInput
+) -> tuple:  # IoU, area of the intersection, area of the union
     "How the first box of the answer lies on the true one. Without a box the answer has 0, and the union is the true box."
     a, t = first_box(answer), first_box(truth)
-    if t is None: raise BadInput(f'{truth!r}: the truth of a grounding question holds no box; mend that record')
-    if a is None: return 0., 0., to_polygons(t).area
+    if t is None:
+        raise BadInput(f'{truth!r}: the truth of a grounding question holds no box; mend that record')
+    if a is None:
+        return 0.0, 0.0, to_polygons(t).area
     share = float(iou(a, t) if len(a) == len(t) == 4 else obb_iou(a, t))
     both = to_polygons(a).area + to_polygons(t).area
     return share, both * share / (1 + share), both / (1 + share)
@@ -80,29 +87,44 @@ def _share(sums):
     "First sum over the second."
     return sums[..., 0] / np.maximum(sums[..., 1], 1e-12)
 
+
 def _f1(sums):
     return 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1e-12)
+
 
 def _column(values):
     "Values and a one beside each: their sums give a mean."
     return np.stack([np.asarray(values, float), np.ones(len(values))], 1)
 
-def _accuracy(rows): return _column([is_right(p['answer'], p['truth']) for p in rows])
+
+def _accuracy(rows):
+    return _column([is_right(p['answer'], p['truth']) for p in rows])
+
 
 def _count_error(rows):
     "How far off each count is. Without a number it is the worst that was to be had: nought, or the largest true count, whichever is farther from the truth."
     truths = [number_in(p['truth']) or 0 for p in rows]
     worst = [max(t, max(truths) - t) for t in truths]
-    return _column([w if (said := number_in(p['answer'])) is None else abs(said - t) for p, t, w in zip(rows, truths, worst)])
+    return _column(
+        [
+            w if (said := number_in(p['answer'])) is None else abs(said - t)
+            for p, t, w in zip(rows, truths, worst)
+        ]
+    )
 
 # %% ../../nbs/6_eval/03_measures.ipynb #aa63f8d6
 def _sentences(p):
     truths = [p['truth']] if isinstance(p['truth'], str) else p['truth']
     return tokenize(p['answer']), [tokenize(t) for t in truths]
 
-def _bleu_counts(rows): return np.array([bleu_counts(*_sentences(p)) for p in rows])
 
-def _rouges(rows): return _column([rouge_l(*_sentences(p)) for p in rows])
+def _bleu_counts(rows):
+    return np.array([bleu_counts(*_sentences(p)) for p in rows])
+
+
+def _rouges(rows):
+    return _column([rouge_l(*_sentences(p)) for p in rows])
+
 
 def _ciders(rows):
     pairs = [_sentences(p) for p in rows]
@@ -110,24 +132,40 @@ def _ciders(rows):
     return _column([cider(words, truths, rare) for words, truths in pairs])
 
 # %% ../../nbs/6_eval/03_measures.ipynb #67be47b5
-def _overlaps(rows): return np.array([first_box_overlap(p['answer'], p['truth']) for p in rows])
+def _overlaps(rows):
+    return np.array([first_box_overlap(p['answer'], p['truth']) for p in rows])
 
-def _ious(rows): return _column(_overlaps(rows)[:, 0])
 
-def _found(rows, at): return _column(_overlaps(rows)[:, 0] >= at)
+def _ious(rows):
+    return _column(_overlaps(rows)[:, 0])
 
-def _areas(rows): return _overlaps(rows)[:, 1:]
+
+def _found(rows, at):
+    return _column(_overlaps(rows)[:, 0] >= at)
+
+
+def _areas(rows):
+    return _overlaps(rows)[:, 1:]
 
 # %% ../../nbs/6_eval/03_measures.ipynb #942f509b
-def _matches(p, at=.5, most=None):
+def _matches(p, at=0.5, most=None):
     "The boxes of one answer against those of its truth: {label: (scores, hits, truths)}."
     return compare(boxes_by_label(p['answer'], p.get('score')), boxes_by_label(p['truth']), at, most=most)
 
-def _hits(rows, at=.5):
-    "(n, 3) right boxes, boxes answered, true boxes."
-    return np.array([np.sum([[h.sum(), len(h), t] for _, h, t in _matches(p, at).values()] or [[0] * 3], 0) for p in rows], float)
 
-def _box_count_error(rows): return _column([abs(h - t) for _, h, t in _hits(rows)])
+def _hits(rows, at=0.5):
+    "(n, 3) right boxes, boxes answered, true boxes."
+    return np.array(
+        [
+            np.sum([[h.sum(), len(h), t] for _, h, t in _matches(p, at).values()] or [[0] * 3], 0)
+            for p in rows
+        ],
+        float,
+    )
+
+
+def _box_count_error(rows):
+    return _column([abs(h - t) for _, h, t in _hits(rows)])
 
 # %% ../../nbs/6_eval/03_measures.ipynb #455086b7
 def _ap(rows, where, thresholds):
@@ -142,37 +180,63 @@ def _ap(rows, where, thresholds):
         tables.append(pictures)
 
     def score(weights):
-        aps = np.array([ap for t in tables for ap in ap_by_label(t, 101, weights).values()]).reshape(-1, len(weights))
+        aps = np.array([ap for t in tables for ap in ap_by_label(t, 101, weights).values()]).reshape(
+            -1, len(weights)
+        )
         return np.where(np.isnan(aps), 0, aps).sum(0) / np.maximum((~np.isnan(aps)).sum(0), 1)
+
     return score
 
 # %% ../../nbs/6_eval/03_measures.ipynb #e2592ba1
-_SUMS = {
-    'accuracy': (_accuracy, _share), 'MAE': (_count_error, _share), 'ROUGE-L': (_rouges, _share), 'CIDEr': (_ciders, _share),
-    'meanIoU': (_ious, _share), 'cumIoU': (_areas, _share), 'count MAE': (_box_count_error, _share)} | {
-    f'BLEU-{k}': (_bleu_counts, partial(bleu, order=k)) for k in (1, 2, 3, 4)} | {
-    f'Pr@{t}': (partial(_found, at=t), _share) for t in (.5, .6, .7, .8, .9)} | {
-    f'{name}{end}': (partial(_hits, at=at), fold) for end, at in (('', .5), ('@0.4', .4))
-    for name, fold in (('precision', _share), ('recall', lambda s: _share(s[..., ::2])), ('F1', _f1))}
+_SUMS = (
+    {
+        'accuracy': (_accuracy, _share),
+        'MAE': (_count_error, _share),
+        'ROUGE-L': (_rouges, _share),
+        'CIDEr': (_ciders, _share),
+        'meanIoU': (_ious, _share),
+        'cumIoU': (_areas, _share),
+        'count MAE': (_box_count_error, _share),
+    }
+    | {f'BLEU-{k}': (_bleu_counts, partial(bleu, order=k)) for k in (1, 2, 3, 4)}
+    | {f'Pr@{t}': (partial(_found, at=t), _share) for t in (0.5, 0.6, 0.7, 0.8, 0.9)}
+    | {
+        f'{name}{end}': (partial(_hits, at=at), fold)
+        for end, at in (('', 0.5), ('@0.4', 0.4))
+        for name, fold in (('precision', _share), ('recall', lambda s: _share(s[..., ::2])), ('F1', _f1))
+    }
+)
 
-METRICS = dict.fromkeys(['classification', 'presence', 'comparison', 'vqa', 'dialogue'], ['accuracy']) | dict.fromkeys(
-    ['caption', 'region_caption'], ['BLEU-4', 'CIDEr']) | {
-    'counting': ['accuracy', 'MAE'], 'grounding': ['meanIoU', 'Pr@0.5'], 'detection': ['precision', 'recall', 'F1', 'AP50']}
+METRICS = (
+    dict.fromkeys(['classification', 'presence', 'comparison', 'vqa', 'dialogue'], ['accuracy'])
+    | dict.fromkeys(['caption', 'region_caption'], ['BLEU-4', 'CIDEr'])
+    | {
+        'counting': ['accuracy', 'MAE'],
+        'grounding': ['meanIoU', 'Pr@0.5'],
+        'detection': ['precision', 'recall', 'F1', 'AP50'],
+    }
+)
 
-ALL_METRICS = METRICS | dict.fromkeys(['caption', 'region_caption'], [f'BLEU-{k}' for k in (1, 2, 3, 4)] + ['ROUGE-L', 'CIDEr']) | {
-    'grounding': [f'Pr@{t}' for t in (.5, .6, .7, .8, .9)] + ['meanIoU', 'cumIoU'],
-    'detection': ['precision@0.4', 'recall@0.4', 'F1@0.4', *METRICS['detection'], 'mAP', 'count MAE']}
+ALL_METRICS = (
+    METRICS
+    | dict.fromkeys(['caption', 'region_caption'], [f'BLEU-{k}' for k in (1, 2, 3, 4)] + ['ROUGE-L', 'CIDEr'])
+    | {
+        'grounding': [f'Pr@{t}' for t in (0.5, 0.6, 0.7, 0.8, 0.9)] + ['meanIoU', 'cumIoU'],
+        'detection': ['precision@0.4', 'recall@0.4', 'F1@0.4', *METRICS['detection'], 'mAP', 'count MAE'],
+    }
+)
 
 LOWER_IS_BETTER = {'MAE', 'count MAE'}
 
 # %% ../../nbs/6_eval/03_measures.ipynb #03bb6d53
 def measure(
-    metric: str,         # a name in ALL_METRICS
-    rows: list[dict],    # predictions: {"answer", "truth", "score"} each
-    where: np.ndarray,   # (n,) the picture of each, 0, 1, 2 ...
-):                       # a function of (r, pictures) weights that gives (r,) scores
+    metric: str,  # a name in ALL_METRICS
+    rows: list[dict],  # predictions: {"answer", "truth", "score"} each
+    where: np.ndarray,  # (n,) the picture of each, 0, 1, 2 ...
+):  # a function of (r, pictures) weights that gives (r,) scores
     "A metric that can be asked again and again with other weights of the pictures."
-    if metric in ('AP50', 'mAP'): return _ap(rows, where, COCO_THRESHOLDS[:1] if metric == 'AP50' else COCO_THRESHOLDS)
+    if metric in ('AP50', 'mAP'):
+        return _ap(rows, where, COCO_THRESHOLDS[:1] if metric == 'AP50' else COCO_THRESHOLDS)
     count, fold = _SUMS[metric]
     each = count(rows)
     sums = np.zeros((where.max() + 1, each.shape[1]))

@@ -21,14 +21,16 @@ Today the bakery is a small museum. The oven is still there, and on the first Su
 # %% ../../nbs/6_eval/07_perplexity.ipynb #a90c1820
 @torch.no_grad()
 def perplexity(
-    model: EarthGPT,
-    tokenizer,
-    text: str = PLAIN,
-) -> float:              # from 1; the size of the vocabulary is a model that knows nothing
+    model: EarthGPT, tokenizer, text: str = PLAIN
+) -> float:  # from 1; the size of the vocabulary is a model that knows nothing
     "Among how many equally likely tokens the language model chooses, on average, when it reads a plain text without picture and chat format. Raises BadInput for a text of less than two tokens."
     ids = tokenizer(text, add_special_tokens=False, return_tensors='pt').input_ids.to(model.device)
-    if ids.shape[1] < 2: raise BadInput(f'{text!r} is too short: perplexity needs a token and one that follows')
+    if ids.shape[1] < 2:
+        raise BadInput(f'{text!r} is too short: perplexity needs a token and one that follows')
     limit = getattr(model.config.text_config, 'max_position_embeddings', None)
-    if limit and ids.shape[1] > limit: raise BadInput(f'a text of {ids.shape[1]} tokens, but the language model reads {limit}: give a shorter one')
+    if limit and ids.shape[1] > limit:
+        raise BadInput(
+            f'a text of {ids.shape[1]} tokens, but the language model reads {limit}: give a shorter one'
+        )
     logp = model.language(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
     return math.exp(-logp.gather(1, ids[0, 1:, None]).mean())

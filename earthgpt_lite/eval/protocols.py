@@ -17,49 +17,70 @@ from .statistics import bootstrap_clusters, bootstrap_weights
 def _middle(draws):
     "The middle 95 % of some draws, None where there are none."
     known = draws[np.isfinite(draws)]
-    return np.quantile(known, [.025, .975]).tolist() if len(known) else None
+    return np.quantile(known, [0.025, 0.975]).tolist() if len(known) else None
+
 
 def _class_intervals(predictions, right, kind, names, repeats):
     "Intervals of top-1, balanced accuracy and each class; pictures are drawn again, all their questions together."
-    if not repeats: return {}
+    if not repeats:
+        return {}
     where = bootstrap_clusters(predictions)
     sums = np.zeros((2, where.max() + 1, len(names)))
     np.add.at(sums, (slice(None), where, kind), np.stack([right, np.ones(len(right))]))
-    hits, n = bootstrap_weights(where.max() + 1, repeats) @ sums                          # (r, classes) each
+    hits, n = bootstrap_weights(where.max() + 1, repeats) @ sums  # (r, classes) each
     each = np.divide(hits, n, out=np.full_like(hits, np.nan), where=n > 0)
-    return dict(accuracy_interval=_middle(hits.sum(1) / n.sum(1)), balanced_interval=_middle(np.nanmean(each, 1)),
-                class_intervals={c: _middle(each[:, i]) for i, c in enumerate(names)})
+    return dict(
+        accuracy_interval=_middle(hits.sum(1) / n.sum(1)),
+        balanced_interval=_middle(np.nanmean(each, 1)),
+        class_intervals={c: _middle(each[:, i]) for i, c in enumerate(names)},
+    )
+
 
 def classification_scores(
     predictions: list[dict],  # {"truth", "answer"} each, and "image" or "group" for the intervals
     classes: list | None = None,  # the list that was offered; None: all truths that occur
-    repeats: int = 1000,      # draws for the intervals; 0: none
-) -> dict:  # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1), accuracy_interval, balanced_interval, class_intervals {class: [low, high]}
+    repeats: int = 1000,  # draws for the intervals; 0: none
+    # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1), accuracy_interval, balanced_interval, class_intervals {class: [low, high]}
+) -> dict:
     """Top-1 and balanced accuracy, and the confusion matrix: a row for each true class, the last column for answers outside the list.
 
     Answers are normalised, then must equal a class. Balanced accuracy is the mean over classes that occur. Intervals: 95 % of bootstrap draws, seed 0.
     """
-    if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
+    if not predictions:
+        raise BadInput('there are no predictions to score; was the test set empty?')
     names = [normalise(c) for c in classes or sorted({normalise(p['truth']) for p in predictions})]
     place = {c: i for i, c in enumerate(names)}
     table, kind, marks = np.zeros((len(names), len(names) + 1), int), [], []
     for p in predictions:
         truth = normalise(p['truth'])
-        if truth not in place: raise BadInput(f'{p.get("image", "a record")}: its class {p["truth"]!r} is not in the list {names}; add it or mend the record')
+        if truth not in place:
+            raise BadInput(
+                f'{p.get("image", "a record")}: its class {p["truth"]!r} is not in the list {names}; add it or mend the record'
+            )
         said = place.get(normalise(p['answer']), len(names))
         table[place[truth], said] += 1
-        kind.append(place[truth]); marks.append(said == place[truth])
+        kind.append(place[truth])
+        marks.append(said == place[truth])
     n, right = table.sum(1), table.diagonal()
     share = right / np.maximum(n, 1)
-    return dict(n=int(n.sum()), accuracy=float(right.sum() / n.sum()), balanced=float(share[n > 0].mean()), outside=int(table[:, -1].sum()), classes=names,
-                per_class={c: (int(k), float(s)) for c, k, s in zip(names, n, share)}, confusion=table,
-                **_class_intervals(predictions, np.array(marks), np.array(kind), names, repeats))
+    return dict(
+        n=int(n.sum()),
+        accuracy=float(right.sum() / n.sum()),
+        balanced=float(share[n > 0].mean()),
+        outside=int(table[:, -1].sum()),
+        classes=names,
+        per_class={c: (int(k), float(s)) for c, k, s in zip(names, n, share)},
+        confusion=table,
+        **_class_intervals(predictions, np.array(marks), np.array(kind), names, repeats),
+    )
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #30b7c209
 def rsvqa_scores(
     predictions: list[dict],  # {"type", "image", "truth", "answer"} each
-    drawers=('count', 'area'),  # types that are compared by drawer: RSVQA-LR; for the counts of HR give ('area',)
-    skip=(),                    # types to leave out, such as ('count', 'area'), as papers on language models do
+    # types that are compared by drawer: RSVQA-LR; for the counts of HR give ('area',)
+    drawers=('count', 'area'),
+    # types to leave out, such as ('count', 'area'), as papers on language models do
+    skip=(),
     repeats: int = 1000,
 ) -> dict:  # n, types {type: (n, accuracy, interval)}, OA, OA_interval, AA, AA_interval, skipped {type: n}
     """Accuracy of each question type, overall (OA) and as the mean over the types that are present (AA).
@@ -67,111 +88,185 @@ def rsvqa_scores(
     After `train.py` and `VocabEncoder.py` of syvlo/RSVQA; there AA is always divided by four. Intervals draw pictures, or what `group` names, again (95 %, seed 0).
     """
     for p in predictions:
-        if not p.get('type'): raise BadInput(f'{p["image"]}: the question has no type; give one such as presence, count, comp, rural_urban or area')
+        if not p.get('type'):
+            raise BadInput(
+                f'{p["image"]}: the question has no type; give one such as presence, count, comp, rural_urban or area'
+            )
     rows = [p for p in predictions if p['type'] not in skip]
-    if not rows: raise BadInput('there are no questions left to score; look at what is skipped')
+    if not rows:
+        raise BadInput('there are no questions left to score; look at what is skipped')
     types, kind = np.unique([p['type'] for p in rows], return_inverse=True)
     where = bootstrap_clusters(rows)
     sums = np.zeros((where.max() + 1, len(types), 2))
     read = lambda p, text: rsvqa_bucket(text) if p['type'] in drawers else normalise(text)
-    for p, k, i in zip(rows, kind, where): sums[i, k] += is_right(read(p, p['answer']), read(p, p['truth'])), 1
-    return _rsvqa_table(types, sums, repeats) | dict(skipped={t: sum(p['type'] == t for p in predictions) for t in skip})
+    for p, k, i in zip(rows, kind, where):
+        sums[i, k] += is_right(read(p, p['answer']), read(p, p['truth'])), 1
+    return _rsvqa_table(types, sums, repeats) | dict(
+        skipped={t: sum(p['type'] == t for p in predictions) for t in skip}
+    )
+
 
 def _rsvqa_table(types, sums, repeats):
     "Fold (pictures, types, 2) sums of right answers and of ones."
     weights = np.concatenate([np.ones((1, len(sums))), bootstrap_weights(len(sums), repeats)])
-    right, n = np.moveaxis(np.einsum('rp,ptk->rtk', weights, sums), -1, 0)      # (r, types) each
+    right, n = np.moveaxis(np.einsum('rp,ptk->rtk', weights, sums), -1, 0)  # (r, types) each
     each = np.where(n > 0, right / np.maximum(n, 1), np.nan)
-    known = {t: each[:, i] for i, t in enumerate(types)} | {'OA': right.sum(1) / n.sum(1), 'AA': np.nanmean(each, 1)}
-    pair = lambda x: (float(x[0]), np.nanquantile(x[1:], [.025, .975]).tolist())
-    out = dict(n=int(n[0].sum()), types={str(t): (int(n[0, i]), *pair(known[t])) for i, t in enumerate(types)})
-    for name in ('OA', 'AA'): out[name], out[name + '_interval'] = pair(known[name])
+    known = {t: each[:, i] for i, t in enumerate(types)} | {
+        'OA': right.sum(1) / n.sum(1),
+        'AA': np.nanmean(each, 1),
+    }
+    pair = lambda x: (float(x[0]), np.nanquantile(x[1:], [0.025, 0.975]).tolist())
+    out = dict(
+        n=int(n[0].sum()), types={str(t): (int(n[0, i]), *pair(known[t])) for i, t in enumerate(types)}
+    )
+    for name in ('OA', 'AA'):
+        out[name], out[name + '_interval'] = pair(known[name])
     return out
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #8ea6d263
 def _pr_f1(sums):
     "Right boxes, answered boxes, true boxes, (..., 3), to precision, recall, F1 (3, ...)."
     right, said, truths = np.moveaxis(np.asarray(sums, float), -1, 0)
-    return np.stack([right / np.maximum(said, 1), right / np.maximum(truths, 1), 2 * right / np.maximum(said + truths, 1)])
+    return np.stack(
+        [right / np.maximum(said, 1), right / np.maximum(truths, 1), 2 * right / np.maximum(said + truths, 1)]
+    )
+
 
 def detection_scores(
-    predictions: list[dict],   # {"truth", "answer", "score"} each, and "image" or "group" for the intervals
-    thresholds=(.4, .5),       # EarthGPT prints AP at .4, most others at .5
-    repeats: int = 1000,       # draws of pictures for the intervals; 0: none
-) -> list[dict]:               # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with its interval
+    predictions: list[dict],  # {"truth", "answer", "score"} each, and "image" or "group" for the intervals
+    thresholds=(0.4, 0.5),  # EarthGPT prints AP at .4, most others at .5
+    repeats: int = 1000,  # draws of pictures for the intervals; 0: none
+    # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with its interval
+) -> list[dict]:
     "Detection class by class, one-to-one matched, AP ranked by the answers' own scores (101 recall levels). Unfound classes have an AP of 0, invented ones None."
-    if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
-    found, true = [boxes_by_label(p['answer'], p.get('score')) for p in predictions], [boxes_by_label(p['truth']) for p in predictions]
+    if not predictions:
+        raise BadInput('there are no predictions to score; was the test set empty?')
+    found, true = (
+        [boxes_by_label(p['answer'], p.get('score')) for p in predictions],
+        [boxes_by_label(p['truth']) for p in predictions],
+    )
     rows = {k: {'class': k or 'no class'} for k in sorted({k for t in found + true for k in t})}
     where = bootstrap_clusters(predictions)
-    weights = bootstrap_weights(where.max() + 1, repeats)[:, where] if repeats else np.zeros((0, len(predictions)))   # (r, predictions)
+    # (r, predictions)
+    weights = (
+        bootstrap_weights(where.max() + 1, repeats)[:, where] if repeats else np.zeros((0, len(predictions)))
+    )
     for at in thresholds:
         tables = [compare(f, t, at, most=100) for f, t in zip(found, true)]
-        aps, drawn = ap_by_label(tables, 101), [ap_by_label(tables, 101, w) for w in np.array_split(weights, max(1, repeats // 100))] if repeats else []
+        aps, drawn = (
+            ap_by_label(tables, 101),
+            [ap_by_label(tables, 101, w) for w in np.array_split(weights, max(1, repeats // 100))]
+            if repeats
+            else [],
+        )
         for k, row in rows.items():
-            sums = np.array([(h.sum(), len(h), n) for _, h, n in (t.get(k, ((), np.zeros(0), 0)) for t in tables)])   # (pictures, 3)
+            # (pictures, 3)
+            sums = np.array(
+                [(h.sum(), len(h), n) for _, h, n in (t.get(k, ((), np.zeros(0), 0)) for t in tables)]
+            )
             row |= dict(truths=int(sums[:, 2].sum()), answered=int(sums[:, 1].sum()))
-            for name, value, draws in zip(('precision', 'recall', 'F1'), _pr_f1(sums.sum(0)), _pr_f1(weights @ sums)):
+            for name, value, draws in zip(
+                ('precision', 'recall', 'F1'), _pr_f1(sums.sum(0)), _pr_f1(weights @ sums)
+            ):
                 row |= {f'{name}@{at}': float(value), f'{name}@{at} interval': _middle(draws)}
-            row |= {f'AP@{at}': float(aps[k]) if k in aps else None, f'AP@{at} interval': _middle(np.concatenate([d[k] for d in drawn])) if k in aps and drawn else None}
+            row |= {
+                f'AP@{at}': float(aps[k]) if k in aps else None,
+                f'AP@{at} interval': _middle(np.concatenate([d[k] for d in drawn]))
+                if k in aps and drawn
+                else None,
+            }
     return list(rows.values())
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #501e38f9
 def answer_score(
     p: dict,  # {"task", "truth", "answer"}
-) -> float:   # 0..1
+) -> float:  # 0..1
     "How good one answer is: equal or not, overlap of a box, F1 of boxes at .5, ROUGE-L of a sentence. For sorting, not for publishing."
     task, truth = str(p['task']), p['truth']
-    if task == 'grounding': return first_box_overlap(p['answer'], truth)[0]
-    if task in ('caption', 'region_caption'): return rouge_l(tokenize(p['answer']), [tokenize(t) for t in ([truth] if isinstance(truth, str) else truth)])
-    if task != 'detection': return float(is_right(p['answer'], truth))
+    if task == 'grounding':
+        return first_box_overlap(p['answer'], truth)[0]
+    if task in ('caption', 'region_caption'):
+        return rouge_l(
+            tokenize(p['answer']), [tokenize(t) for t in ([truth] if isinstance(truth, str) else truth)]
+        )
+    if task != 'detection':
+        return float(is_right(p['answer'], truth))
     rows = compare(boxes_by_label(p['answer']), boxes_by_label(truth)).values()
     total = sum(len(h) + n for _, h, n in rows)
     return 2 * float(sum(h.sum() for _, h, _ in rows)) / total if total else float(bool(p['answer'].strip()))
 
+
 def is_correct(p: dict) -> bool | None:
     "Whether an answer is right; None for captions and detection, where only degrees are known."
-    return None if str(p['task']) in ('caption', 'region_caption', 'detection') else answer_score(p) >= .5
+    return None if str(p['task']) in ('caption', 'region_caption', 'detection') else answer_score(p) >= 0.5
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #88b2b98c
 def best_and_worst(
     rows: list[dict],  # predictions
-    most: int = 8,     # of each
-) -> tuple:            # (best, worst)
+    most: int = 8,  # of each
+) -> tuple:  # (best, worst)
     "The best answers and the surest mistakes, evenly from all tasks; what has no answer is not among them."
     rows = [p for p in rows if p['answer'].strip()]
-    sure = lambda p: float(np.mean(p['score'])) if p.get('score') is not None else 0.
+    sure = lambda p: float(np.mean(p['score'])) if p.get('score') is not None else 0.0
     ranked = {id(p): (answer_score(p), sure(p)) for p in rows}
+
     def choose(key, allowed):
         tasks = {}
-        for p in sorted(rows, key=key): tasks.setdefault(p['task'], []).append(p)
+        for p in sorted(rows, key=key):
+            tasks.setdefault(p['task'], []).append(p)
         turns = [some[k] for k in range(most) for some in tasks.values() if k < len(some)]
         return [p for p in turns if allowed(ranked[id(p)][0])][:most]
-    return choose(lambda p: (-ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q > 0), choose(lambda p: (ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q < 1)
+
+    return choose(lambda p: (-ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q > 0), choose(
+        lambda p: (ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q < 1
+    )
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #f320daf5
 def reliability(
-    predictions: list[dict],  # {"task", "truth", "answer", "score"} each; score: mean log-probability, or a probability
+    # {"task", "truth", "answer", "score"} each; score: mean log-probability, or a probability
+    predictions: list[dict],
     bins: int = 10,
-) -> dict:                    # n, error, rows [{low, high, n, confidence, right}], without: answers left out
+) -> dict:  # n, error, rows [{low, high, n, confidence, right}], without: answers left out
     "Confidence against the share of right answers (expected calibration error, Naeini et al. 2015)."
-    rows = [(p['score'], is_correct(p)) for p in predictions if is_correct(p) is not None and isinstance(p.get('score'), int | float) and np.isfinite(p['score'])]
+    rows = [
+        (p['score'], is_correct(p))
+        for p in predictions
+        if is_correct(p) is not None and isinstance(p.get('score'), int | float) and np.isfinite(p['score'])
+    ]
     out = dict(n=len(rows), error=None, rows=[], without=len(predictions) - len(rows))
-    if not rows: return out
+    if not rows:
+        return out
     score, right = np.array(rows, float).T
     sure = np.clip(score if (score > 0).any() else np.exp(score), 0, 1)
     drawer = np.minimum((sure * bins).astype(int), bins - 1)
     for k in np.unique(drawer):
         here = drawer == k
-        out['rows'].append(dict(low=float(k / bins), high=float((k + 1) / bins), n=int(here.sum()), confidence=float(sure[here].mean()), right=float(right[here].mean())))
-    return out | dict(error=float(sum(r['n'] * abs(r['confidence'] - r['right']) for r in out['rows']) / len(rows)))
+        out['rows'].append(
+            dict(
+                low=float(k / bins),
+                high=float((k + 1) / bins),
+                n=int(here.sum()),
+                confidence=float(sure[here].mean()),
+                right=float(right[here].mean()),
+            )
+        )
+    return out | dict(
+        error=float(sum(r['n'] * abs(r['confidence'] - r['right']) for r in out['rows']) / len(rows))
+    )
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #56388780
 def consistency(
-    groups: list[list[dict]],  # answers that belong together, such as the turns of one dialogue: {"truth", "answer", "task"} each
-) -> dict:                     # groups, whole: share of them with all right, expected: that share if the turns were right by chance of each other
+    # answers that belong together, such as the turns of one dialogue: {"truth", "answer", "task"} each
+    groups: list[list[dict]],
+    # groups, whole: share of them with all right, expected: that share if the turns were right by chance of each other
+) -> dict:
     "Share of groups in which every answer is right, beside what it would be if right and wrong fell independently."
     marks = [[bool(is_correct(p)) for p in g] for g in groups if g]
-    if not marks: raise BadInput('there are no groups of answers; give the turns of each dialogue as a list')
+    if not marks:
+        raise BadInput('there are no groups of answers; give the turns of each dialogue as a list')
     each = np.mean([m for g in marks for m in g])
-    return dict(groups=len(marks), whole=float(np.mean([all(g) for g in marks])), expected=float(np.mean([each ** len(g) for g in marks])))
+    return dict(
+        groups=len(marks),
+        whole=float(np.mean([all(g) for g in marks])),
+        expected=float(np.mean([each ** len(g) for g in marks])),
+    )

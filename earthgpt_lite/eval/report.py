@@ -20,70 +20,111 @@ from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, is_right
 
 # %% ../../nbs/6_eval/08_report.ipynb #cabf7904
 def is_ahead(
-    row: dict,           # one row of `results`
-    least: int = 100,    # fewer answers than this are not ranked
-    sources=(),          # rows of the same results by source
-) -> bool | None:        # None: too few answers, or no baseline to be ahead of
+    row: dict,  # one row of `results`
+    least: int = 100,  # fewer answers than this are not ranked
+    sources=(),  # rows of the same results by source
+) -> bool | None:  # None: too few answers, or no baseline to be ahead of
     "Is the whole 95 % interval on the good side of the best of the three baselines? Where sources are ranked, one of them must be ahead by itself."
     known = [row[b] for b in ('prior', 'shuffled', 'blind') if row.get(b) is not None]
-    if row['n'] < least or not known: return None
+    if row['n'] < least or not known:
+        return None
     low, high = row['interval']
     ahead = high < min(known) if row['metric'] in LOWER_IS_BETTER else low > max(known)
-    ranked = [s for s in sources if s['n'] >= least and all(s.get(k) == row.get(k) for k in ('task', 'sensor', 'metric'))]
+    ranked = [
+        s
+        for s in sources
+        if s['n'] >= least and all(s.get(k) == row.get(k) for k in ('task', 'sensor', 'metric'))
+    ]
     return ahead and (not ranked or any(is_ahead(s, least) for s in ranked))
 
 # %% ../../nbs/6_eval/08_report.ipynb #751aa0f1
 _FIGURES = ['n', 'score', '95 % interval', 'prior', 'shuffled', 'blind']
 
+
 def _head(rows):
     "The columns: source and sensor only where the rows have them."
     return ['task', *[f for f in ('source', 'sensor') if any(f in r for r in rows)], 'metric', *_FIGURES, '']
 
-def _figure(x): return '-' if x is None else f'{x:.3f}'
+
+def _figure(x):
+    return '-' if x is None else f'{x:.3f}'
+
 
 def _cells(row, head, sources=()):
     "One row of results as texts."
-    mark = {True: 'ahead', False: 'not ahead', None: 'few (n < 100)' if row['n'] < 100 else ''}[is_ahead(row, sources=sources)]
-    if row.get('unparsed'): mark += f' ({row["unparsed"]} unread)'
+    mark = {True: 'ahead', False: 'not ahead', None: 'few (n < 100)' if row['n'] < 100 else ''}[
+        is_ahead(row, sources=sources)
+    ]
+    if row.get('unparsed'):
+        mark += f' ({row["unparsed"]} unread)'
     low, high = row['interval']
-    texts = {k: str(row.get(k, '')) for k in head[:head.index('n') + 1]} | {k: _figure(row.get(k)) for k in _FIGURES if k != 'n'}
+    texts = {k: str(row.get(k, '')) for k in head[: head.index('n') + 1]} | {
+        k: _figure(row.get(k)) for k in _FIGURES if k != 'n'
+    }
     return [(texts | {'95 % interval': f'{low:.3f} to {high:.3f}', '': mark.strip()})[k] for k in head]
 
 # %% ../../nbs/6_eval/08_report.ipynb #abf014ad
 def results_table(
     rows: list[dict],  # from `results`
-    sources=(),        # the same by source, for the last column
+    sources=(),  # the same by source, for the last column
 ) -> str:
     "The rows as aligned plain text."
     head = _head(rows)
     table = [head] + [_cells(r, head, sources) for r in rows]
     wide = [max(len(line[i]) for line in table) for i in range(len(head))]
-    text = lambda line: '  '.join(c.rjust(w) if h in _FIGURES else c.ljust(w) for h, c, w in zip(head, line, wide)).rstrip()
-    return '\n'.join([text(table[0]), '-' * (sum(wide) + 2 * len(head) - 2)] + [text(line) for line in table[1:]])
+    text = lambda line: '  '.join(
+        c.rjust(w) if h in _FIGURES else c.ljust(w) for h, c, w in zip(head, line, wide)
+    ).rstrip()
+    return '\n'.join(
+        [text(table[0]), '-' * (sum(wide) + 2 * len(head) - 2)] + [text(line) for line in table[1:]]
+    )
+
 
 def results_markdown(
     rows: list[dict],  # from `results`
-    sources=(),        # the same by source, for the last column
+    sources=(),  # the same by source, for the last column
 ) -> str:
     "The rows as a markdown table."
     head = _head(rows)
-    lines = [head, ['---:' if h in _FIGURES else '---' for h in head]] + [_cells(r, head, sources) for r in rows]
+    lines = [head, ['---:' if h in _FIGURES else '---' for h in head]] + [
+        _cells(r, head, sources) for r in rows
+    ]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 # %% ../../nbs/6_eval/08_report.ipynb #8c869cfc
 def stages_table(
-    stages: list[dict],   # {"stage", "results"} in order, the same rows after each stage
+    stages: list[dict],  # {"stage", "results"} in order, the same rows after each stage
 ) -> str:
     "Scores of at least 100 answers after each stage, with a last line that says how much the last stage added."
     lines, moved, down = [['task', 'sensor', 'metric', 'n', *(s['stage'] for s in stages), 'change']], [], []
     for rows in zip(*(s['results'] for s in stages)):
-        last, change = rows[-1], rows[-1]['score'] - rows[-2]['score'] if len(rows) > 1 else 0.
-        if last['n'] < 100: continue
-        lines.append([last['task'], str(last['sensor']), last['metric'], f'{last["n"]:,}', *(f'{r["score"]:.3f}' for r in rows), f'{change:+.3f}'])
-        if abs(change) > (last['interval'][1] - last['interval'][0]) / 2: (moved if (change > 0) == (last['metric'] != 'MAE') else down).append(lines[-1][2])
+        last, change = rows[-1], rows[-1]['score'] - rows[-2]['score'] if len(rows) > 1 else 0.0
+        if last['n'] < 100:
+            continue
+        lines.append(
+            [
+                last['task'],
+                str(last['sensor']),
+                last['metric'],
+                f'{last["n"]:,}',
+                *(f'{r["score"]:.3f}' for r in rows),
+                f'{change:+.3f}',
+            ]
+        )
+        if abs(change) > (last['interval'][1] - last['interval'][0]) / 2:
+            (moved if (change > 0) == (last['metric'] != 'MAE') else down).append(lines[-1][2])
     wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     told = f'{stages[-1]["stage"]} made {len(moved)} of {len(lines) - 1} scores better and {len(down)} worse by more than half of their interval.'
-    return '\n'.join('  '.join(c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, wide))).rstrip() for line in lines) + '\n' + told
+    return (
+        '\n'.join(
+            '  '.join(
+                c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, wide))
+            ).rstrip()
+            for line in lines
+        )
+        + '\n'
+        + told
+    )
 
 # %% ../../nbs/6_eval/08_report.ipynb #46ee187f
 def data_uri(
@@ -95,16 +136,19 @@ def data_uri(
     return 'data:image/png;base64,' + base64.b64encode(out.getvalue()).decode()
 
 # %% ../../nbs/6_eval/08_report.ipynb #0884bbd9
-TRUTH, ANSWER = (40, 220, 90), (255, 60, 200)   # colours of true and answered boxes
+TRUTH, ANSWER = (40, 220, 90), (255, 60, 200)  # colours of true and answered boxes
+
 
 def draw_boxes(
-    image: np.ndarray,           # (s, s, 3) uint8, the padded square
-    truth: str = '',             # text with boxes in 0..1 of the square
+    image: np.ndarray,  # (s, s, 3) uint8, the padded square
+    truth: str = '',  # text with boxes in 0..1 of the square
     answer: str = '',
-    side: int = 256,             # of the drawn picture, pixels
-) -> np.ndarray:                 # (side, side, 3) uint8
+    side: int = 256,  # of the drawn picture, pixels
+) -> np.ndarray:  # (side, side, 3) uint8
     "The picture enlarged, true boxes in green, answered boxes in pink."
-    canvas = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST if side >= len(image) else Image.Resampling.LANCZOS)
+    canvas = Image.fromarray(image).resize(
+        (side, side), Image.Resampling.NEAREST if side >= len(image) else Image.Resampling.LANCZOS
+    )
     pen = ImageDraw.Draw(canvas)
     for text, colour in ((truth, TRUTH), (answer, ANSWER)):
         for b in parse_boxes(str(text)).boxes:
@@ -118,41 +162,60 @@ def loss_curve(
     losses: list[tuple],  # (step, loss)
     width: int = 640,
     height: int = 220,
-) -> str:                 # an svg element
+) -> str:  # an svg element
     "Loss against step as a drawing that needs no library: the points pale, their running mean dark."
     points = np.array([(s, l) for s, l in losses if np.isfinite(l)], float).reshape(-1, 2)
-    if len(points) < 2: return '<p>No loss was recorded.</p>'
+    if len(points) < 2:
+        return '<p>No loss was recorded.</p>'
     smooth = points.copy()
-    for i in range(1, len(smooth)): smooth[i, 1] = .9 * smooth[i - 1, 1] + .1 * points[i, 1]
+    for i in range(1, len(smooth)):
+        smooth[i, 1] = 0.9 * smooth[i - 1, 1] + 0.1 * points[i, 1]
     (x0, _), (x1, _) = points[0], points[-1]
     top = max(points[:, 1].max(), 1e-9)
-    place = lambda p: ' '.join(f'{44 + (width - 56) * (x - x0) / max(x1 - x0, 1e-9):.1f},{10 + (height - 36) * (1 - y / top):.1f}' for x, y in p)
-    line = lambda p, colour, w: f'<polyline points="{place(p)}" fill="none" stroke="{colour}" stroke-width="{w}"/>'
+    place = lambda p: ' '.join(
+        f'{44 + (width - 56) * (x - x0) / max(x1 - x0, 1e-9):.1f},{10 + (height - 36) * (1 - y / top):.1f}'
+        for x, y in p
+    )
+    line = lambda p, colour, w: (
+        f'<polyline points="{place(p)}" fill="none" stroke="{colour}" stroke-width="{w}"/>'
+    )
     label = lambda x, y, t, a: f'<text x="{x}" y="{y}" text-anchor="{a}" font-size="12">{t}</text>'
-    return (f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="loss against step">'
-            f'<path d="M44 10V{height - 26}H{width - 12}" fill="none" stroke="#888"/>{line(points, "#bcd", 1)}{line(smooth, "#14508c", 2)}'
-            + label(40, 18, f'{top:.2f}', 'end') + label(40, height - 24, '0', 'end')
-            + label(44, height - 8, f'step {x0:.0f}', 'start') + label(width - 12, height - 8, f'{x1:.0f}', 'end') + '</svg>')
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="loss against step">'
+        f'<path d="M44 10V{height - 26}H{width - 12}" fill="none" stroke="#888"/>{line(points, "#bcd", 1)}{line(smooth, "#14508c", 2)}'
+        + label(40, 18, f'{top:.2f}', 'end')
+        + label(40, height - 24, '0', 'end')
+        + label(44, height - 8, f'step {x0:.0f}', 'start')
+        + label(width - 12, height - 8, f'{x1:.0f}', 'end')
+        + '</svg>'
+    )
 
 # %% ../../nbs/6_eval/08_report.ipynb #055eba85
 def confusion_html(
-    report: dict,       # from `protocols.classification_scores`
-    most: int = 40,     # classes that are shown, the most frequent ones
+    report: dict,  # from `protocols.classification_scores`
+    most: int = 40,  # classes that are shown, the most frequent ones
 ) -> str:
     "A confusion matrix as an HTML table, the last column for answers outside the list."
     table, names = np.asarray(report['confusion']), report['classes']
     keep = np.sort(np.argsort(-table.sum(1), kind='stable')[:most])
-    cell = lambda n, all_: f'<td class=num style="background:rgba(20,80,140,{.8 * n / max(all_, 1):.2f})">{n or ""}</td>'
+    cell = lambda n, all_: (
+        f'<td class=num style="background:rgba(20,80,140,{0.8 * n / max(all_, 1):.2f})">{n or ""}</td>'
+    )
     head = ''.join(f'<th>{html.escape(str(names[j]))}</th>' for j in keep) + '<th>outside the list</th>'
-    lines = [f'<tr><th>{html.escape(str(names[i]))}</th>' + ''.join(cell(int(n), table[i].sum()) for n in table[i][[*keep, -1]]) + '</tr>' for i in keep]
+    lines = [
+        f'<tr><th>{html.escape(str(names[i]))}</th>'
+        + ''.join(cell(int(n), table[i].sum()) for n in table[i][[*keep, -1]])
+        + '</tr>'
+        for i in keep
+    ]
     note = f'<p>{most} of {len(names)} classes.</p>' if len(names) > most else ''
     return f'<table><tr><th>true \\ answered</th>{head}</tr>' + ''.join(lines) + f'</table>{note}'
 
 # %% ../../nbs/6_eval/08_report.ipynb #846919da
 def reliability_drawing(
-    report: dict,       # from `protocols.reliability`
+    report: dict,  # from `protocols.reliability`
     side: int = 260,
-) -> str:               # an svg element
+) -> str:  # an svg element
     "Share of right answers against confidence; the number of answers stands on each bar."
     at = lambda x, y: (40 + side * x, 10 + side * (1 - y))
     bars = ''
@@ -161,9 +224,16 @@ def reliability_drawing(
         bars += f'<rect x="{x + 1:.1f}" y="{y:.1f}" width="{x1 - x - 2:.1f}" height="{10 + side - y:.1f}" fill="#9bb8d6"/><text x="{(x + x1) / 2:.1f}" y="{y - 3:.1f}" text-anchor="middle" font-size="9">{row["n"]}</text>'
     (x0, y0), (x1, y1) = at(0, 0), at(1, 1)
     label = lambda x, y, t: f'<text x="{x}" y="{y}" text-anchor="middle" font-size="11">{t}</text>'
-    return (f'<svg viewBox="0 0 {side + 60} {side + 50}" width="{side + 60}" role="img" aria-label="share right against confidence">{bars}'
-            f'<path d="M{x0} {y1}V{y0}H{x1}" fill="none" stroke="#888"/><path d="M{x0} {y0}L{x1} {y1}" stroke="#b3261e" stroke-dasharray="4"/>'
-            + label(28, y0, '0') + label(28, y1 + 4, '1') + label(side / 2 + 40, y0 + 28, 'confidence') + label(x0, y0 + 14, '0') + label(x1, y0 + 14, '1') + '</svg>')
+    return (
+        f'<svg viewBox="0 0 {side + 60} {side + 50}" width="{side + 60}" role="img" aria-label="share right against confidence">{bars}'
+        f'<path d="M{x0} {y1}V{y0}H{x1}" fill="none" stroke="#888"/><path d="M{x0} {y0}L{x1} {y1}" stroke="#b3261e" stroke-dasharray="4"/>'
+        + label(28, y0, '0')
+        + label(28, y1 + 4, '1')
+        + label(side / 2 + 40, y0 + 28, 'confidence')
+        + label(x0, y0 + 14, '0')
+        + label(x1, y0 + 14, '1')
+        + '</svg>'
+    )
 
 # %% ../../nbs/6_eval/08_report.ipynb #f8d0fbc2
 _STYLE = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
@@ -173,33 +243,63 @@ td.num{text-align:right;font-variant-numeric:tabular-nums}tr.few{color:#888}tr.a
 .turn{font-size:13px;margin:.4em 0;overflow-wrap:anywhere}.right{border-left:3px solid #187a36;padding-left:.5em}.wrong{border-left:3px solid #b3261e;padding-left:.5em}
 .free{border-left:3px solid #999;padding-left:.5em}'''
 
+
 def results_html(
     rows: list[dict],  # from `results`
-    sources=(),        # the same by source, for the last column
+    sources=(),  # the same by source, for the last column
 ) -> str:
     "The rows as an HTML table."
-    if not rows: return '<p>No results.</p>'
+    if not rows:
+        return '<p>No results.</p>'
     head, body = _head(rows), ''
     for row in rows:
-        kind = {True: 'ahead', None: 'few' if row['n'] < 100 else '', False: ''}[is_ahead(row, sources=sources)]
-        cells = ''.join(f'<td{" class=num" * (h in _FIGURES)}>{html.escape(c)}</td>' for h, c in zip(head, _cells(row, head, sources)))
+        kind = {True: 'ahead', None: 'few' if row['n'] < 100 else '', False: ''}[
+            is_ahead(row, sources=sources)
+        ]
+        cells = ''.join(
+            f'<td{" class=num" * (h in _FIGURES)}>{html.escape(c)}</td>'
+            for h, c in zip(head, _cells(row, head, sources))
+        )
         body += f'<tr class="{kind}">{cells}</tr>\n'
     return '<table><tr>' + ''.join(f'<th>{h}</th>' for h in head) + f'</tr>\n{body}</table>'
 
+
 def facts_table(
-    pairs,      # a dict, or any text
+    pairs,  # a dict, or any text
 ) -> str:
     "Names and values as an HTML table of two columns."
-    if not isinstance(pairs, dict): return f'<p>{html.escape(str(pairs))}</p>'
-    return '<table>' + ''.join(f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()) + '</table>'
+    if not isinstance(pairs, dict):
+        return f'<p>{html.escape(str(pairs))}</p>'
+    return (
+        '<table>'
+        + ''.join(
+            f'<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in pairs.items()
+        )
+        + '</table>'
+    )
+
 
 def table_html(
     rows: list[dict],  # with the same keys; a list is written as an interval
 ) -> str:
     "Any rows as an HTML table, a column for each key."
-    shown = lambda v: '' if v is None else f'{v:.3f}' if isinstance(v, float) else ' to '.join(map(shown, v)) if isinstance(v, list) else str(v)
+    shown = lambda v: (
+        ''
+        if v is None
+        else f'{v:.3f}'
+        if isinstance(v, float)
+        else ' to '.join(map(shown, v))
+        if isinstance(v, list)
+        else str(v)
+    )
     cell = lambda v: f'<td{" class=num" * isinstance(v, int | float)}>{html.escape(shown(v))}</td>'
-    return '<table><tr>' + ''.join(f'<th>{html.escape(k.replace("_", " "))}</th>' for k in rows[0]) + '</tr>' + ''.join(f'<tr>{"".join(map(cell, r.values()))}</tr>' for r in rows) + '</table>'
+    return (
+        '<table><tr>'
+        + ''.join(f'<th>{html.escape(k.replace("_", " "))}</th>' for k in rows[0])
+        + '</tr>'
+        + ''.join(f'<tr>{"".join(map(cell, r.values()))}</tr>' for r in rows)
+        + '</table>'
+    )
 
 # %% ../../nbs/6_eval/08_report.ipynb #5b288f0a
 def _turn(turn):
@@ -207,10 +307,13 @@ def _turn(turn):
     task, truth = str(turn['task']), turn['truth']
     truth = truth if isinstance(truth, str) else ' / '.join(truth)
     kind = 'free'
-    if task == 'grounding' and first_box(truth) is not None: kind = 'right' if first_box_overlap(turn['answer'], truth)[0] >= .5 else 'wrong'
-    elif task not in ('caption', 'region_caption', 'grounding', 'detection', 'dialogue'): kind = 'right' if is_right(turn['answer'], truth) else 'wrong'
+    if task == 'grounding' and first_box(truth) is not None:
+        kind = 'right' if first_box_overlap(turn['answer'], truth)[0] >= 0.5 else 'wrong'
+    elif task not in ('caption', 'region_caption', 'grounding', 'detection', 'dialogue'):
+        kind = 'right' if is_right(turn['answer'], truth) else 'wrong'
     text = lambda t: html.escape(str(t)) or '<i>nothing</i>'
-    return (f'<div class="turn {kind}"><b>{text(task)}</b> {text(turn["question"])}<br>answer: {text(turn["answer"])}<br>truth: {text(truth)}</div>')
+    return f'<div class="turn {kind}"><b>{text(task)}</b> {text(turn["question"])}<br>answer: {text(turn["answer"])}<br>truth: {text(truth)}</div>'
+
 
 def _chip(item):
     "A picture, its boxes and its turns; without a picture only the turns."
@@ -218,13 +321,19 @@ def _chip(item):
     asked = [t['question'] for t in item['turns'] if str(t['task']) == 'region_caption']
     shown = ''
     if item.get('image') is not None:
-        drawn = draw_boxes(item['image'], ' '.join([*asked, *(str(t['truth']) for t in boxed)]), ' '.join(str(t['answer']) for t in boxed))
+        drawn = draw_boxes(
+            item['image'],
+            ' '.join([*asked, *(str(t['truth']) for t in boxed)]),
+            ' '.join(str(t['answer']) for t in boxed),
+        )
         shown = f'<img alt="" src="{data_uri(drawn)}">'
     return f'<div>{shown}{"".join(map(_turn, item["turns"]))}</div>'
 
+
 def gallery(
-    items: list[dict],   # {"image": (s, s, 3) uint8 or None, "turns": [{"task", "question", "answer", "truth"}]}
-) -> str:                # html
+    # {"image": (s, s, 3) uint8 or None, "turns": [{"task", "question", "answer", "truth"}]}
+    items: list[dict],
+) -> str:  # html
     "Pictures with what was asked, said and true; all text is escaped."
     return f'<div class="chips">{"".join(map(_chip, items))}</div>'
 
@@ -234,10 +343,11 @@ for boxes the best constant box. Shuffled: the same model shown another picture.
 where several sources of data with 100 answers or more make up a row, so it must be for one of them by itself. Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>'''
 COLOURS = 'True boxes are green, answered boxes pink. A grey line: not to be told at sight. A box is right from an overlap of one half.</p>'
 
+
 def write_page(
-    path,            # where the page goes
+    path,  # where the page goes
     title: str,
-    parts: dict,     # heading -> html
+    parts: dict,  # heading -> html
 ) -> Path:
     "One self-contained page, whole or not at all. Titles and headings are escaped, the parts are taken as they are."
     body = '\n'.join(f'<h2>{html.escape(k)}</h2>{v}' for k, v in parts.items())
@@ -255,10 +365,12 @@ def write_page(
 
 # %% ../../nbs/6_eval/08_report.ipynb #40a34087
 def write_report(
-    path,                        # where the page goes
-    metrics: dict,               # {"train", "results", "sources", "test", "test_sources", "versions", "machine"} as in metrics.json
-    losses: list[tuple] = (),    # (step, loss)
-    items: list[dict] = (),      # {"image": (s, s, 3) uint8, "turns": [{"task", "question", "answer", "truth"}]}
+    path,  # where the page goes
+    # {"train", "results", "sources", "test", "test_sources", "versions", "machine"} as in metrics.json
+    metrics: dict,
+    losses: list[tuple] = (),  # (step, loss)
+    # {"image": (s, s, 3) uint8, "turns": [{"task", "question", "answer", "truth"}]}
+    items: list[dict] = (),
     title: str = 'earthgpt-lite: report of a run',
 ) -> Path:
     """Write one self-contained HTML page: what was trained, the results, the loss, and held-out pictures.
@@ -267,9 +379,31 @@ def write_report(
     The file appears whole or not at all.
     """
     found, said = metrics.get('results', []), '<p>Right and wrong alike, as they came. ' + COLOURS
-    parts = {'What was trained': facts_table(metrics.get('train', {})), 'Results on the validation places': results_html(found, metrics.get('sources', ())) + ('' if metrics.get('sources') or metrics.get('test') else NOTE)}
-    if metrics.get('sources'): parts['By source'] = '<p>The validation places again, each source of data by itself.</p>' + results_html(metrics['sources']) + ('' if metrics.get('test') else NOTE)
-    if metrics.get('test'): parts['Results on the test places'] = results_html(metrics['test'], metrics.get('test_sources', ())) + (results_html(metrics['test_sources']) if metrics.get('test_sources') else '') + NOTE
-    if metrics.get('stages'): parts['After each stage'] = f'<p>The validation places.</p><pre>{html.escape(stages_table(metrics["stages"]))}</pre>'
-    parts |= {'Loss': loss_curve(losses), 'Held-out pictures': said + gallery(items), 'Versions and machine': facts_table(metrics.get('versions', {})) + facts_table(metrics.get('machine', ''))}
+    parts = {
+        'What was trained': facts_table(metrics.get('train', {})),
+        'Results on the validation places': results_html(found, metrics.get('sources', ()))
+        + ('' if metrics.get('sources') or metrics.get('test') else NOTE),
+    }
+    if metrics.get('sources'):
+        parts['By source'] = (
+            '<p>The validation places again, each source of data by itself.</p>'
+            + results_html(metrics['sources'])
+            + ('' if metrics.get('test') else NOTE)
+        )
+    if metrics.get('test'):
+        parts['Results on the test places'] = (
+            results_html(metrics['test'], metrics.get('test_sources', ()))
+            + (results_html(metrics['test_sources']) if metrics.get('test_sources') else '')
+            + NOTE
+        )
+    if metrics.get('stages'):
+        parts['After each stage'] = (
+            f'<p>The validation places.</p><pre>{html.escape(stages_table(metrics["stages"]))}</pre>'
+        )
+    parts |= {
+        'Loss': loss_curve(losses),
+        'Held-out pictures': said + gallery(items),
+        'Versions and machine': facts_table(metrics.get('versions', {}))
+        + facts_table(metrics.get('machine', '')),
+    }
     return write_page(path, title, parts)

@@ -19,36 +19,53 @@ from .statistics import results
 from ..raster.chips import BACKSCATTER, GREY, Sensor
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #0f388463
-def _rng(name, severity, seed): return np.random.default_rng([*name.encode(), severity, seed])
+def _rng(name, severity, seed):
+    return np.random.default_rng([*name.encode(), severity, seed])
 
-def _bytes(x): return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+def _bytes(x):
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
 
 def _field(rng, side, scales=(2, 4, 8, 16)):
     "A smooth random field in 0..1, coarse waves larger than fine ones: (side, side)."
-    waves = [np.asarray(Image.fromarray(rng.standard_normal((k + 1, k + 1)).astype('f4')).resize((side, side), Image.BICUBIC)) / (1 + i) for i, k in enumerate(scales)]
+    waves = [
+        np.asarray(
+            Image.fromarray(rng.standard_normal((k + 1, k + 1)).astype('f4')).resize(
+                (side, side), Image.BICUBIC
+            )
+        )
+        / (1 + i)
+        for i, k in enumerate(scales)
+    ]
     field = sum(waves)
     return (field - field.min()) / max(np.ptp(field), 1e-9)
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #021ae90a
-def _noise(x, s, rng, sensor): return x + rng.normal(0, (6, 12, 20, 32, 48)[s], x.shape)
+def _noise(x, s, rng, sensor):
+    return x + rng.normal(0, (6, 12, 20, 32, 48)[s], x.shape)
+
 
 def _blur(x, s, rng, sensor):
-    radius = (.4, .8, 1.2, 1.8, 2.6)[s] * len(x) / 64
+    radius = (0.4, 0.8, 1.2, 1.8, 2.6)[s] * len(x) / 64
     return np.asarray(Image.fromarray(_bytes(x)).filter(ImageFilter.GaussianBlur(radius)), float)
 
+
 def _haze(x, s, rng, sensor):
-    thick = (.15, .3, .45, .6, .75)[s] * (.6 + .4 * _field(rng, len(x), (2, 4)))[..., None]
-    return x * (1 - thick) + np.array([215., 222., 232.]) * thick
+    thick = (0.15, 0.3, 0.45, 0.6, 0.75)[s] * (0.6 + 0.4 * _field(rng, len(x), (2, 4)))[..., None]
+    return x * (1 - thick) + np.array([215.0, 222.0, 232.0]) * thick
+
 
 def _cloud(x, s, rng, sensor):
-    field, cover = _field(rng, len(x)), (.1, .2, .3, .45, .6)[s]
+    field, cover = _field(rng, len(x)), (0.1, 0.2, 0.3, 0.45, 0.6)[s]
     edge = np.quantile(field, 1 - cover)
-    thick = np.clip((field - edge) / .08 + .5, 0, 1)[..., None]
+    thick = np.clip((field - edge) / 0.08 + 0.5, 0, 1)[..., None]
     return x * (1 - thick) + 245 * thick
+
 
 def _brightness(x, s, rng, sensor):
     gain = (1.15, 1.3, 1.5, 1.8, 2.2)[s]
-    return x * gain if rng.random() < .5 else x / gain
+    return x * gain if rng.random() < 0.5 else x / gain
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #2057ff2d
 def _compression(x, s, rng, sensor):
@@ -56,14 +73,16 @@ def _compression(x, s, rng, sensor):
     Image.fromarray(_bytes(x)).save(file, 'JPEG', quality=(40, 25, 15, 8, 4)[s])
     return np.asarray(Image.open(file), float)
 
+
 def _stripes(x, s, rng, sensor):
-    gain = rng.normal(1, (.05, .1, .15, .22, .3)[s], (1, 64, 1))   # one for each of 64 stripes
-    return x * np.repeat(gain, -(-len(x) // 64), 1)[:, :len(x)]
+    gain = rng.normal(1, (0.05, 0.1, 0.15, 0.22, 0.3)[s], (1, 64, 1))  # one for each of 64 stripes
+    return x * np.repeat(gain, -(-len(x) // 64), 1)[:, : len(x)]
+
 
 def _gaps(x, s, rng, sensor):
     side = len(x)
-    row = (np.arange(side)[:, None] + .15 * np.arange(side)[None] + rng.uniform(0, side)) / side * 64
-    return np.where(((row % 8) < (.8, 1.6, 2.4, 3.4, 4.4)[s])[..., None], GREY, x)
+    row = (np.arange(side)[:, None] + 0.15 * np.arange(side)[None] + rng.uniform(0, side)) / side * 64
+    return np.where(((row % 8) < (0.8, 1.6, 2.4, 3.4, 4.4)[s])[..., None], GREY, x)
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #1dad3c34
 def _speckle(x, s, rng, sensor):
@@ -72,92 +91,135 @@ def _speckle(x, s, rng, sensor):
     return x + 10 * np.log10(np.maximum(grain, 1e-3)) * 255 / (high - low)
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #3c29e462
-def _rotation(s, rng): return _about_centre(np.deg2rad((5, 10, 20, 30, 45)[s]) * rng.choice([-1, 1]), 1.)
+def _rotation(s, rng):
+    return _about_centre(np.deg2rad((5, 10, 20, 30, 45)[s]) * rng.choice([-1, 1]), 1.0)
 
-def _scale(s, rng): return _about_centre(0., (.9, .8, .7, .6, .5)[s])
+
+def _scale(s, rng):
+    return _about_centre(0.0, (0.9, 0.8, 0.7, 0.6, 0.5)[s])
+
 
 def _about_centre(angle, factor):
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return np.c_[turn, [.5, .5] - turn @ [.5, .5]]
+    return np.c_[turn, [0.5, 0.5] - turn @ [0.5, 0.5]]
+
 
 def _translation(s, rng):
     angle = rng.uniform(0, 2 * np.pi)
-    return np.c_[np.eye(2), (.05, .1, .15, .2, .3)[s] * np.array([np.cos(angle), np.sin(angle)])]
+    return np.c_[np.eye(2), (0.05, 0.1, 0.15, 0.2, 0.3)[s] * np.array([np.cos(angle), np.sin(angle)])]
+
 
 def _warp(image, move):
     "Move a picture: each pixel of the result looks up where it came from; what comes from outside is grey."
     side, back = len(image), np.linalg.inv(np.vstack([move, [0, 0, 1]]))
-    return np.asarray(Image.fromarray(image).transform((side, side), Image.AFFINE, (*(back[0] * [1, 1, side]), *(back[1] * [1, 1, side])), Image.BILINEAR, fillcolor=(GREY,) * 3))
+    return np.asarray(
+        Image.fromarray(image).transform(
+            (side, side),
+            Image.AFFINE,
+            (*(back[0] * [1, 1, side]), *(back[1] * [1, 1, side])),
+            Image.BILINEAR,
+            fillcolor=(GREY,) * 3,
+        )
+    )
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #f7297953
-_LOOKS = dict(noise=_noise, blur=_blur, haze=_haze, cloud=_cloud, brightness=_brightness, compression=_compression, stripes=_stripes, gaps=_gaps, speckle=_speckle)
+_LOOKS = dict(
+    noise=_noise,
+    blur=_blur,
+    haze=_haze,
+    cloud=_cloud,
+    brightness=_brightness,
+    compression=_compression,
+    stripes=_stripes,
+    gaps=_gaps,
+    speckle=_speckle,
+)
 _MOVES = dict(rotation=_rotation, scale=_scale, translation=_translation)
 
 CORRUPTIONS = (*_LOOKS, *_MOVES)
+
 
 def fits(name: str, sensor) -> bool:
     "Whether a corruption can happen to pictures of a sensor: speckle to radar only, haze and cloud to all but radar."
     radar = Sensor(sensor) is Sensor.SAR
     return radar if name == 'speckle' else not (radar and name in ('haze', 'cloud', 'gaps'))
 
+
 def corrupt(
-    image: np.ndarray,        # (s, s, 3) uint8
-    name: str,                # in CORRUPTIONS
-    severity: int,            # 1 to 5
+    image: np.ndarray,  # (s, s, 3) uint8
+    name: str,  # in CORRUPTIONS
+    severity: int,  # 1 to 5
     seed: int = 0,
     sensor='optical',
-) -> tuple:                   # the picture, and (2, 3) how points of the square 0..1 moved; None: they did not
+    # the picture, and (2, 3) how points of the square 0..1 moved; None: they did not
+) -> tuple:
     "A picture made worse. The same arguments always give the same picture."
-    if name not in CORRUPTIONS: raise BadInput(f'no corruption named {name!r}: choose {", ".join(CORRUPTIONS)}')
-    if severity not in range(1, 6): raise BadInput(f'severity {severity!r}: give 1 to 5')
-    if not fits(name, sensor): raise BadInput(f'{name} does not happen to pictures of {Sensor(sensor)}: choose another corruption')
+    if name not in CORRUPTIONS:
+        raise BadInput(f'no corruption named {name!r}: choose {", ".join(CORRUPTIONS)}')
+    if severity not in range(1, 6):
+        raise BadInput(f'severity {severity!r}: give 1 to 5')
+    if not fits(name, sensor):
+        raise BadInput(f'{name} does not happen to pictures of {Sensor(sensor)}: choose another corruption')
     rng = _rng(name, severity, seed)
-    if name in _LOOKS: return _bytes(_LOOKS[name](image.astype(float), severity - 1, rng, sensor)), None
+    if name in _LOOKS:
+        return _bytes(_LOOKS[name](image.astype(float), severity - 1, rng, sensor)), None
     move = _MOVES[name](severity - 1, rng)
     return _warp(image, move), move
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #4160b0c5
 def move_box(
-    box,             # (4,) or (8,) in 0..1 of the square
-    move,            # (2, 3) from `corrupt`
-) -> np.ndarray | None:  # (4,) the upright box around it, cut at the frame; None: less than a quarter of it is left
+    box,  # (4,) or (8,) in 0..1 of the square
+    move,  # (2, 3) from `corrupt`
+    # (4,) the upright box around it, cut at the frame; None: less than a quarter of it is left
+) -> np.ndarray | None:
     "Where a box lies after the picture has moved."
-    corners = np.reshape(box, (-1, 2)) if len(box) == 8 else np.reshape(np.asarray(box)[[0, 1, 2, 1, 2, 3, 0, 3]], (4, 2))
+    corners = (
+        np.reshape(box, (-1, 2))
+        if len(box) == 8
+        else np.reshape(np.asarray(box)[[0, 1, 2, 1, 2, 3, 0, 3]], (4, 2))
+    )
     points = corners @ move[:, :2].T + move[:, 2]
     low, high = points.min(0), points.max(0)
     cut = np.concatenate([low.clip(0, 1), high.clip(0, 1)])
-    return cut if (cut[2:] - cut[:2]).prod() >= .25 * (high - low).prod() else None
+    return cut if (cut[2:] - cut[:2]).prod() >= 0.25 * (high - low).prod() else None
+
 
 def move_text(
-    text: str,       # a question or an answer
-    move,            # (2, 3) from `corrupt`; None: nothing moved
-) -> str | None:     # the same with its boxes moved; None: one of them is gone
+    text: str,  # a question or an answer
+    move,  # (2, 3) from `corrupt`; None: nothing moved
+) -> str | None:  # the same with its boxes moved; None: one of them is gone
     "Move the boxes of a text; brackets that hold no box stay."
-    if move is None: return text
+    if move is None:
+        return text
     gone = []
+
     def moved(piece):
         found = parse_boxes(f'[{piece}]', repair=True).boxes
         there = move_box(found[0].box, move) if found else None
         gone.append(bool(found) and there is None)
         return piece if there is None else format_box(there)[1:-1]
+
     text = re.sub(r'\[([^\[\]]*)\]', lambda run: '[' + ';'.join(map(moved, run[1].split(';'))) + ']', text)
     return None if any(gone) else text
 
 # %% ../../nbs/6_eval/10_robustness.ipynb #e2f4989e
 def corrupt_examples(
-    examples: list[Example],
-    name: str, severity: int, seed: int = 0,
-) -> tuple:        # examples made worse, and the clean ones with the same questions
+    examples: list[Example], name: str, severity: int, seed: int = 0
+) -> tuple:  # examples made worse, and the clean ones with the same questions
     "Corrupt all pictures whose sensor it can happen to; each draws from its own place in the list. Questions that lost a box are left out of both."
     worse, clean = [], []
     for i, e in enumerate(examples):
-        if not fits(name, e.sensor): continue
+        if not fits(name, e.sensor):
+            continue
         image, move = corrupt(e.image, name, severity, 1000 * seed + i, e.sensor)
         moved = [(t, move_text(t.question, move), move_text(t.answer, move)) for t in e.turns]
         kept = [(t, Turn(q, a, t.task)) for t, q, a in moved if q is not None and a is not None]
-        if not kept: continue
-        worse.append(Example(image, [t for _, t in kept], e.name, e.split, e.sensor, e.place)); clean.append(Example(e.image, [t for t, _ in kept], e.name, e.split, e.sensor, e.place))
+        if not kept:
+            continue
+        worse.append(Example(image, [t for _, t in kept], e.name, e.split, e.sensor, e.place))
+        clean.append(Example(e.image, [t for t, _ in kept], e.name, e.split, e.sensor, e.place))
     return worse, clean
+
 
 def _share(row, metric, score, clean, prior):
     "Retained share, and the same above the prior; None where the clean score leaves nothing to retain."
@@ -167,26 +229,41 @@ def _share(row, metric, score, clean, prior):
     above = None if not gap or gap <= 0 else ((prior - score) if less else (score - prior)) / gap
     return row | dict(score=score, clean=clean, prior=prior, retained=plain, above_prior=above)
 
+
 def robustness(
-    ask,                     # a function from examples to predictions as `results` takes them
+    ask,  # a function from examples to predictions as `results` takes them
     examples: list[Example],
-    prior=None,              # a function from predictions to those of the prior
+    prior=None,  # a function from predictions to those of the prior
     names=CORRUPTIONS,
     severities=(1, 2, 3, 4, 5),
     seed: int = 0,
-    progress=None,           # called with 1 for each corruption and severity
-) -> list[dict]:             # rows {"corruption", "severity", "task", "sensor", "metric", "n", "score", "interval", "clean", "prior", "retained", "above_prior"}
+    progress=None,  # called with 1 for each corruption and severity
+    # rows {"corruption", "severity", "task", "sensor", "metric", "n", "score", "interval", "clean", "prior", "retained", "above_prior"}
+) -> list[dict]:
     "Ask about the same pictures made worse, and say what is left of each score. The clean pictures are asked once, and scored once for the same questions."
     rows, known, plain = [], {}, {(p['image'], p['question']): p for p in ask(examples)}
     for name in names:
         for severity in severities:
             worse, clean = corrupt_examples(examples, name, severity, seed)
-            if progress: progress(1)
-            if not worse: continue
+            if progress:
+                progress(1)
+            if not worse:
+                continue
             kept = tuple((e.name, t.question) for e in clean for t in e.turns)
-            if kept not in known: known[kept] = [r['score'] for r in results([plain[k] for k in kept])]
+            if kept not in known:
+                known[kept] = [r['score'] for r in results([plain[k] for k in kept])]
             said = ask(worse)
-            for bad, good in zip(results(said, dict(prior=prior(said)) if prior else None), known[kept], strict=True):
+            for bad, good in zip(
+                results(said, dict(prior=prior(said)) if prior else None), known[kept], strict=True
+            ):
                 row = {k: bad[k] for k in ('task', 'sensor', 'metric', 'n', 'interval')}
-                rows.append(_share(dict(corruption=name, severity=severity) | row, bad['metric'], bad['score'], good, bad['prior']))
+                rows.append(
+                    _share(
+                        dict(corruption=name, severity=severity) | row,
+                        bad['metric'],
+                        bad['score'],
+                        good,
+                        bad['prior'],
+                    )
+                )
     return rows

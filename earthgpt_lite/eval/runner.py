@@ -39,9 +39,7 @@ from ..raster.chips import resize
 from ..raster.reading import as_chip
 
 # %% ../../nbs/6_eval/12_runner.ipynb #4e2ff531
-def model_fingerprint(
-    model: torch.nn.Module,
-) -> str:   # 12 letters
+def model_fingerprint(model: torch.nn.Module) -> str:  # 12 letters
     "Which weights these are: names, shapes and the first 64 values of every parameter."
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
@@ -52,91 +50,148 @@ def model_fingerprint(
 # %% ../../nbs/6_eval/12_runner.ipynb #2b593107
 def portions(
     questions: list[dict],
-    size: int = 256,      # questions at least, but for the last
-) -> list[list[int]]:     # indices; all questions of a picture lie in one portion
+    size: int = 256,  # questions at least, but for the last
+) -> list[list[int]]:  # indices; all questions of a picture lie in one portion
     "Cut a list of questions into portions, picture by picture."
     about, parts = {}, [[]]
-    for i, q in enumerate(questions): about.setdefault(q['image'], []).append(i)
+    for i, q in enumerate(questions):
+        about.setdefault(q['image'], []).append(i)
     for indices in about.values():
-        if len(parts[-1]) >= size: parts.append([])
+        if len(parts[-1]) >= size:
+            parts.append([])
         parts[-1] += indices
     return [p for p in parts if p]
 
 # %% ../../nbs/6_eval/12_runner.ipynb #c087a584
 def _done(path, questions, parts, stamp):
     "(portions that are whole in the file, their bytes). Raises BadInput for a file of other answers."
-    if not path.exists(): return 0, 0
-    bad = BadInput(f'{path} holds answers of another model, to other questions, or written with other options: choose another folder, or start anew with --force')
+    if not path.exists():
+        return 0, 0
+    bad = BadInput(
+        f'{path} holds answers of another model, to other questions, or written with other options: choose another folder, or start anew with --force'
+    )
     done = kept = 0
     with open(path, 'rb') as f:
         for part in parts:
             end = kept
             for i in part:
                 line = f.readline()
-                if not line.endswith(b'\n'): return done, kept
+                if not line.endswith(b'\n'):
+                    return done, kept
                 end += len(line)
-                try: row = json.loads(line)
-                except ValueError: raise bad from None
-                if (row.get('image'), row.get('question'), row.get('by')) != (questions[i]['image'], questions[i]['question'], stamp): raise bad
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    raise bad from None
+                if (row.get('image'), row.get('question'), row.get('by')) != (
+                    questions[i]['image'],
+                    questions[i]['question'],
+                    stamp,
+                ):
+                    raise bad
             done, kept = done + 1, end
-        if f.readline(): raise bad
+        if f.readline():
+            raise bad
     return done, kept
+
 
 class Sheet:
     "A file of answers that grows portion by portion. What is whole in it stays, a torn portion is cut off; a file of other answers is refused."
+
     def __init__(
         self,
-        path,                   # .jsonl
+        path,  # .jsonl
         questions: list[dict],  # from `score.questions_of`
-        stamp: str,             # who answers
-        size: int = 256,        # questions of a portion
+        stamp: str,  # who answers
+        size: int = 256,  # questions of a portion
     ):
-        self.path, self.questions, self.stamp, self.parts = Path(path), questions, stamp, portions(questions, size)
+        self.path, self.questions, self.stamp, self.parts = (
+            Path(path),
+            questions,
+            stamp,
+            portions(questions, size),
+        )
         self.done, kept = _done(self.path, questions, self.parts, stamp)
-        with open(self.path, 'ab') as f: f.truncate(kept)
+        with open(self.path, 'ab') as f:
+            f.truncate(kept)
 
     @property
-    def answered(self) -> int: return sum(map(len, self.parts[:self.done]))
-    def next(self) -> list[dict]: return [self.questions[i] for i in self.parts[self.done]]
+    def answered(self) -> int:
+        return sum(map(len, self.parts[: self.done]))
+
+    def next(self) -> list[dict]:
+        return [self.questions[i] for i in self.parts[self.done]]
 
     def write(self, said: list[dict]):
         "The answers to the next portion, in one piece."
-        lines = [json.dumps({k: q[k] for k in ('image', 'question')} | a | {'by': self.stamp}, ensure_ascii=False) + '\n' for q, a in zip(self.next(), said, strict=True)]
-        with open(self.path, 'ab') as f: f.write(''.join(lines).encode('utf-8', 'backslashreplace')); f.flush(); os.fsync(f.fileno())
+        lines = [
+            json.dumps({k: q[k] for k in ('image', 'question')} | a | {'by': self.stamp}, ensure_ascii=False)
+            + '\n'
+            for q, a in zip(self.next(), said, strict=True)
+        ]
+        with open(self.path, 'ab') as f:
+            f.write(''.join(lines).encode('utf-8', 'backslashreplace'))
+            f.flush()
+            os.fsync(f.fileno())
         self.done += 1
 
+
 def write_answers(
-    path, questions: list[dict],   # as for `Sheet`
-    ask,                    # a function from a list of questions to a list of {"answer", "score", ...}
-    stamp: str, size: int = 256,   # as for `Sheet`
-    progress=None,          # called with the number of answers as they are done
+    path,
+    questions: list[dict],  # as for `Sheet`
+    ask,  # a function from a list of questions to a list of {"answer", "score", ...}
+    stamp: str,
+    size: int = 256,  # as for `Sheet`
+    progress=None,  # called with the number of answers as they are done
 ) -> Path:
     "Ask all questions and write a line for each as soon as its portion is done. Call again to go on after a stop: the file ends up the same."
     sheet = Sheet(path, questions, stamp, size)
     while sheet.done < len(sheet.parts):
         sheet.write(said := ask(sheet.next()))
-        if progress: progress(len(said))
+        if progress:
+            progress(len(said))
     return sheet.path
 
 # %% ../../nbs/6_eval/12_runner.ipynb #84b62a1a
 def _of_examples(examples):
     "Questions about examples, and a function from a question to its picture."
     images = {e.name: e.image for e in examples}
-    questions = [dict(image=e.name, question=t.question, truth=t.answer, task=str(t.task), sensor=str(e.sensor), source=str(e.place.get('site', 'global')), group=str(e.place.get('block', e.name))) for e in examples for t in e.turns]
+    questions = [
+        dict(
+            image=e.name,
+            question=t.question,
+            truth=t.answer,
+            task=str(t.task),
+            sensor=str(e.sensor),
+            source=str(e.place.get('site', 'global')),
+            group=str(e.place.get('block', e.name)),
+        )
+        for e in examples
+        for t in e.turns
+    ]
     return questions, lambda q, size: resize(images[q['image']], size)
 
+
 def open_data(
-    data,        # 'samples', 'samples:test', a path of records, or a list of examples
-    root=None,   # folder of the pictures; None: where the file lies
-) -> tuple:      # (questions, a function of a question and a size that gives its picture, turns for the prior or None)
+    data,  # 'samples', 'samples:test', a path of records, or a list of examples
+    root=None,  # folder of the pictures; None: where the file lies
+    # (questions, a function of a question and a size that gives its picture, turns for the prior or None)
+) -> tuple:
     "A data set to be asked."
-    if isinstance(data, list) and data and isinstance(data[0], Example): return *_of_examples(data), None
+    if isinstance(data, list) and data and isinstance(data[0], Example):
+        return *_of_examples(data), None
     if str(data).partition(':')[0] == 'samples' and not Path(str(data)).exists():
         from earthgpt_lite.data.sample.trees import sample_examples
+
         split = str(data).partition(':')[2] or 'validation'
         return *_of_examples(sample_examples(split)), _of_examples(sample_examples('train'))[0]
     root = root or (Path(data).parent if isinstance(data, str | Path) else '.')
-    return questions_of(data), lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size).image, None
+    return (
+        questions_of(data),
+        lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size).image,
+        None,
+    )
+
 
 def sample_evenly(questions, most):
     "The questions of at most so many pictures, drawn evenly."
@@ -146,193 +201,332 @@ def sample_evenly(questions, most):
 
 # %% ../../nbs/6_eval/12_runner.ipynb #92d77693
 def wrong_images(
-    questions: list[dict],
-    seed: int = 0,
-) -> dict:   # image -> another image of the same sensor and source
+    questions: list[dict], seed: int = 0
+) -> dict:  # image -> another image of the same sensor and source
     "Which wrong picture is shown for each. A picture that is alone of its kind keeps itself."
     groups, like = {}, {q['image']: q for q in questions}
-    for image, q in like.items(): groups.setdefault((q['sensor'], q.get('source', '')), []).append(image)
+    for image, q in like.items():
+        groups.setdefault((q['sensor'], q.get('source', '')), []).append(image)
     rng, out = np.random.default_rng(seed), {}
     for members in groups.values():
         order = [members[i] for i in rng.permutation(len(members))]
         out |= {a: like[b] for a, b in zip(order, order[1:] + order[:1])}
     return out
 
+
 def box_logprobs(
-    tokens: list,     # [(token, log-probability)] of an answer, from `answer(..., tokens=True)`
-) -> list[float]:     # one for each box, in the order of `parse_boxes`
+    tokens: list,  # [(token, log-probability)] of an answer, from `answer(..., tokens=True)`
+) -> list[float]:  # one for each box, in the order of `parse_boxes`
     "How sure a model is of each box it wrote: the mean log-probability of the box's own tokens. Average precision ranks by it."
     text, ends, found = ''.join(t for t, _ in tokens), np.cumsum([len(t) for t, _ in tokens]), []
     for run in re.finditer(r'\[([^\[\]]*)\]', text):
         start = run.start(1)
         for piece in run[1].split(';'):
-            own = [l for end, (t, l) in zip(ends, tokens) if end > start and end - len(t) < start + len(piece)]
-            if parse_boxes(f'[{piece}]', repair=True).boxes: found.append(float(np.mean(own)))
+            own = [
+                l for end, (t, l) in zip(ends, tokens) if end > start and end - len(t) < start + len(piece)
+            ]
+            if parse_boxes(f'[{piece}]', repair=True).boxes:
+                found.append(float(np.mean(own)))
             start += len(piece) + 1
     return found
+
 
 def model_asker(
     model: EarthGPT,
     tokenizer,
-    picture,                  # a function of a question and a size that gives its picture
+    picture,  # a function of a question and a size that gives its picture
     wrong: dict | None = None,  # from `wrong_images`: show these instead
-    blind: bool = False,      # show nothing
-    **generate,               # for `model.answer`
-):                            # a function for `write_answers`
+    blind: bool = False,  # show nothing
+    **generate,  # for `model.answer`
+):  # a function for `write_answers`
     "Ask a model: each picture of a portion is looked at once. A picture that cannot be read makes its answers empty and says why."
     chat = ChatFormat(**model.config.chat)
+
     def ask(asked):
         seen, why, pixels = {}, {}, []
         for q in asked if not blind else []:
-            if q['image'] in seen or q['image'] in why: continue
-            try: pixels.append(to_pixel_values(picture(wrong[q['image']] if wrong else q, model.config.image_size))); seen[q['image']] = len(pixels) - 1
-            except BadInput as e: why[q['image']] = str(e)
+            if q['image'] in seen or q['image'] in why:
+                continue
+            try:
+                pixels.append(
+                    to_pixel_values(picture(wrong[q['image']] if wrong else q, model.config.image_size))
+                )
+                seen[q['image']] = len(pixels) - 1
+            except BadInput as e:
+                why[q['image']] = str(e)
         can = [k for k, q in enumerate(asked) if q['image'] not in why]
-        said = dict(zip(can, generate_answers(model, tokenizer, torch.stack(pixels) if pixels else None, [(None if blind else seen[asked[k]['image']], asked[k]['question']) for k in can], tokens=True, **generate) if can else []))
+        said = dict(
+            zip(
+                can,
+                generate_answers(
+                    model,
+                    tokenizer,
+                    torch.stack(pixels) if pixels else None,
+                    [(None if blind else seen[asked[k]['image']], asked[k]['question']) for k in can],
+                    tokens=True,
+                    **generate,
+                )
+                if can
+                else [],
+            )
+        )
         prompt = lambda q: tokenizer.decode(chat.encode_question(tokenizer, q['question']))
-        score = lambda q, text, confidence, tokens: box_logprobs(tokens) or confidence if q['task'] == 'detection' else confidence
-        return [dict(answer=said[k][0], score=score(q, *said[k]), prompt=prompt(q)) if k in said else dict(answer='', score=None, problem=why[q['image']]) for k, q in enumerate(asked)]
+        score = lambda q, text, confidence, tokens: (
+            box_logprobs(tokens) or confidence if q['task'] == 'detection' else confidence
+        )
+        return [
+            dict(answer=said[k][0], score=score(q, *said[k]), prompt=prompt(q))
+            if k in said
+            else dict(answer='', score=None, problem=why[q['image']])
+            for k, q in enumerate(asked)
+        ]
+
     return ask
 
 # %% ../../nbs/6_eval/12_runner.ipynb #fbc0f30b
 class ShardedPrediction(L.LightningModule):
     "Lightning's predict over portions: each process asks its share and keeps its own sheets."
+
     def __init__(self, model, asks, sheets, bar):
         super().__init__()
         self.model, self.asks, self.sheets, self.bar = model, asks, sheets, bar
 
     def predict_dataloader(self):
-        left = [way for way, s in self.sheets.items() for _ in s.parts[s.done:]]
-        return DataLoader(left or [''], batch_size=None)   # Lightning refuses a process without work
+        left = [way for way, s in self.sheets.items() for _ in s.parts[s.done :]]
+        return DataLoader(left or [''], batch_size=None)  # Lightning refuses a process without work
 
     def predict_step(self, way, index):
-        if not way: return
+        if not way:
+            return
         self.sheets[way].write(said := self.asks[way](self.sheets[way].next()))
         self.bar.update(len(said))
 
+
 def shard_sheet(
-    sheet: Sheet,      # the whole one, perhaps begun
-    rank: int,         # 0, 1, ...
+    sheet: Sheet,  # the whole one, perhaps begun
+    rank: int,  # 0, 1, ...
     processes: int,
-    size: int,         # questions of a portion
-) -> Sheet:            # beside it
+    size: int,  # questions of a portion
+) -> Sheet:  # beside it
     "The sheet of one process: every so-many-th portion of what the whole one lacks."
-    own = [sheet.questions[i] for part in sheet.parts[sheet.done:][rank::processes] for i in part]
-    return Sheet(sheet.path.with_name(f'{sheet.path.stem}.{sheet.done}.{rank + 1}of{processes}.jsonl'), own, sheet.stamp, size)
+    own = [sheet.questions[i] for part in sheet.parts[sheet.done :][rank::processes] for i in part]
+    return Sheet(
+        sheet.path.with_name(f'{sheet.path.stem}.{sheet.done}.{rank + 1}of{processes}.jsonl'),
+        own,
+        sheet.stamp,
+        size,
+    )
+
 
 def join_shards(
-    sheet: Sheet,      # the whole one
-    shares: list,      # whole sheets from `share`, in order
+    sheet: Sheet,  # the whole one
+    shares: list,  # whole sheets from `share`, in order
 ) -> Path:
     "Add the portions of all processes to the whole sheet, in their order; the file is there whole or as before."
     part = sheet.path.with_name(sheet.path.name + '.part')
     files = [open(s.path, 'rb') for s in shares]
     with open(part, 'wb') as out:
         out.write(sheet.path.read_bytes())
-        for k, portion in enumerate(sheet.parts[sheet.done:]): out.writelines(islice(files[k % len(files)], len(portion)))
-    for f in files: f.close()
+        for k, portion in enumerate(sheet.parts[sheet.done :]):
+            out.writelines(islice(files[k % len(files)], len(portion)))
+    for f in files:
+        f.close()
     os.replace(part, sheet.path)
-    for left in sheet.path.parent.glob(f'{sheet.path.stem}.*of*.jsonl'): left.unlink()
+    for left in sheet.path.parent.glob(f'{sheet.path.stem}.*of*.jsonl'):
+        left.unlink()
     return sheet.path
 
 # %% ../../nbs/6_eval/12_runner.ipynb #c62afcea
 def _together(model, asks, sheets, processes, size, progress):
     "Ask with several processes; True in the first of them, when all is put together."
-    for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ('lightning.pytorch', 'lightning.fabric'):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        trainer = L.Trainer(accelerator='gpu' if torch.cuda.is_available() else 'cpu', devices=processes, strategy='ddp', logger=False, enable_checkpointing=False,
-                            enable_model_summary=False, enable_progress_bar=False, use_distributed_sampler=False)
+        trainer = L.Trainer(
+            accelerator='gpu' if torch.cuda.is_available() else 'cpu',
+            devices=processes,
+            strategy='ddp',
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+        )
         own = {way: shard_sheet(s, trainer.global_rank, processes, size) for way, s in sheets.items()}
         with _bar(own, progress and trainer.is_global_zero, f'Answers (process 1 of {processes})') as bar:
-            try: trainer.predict(ShardedPrediction(model, asks, own, bar), return_predictions=False)
-            except SystemExit as e: raise KeyboardInterrupt from e
+            try:
+                trainer.predict(ShardedPrediction(model, asks, own, bar), return_predictions=False)
+            except SystemExit as e:
+                raise KeyboardInterrupt from e
         trainer.strategy.barrier()
     if trainer.is_global_zero:
-        for way, s in sheets.items(): join_shards(s, [shard_sheet(s, rank, processes, size) for rank in range(processes)])
+        for way, s in sheets.items():
+            join_shards(s, [shard_sheet(s, rank, processes, size) for rank in range(processes)])
     return trainer.is_global_zero
+
 
 def _bar(sheets, shown, name='Answers'):
     "Progress with rate and time left; what was there before does not count for the rate."
-    return tqdm(total=sum(len(s.questions) for s in sheets.values()), initial=sum(s.answered for s in sheets.values()), unit='answer', desc=name, leave=False, disable=not shown)
+    return tqdm(
+        total=sum(len(s.questions) for s in sheets.values()),
+        initial=sum(s.answered for s in sheets.values()),
+        unit='answer',
+        desc=name,
+        leave=False,
+        disable=not shown,
+    )
 
 # %% ../../nbs/6_eval/12_runner.ipynb #4a6ce799
 def corrupted_answers(
-    model: EarthGPT, tokenizer,
-    questions: list[dict], picture,   # from `open_data`
-    train=None,               # questions for the prior; None: these
-    names=CORRUPTIONS, severities=(1, 2, 3, 4, 5),
-    size: int = 256, progress=None,   # called with 1 for each corruption and severity
+    model: EarthGPT,
+    tokenizer,
+    questions: list[dict],
+    picture,  # from `open_data`
+    train=None,  # questions for the prior; None: these
+    names=CORRUPTIONS,
+    severities=(1, 2, 3, 4, 5),
+    size: int = 256,
+    progress=None,  # called with 1 for each corruption and severity
     **generate,
-) -> list[dict]:              # rows of `robustness`
+) -> list[dict]:  # rows of `robustness`
     "Ask about the same pictures made worse. All pictures are held in memory; of several true captions the first counts; unreadable pictures are left out."
     about = {}
-    for q in questions: about.setdefault(q['image'], []).append(q)
+    for q in questions:
+        about.setdefault(q['image'], []).append(q)
     examples = []
     for image, asked in about.items():
-        try: shown = picture(asked[0], model.config.image_size)
-        except BadInput: continue
+        try:
+            shown = picture(asked[0], model.config.image_size)
+        except BadInput:
+            continue
         true = lambda q: q['truth'][0] if isinstance(q['truth'], list) else q['truth']
-        examples.append(Example(shown, [Turn(q['question'], true(q), q['task']) for q in asked], image, '', asked[0]['sensor'], dict(site=asked[0]['source'], block=asked[0].get('group', image))))
+        examples.append(
+            Example(
+                shown,
+                [Turn(q['question'], true(q), q['task']) for q in asked],
+                image,
+                '',
+                asked[0]['sensor'],
+                dict(site=asked[0]['source'], block=asked[0].get('group', image)),
+            )
+        )
 
     def ask(some):
         all_of_them, look = _of_examples(some)
         one = model_asker(model, tokenizer, look, **generate)
-        return [q | said for part in portions(all_of_them, size) for q, said in zip([all_of_them[i] for i in part], one([all_of_them[i] for i in part]))]
+        return [
+            q | said
+            for part in portions(all_of_them, size)
+            for q, said in zip([all_of_them[i] for i in part], one([all_of_them[i] for i in part]))
+        ]
+
     known = as_turns(questions, 20) if train is None else as_turns(train)
-    return ask_worse(ask, examples, lambda p: prior_predictions(known, p), names, severities, progress=progress)
+    return ask_worse(
+        ask, examples, lambda p: prior_predictions(known, p), names, severities, progress=progress
+    )
 
 # %% ../../nbs/6_eval/12_runner.ipynb #8152ab8f
 def evaluate_model(
-    model,                    # a run folder, a saved model, a hub name; or (model, tokenizer)
-    data,                     # as for `open_data`
-    out='runs/evaluation',    # folder for the answer sheets, metrics.json and report.html
-    root=None,                # folder of the pictures
-    train=None,               # records for the prior
-    limit: int | None = None, # at most so many pictures, drawn evenly
-    baselines: bool = True,   # ask twice more, with wrong pictures and with none
+    model,  # a run folder, a saved model, a hub name; or (model, tokenizer)
+    data,  # as for `open_data`
+    out='runs/evaluation',  # folder for the answer sheets, metrics.json and report.html
+    root=None,  # folder of the pictures
+    train=None,  # records for the prior
+    limit: int | None = None,  # at most so many pictures, drawn evenly
+    baselines: bool = True,  # ask twice more, with wrong pictures and with none
     device: str = 'auto',
-    force: bool = False,      # start anew where answers lie already
+    force: bool = False,  # start anew where answers lie already
     progress: bool = True,
     say=print,
-    size: int = 256,          # questions of a portion
-    processes: int = 1,       # above 1 from a script or the command line, which Lightning starts again for each
-    robustness: bool = False, # also with the pictures made worse
-    **generate,               # for `model.answer`
-) -> dict | None:             # what metrics.json holds; None in all processes but the first
+    size: int = 256,  # questions of a portion
+    # above 1 from a script or the command line, which Lightning starts again for each
+    processes: int = 1,
+    robustness: bool = False,  # also with the pictures made worse
+    **generate,  # for `model.answer`
+) -> dict | None:  # what metrics.json holds; None in all processes but the first
     """Ask a model every question of a data set and score it. Stopped at any moment, the same call goes on and ends with the same numbers.
 
     Answers go to answers.jsonl (and shuffled.jsonl, blind.jsonl) as they come, each with its score, prompt and who gave it.
     """
-    if processes < 1: raise BadInput(f'{processes} processes: give 1 or more')
+    if processes < 1:
+        raise BadInput(f'{processes} processes: give 1 or more')
     first, out = rank_zero_only.rank in (0, None), Path(out)
-    if say and first: say('Reading the data ...')
+    if say and first:
+        say('Reading the data ...')
     questions, picture, turns = open_data(data, root)
-    if limit: questions = sample_evenly(questions, limit)
+    if limit:
+        questions = sample_evenly(questions, limit)
     name = str(model) if isinstance(model, str | Path) else 'given'
     model, tokenizer = load(model, device if processes == 1 else 'cpu') if name != 'given' else model
-    stamp = ' '.join([f'earthgpt-lite {importlib.metadata.version("earthgpt-lite")} {model_fingerprint(model)}', *(f'{k}={v!r}' for k, v in sorted(generate.items()))])
+    stamp = ' '.join(
+        [
+            f'earthgpt-lite {importlib.metadata.version("earthgpt-lite")} {model_fingerprint(model)}',
+            *(f'{k}={v!r}' for k, v in sorted(generate.items())),
+        ]
+    )
     out.mkdir(parents=True, exist_ok=True)
-    ways = dict(answers={}) | (dict(shuffled=dict(wrong=wrong_images(questions)), blind=dict(blind=True)) if baselines else {})
+    ways = dict(answers={}) | (
+        dict(shuffled=dict(wrong=wrong_images(questions)), blind=dict(blind=True)) if baselines else {}
+    )
     if force and first:
-        for old in [p for n in ('answers*.jsonl', 'shuffled*.jsonl', 'blind*.jsonl', 'metrics.json', 'report.html') for p in out.glob(n)]: old.unlink()
-    if say and first: say(f'{len(questions):,} questions about {len({q["image"] for q in questions}):,} pictures' + (', asked with the right picture, a wrong one, and none' if baselines else ''))
+        for old in [
+            p
+            for n in ('answers*.jsonl', 'shuffled*.jsonl', 'blind*.jsonl', 'metrics.json', 'report.html')
+            for p in out.glob(n)
+        ]:
+            old.unlink()
+    if say and first:
+        say(
+            f'{len(questions):,} questions about {len({q["image"] for q in questions}):,} pictures'
+            + (', asked with the right picture, a wrong one, and none' if baselines else '')
+        )
     start, sheets = time.perf_counter(), {k: Sheet(out / f'{k}.jsonl', questions, stamp, size) for k in ways}
     asks = {k: model_asker(model, tokenizer, picture, **way, **generate) for k, way in ways.items()}
     before = sum(s.answered for s in sheets.values())
     if processes > 1:
-        if not _together(model, asks, sheets, processes, size, progress): return
+        if not _together(model, asks, sheets, processes, size, progress):
+            return
     else:
         with _bar(sheets, progress) as bar:
-            for k, s in sheets.items(): write_answers(s.path, questions, asks[k], stamp, size, bar.update)
-    facts = dict(model=name, data=data if isinstance(data, str) else 'given', by=stamp, torch=torch.__version__, seconds=time.perf_counter() - start, asked=len(ways) * len(questions) - before, processes=processes)
+            for k, s in sheets.items():
+                write_answers(s.path, questions, asks[k], stamp, size, bar.update)
+    facts = dict(
+        model=name,
+        data=data if isinstance(data, str) else 'given',
+        by=stamp,
+        torch=torch.__version__,
+        seconds=time.perf_counter() - start,
+        asked=len(ways) * len(questions) - before,
+        processes=processes,
+    )
     turns = questions_of(train) if train is not None else turns
     if robustness:
-        with tqdm(total=5 * len(CORRUPTIONS), desc='Worse pictures', leave=False, disable=not progress) as bar:
-            facts['robustness'] = corrupted_answers(model, tokenizer, questions, picture, turns, size=size, progress=bar.update, **generate)
+        with tqdm(
+            total=5 * len(CORRUPTIONS), desc='Worse pictures', leave=False, disable=not progress
+        ) as bar:
+            facts['robustness'] = corrupted_answers(
+                model, tokenizer, questions, picture, turns, size=size, progress=bar.update, **generate
+            )
+
     def look(p):
-        try: return picture(p, 256)
-        except BadInput: return None
-    metrics = score_files(out / 'answers.jsonl', questions, out, frame=None, train=turns, look=look, more=facts, **{k: out / f'{k}.jsonl' for k in ways if k != 'answers'})
-    if say: say(f'{facts["asked"]:,} answers in {facts["seconds"]:.0f} s; sheets, metrics.json and report.html are in {out}')
+        try:
+            return picture(p, 256)
+        except BadInput:
+            return None
+
+    metrics = score_files(
+        out / 'answers.jsonl',
+        questions,
+        out,
+        frame=None,
+        train=turns,
+        look=look,
+        more=facts,
+        **{k: out / f'{k}.jsonl' for k in ways if k != 'answers'},
+    )
+    if say:
+        say(
+            f'{facts["asked"]:,} answers in {facts["seconds"]:.0f} s; sheets, metrics.json and report.html are in {out}'
+        )
     return metrics

@@ -23,45 +23,110 @@ from ..boxes.text import format_box, padding, parse_boxes, to_unit
 from ..data.records import Record, find_image, guess_task
 from ..data.store import read_rows, write_json
 from ..errors import BadInput
-from .protocols import best_and_worst, classification_scores, detection_scores, reliability, rsvqa_scores
-from .report import COLOURS, NOTE, confusion_html, facts_table, gallery, reliability_drawing, results_html, results_table, table_html, write_page
+from earthgpt_lite.eval.protocols import (
+    best_and_worst,
+    classification_scores,
+    detection_scores,
+    reliability,
+    rsvqa_scores,
+)
+from earthgpt_lite.eval.report import (
+    COLOURS,
+    NOTE,
+    confusion_html,
+    facts_table,
+    gallery,
+    reliability_drawing,
+    results_html,
+    results_table,
+    table_html,
+    write_page,
+)
 from .statistics import prior_predictions, results, score_with_interval
 from ..raster.reading import as_chip
 
 # %% ../../nbs/6_eval/09_score.ipynb #154dc35c
-_ASKED = dict(image=('image', 'image_id', 'filename'), question=('question', 'prompt', 'query'), truth=('truth', 'ground_truth', 'gt', 'answer'))
-_SAID = dict(id=('id', 'question_id'), image=_ASKED['image'], question=_ASKED['question'],
-             answer=('answer', 'prediction', 'pred', 'response', 'output', 'outputs', 'text'), score=('score', 'confidence'))
+_ASKED = dict(
+    image=('image', 'image_id', 'filename'),
+    question=('question', 'prompt', 'query'),
+    truth=('truth', 'ground_truth', 'gt', 'answer'),
+)
+_SAID = dict(
+    id=('id', 'question_id'),
+    image=_ASKED['image'],
+    question=_ASKED['question'],
+    answer=('answer', 'prediction', 'pred', 'response', 'output', 'outputs', 'text'),
+    score=('score', 'confidence'),
+)
 
-def _first(row, names): return next((row[n] for n in names if row.get(n) is not None), None)
+
+def _first(row, names):
+    return next((row[n] for n in names if row.get(n) is not None), None)
+
 
 def _asked(row, where):
     "The questions of one row of a truth file."
     if isinstance(row, dict) and 'conversations' not in row:
         q = {k: _first(row, names) for k, names in _ASKED.items()}
-        if lost := [k for k, v in q.items() if v is None]: raise BadInput(f'{where} has no {" and no ".join(lost)}: give records, or rows with image, question and truth')
-        first = q['truth'] if isinstance(q['truth'], str) else ' '.join(map(str, q['truth'] if isinstance(q['truth'], list) else [q['truth']]))
-        return [row | q | dict(truth=q['truth'] if isinstance(q['truth'], list) else first, task=str(row.get('task') or guess_task(str(q['question']), first)),
-                               sensor=str(row.get('sensor', 'optical')), source=str(row.get('source', '')))]
-    if isinstance(row, BadInput): raise BadInput(f'{where} {row}')
-    try: r = row if isinstance(row, Record) else Record.from_json(row)
-    except BadInput as e: raise BadInput(f'{where}: {e}; `earthgpt-lite data check` lists all of them') from None
-    return [dict(image=r.image, question=t.question, truth=t.answer, task=str(t.task), sensor=str(r.sensor), source=r.source) for t in r.turns]
+        if lost := [k for k, v in q.items() if v is None]:
+            raise BadInput(
+                f'{where} has no {" and no ".join(lost)}: give records, or rows with image, question and truth'
+            )
+        first = (
+            q['truth']
+            if isinstance(q['truth'], str)
+            else ' '.join(map(str, q['truth'] if isinstance(q['truth'], list) else [q['truth']]))
+        )
+        return [
+            row
+            | q
+            | dict(
+                truth=q['truth'] if isinstance(q['truth'], list) else first,
+                task=str(row.get('task') or guess_task(str(q['question']), first)),
+                sensor=str(row.get('sensor', 'optical')),
+                source=str(row.get('source', '')),
+            )
+        ]
+    if isinstance(row, BadInput):
+        raise BadInput(f'{where} {row}')
+    try:
+        r = row if isinstance(row, Record) else Record.from_json(row)
+    except BadInput as e:
+        raise BadInput(f'{where}: {e}; `earthgpt-lite data check` lists all of them') from None
+    return [
+        dict(
+            image=r.image,
+            question=t.question,
+            truth=t.answer,
+            task=str(t.task),
+            sensor=str(r.sensor),
+            source=r.source,
+        )
+        for t in r.turns
+    ]
+
 
 def questions_of(
-    truth,          # path of a .json or .jsonl file, or rows: records, or {"image", "question", "truth"} and perhaps "task", "id", "type"
-) -> list[dict]:    # {"image", "question", "truth", "task", "sensor", "source"} each
+    # path of a .json or .jsonl file, or rows: records, or {"image", "question", "truth"} and perhaps "task", "id", "type"
+    truth,
+) -> list[dict]:  # {"image", "question", "truth", "task", "sensor", "source"} each
     "Every question of a data set. Several captions of one picture become one question with several truths. Raises BadInput for a faulty or empty truth."
     name = truth if isinstance(truth, str | Path) else 'the truth'
     found, captions = [], {}
     for n, row in enumerate(read_rows(truth) if isinstance(truth, str | Path) else truth):
         for q in _asked(row, f'{name}: record {n}'):
             key = q['image'], q['question']
-            if 'caption' not in q['task']: found.append(q); continue
+            if 'caption' not in q['task']:
+                found.append(q)
+                continue
             more = q['truth'] if isinstance(q['truth'], list) else [q['truth']]
-            if key in captions: captions[key]['truth'] += more
-            else: captions[key] = q | {'truth': list(more)}; found.append(captions[key])
-    if not found: raise BadInput(f'{name}: holds no questions, so there is nothing to score')
+            if key in captions:
+                captions[key]['truth'] += more
+            else:
+                captions[key] = q | {'truth': list(more)}
+                found.append(captions[key])
+    if not found:
+        raise BadInput(f'{name}: holds no questions, so there is nothing to score')
     return found
 
 # %% ../../nbs/6_eval/09_score.ipynb #b69ac514
@@ -71,72 +136,123 @@ def _names(image):
     name = path.rsplit('/', 1)[-1]
     return path, name, name.rsplit('.', 1)[0]
 
+
 def _finder(questions):
     "A function from an image as an answer names it to the image as the truth does, or None."
     known = [{}, {}, {}]
     for image in dict.fromkeys(q['image'] for q in questions):
-        for table, name in zip(known, _names(image)): table[name] = None if name in table else image
-    return lambda image: next((table[name] for table, name in zip(known, _names(image)) if table.get(name)), None)
+        for table, name in zip(known, _names(image)):
+            table[name] = None if name in table else image
+    return lambda image: next(
+        (table[name] for table, name in zip(known, _names(image)) if table.get(name)), None
+    )
 
-def _plain(question): return ' '.join(str(question).replace('<image>', ' ').lower().split())
+
+def _plain(question):
+    return ' '.join(str(question).replace('<image>', ' ').lower().split())
 
 # %% ../../nbs/6_eval/09_score.ipynb #6f98e0e1
 def _score(value):
     "A score or a list of scores as floats, NaN where it is no number."
-    if isinstance(value, list): return [_score(v) for v in value]
-    if isinstance(value, bool): return math.nan
-    try: x = float(value)
-    except (TypeError, ValueError): return math.nan
+    if isinstance(value, list):
+        return [_score(v) for v in value]
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        x = float(value)
+    except (TypeError, ValueError):
+        return math.nan
     return x if math.isfinite(x) else math.nan
+
 
 def _rank_last(rows):
     "Replace scores that are no numbers by one below the lowest; the rows that had one."
     flat = lambda s: s if isinstance(s, list) else [] if s is None else [s]
     every = [x for p in rows for x in flat(p['score'])]
-    last = min([x for x in every if x == x], default=0.) - 1
+    last = min([x for x in every if x == x], default=0.0) - 1
     bad = [p for p in rows if any(x != x for x in flat(p['score']))]
-    for p in bad: p['score'] = [last if x != x else x for x in p['score']] if isinstance(p['score'], list) else last
+    for p in bad:
+        p['score'] = [last if x != x else x for x in p['score']] if isinstance(p['score'], list) else last
     return bad
 
 # %% ../../nbs/6_eval/09_score.ipynb #0a367f4d
 PROBLEMS = dict(
-    missing='questions without an answer: each counts as wrong', empty='empty answers: each counts as wrong', duplicate='second answers to one question: the first counts',
-    unknown='answers to questions that the truth does not have: not scored', unreadable='rows that could not be read: not scored', score='scores that are no number: ranked last',
+    missing='questions without an answer: each counts as wrong',
+    empty='empty answers: each counts as wrong',
+    duplicate='second answers to one question: the first counts',
+    unknown='answers to questions that the truth does not have: not scored',
+    unreadable='rows that could not be read: not scored',
+    score='scores that are no number: ranked last',
     picture='questions whose picture could not be read: each counts as wrong',
-    boxes='answers whose boxes could not be read in full: what was not read is missed', label='answers whose boxes name nothing where the truth does: each box is a miss', markup='answers with markup: taken as they are', script='answers in another script: taken as they are')
+    boxes='answers whose boxes could not be read in full: what was not read is missed',
+    label='answers whose boxes name nothing where the truth does: each box is a miss',
+    markup='answers with markup: taken as they are',
+    script='answers in another script: taken as they are',
+)
 
-def _name(q): return f'{q["image"]}: {q["question"]}'
+
+def _name(q):
+    return f'{q["image"]}: {q["question"]}'
+
 
 def _spots(a, ids, places, find):
     "Where an answer may belong."
-    if a['id'] is not None and str(a['id']) in ids: return [ids[str(a['id'])]]
+    if a['id'] is not None and str(a['id']) in ids:
+        return [ids[str(a['id'])]]
     image = find(a['image']) if a['image'] is not None else None
     spots = places.get((image, None if a['question'] is None else _plain(a['question'])), [])
-    return [] if a['question'] is None and len(spots) > 1 else spots   # which of its questions?
+    return [] if a['question'] is None and len(spots) > 1 else spots  # which of its questions?
+
 
 def join_answers(
     questions: list[dict],  # from `questions_of`
-    answers,                # rows {"image", "question", "answer", "score"}; also under the names that GeoChat and others use
-) -> tuple:                 # (predictions in the order of the questions, {problem: [a line each]}; see PROBLEMS)
+    # rows {"image", "question", "answer", "score"}; also under the names that GeoChat and others use
+    answers,
+    # (predictions in the order of the questions, {problem: [a line each]}; see PROBLEMS)
+) -> tuple:
     """Give every question its answer.
 
     By `id` if both sides have it, else by image and question, else by image if it has one question only. The second answer of a
     question that the truth asks twice goes to its second place.
     """
-    rows, given, problems = [q | dict(answer='', score=None) for q in questions], set(), {k: [] for k in PROBLEMS}
-    ids, places, find = {str(q['id']): i for i, q in enumerate(questions) if q.get('id') is not None}, defaultdict(list), _finder(questions)
+    rows, given, problems = (
+        [q | dict(answer='', score=None) for q in questions],
+        set(),
+        {k: [] for k in PROBLEMS},
+    )
+    ids, places, find = (
+        {str(q['id']): i for i, q in enumerate(questions) if q.get('id') is not None},
+        defaultdict(list),
+        _finder(questions),
+    )
     for i, q in enumerate(questions):
-        for key in (_plain(q['question']), None): places[q['image'], key].append(i)
+        for key in (_plain(q['question']), None):
+            places[q['image'], key].append(i)
     for n, row in enumerate(answers, 1):
         a = {k: _first(row, names) for k, names in _SAID.items()} if isinstance(row, dict) else {}
-        if a.get('answer') is None: problems['unreadable'].append(f'row {n}: {row}'[:200] if isinstance(row, BadInput) else f'row {n}: no answer in it'); continue
-        spots, where = _spots(a, ids, places, find), f'row {n}: {a["image"] if a["id"] is None else a["id"]}: {a["question"]}'
+        if a.get('answer') is None:
+            problems['unreadable'].append(
+                f'row {n}: {row}'[:200] if isinstance(row, BadInput) else f'row {n}: no answer in it'
+            )
+            continue
+        spots, where = (
+            _spots(a, ids, places, find),
+            f'row {n}: {a["image"] if a["id"] is None else a["id"]}: {a["question"]}',
+        )
         free = [i for i in spots if i not in given]
-        if not spots: problems['unknown'].append(where)
-        elif not free: problems['duplicate'].append(where + ('' if str(a['answer']) == rows[spots[0]]['answer'] else ' (says something else)'))
+        if not spots:
+            problems['unknown'].append(where)
+        elif not free:
+            problems['duplicate'].append(
+                where + ('' if str(a['answer']) == rows[spots[0]]['answer'] else ' (says something else)')
+            )
         else:
-            if row.get('problem'): problems['picture'].append(f'{_name(rows[free[0]])} ({row["problem"]})')
-            given.add(free[0]); rows[free[0]] |= dict(answer=str(a['answer']), score=None if a['score'] is None else _score(a['score']))
+            if row.get('problem'):
+                problems['picture'].append(f'{_name(rows[free[0]])} ({row["problem"]})')
+            given.add(free[0])
+            rows[free[0]] |= dict(
+                answer=str(a['answer']), score=None if a['score'] is None else _score(a['score'])
+            )
     problems['missing'] = [_name(q) for i, q in enumerate(questions) if i not in given]
     problems['empty'] = [_name(p) for i, p in enumerate(rows) if i in given and not p['answer'].strip()]
     problems['score'] = [_name(p) for p in _rank_last(rows)]
@@ -146,206 +262,394 @@ def join_answers(
 def _latin(text):
     "Share of the letters that are Latin; 1 without letters."
     letters = [c for c in text if c.isalpha()]
-    return sum(unicodedata.name(c, '').startswith('LATIN') for c in letters) / len(letters) if letters else 1.
+    return (
+        sum(unicodedata.name(c, '').startswith('LATIN') for c in letters) / len(letters) if letters else 1.0
+    )
+
 
 def _look_closer(rows, problems):
     "Note answers with markup, in another script, or with boxes that cannot be read."
     for p in rows:
-        if re.search(r'</?(?!p>|delim>)[a-zA-Z]\w*[^<>]*>|\*\*|```|^#+ ', p['answer']): problems['markup'].append(f'{_name(p)}: {p["answer"][:60]}')
-        if _latin(p['answer']) < .5 <= _latin(str(p['truth'])): problems['script'].append(f'{_name(p)}: {p["answer"][:60]}')
+        if re.search(r'</?(?!p>|delim>)[a-zA-Z]\w*[^<>]*>|\*\*|```|^#+ ', p['answer']):
+            problems['markup'].append(f'{_name(p)}: {p["answer"][:60]}')
+        if _latin(p['answer']) < 0.5 <= _latin(str(p['truth'])):
+            problems['script'].append(f'{_name(p)}: {p["answer"][:60]}')
         if p['task'] in ('grounding', 'detection') and p['answer'].strip():
             found = parse_boxes(p['answer'], repair=True)
             true = parse_boxes(str(p['truth']), repair=True).boxes
-            if p['task'] == 'detection' and found.boxes and not any(b.label for b in found.boxes) and any(b.label for b in true): problems['label'].append(f'{_name(p)}: {p["answer"][:60]}')
-            if found.unread or not found.boxes and true: problems['boxes'].append(f'{_name(p)}: {p["answer"][:60]}')
+            if (
+                p['task'] == 'detection'
+                and found.boxes
+                and not any(b.label for b in found.boxes)
+                and any(b.label for b in true)
+            ):
+                problems['label'].append(f'{_name(p)}: {p["answer"][:60]}')
+            if found.unread or not found.boxes and true:
+                problems['boxes'].append(f'{_name(p)}: {p["answer"][:60]}')
 
 # %% ../../nbs/6_eval/09_score.ipynb #a565ea11
-FRAMES = {'unit': '0 to 1 of the padded square, as MMRS-1M has it', 'picture': '0 to 1 of the picture', '100': '0 to 100 of the picture', '1000': '0 to 1000 of the picture',
-          'pixels': 'pixels of the picture', 'geochat': '{<x1><y1><x2><y2>|<angle>}, 0 to 100 of the picture'}
+FRAMES = {
+    'unit': '0 to 1 of the padded square, as MMRS-1M has it',
+    'picture': '0 to 1 of the picture',
+    '100': '0 to 100 of the picture',
+    '1000': '0 to 1000 of the picture',
+    'pixels': 'pixels of the picture',
+    'geochat': '{<x1><y1><x2><y2>|<angle>}, 0 to 100 of the picture',
+}
 _BRACKETS, _NUMBER = re.compile(r'\[([^\[\]]*)\]'), re.compile(r'-?\d+(?:\.\d+)?(?:[eE]-?\d+)?')
+
 
 def _largest(text):
     "The largest number in brackets that hold a box; None without."
     runs = [[float(v) for v in _NUMBER.findall(run)] for run in _BRACKETS.findall(text)]
     return max((abs(v) for run in runs if len(run) >= 4 for v in run), default=None)
 
+
 def guess_frame(
-    answers: list[str],   # of grounding and detection
-) -> tuple:               # (name in FRAMES or None, share of the answers with boxes that do not fit 0 to 1, the largest number)
+    answers: list[str],  # of grounding and detection
+    # (name in FRAMES or None, share of the answers with boxes that do not fit 0 to 1, the largest number)
+) -> tuple:
     "Which units most boxes seem to be in. 0 to 1000 and pixels cannot be told apart: then it says 1000."
-    if any(re.search(r'\{\s*<-?\d+>', a) for a in answers): return 'geochat', 1., 100.
+    if any(re.search(r'\{\s*<-?\d+>', a) for a in answers):
+        return 'geochat', 1.0, 100.0
     tops = [t for t in map(_largest, answers) if t is not None]
-    if not tops: return None, 0., 0.
+    if not tops:
+        return None, 0.0, 0.0
     high = [t for t in tops if t > 1.5]
-    if 2 * len(high) <= len(tops): return 'unit', len(high) / len(tops), max(tops)
-    return '100' if max(high) <= 100 else '1000' if max(high) <= 1000 else 'pixels', len(high) / len(tops), max(tops)
+    if 2 * len(high) <= len(tops):
+        return 'unit', len(high) / len(tops), max(tops)
+    return (
+        '100' if max(high) <= 100 else '1000' if max(high) <= 1000 else 'pixels',
+        len(high) / len(tops),
+        max(tops),
+    )
 
 # %% ../../nbs/6_eval/09_score.ipynb #5374d1cd
 def to_square(
-    text: str,     # an answer with boxes in brackets
-    frame: str,    # a name in FRAMES
-    width: int,    # of the picture, pixels
+    text: str,  # an answer with boxes in brackets
+    frame: str,  # a name in FRAMES
+    width: int,  # of the picture, pixels
     height: int,
 ) -> str:
     "The answer with its boxes in 0 to 1 of the padded square, four decimals; all other words stay."
-    if frame == 'unit': return text
+    if frame == 'unit':
+        return text
     if frame == 'geochat':
+
         def written(m):
             found = GeoChatFormat().read(m[0], width, height, repair=True).boxes
             return format_box(to_unit(found[0].box, width, height), 4) if found else m[0]
+
         return re.sub(r'\{[^{}]*\}', written, text)
     pad_x, pad_y, side = padding(width, height)
-    size = {'picture': (width, height), 'pixels': (1, 1)}.get(frame) or (width / int(frame), height / int(frame))
+    size = {'picture': (width, height), 'pixels': (1, 1)}.get(frame) or (
+        width / int(frame),
+        height / int(frame),
+    )
 
     def moved(piece):
         numbers = np.array([float(v) for v in _NUMBER.findall(piece)])
-        if len(numbers) not in (4, 8): return piece
+        if len(numbers) not in (4, 8):
+            return piece
         return ','.join(f'{v:.4f}' for v in ((numbers.reshape(-1, 2) * size + [pad_x, pad_y]) / side).ravel())
+
     return _BRACKETS.sub(lambda m: '[' + ';'.join(map(moved, m[1].split(';'))) + ']', text)
 
 # %% ../../nbs/6_eval/09_score.ipynb #eea91367
-def size_of(path) -> tuple:   # (width, height) in pixels
+def size_of(path) -> tuple:  # (width, height) in pixels
     "The size of a picture, from its header."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try:
-            with rasterio.open(path) as file: return file.width, file.height
-        except RasterioError: raise BadInput(f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG or JPEG') from None
+            with rasterio.open(path) as file:
+                return file.width, file.height
+        except RasterioError:
+            raise BadInput(f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG or JPEG') from None
+
 
 def _in_square(rows, frame, root):
     "Bring the boxes of all answers into the padded square, or refuse units that nobody named."
-    if frame is None: return
+    if frame is None:
+        return
     boxed = [p for p in rows if p['task'] in ('grounding', 'detection')]
-    if frame not in FRAMES: raise BadInput(f'no frame of boxes named {frame!r}: choose {", ".join(FRAMES)}')
+    if frame not in FRAMES:
+        raise BadInput(f'no frame of boxes named {frame!r}: choose {", ".join(FRAMES)}')
     seen, share, top = guess_frame([p['answer'] for p in boxed])
     if frame == 'unit' and seen not in ('unit', None):
         also = ' or pixels' if seen == '1000' else ''
-        raise BadInput(f'{share:.0%} of the answers with boxes do not fit 0 to 1 (the largest number is {top:g}): they look like {FRAMES[seen]}{also}; name their units, for example --boxes {seen}')
-    if frame == 'unit': return
-    if root is None and any('width' not in p for p in boxed): raise BadInput(f'boxes in {frame} need the sizes of the pictures: give their folder (--images)')
+        raise BadInput(
+            f'{share:.0%} of the answers with boxes do not fit 0 to 1 (the largest number is {top:g}): they look like {FRAMES[seen]}{also}; name their units, for example --boxes {seen}'
+        )
+    if frame == 'unit':
+        return
+    if root is None and any('width' not in p for p in boxed):
+        raise BadInput(f'boxes in {frame} need the sizes of the pictures: give their folder (--images)')
     known = {}
     for p in boxed:
-        if p['image'] not in known: known[p['image']] = (p['width'], p['height']) if 'width' in p else size_of(find_image(p['image'], root))
+        if p['image'] not in known:
+            known[p['image']] = (
+                (p['width'], p['height']) if 'width' in p else size_of(find_image(p['image'], root))
+            )
         p['answer'] = to_square(p['answer'], frame, *known[p['image']])
 
 # %% ../../nbs/6_eval/09_score.ipynb #6c8dfd88
 def as_turns(questions, least=1):
     "Questions as turns for the prior; texts that are asked less often than `least` lose their text."
     often = Counter((q['task'], q['question']) for q in questions)
-    return [q | dict(answer=a, question=q['question'] if often[q['task'], q['question']] >= least else '')
-            for q in questions for a in (q['truth'] if isinstance(q['truth'], list) else [q['truth']])]
+    return [
+        q | dict(answer=a, question=q['question'] if often[q['task'], q['question']] >= least else '')
+        for q in questions
+        for a in (q['truth'] if isinstance(q['truth'], list) else [q['truth']])
+    ]
+
 
 def _constant_boxes(rows):
     "What the whole picture and a box in its middle would score."
     fixed = {'whole picture': '[0.00,0.00,1.00,1.00]', 'middle half': '[0.25,0.25,0.75,0.75]'}
-    return [dict(box=name, **{m: score_with_interval(m, [p | {'answer': box} for p in rows], 0)[0] for m in ('meanIoU', 'Pr@0.5')}) for name, box in fixed.items()]
+    return [
+        dict(
+            box=name,
+            **{
+                m: score_with_interval(m, [p | {'answer': box} for p in rows], 0)[0]
+                for m in ('meanIoU', 'Pr@0.5')
+            },
+        )
+        for name, box in fixed.items()
+    ]
+
 
 def _rsvqa(rows):
     "The protocol of RSVQA, and the habit of papers on language models to leave counts and areas out."
     habits = {'all types': (), 'without count and area': ('count', 'area')}
     types = {p['type'] for p in rows}
-    return {name: rsvqa_scores(rows, skip=skip) for name, skip in habits.items() if types - set(skip) and (types & set(skip) or not skip)}
+    return {
+        name: rsvqa_scores(rows, skip=skip)
+        for name, skip in habits.items()
+        if types - set(skip) and (types & set(skip) or not skip)
+    }
+
 
 def measured(
-    rows: list[dict],             # predictions
+    rows: list[dict],  # predictions
     baselines: dict | None = None,  # as in `results`
-) -> dict:                        # results, and where there is something to say: sources, types, scenes, classes, boxes, reliability
+    # results, and where there is something to say: sources, types, scenes, classes, boxes, reliability
+) -> dict:
     "All tables about some predictions."
-    pick = lambda kept: ([rows[i] for i in kept], {k: [b[i] for i in kept] for k, b in (baselines or {}).items()})
+    pick = lambda kept: (
+        [rows[i] for i in kept],
+        {k: [b[i] for i in kept] for k, b in (baselines or {}).items()},
+    )
     only = lambda task: [p for p in rows if p['task'] == task]
     out = dict(results=results(rows, baselines, full=True))
-    if len({p.get('source', '') for p in rows}) > 1: out['sources'] = results(rows, baselines, by=('source', 'sensor'))
-    if typed := [i for i, p in enumerate(rows) if p.get('type')]: out |= dict(types=results(*pick(typed), by=('type',)), rsvqa=_rsvqa([rows[i] for i in typed]))
-    if some := only('classification'): out['scenes'] = (s := classification_scores(some)) | dict(confusion=s['confusion'].tolist())
-    if some := only('detection'): out['classes'] = detection_scores(some)
-    if some := only('grounding'): out['boxes'] = _constant_boxes(some)
+    if len({p.get('source', '') for p in rows}) > 1:
+        out['sources'] = results(rows, baselines, by=('source', 'sensor'))
+    if typed := [i for i, p in enumerate(rows) if p.get('type')]:
+        out |= dict(types=results(*pick(typed), by=('type',)), rsvqa=_rsvqa([rows[i] for i in typed]))
+    if some := only('classification'):
+        out['scenes'] = (s := classification_scores(some)) | dict(confusion=s['confusion'].tolist())
+    if some := only('detection'):
+        out['classes'] = detection_scores(some)
+    if some := only('grounding'):
+        out['boxes'] = _constant_boxes(some)
     return out | dict(reliability=reliability(rows))
 
 # %% ../../nbs/6_eval/09_score.ipynb #2efbaef6
 def _items(rows, look):
     return [dict(image=look(p), turns=[p]) for p in rows]
 
+
 def _looker(root):
     "A function from a prediction to its picture, or None where there is none."
+
     def look(p):
-        if root is None: return None
-        try: return as_chip(find_image(p['image'], root), p['sensor'], size=256).image
-        except BadInput: return None
+        if root is None:
+            return None
+        try:
+            return as_chip(find_image(p['image'], root), p['sensor'], size=256).image
+        except BadInput:
+            return None
+
     return look
 
 # %% ../../nbs/6_eval/09_score.ipynb #e171e394
 def _listed(problems):
     "All problems, every one by name."
-    parts = [f'<details><summary>{len(lines):,} {PROBLEMS[k]}</summary>{facts_table(dict(enumerate(lines, 1)))}</details>' for k, lines in problems.items() if lines]
+    parts = [
+        f'<details><summary>{len(lines):,} {PROBLEMS[k]}</summary>{facts_table(dict(enumerate(lines, 1)))}</details>'
+        for k, lines in problems.items()
+        if lines
+    ]
     return ''.join(parts) or '<p>None.</p>'
 
-def _range(s, name): return f'{s[name]:.3f} ({s[name + "_interval"][0]:.3f} to {s[name + "_interval"][1]:.3f})'
+
+def _range(s, name):
+    return f'{s[name]:.3f} ({s[name + "_interval"][0]:.3f} to {s[name + "_interval"][1]:.3f})'
+
 
 def _by_overlap(rows):
     "A line for each class and threshold; behind each figure its interval."
-    told = lambda r, key: '' if r[key] is None else f'{r[key]:.3f} ({" to ".join(f"{v:.3f}" for v in r[key + " interval"])})' if r[key + ' interval'] else f'{r[key]:.3f}'
-    return [{k: r[k] for k in ('class', 'truths', 'answered')} | dict(overlap=at) | {m: told(r, f'{m}@{at}') for m in ('precision', 'recall', 'F1', 'AP')} for r in rows for at in (.4, .5)]
+    told = lambda r, key: (
+        ''
+        if r[key] is None
+        else f'{r[key]:.3f} ({" to ".join(f"{v:.3f}" for v in r[key + " interval"])})'
+        if r[key + ' interval']
+        else f'{r[key]:.3f}'
+    )
+    return [
+        {k: r[k] for k in ('class', 'truths', 'answered')}
+        | dict(overlap=at)
+        | {m: told(r, f'{m}@{at}') for m in ('precision', 'recall', 'F1', 'AP')}
+        for r in rows
+        for at in (0.4, 0.5)
+    ]
+
 
 def write_score(path, metrics: dict, rows: list[dict], look, title='earthgpt-lite: scores') -> Path:
     "The page of `score_files`: tables, confusions, reliability, best and worst answers with their pictures; self-contained, all text escaped."
     best, worst = best_and_worst(rows)
-    parts = {'What was scored': facts_table(metrics['scored'] | {k: metrics[k] for k in ('model', 'data', 'by', 'torch', 'processes') if k in metrics}), 'What did not fit': _listed(metrics['problems']), 'Results': results_html(metrics['results']) + NOTE}
+    parts = {
+        'What was scored': facts_table(
+            metrics['scored']
+            | {k: metrics[k] for k in ('model', 'data', 'by', 'torch', 'processes') if k in metrics}
+        ),
+        'What did not fit': _listed(metrics['problems']),
+        'Results': results_html(metrics['results']) + NOTE,
+    }
     for key, heading in (('sources', 'By source'), ('types', 'By type of question')):
-        if metrics.get(key): parts[heading] = results_html(metrics[key])
+        if metrics.get(key):
+            parts[heading] = results_html(metrics[key])
     for name, s in metrics.get('rsvqa', {}).items():
-        parts[f'RSVQA, {name}'] = facts_table({'OA': _range(s, 'OA'), 'AA': _range(s, 'AA')} | {t: f'{a:.3f} ({n:,})' for t, (n, a, _) in s['types'].items()} | {f'left out: {t}': n for t, n in s['skipped'].items()})
+        parts[f'RSVQA, {name}'] = facts_table(
+            {'OA': _range(s, 'OA'), 'AA': _range(s, 'AA')}
+            | {t: f'{a:.3f} ({n:,})' for t, (n, a, _) in s['types'].items()}
+            | {f'left out: {t}': n for t, n in s['skipped'].items()}
+        )
     if s := metrics.get('scenes'):
-        parts['Scene classification'] = facts_table({'answers': s['n'], 'top-1': _range(s, 'accuracy'), 'balanced over classes': _range(s, 'balanced'), 'outside the list': s['outside']}) + confusion_html(s) + table_html(
-            [dict(zip(('class', 'n', 'right'), (c, *v)), interval=s['class_intervals'][c]) for c, v in s['per_class'].items()])
-    if metrics.get('classes'): parts['Detection by class'] = table_html(_by_overlap(metrics['classes']))
-    if metrics.get('boxes'): parts['Constant boxes on the grounding questions'] = table_html(metrics['boxes'])
+        parts['Scene classification'] = (
+            facts_table(
+                {
+                    'answers': s['n'],
+                    'top-1': _range(s, 'accuracy'),
+                    'balanced over classes': _range(s, 'balanced'),
+                    'outside the list': s['outside'],
+                }
+            )
+            + confusion_html(s)
+            + table_html(
+                [
+                    dict(zip(('class', 'n', 'right'), (c, *v)), interval=s['class_intervals'][c])
+                    for c, v in s['per_class'].items()
+                ]
+            )
+        )
+    if metrics.get('classes'):
+        parts['Detection by class'] = table_html(_by_overlap(metrics['classes']))
+    if metrics.get('boxes'):
+        parts['Constant boxes on the grounding questions'] = table_html(metrics['boxes'])
     if metrics.get('robustness'):
-        parts['When the picture is worse'] = '<p>Retained: the score over the clean one. Above prior: what is left of the distance to the prior.</p>' + table_html([{k: v for k, v in r.items() if k != 'interval'} for r in metrics['robustness']])
+        parts['When the picture is worse'] = (
+            '<p>Retained: the score over the clean one. Above prior: what is left of the distance to the prior.</p>'
+            + table_html([{k: v for k, v in r.items() if k != 'interval'} for r in metrics['robustness']])
+        )
     if metrics['reliability']['n']:
-        parts['Does it know what it knows'] = f'<p>Calibration error {metrics["reliability"]["error"]:.3f} over {metrics["reliability"]["n"]:,} answers with a score.</p>' + reliability_drawing(metrics['reliability'])
-    parts |= {'Surest mistakes': '<p>' + COLOURS + gallery(_items(worst, look)), 'Best answers': gallery(_items(best, look)), 'Versions': facts_table(metrics['versions'])}
+        parts['Does it know what it knows'] = (
+            f'<p>Calibration error {metrics["reliability"]["error"]:.3f} over {metrics["reliability"]["n"]:,} answers with a score.</p>'
+            + reliability_drawing(metrics['reliability'])
+        )
+    parts |= {
+        'Surest mistakes': '<p>' + COLOURS + gallery(_items(worst, look)),
+        'Best answers': gallery(_items(best, look)),
+        'Versions': facts_table(metrics['versions']),
+    }
     return write_page(path, title, parts)
 
 # %% ../../nbs/6_eval/09_score.ipynb #c94d9322
 def score_files(
-    predictions,            # path of a .json or .jsonl file, or rows
-    truth,                  # path of records or of rows, or rows
-    out=None,               # folder for metrics.json and report.html; None: nothing is written
-    root=None,              # folder of the pictures: for the page, and for boxes that are not in 'unit'
-    frame: str | None = 'unit',  # units of the answered boxes, a name in FRAMES; None: 0 to 1, and nothing is refused
-    train=None,             # records for the prior; None: the test answers themselves
-    shuffled=None, blind=None,   # the same model's answers to wrong pictures, and to none
-    look=None,              # a function from a prediction to its picture; None: the files under `root`
-    more: dict | None = None,   # further entries of metrics.json, such as who answered
-) -> dict:                  # what metrics.json holds
+    predictions,  # path of a .json or .jsonl file, or rows
+    truth,  # path of records or of rows, or rows
+    out=None,  # folder for metrics.json and report.html; None: nothing is written
+    root=None,  # folder of the pictures: for the page, and for boxes that are not in 'unit'
+    # units of the answered boxes, a name in FRAMES; None: 0 to 1, and nothing is refused
+    frame: str | None = 'unit',
+    train=None,  # records for the prior; None: the test answers themselves
+    shuffled=None,
+    blind=None,  # the same model's answers to wrong pictures, and to none
+    look=None,  # a function from a prediction to its picture; None: the files under `root`
+    more: dict | None = None,  # further entries of metrics.json, such as who answered
+) -> dict:  # what metrics.json holds
     "Score any model's answers. Every question counts: what is missing is wrong. Raises BadInput where nothing fits, or boxes are in units that were not named."
     questions = questions_of(truth)
     rows, problems = _joined(predictions, questions, frame, root)
-    if len(problems['missing']) == len(questions): raise BadInput(f'none of the answers fits a question ({len(problems["unknown"])} are unknown, {len(problems["unreadable"])} unreadable): the truth asks {_name(questions[0])!r}, '
-                                   f'the answers have {(problems["unknown"] or problems["unreadable"] or ["nothing"])[0]!r}; compare the names')
+    if len(problems['missing']) == len(questions):
+        raise BadInput(
+            f'none of the answers fits a question ({len(problems["unknown"])} are unknown, {len(problems["unreadable"])} unreadable): the truth asks {_name(questions[0])!r}, '
+            f'the answers have {(problems["unknown"] or problems["unreadable"] or ["nothing"])[0]!r}; compare the names'
+        )
     _look_closer(rows, problems)
-    baselines = {k: _joined(v, questions, frame, root)[0] for k, v in (('shuffled', shuffled), ('blind', blind)) if v is not None}
-    baselines['prior'] = prior_predictions(as_turns(questions_of(train)) if train is not None else as_turns(questions, 20), rows)
-    metrics = dict(scored={'answers': str(predictions) if isinstance(predictions, str | Path) else 'given', 'truth': str(truth) if isinstance(truth, str | Path) else 'given', 'questions': len(questions),
-                           'pictures': len({q['image'] for q in questions}), 'boxes': FRAMES[frame or 'unit'], 'prior': 'from the training file' if train is not None else 'from the test answers themselves'},
-                   problems=problems, **measured(rows, baselines), **(more or {}), versions=_versions())
+    baselines = {
+        k: _joined(v, questions, frame, root)[0]
+        for k, v in (('shuffled', shuffled), ('blind', blind))
+        if v is not None
+    }
+    baselines['prior'] = prior_predictions(
+        as_turns(questions_of(train)) if train is not None else as_turns(questions, 20), rows
+    )
+    metrics = dict(
+        scored={
+            'answers': str(predictions) if isinstance(predictions, str | Path) else 'given',
+            'truth': str(truth) if isinstance(truth, str | Path) else 'given',
+            'questions': len(questions),
+            'pictures': len({q['image'] for q in questions}),
+            'boxes': FRAMES[frame or 'unit'],
+            'prior': 'from the training file' if train is not None else 'from the test answers themselves',
+        },
+        problems=problems,
+        **measured(rows, baselines),
+        **(more or {}),
+        versions=_versions(),
+    )
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_score(Path(out) / 'report.html', metrics, rows, look or _looker(root))
         write_json(metrics, Path(out) / 'metrics.json')
     return metrics
 
+
 def _joined(predictions, questions, frame, root):
     "Predictions joined with the questions, boxes in the square."
-    rows, problems = join_answers(questions, read_rows(predictions) if isinstance(predictions, str | Path) else predictions)
+    rows, problems = join_answers(
+        questions, read_rows(predictions) if isinstance(predictions, str | Path) else predictions
+    )
     _in_square(rows, frame, root)
     return rows, problems
 
-def _versions(): return {'python': platform.python_version()} | {n: importlib.metadata.version(n) for n in ('earthgpt-lite', 'numpy')}
 
-def summary(metrics: dict) -> str:   # of `score_files`
+def _versions():
+    return {'python': platform.python_version()} | {
+        n: importlib.metadata.version(n) for n in ('earthgpt-lite', 'numpy')
+    }
+
+
+def summary(metrics: dict) -> str:  # of `score_files`
     "The results and the problems as plain text."
-    told = [f'{len(lines):,} {PROBLEMS[k]}' + ''.join(f'\n    {line}' for line in lines[:3]) + ('\n    ...' if len(lines) > 3 else '') for k, lines in metrics['problems'].items() if lines]
-    note = '' if 'training' in metrics['scored']['prior'] else '\nprior: the best constant answer in hindsight; with a training file it would be lower or equal.'
-    note += ''.join(f'\nRSVQA, {name}: OA {_range(s, "OA")}, AA {_range(s, "AA")}, n {s["n"]:,}' for name, s in metrics.get('rsvqa', {}).items())
-    return results_table(metrics['results']) + note + ('\n\nwhat did not fit:\n  ' + '\n  '.join(told) if told else '')
+    told = [
+        f'{len(lines):,} {PROBLEMS[k]}'
+        + ''.join(f'\n    {line}' for line in lines[:3])
+        + ('\n    ...' if len(lines) > 3 else '')
+        for k, lines in metrics['problems'].items()
+        if lines
+    ]
+    note = (
+        ''
+        if 'training' in metrics['scored']['prior']
+        else '\nprior: the best constant answer in hindsight; with a training file it would be lower or equal.'
+    )
+    note += ''.join(
+        f'\nRSVQA, {name}: OA {_range(s, "OA")}, AA {_range(s, "AA")}, n {s["n"]:,}'
+        for name, s in metrics.get('rsvqa', {}).items()
+    )
+    return (
+        results_table(metrics['results'])
+        + note
+        + ('\n\nwhat did not fit:\n  ' + '\n  '.join(told) if told else '')
+    )

@@ -17,44 +17,51 @@ from .measures import ALL_METRICS, METRICS, first_box, measure, number_in
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #1914e518
 def bootstrap_weights(
-    pictures: int,
-    repeats: int = 1000,
-    seed: int = 0,
+    pictures: int, repeats: int = 1000, seed: int = 0
 ) -> np.ndarray:  # (repeats, pictures) how often each picture was drawn
     "Bootstrap: draw as many pictures as there are, with replacement, again and again."
     rng = np.random.default_rng(seed)
-    return np.array([np.bincount(rng.integers(0, pictures, pictures), minlength=pictures) for _ in range(repeats)], float)
+    return np.array(
+        [np.bincount(rng.integers(0, pictures, pictures), minlength=pictures) for _ in range(repeats)], float
+    )
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #f6aecbf9
 def bootstrap_clusters(
-    rows: list[dict],   # predictions
-) -> np.ndarray:        # (n,) 0, 1, 2 ...
+    rows: list[dict],  # predictions
+) -> np.ndarray:  # (n,) 0, 1, 2 ...
     "What is drawn together: for each row its `group`, such as a block of neighbours, else its picture, else itself."
-    return np.unique([str(p.get('group', p.get('image', i))) for i, p in enumerate(rows)], return_inverse=True)[1]
+    return np.unique(
+        [str(p.get('group', p.get('image', i))) for i, p in enumerate(rows)], return_inverse=True
+    )[1]
+
 
 def score_with_interval(
-    metric: str,       # a name in `measures.ALL_METRICS`
+    metric: str,  # a name in `measures.ALL_METRICS`
     rows: list[dict],  # predictions of one task: {"image", "answer", "truth", "score"} each
     repeats: int = 1000,
-) -> tuple:            # score, (low, high) of 95 % of the resamples
+) -> tuple:  # score, (low, high) of 95 % of the resamples
     "A score and its interval; the questions of one picture are drawn together (cluster bootstrap, seed 0)."
     where = bootstrap_clusters(rows)
     ask, pictures = measure(metric, rows, where), where.max() + 1
     score = float(ask(np.ones((1, pictures)))[0])
-    if not repeats: return score, None
-    draws = np.concatenate([ask(w) for w in np.array_split(bootstrap_weights(pictures, repeats), max(1, repeats // 100))])
-    return score, tuple(np.quantile(draws, [.025, .975]).tolist())
+    if not repeats:
+        return score, None
+    draws = np.concatenate(
+        [ask(w) for w in np.array_split(bootstrap_weights(pictures, repeats), max(1, repeats // 100))]
+    )
+    return score, tuple(np.quantile(draws, [0.025, 0.975]).tolist())
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #51f30cef
 def _value(candidates, boxes, metric):
     "What each candidate scores if it is always the answer; overlap settles ties of Pr@0.5."
     o = iou_matrix(candidates, boxes)
-    return o.mean(1) if metric == 'meanIoU' else (o >= .5).mean(1) + 1e-6 * o.mean(1)
+    return o.mean(1) if metric == 'meanIoU' else (o >= 0.5).mean(1) + 1e-6 * o.mean(1)
+
 
 def best_box(
-    boxes,                    # (n, 4) true boxes, 0..1; 2,000 of them are looked at
+    boxes,  # (n, 4) true boxes, 0..1; 2,000 of them are looked at
     metric: str = 'meanIoU',  # or Pr@0.5
-) -> np.ndarray:              # (4,) the one box that, answered always, scores best on them
+) -> np.ndarray:  # (4,) the one box that, answered always, scores best on them
     "The best constant box that a search finds. A better one may exist; a worse baseline would flatter the model."
     boxes = np.asarray(boxes, float)
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), 2000)).astype(int)]
@@ -62,7 +69,7 @@ def best_box(
     candidates = np.concatenate([[(x[0], y[0], x[1], y[1]) for x in sides for y in sides], boxes[:500]])
     best = candidates[_value(candidates, boxes, metric).argmax()]
     moves = np.stack(np.meshgrid(*[[0, -1, 1]] * 4), -1).reshape(-1, 4)
-    for step in (.08, .04, .02, .01) * 2:
+    for step in (0.08, 0.04, 0.02, 0.01) * 2:
         near = np.clip(best + step * moves, 0, 1)
         near = near[(near[:, 2:] > near[:, :2]).all(1)]
         best = near[_value(near, boxes, metric).argmax()]
@@ -73,8 +80,10 @@ def _f1(answer, truths):
     "F1 at IoU .5 of one constant answer."
     found, hits, answered, true = boxes_by_label(answer), 0, 0, 0
     for t in truths:
-        for _, h, n in compare(found, t).values(): hits, answered, true = hits + h.sum(), answered + len(h), true + n
+        for _, h, n in compare(found, t).values():
+            hits, answered, true = hits + h.sum(), answered + len(h), true + n
     return 2 * hits / max(answered + true, 1)
+
 
 def _constant(task, answers):
     "The answer that serves best without looking: {metric or '': answer}."
@@ -82,38 +91,50 @@ def _constant(task, answers):
     if task == 'detection':
         truths = [boxes_by_label(a) for a in answers[:200]]
         return {'': max(common, key=lambda a: _f1(a, truths))}
-    if task != 'grounding': return {'': common[0]}
+    if task != 'grounding':
+        return {'': common[0]}
     boxes = [b for b in map(first_box, answers) if b is not None and len(b) == 4]
     return {m: format_box(best_box(boxes, m)) for m in ('meanIoU', 'Pr@0.5')} if boxes else {'': ''}
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #2a5a69ad
-_OPEN = {'grounding', 'detection', 'caption', 'region_caption'}   # few turns with the same text say little about these
+# few turns with the same text say little about these
+_OPEN = {'grounding', 'detection', 'caption', 'region_caption'}
 
-def _get(turn, name): return turn.get(name, '') if isinstance(turn, dict) else getattr(turn, name, '')
+
+def _get(turn, name):
+    return turn.get(name, '') if isinstance(turn, dict) else getattr(turn, name, '')
+
 
 def _keys(turn, fields):
     "Where to look for a constant answer, the nearest first: same text on like pictures, then the task there, then wider."
     task, place = str(_get(turn, 'task')), [str(_get(turn, f)) for f in fields]
-    return [(task, _get(turn, 'question'), *place), *[(task, None, *place[:k]) for k in range(len(place), -1, -1)]]
+    return [
+        (task, _get(turn, 'question'), *place),
+        *[(task, None, *place[:k]) for k in range(len(place), -1, -1)],
+    ]
+
 
 def _prior(train_turns, turns, enough=20):
     "For each turn the constant answers, by metric."
     train_turns, same, known, out = list(train_turns), defaultdict(list), {}, []
     fields = [f for f in ('sensor', 'source') if any(isinstance(t, dict) and f in t for t in train_turns)]
     for t in train_turns:
-        for key in _keys(t, fields): same[key].append(_get(t, 'answer'))
+        for key in _keys(t, fields):
+            same[key].append(_get(t, 'answer'))
     for t in turns:
         first, *wider = _keys(t, fields)
         few = len(same.get(first, [])) < (enough if first[0] in _OPEN else 1)
         key = next((k for k in ([] if few else [first]) + wider if k in same), None)
-        if key not in known: known[key] = _constant(key[0], same[key]) if key else {'': ''}
+        if key not in known:
+            known[key] = _constant(key[0], same[key]) if key else {'': ''}
         out.append(known[key])
     return out
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #eb8c678c
 def prior_answers(
-    train_turns: list,        # training turns, or dicts {"task", "question", "answer"} and perhaps "sensor", "source"
-    turns: list,              # the turns (or predictions) to answer
+    # training turns, or dicts {"task", "question", "answer"} and perhaps "sensor", "source"
+    train_turns: list,
+    turns: list,  # the turns (or predictions) to answer
     metric: str = 'meanIoU',  # which constant box a grounding question gets: meanIoU or Pr@0.5
 ) -> list[str]:
     """Answer without looking: the most frequent training answer to the very same question text, else to the task.
@@ -125,34 +146,52 @@ def prior_answers(
     """
     return [c.get(metric, c.get('', '')) for c in _prior(train_turns, turns)]
 
+
 def prior_predictions(
-    train_turns: list,        # as in `prior_answers`
+    train_turns: list,  # as in `prior_answers`
     predictions: list[dict],  # what `results` will score
-) -> list[dict]:              # the same with the prior's answers; `answers` holds the box that is best for each metric
+    # the same with the prior's answers; `answers` holds the box that is best for each metric
+) -> list[dict]:
     "The prior baseline in the form that `results` takes."
-    return [p | {'answer': c.get('', c.get('meanIoU', '')), 'answers': c, 'score': None}
-            for p, c in zip(predictions, _prior(train_turns, predictions))]
+    return [
+        p | {'answer': c.get('', c.get('meanIoU', '')), 'answers': c, 'score': None}
+        for p, c in zip(predictions, _prior(train_turns, predictions))
+    ]
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #ab126bf1
 def _check(predictions, baselines):
     "Refuse what would be scored in silence: nothing, other questions, unusable scores."
-    if not predictions: raise BadInput('there are no predictions to score; was the test set empty?')
+    if not predictions:
+        raise BadInput('there are no predictions to score; was the test set empty?')
     for p in predictions:
-        if p['task'] not in METRICS: raise BadInput(f'{p["image"]}: unknown task {p["task"]!r}; use one of {", ".join(METRICS)}')
-        if p.get('score') is not None and np.isnan(p['score']).any(): raise BadInput(f'{p["image"]}: the score of the answer is NaN; give a number or None')
-        if p['task'] == 'grounding' and first_box(p['truth']) is None: raise BadInput(f'{p["image"]}: the truth of a grounding question holds no box: {p["truth"]!r}; mend that record')
-        if p['task'] == 'counting' and number_in(p['truth']) is None: raise BadInput(f'{p["image"]}: the truth of a counting question is no number: {p["truth"]!r}; mend that record')
+        if p['task'] not in METRICS:
+            raise BadInput(f'{p["image"]}: unknown task {p["task"]!r}; use one of {", ".join(METRICS)}')
+        if p.get('score') is not None and np.isnan(p['score']).any():
+            raise BadInput(f'{p["image"]}: the score of the answer is NaN; give a number or None')
+        if p['task'] == 'grounding' and first_box(p['truth']) is None:
+            raise BadInput(
+                f'{p["image"]}: the truth of a grounding question holds no box: {p["truth"]!r}; mend that record'
+            )
+        if p['task'] == 'counting' and number_in(p['truth']) is None:
+            raise BadInput(
+                f'{p["image"]}: the truth of a counting question is no number: {p["truth"]!r}; mend that record'
+            )
     asked = [(p['image'], p['question']) for p in predictions]
     for name, rows in baselines.items():
         if [(p['image'], p['question']) for p in rows] != asked:
-            raise BadInput(f'baseline {name!r} does not answer the same questions in the same order ({len(rows)} for {len(asked)})')
+            raise BadInput(
+                f'baseline {name!r} does not answer the same questions in the same order ({len(rows)} for {len(asked)})'
+            )
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #39298024
 def _unread(task, rows):
     "How many answers could not be read in full as what the task asks for."
-    if task == 'counting': return sum(number_in(p['answer']) is None for p in rows)
-    if task == 'grounding': return sum(first_box(p['answer']) is None for p in rows)
+    if task == 'counting':
+        return sum(number_in(p['answer']) is None for p in rows)
+    if task == 'grounding':
+        return sum(first_box(p['answer']) is None for p in rows)
     return sum(bool(parse_boxes(str(p['answer']), repair=True).unread) for p in rows)
+
 
 def _rows(task, place, rows, baselines, metrics):
     "The rows of one task in one place, a metric each; `place` holds the fields that name it."
@@ -160,17 +199,22 @@ def _rows(task, place, rows, baselines, metrics):
         score, interval = score_with_interval(metric, rows)
         row = dict(task=task, **place, metric=metric, n=len(rows), score=score, interval=list(interval))
         for name in ('prior', 'shuffled', 'blind'):
-            own = [p | {'answer': p.get('answers', {}).get(metric, p['answer'])} for p in baselines.get(name, [])]
+            own = [
+                p | {'answer': p.get('answers', {}).get(metric, p['answer'])} for p in baselines.get(name, [])
+            ]
             row[name] = score_with_interval(metric, own, repeats=0)[0] if own else None
-        yield row | ({'unparsed': _unread(task, rows)} if task in ('counting', 'grounding', 'detection') else {})
+        yield row | (
+            {'unparsed': _unread(task, rows)} if task in ('counting', 'grounding', 'detection') else {}
+        )
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #dc7db087
 def results(
-    predictions: list[dict],        # {"task", "sensor", "image", "question", "truth", "answer", "score"} each
+    predictions: list[dict],  # {"task", "sensor", "image", "question", "truth", "answer", "score"} each
     baselines: dict | None = None,  # the same list under "prior", "shuffled", "blind"
-    full: bool = False,             # all metrics of `measures.ALL_METRICS`, not only the main ones
-    by: tuple = ('sensor',),        # keys of the predictions that split the table, such as 'source'
-) -> list[dict]:                    # rows {"task", "sensor", "metric", "n", "score", "interval", "prior", "shuffled", "blind"}
+    full: bool = False,  # all metrics of `measures.ALL_METRICS`, not only the main ones
+    by: tuple = ('sensor',),  # keys of the predictions that split the table, such as 'source'
+    # rows {"task", "sensor", "metric", "n", "score", "interval", "prior", "shuffled", "blind"}
+) -> list[dict]:
     """Score answers, per task and sensor (or what `by` names), each with a 95 % interval over pictures and its baselines.
 
     `truth` of a caption may be a list of true sentences. `score` of a detection may hold one number a box.
@@ -181,40 +225,61 @@ def results(
     baselines = {k: list(v) for k, v in (baselines or {}).items() if v is not None}
     _check(predictions, baselines)
     groups, known = defaultdict(list), ALL_METRICS if full else METRICS
-    for i, p in enumerate(predictions): groups[str(p['task']), *(str(p.get(f, '')) for f in by)].append(i)
+    for i, p in enumerate(predictions):
+        groups[str(p['task']), *(str(p.get(f, '')) for f in by)].append(i)
     pick = lambda rows, index: [rows[i] for i in index]
-    return [row for key in sorted(groups, key=lambda k: (list(METRICS).index(k[0]), *k[1:]))
-            for row in _rows(key[0], dict(zip(by, key[1:])), pick(predictions, groups[key]), {b: pick(r, groups[key]) for b, r in baselines.items()}, known[key[0]])]
+    return [
+        row
+        for key in sorted(groups, key=lambda k: (list(METRICS).index(k[0]), *k[1:]))
+        for row in _rows(
+            key[0],
+            dict(zip(by, key[1:])),
+            pick(predictions, groups[key]),
+            {b: pick(r, groups[key]) for b, r in baselines.items()},
+            known[key[0]],
+        )
+    ]
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #228c1179
 def mean_interval(
-    scores,               # (runs, questions) what each run got for each question, 0..1
-    groups,               # (questions,) which belong together, such as the block of a picture
+    scores,  # (runs, questions) what each run got for each question, 0..1
+    groups,  # (questions,) which belong together, such as the block of a picture
     repeats: int = 2000,
     seed: int = 0,
-) -> tuple:               # mean, (low, high) of 95 % of the resamples
+) -> tuple:  # mean, (low, high) of 95 % of the resamples
     "Mean over questions and runs; groups of questions and runs are both drawn with replacement (two-way bootstrap)."
     scores, rng = np.atleast_2d(np.asarray(scores, float)), np.random.default_rng(seed)
     where = np.unique(groups, return_inverse=True)[1]
     number, runs = where.max() + 1, len(scores)
-    sums, sizes = np.stack([np.bincount(where, row, number) for row in scores]), np.bincount(where, minlength=number)
-    weights = np.array([np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(repeats)], float)
-    means = (weights @ sums.T) / (weights @ sizes)[:, None]                          # (repeats, runs)
+    sums, sizes = (
+        np.stack([np.bincount(where, row, number) for row in scores]),
+        np.bincount(where, minlength=number),
+    )
+    weights = np.array(
+        [np.bincount(rng.integers(0, number, number), minlength=number) for _ in range(repeats)], float
+    )
+    means = (weights @ sums.T) / (weights @ sizes)[:, None]  # (repeats, runs)
     drawn = np.take_along_axis(means, rng.integers(0, runs, (repeats, runs)), 1).mean(1)
-    return float(scores.mean()), tuple(np.quantile(drawn, [.025, .975]).tolist())
+    return float(scores.mean()), tuple(np.quantile(drawn, [0.025, 0.975]).tolist())
 
 # %% ../../nbs/6_eval/04_statistics.ipynb #26968b1b
 def intervals_overlap(
-    a,   # (low, high)
-    b,   # (low, high)
+    a,  # (low, high)
+    b,  # (low, high)
 ) -> bool:
     "Whether two intervals share a point."
     return a[0] <= b[1] and b[0] <= a[1]
 
+
 def supported_claims(
-    intervals: dict,      # name: (low, high)
+    intervals: dict,  # name: (low, high)
 ) -> list[str]:
     "What may be said: each pair whose intervals do not overlap, the better one first."
     names = list(intervals)
-    pairs = [(a, b) if intervals[a][0] > intervals[b][1] else (b, a) for i, a in enumerate(names) for b in names[i + 1:] if not intervals_overlap(intervals[a], intervals[b])]
+    pairs = [
+        (a, b) if intervals[a][0] > intervals[b][1] else (b, a)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if not intervals_overlap(intervals[a], intervals[b])
+    ]
     return [f'{a} is above {b}' for a, b in pairs]

@@ -10,37 +10,43 @@ import torch.nn.functional as F
 
 # %% ../../nbs/4_model/06_blocks.ipynb #6ec11c11
 def scaled_dot_product_attention(
-    q: torch.Tensor,   # (..., n, d)
-    k: torch.Tensor,   # (..., m, d)
-    v: torch.Tensor,   # (..., m, e)
-) -> torch.Tensor:     # (..., n, e)
+    q: torch.Tensor,  # (..., n, d)
+    k: torch.Tensor,  # (..., m, d)
+    v: torch.Tensor,  # (..., m, e)
+) -> torch.Tensor:  # (..., n, e)
     "Each query takes the mean of the values, weighted by how well their keys answer it (Vaswani et al. 2017, equation 1)."
-    return (q @ k.transpose(-1, -2) / q.shape[-1] ** .5).softmax(-1) @ v
+    return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v
+
 
 class Attention(nn.Module):
     "Attention with several heads; every token sees every other."
+
     def __init__(
         self,
-        width: int,   # of a token
-        heads: int,   # width is a multiple
+        width: int,  # of a token
+        heads: int,  # width is a multiple
     ):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x):   # (b, n, width) -> the same
-        q, k, v = (part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))   # (b, heads, n, d)
+    def forward(self, x):  # (b, n, width) -> the same
+        # (b, heads, n, d)
+        q, k, v = (
+            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v)
+        )
         return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 # %% ../../nbs/4_model/06_blocks.ipynb #cbd501aa
 class ViTBlock(nn.Module):
     "A block of a vision transformer: attention, then a network for each token; each normed before and added after (DINOv2's, with LayerScale)."
+
     def __init__(
         self,
         width: int,
         heads: int,
-        ratio: float = 4,    # hidden width of the network
-        eps: float = 1e-6,   # of the norms
+        ratio: float = 4,  # hidden width of the network
+        eps: float = 1e-6,  # of the norms
     ):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
@@ -48,34 +54,54 @@ class ViTBlock(nn.Module):
         self.up, self.down = nn.Linear(width, int(width * ratio)), nn.Linear(int(width * ratio), width)
         self.gain1, self.gain2 = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
 
-    def forward(self, x):   # (b, n, width) -> the same
+    def forward(self, x):  # (b, n, width) -> the same
         x = x + self.gain1 * self.attention(self.norm1(x))
         return x + self.gain2 * self.down(F.gelu(self.up(self.norm2(x))))
 
 # %% ../../nbs/4_model/06_blocks.ipynb #b7c911d7
-_VIT_NAMES = {'norm1': 'norm1', 'norm2': 'norm2', 'attention.q': 'attention.q_proj', 'attention.k': 'attention.k_proj', 'attention.v': 'attention.v_proj',
-              'attention.out': 'attention.o_proj', 'up': 'mlp.fc1', 'down': 'mlp.fc2', 'gain1': 'layer_scale1.lambda1', 'gain2': 'layer_scale2.lambda1'}
-_CONVNEXT_NAMES = {'near': 'dwconv', 'norm': 'layernorm', 'up': 'pwconv1', 'down': 'pwconv2', 'gain': 'layer_scale_parameter'}
+_VIT_NAMES = {
+    'norm1': 'norm1',
+    'norm2': 'norm2',
+    'attention.q': 'attention.q_proj',
+    'attention.k': 'attention.k_proj',
+    'attention.v': 'attention.v_proj',
+    'attention.out': 'attention.o_proj',
+    'up': 'mlp.fc1',
+    'down': 'mlp.fc2',
+    'gain1': 'layer_scale1.lambda1',
+    'gain2': 'layer_scale2.lambda1',
+}
+_CONVNEXT_NAMES = {
+    'near': 'dwconv',
+    'norm': 'layernorm',
+    'up': 'pwconv1',
+    'down': 'pwconv2',
+    'gain': 'layer_scale_parameter',
+}
+
 
 def copy_block(
-    block: nn.Module,    # ViTBlock or ConvNeXtBlock
-    theirs: nn.Module,   # Dinov2Layer or ConvNextLayer of transformers
+    block: nn.Module,  # ViTBlock or ConvNeXtBlock
+    theirs: nn.Module,  # Dinov2Layer or ConvNextLayer of transformers
 ) -> nn.Module:
     "Copy the weights of a block of transformers into ours; every weight on both sides is used, or load_state_dict raises."
     names = _VIT_NAMES if isinstance(block, ViTBlock) else _CONVNEXT_NAMES
     back = {their: our for our, their in names.items()}
+
     def rename(name):
         head, _, tail = name.rpartition('.')
         return back[name] if name in back else f'{back[head]}.{tail}'
+
     block.load_state_dict({rename(n): w for n, w in theirs.state_dict().items()})
     return block
 
 # %% ../../nbs/4_model/06_blocks.ipynb #b27bc8fe
 class ConvNeXtBlock(nn.Module):
     "A block of ConvNeXt (Liu et al. 2022): each channel looks 7 x 7 around, then each place mixes its channels; added to what was there."
+
     def __init__(
         self,
-        width: int,   # channels
+        width: int,  # channels
     ):
         super().__init__()
         self.near = nn.Conv2d(width, width, 7, padding=3, groups=width)
@@ -83,20 +109,21 @@ class ConvNeXtBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.gain = nn.Parameter(torch.full((width,), 1e-6))
 
-    def forward(self, x):   # (b, width, h, w) -> the same
-        y = self.norm(self.near(x).permute(0, 2, 3, 1))   # channels last: norm and layers work on them
+    def forward(self, x):  # (b, width, h, w) -> the same
+        y = self.norm(self.near(x).permute(0, 2, 3, 1))  # channels last: norm and layers work on them
         return x + (self.gain * self.down(F.gelu(self.up(y)))).permute(0, 3, 1, 2)
 
 # %% ../../nbs/4_model/06_blocks.ipynb #fde96529
 def component_colours(
-    tokens: torch.Tensor,   # (b, n, c) patch tokens of a square grid, row by row
-) -> torch.Tensor:          # (b, side, side, 3) in 0..1
+    tokens: torch.Tensor,  # (b, n, c) patch tokens of a square grid, row by row
+) -> torch.Tensor:  # (b, side, side, 3) in 0..1
     "The first three principal components of all tokens together, as red, green, blue; each stretched from its 2nd to its 98th percentile."
     b, n, c = tokens.shape
     flat = tokens.detach().float().flatten(0, 1)
     flat = flat - flat.mean(0)
     main = torch.linalg.svd(flat, full_matrices=False).Vh[:3]
-    main = main * main.sum(1, keepdim=True).sign()                # a direction and its opposite are equally good: choose one
-    low, high = torch.quantile(flat @ main.T, torch.tensor([.02, .98]), dim=0)
-    side = round(n ** .5)
+    # a direction and its opposite are equally good: choose one
+    main = main * main.sum(1, keepdim=True).sign()
+    low, high = torch.quantile(flat @ main.T, torch.tensor([0.02, 0.98]), dim=0)
+    side = round(n**0.5)
     return ((flat @ main.T - low) / (high - low).clamp(min=1e-9)).clamp(0, 1).view(b, side, side, 3)

@@ -18,20 +18,26 @@ from .projector import visual_tokens
 from .tokens import ChatFormat
 
 # %% ../../nbs/4_model/12_config.ipynb #339e956b
-FORMAT = 1   # of the list of choices below
-MODELS = files('earthgpt_lite') / 'assets' / 'models'   # that lie in the package, trained
+FORMAT = 1  # of the list of choices below
+MODELS = files('earthgpt_lite') / 'assets' / 'models'  # that lie in the package, trained
+
 
 def packaged() -> list[str]:
     "Names of the trained models in the package."
-    return sorted(p.name for p in MODELS.iterdir() if (p / 'config.json').is_file()) if MODELS.is_dir() else []
+    return (
+        sorted(p.name for p in MODELS.iterdir() if (p / 'config.json').is_file()) if MODELS.is_dir() else []
+    )
+
 
 def check_format(
-    number,                     # of a saved configuration
-    name: str = 'this model',   # for the message
+    number,  # of a saved configuration
+    name: str = 'this model',  # for the message
 ):
     "Raises BadInput for a configuration of a newer version, whose choices we cannot know."
     if not isinstance(number, int) or number > FORMAT:
-        raise BadInput(f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to {FORMAT}): upgrade with `pip install -U earthgpt-lite`')
+        raise BadInput(
+            f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to {FORMAT}): upgrade with `pip install -U earthgpt-lite`'
+        )
 
 # %% ../../nbs/4_model/12_config.ipynb #cd188db2
 @strict
@@ -47,11 +53,13 @@ class EarthGPTConfig(PreTrainedConfig):
     chat: the ChatFormat of the tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary.
     format: of this list of choices. Raises BadInput for one that is newer than this program, and for an unknown perception.
     """
+
     model_type = 'earthgpt'
     sub_configs_defaults = {
         'vit_config': SubConfigSpec(config_class=AutoConfig, model_type='dinov2'),
         'cnn_config': SubConfigSpec(config_class=AutoConfig, model_type='resnet'),
-        'text_config': SubConfigSpec(config_class=AutoConfig, model_type='llama')}
+        'text_config': SubConfigSpec(config_class=AutoConfig, model_type='llama'),
+    }
 
     vit_config: dict | PreTrainedConfig | None = None
     cnn_config: dict | PreTrainedConfig | None = None
@@ -72,42 +80,70 @@ class EarthGPTConfig(PreTrainedConfig):
     init_scale: float | None = 1.0
     image_token_id: int = 5
     chat: dict | None = None
-    coordinate_loss: float = 0.
+    coordinate_loss: float = 0.0
     first_coordinate: int | None = None
     tie_word_embeddings: bool = False
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
         check_format(self.format)
-        if self.perception not in ('both', 'vit', 'cnn'): raise BadInput(f'no perception named {self.perception!r}: choose both, vit or cnn')
+        if self.perception not in ('both', 'vit', 'cnn'):
+            raise BadInput(f'no perception named {self.perception!r}: choose both, vit or cnn')
         super().__post_init__(**kwargs)
 
     @property
-    def visual_tokens(self): return visual_tokens(self.grid, self.pixel_shuffle_factor, self.boundary_tokens)
+    def visual_tokens(self):
+        return visual_tokens(self.grid, self.pixel_shuffle_factor, self.boundary_tokens)
 
     @property
-    def encoders(self) -> list[str]:   # of 'vit', 'cnn'
+    def encoders(self) -> list[str]:  # of 'vit', 'cnn'
         "Which encoders look at a picture."
         return [name for name in ('vit', 'cnn') if self.perception in ('both', name)]
 
 # %% ../../nbs/4_model/12_config.ipynb #0a32a688
 def check_names(
-    given,        # names
-    known,        # all names that there are
-    what: str,    # that has them, for the message
+    given,  # names
+    known,  # all names that there are
+    what: str,  # that has them, for the message
 ):
     "Raises BadInput for a name that is not known, with the nearest one that is."
     for name in given:
-        if name not in known: raise BadInput(f'{what} has no {name!r}: did you mean {get_close_matches(name, known, 1, 0)[0]!r}?')
+        if name not in known:
+            raise BadInput(
+                f'{what} has no {name!r}: did you mean {get_close_matches(name, known, 1, 0)[0]!r}?'
+            )
+
 
 def nano_config(
-    tokenizer,   # of ours, see `tokens.train_tokenizer`
-    **changed,   # other choices of EarthGPTConfig
+    tokenizer,  # of ours, see `tokens.train_tokenizer`
+    **changed,  # other choices of EarthGPTConfig
 ) -> EarthGPTConfig:
     "The smallest EarthGPT that is one: from scratch, for a CPU, in minutes. Raises BadInput for a choice that does not exist."
     check_names(changed, EarthGPTConfig.__annotations__, 'EarthGPTConfig')
-    vit = Dinov2Config(hidden_size=192, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8, layerscale_value=1.0)
-    cnn = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type='basic', out_indices=[1, 2, 3])
-    return EarthGPTConfig(**dict(vit_config=vit, cnn_config=cnn, text_config=small_llama(tokenizer), vit_layers=(1, 2, 3),
-                                 image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
-                                 first_coordinate=tokenizer.convert_tokens_to_ids('0.00'), chat=asdict(ChatFormat())) | changed)
+    vit = Dinov2Config(
+        hidden_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        layerscale_value=1.0,
+    )
+    cnn = ResNetConfig(
+        embedding_size=32,
+        hidden_sizes=[32, 64, 128],
+        depths=[1, 1, 1],
+        layer_type='basic',
+        out_indices=[1, 2, 3],
+    )
+    return EarthGPTConfig(
+        **dict(
+            vit_config=vit,
+            cnn_config=cnn,
+            text_config=small_llama(tokenizer),
+            vit_layers=(1, 2, 3),
+            image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
+            first_coordinate=tokenizer.convert_tokens_to_ids('0.00'),
+            chat=asdict(ChatFormat()),
+        )
+        | changed
+    )

@@ -19,7 +19,7 @@ from ..errors import BadInput
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #4a2300af
 def same_padding(
-    x: torch.Tensor,   # (b, c, h, w)
+    x: torch.Tensor,  # (b, c, h, w)
     kernel: int,
     stride: int,
 ) -> torch.Tensor:
@@ -30,19 +30,23 @@ def same_padding(
 # %% ../../nbs/4_model/07_efficientnet.ipynb #62d38ef6
 class ConvNorm(nn.Module):
     "A convolution with TensorFlow's padding, a batch norm with its epsilon, and ReLU6 if wanted."
-    def __init__(self, into: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True):
+
+    def __init__(
+        self, into: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True
+    ):
         super().__init__()
         self.conv = nn.Conv2d(into, out, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out, eps=1e-3, momentum=.01)
+        self.norm = nn.BatchNorm2d(out, eps=1e-3, momentum=0.01)
         self.kernel, self.stride, self.active = kernel, stride, active
 
-    def forward(self, x):   # (b, into, h, w) -> (b, out, h / stride, w / stride)
+    def forward(self, x):  # (b, into, h, w) -> (b, out, h / stride, w / stride)
         x = self.norm(self.conv(same_padding(x, self.kernel, self.stride)))
         return F.relu6(x) if self.active else x
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #0abb6989
 class InvertedResidual(nn.Module):
     "The block of MobileNetV2 (Sandler et al. 2018): narrow to wide, depthwise, back to narrow, and the input added."
+
     def __init__(self, into: int, out: int, kernel: int, stride: int, expansion: int):
         super().__init__()
         wide = into * expansion
@@ -51,7 +55,7 @@ class InvertedResidual(nn.Module):
         self.project = ConvNorm(wide, out, active=False)
         self.adds = stride == 1 and into == out
 
-    def forward(self, x):   # (b, into, h, w) -> (b, out, h / stride, w / stride)
+    def forward(self, x):  # (b, into, h, w) -> (b, out, h / stride, w / stride)
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.adds else y
 
@@ -62,6 +66,7 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
 
     out_indices: the stages whose maps are given, 0 is the stem. For lite0, stages 2, 3, 5, 7 lie at 1/4, 1/8, 1/16, 1/32.
     """
+
     model_type = 'efficientnet_lite'
 
     embedding_size: int = 32
@@ -73,12 +78,15 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.stage_names = ['stem'] + [f'stage{i + 1}' for i in range(len(self.depths))]
-        self.set_output_features_output_indices(out_indices=kwargs.pop('out_indices', None), out_features=kwargs.pop('out_features', None))
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop('out_indices', None), out_features=kwargs.pop('out_features', None)
+        )
         super().__post_init__(**kwargs)
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #8c8c7a86
 class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
     "EfficientNet-lite without its classifier: a picture in, a map from each stage that was asked for."
+
     config_class = EfficientNetLiteConfig
     base_model_prefix = 'efficientnet'
     main_input_name = 'pixel_values'
@@ -89,15 +97,26 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         self.num_features = [config.embedding_size, *config.hidden_sizes]
         self.stem = ConvNorm(3, config.embedding_size, 3, 2)
         self.stages, into = nn.ModuleList(), config.embedding_size
-        for depth, out, kernel, stride, expansion in zip(config.depths, config.hidden_sizes, config.kernels, config.strides, config.expansions):
-            self.stages.append(nn.Sequential(*(InvertedResidual(out if i else into, out, kernel, 1 if i else stride, expansion) for i in range(depth))))
+        for depth, out, kernel, stride, expansion in zip(
+            config.depths, config.hidden_sizes, config.kernels, config.strides, config.expansions
+        ):
+            self.stages.append(
+                nn.Sequential(
+                    *(
+                        InvertedResidual(out if i else into, out, kernel, 1 if i else stride, expansion)
+                        for i in range(depth)
+                    )
+                )
+            )
             into = out
         self.post_init()
 
-    def forward(self, pixel_values, **kwargs):   # (b, 3, h, w)
+    def forward(self, pixel_values, **kwargs):  # (b, 3, h, w)
         x = self.stem(pixel_values)
         maps = [x] + [x := stage(x) for stage in self.stages]
-        return BackboneOutput(feature_maps=tuple(m for m, name in zip(maps, self.stage_names) if name in self.out_features))
+        return BackboneOutput(
+            feature_maps=tuple(m for m, name in zip(maps, self.stage_names) if name in self.out_features)
+        )
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #b392028f
 AutoConfig.register('efficientnet_lite', EfficientNetLiteConfig)
@@ -105,24 +124,40 @@ AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteBackbone)
 AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone)
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #b85a7a22
-_PARTS = {'_expand_conv': 'expand.conv', '_bn0': 'expand.norm', '_depthwise_conv': 'depthwise.conv', '_bn1': 'depthwise.norm',
-          '_project_conv': 'project.conv', '_bn2': 'project.norm'}
+_PARTS = {
+    '_expand_conv': 'expand.conv',
+    '_bn0': 'expand.norm',
+    '_depthwise_conv': 'depthwise.conv',
+    '_bn1': 'depthwise.norm',
+    '_project_conv': 'project.conv',
+    '_bn2': 'project.norm',
+}
 _STEM = {'_conv_stem': 'stem.conv', '_bn0': 'stem.norm'}
-CLASSIFIER = ('_conv_head', '_bn1', '_fc')   # of the published file; a backbone has no use for them
+CLASSIFIER = ('_conv_head', '_bn1', '_fc')  # of the published file; a backbone has no use for them
+
 
 def lite_names(
-    state: dict,                       # of the published file
+    state: dict,  # of the published file
     config: EfficientNetLiteConfig,
-) -> dict:                             # the same under our names, without the classifier
+) -> dict:  # the same under our names, without the classifier
     "Published weights under the names of `EfficientNetLiteBackbone`. Raises BadInput for a name that has no place."
     places = [f'stages.{s}.{i}' for s, depth in enumerate(config.depths) for i in range(depth)]
+
     def place(name):
         part, _, end = name.rpartition('.')
-        if part in _STEM: return f'{_STEM[part]}.{end}'
+        if part in _STEM:
+            return f'{_STEM[part]}.{end}'
         found = re.fullmatch(r'_blocks\.(\d+)\.(\w+)', part)
-        if found and int(found[1]) < len(places) and found[2] in _PARTS: return f'{places[int(found[1])]}.{_PARTS[found[2]]}.{end}'
-        raise BadInput(f'{name}: no such weight in EfficientNet-lite with {len(places)} blocks; is the file of another size or family?')
-    return {place(name): weight for name, weight in state.items() if name.rpartition('.')[0] not in CLASSIFIER}
+        if found and int(found[1]) < len(places) and found[2] in _PARTS:
+            return f'{places[int(found[1])]}.{_PARTS[found[2]]}.{end}'
+        raise BadInput(
+            f'{name}: no such weight in EfficientNet-lite with {len(places)} blocks; is the file of another size or family?'
+        )
+
+    return {
+        place(name): weight for name, weight in state.items() if name.rpartition('.')[0] not in CLASSIFIER
+    }
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #c523b863
-LITE_INPUT = dict(size=224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)   # what the published weights were trained on
+# what the published weights were trained on
+LITE_INPUT = dict(size=224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)

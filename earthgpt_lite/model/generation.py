@@ -19,11 +19,14 @@ from .tokens import ChatFormat, check_length
 def prefill(
     model: EarthGPT,
     tokenizer,
-    features: torch.Tensor,   # (n, visual tokens, width), or (n, 0, width) for no picture
-) -> list:                    # of each layer (keys, values), (n, heads, length, size of a head)
+    features: torch.Tensor,  # (n, visual tokens, width), or (n, 0, width) for no picture
+) -> list:  # of each layer (keys, values), (n, heads, length, size of a head)
     "What the language model keeps of the begin mark and a picture, for each picture."
-    ids = torch.tensor([picture_prefix(model.config, tokenizer)], device=features.device).repeat(len(features), 1)
-    if not features.shape[1]: ids, features = ids[:, :-model.config.visual_tokens], None
+    ids = torch.tensor([picture_prefix(model.config, tokenizer)], device=features.device).repeat(
+        len(features), 1
+    )
+    if not features.shape[1]:
+        ids, features = ids[:, : -model.config.visual_tokens], None
     cache = model(input_ids=ids, image_features=features, use_cache=True, logits_to_keep=1).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
@@ -32,91 +35,174 @@ def prefill(
 def generate_answers(
     model: EarthGPT,
     tokenizer,
-    pictures,                  # (n, 3, s, s) uint8 pictures, or a list of them; or their features (n, visual tokens, width); None if no question has one
-    questions: list,           # [(index of the picture or None, question)]
+    # (n, 3, s, s) uint8 pictures, or a list of them; or their features (n, visual tokens, width); None if no question has one
+    pictures,
+    questions: list,  # [(index of the picture or None, question)]
     max_new_tokens: int = 64,
-    batch_size: int = 256,     # questions at a time; what is remembered of twice as many pictures is kept
-    progress=None,             # called with the number of answers done
-    tokens: bool = False,      # also give each token of an answer with its own log-probability
-    names=None,                # of the questions, for messages
-    **generate,                # for transformers' generate: do_sample, num_beams, streamer ...
-) -> list:                     # [(text, score)], score: mean log-probability of the answer's own tokens; with `tokens` [(text, score, [(token, log-probability)])]
+    batch_size: int = 256,  # questions at a time; what is remembered of twice as many pictures is kept
+    progress=None,  # called with the number of answers done
+    tokens: bool = False,  # also give each token of an answer with its own log-probability
+    names=None,  # of the questions, for messages
+    **generate,  # for transformers' generate: do_sample, num_beams, streamer ...
+    # [(text, score)], score: mean log-probability of the answer's own tokens; with `tokens` [(text, score, [(token, log-probability)])]
+) -> list:
     """Answer many questions about some pictures; the order of the questions is kept.
 
     A picture passes encoders and language model once for all its questions. Questions go in batches, by picture and then by wording.
     Raises BadInput for a picture that is not there, a prompt that is too long, pictures of unequal size.
     """
     chat, answers = ChatFormat(**model.config.chat), [None] * len(questions)
-    if pictures is not None: pictures = stack_pictures(pictures)
+    if pictures is not None:
+        pictures = stack_pictures(pictures)
     prompts = [chat.encode_question(tokenizer, q) for _, q in questions]
     _check_questions(model, tokenizer, pictures, questions, prompts, names, generate)
     nothing = torch.zeros(1, 0, model.config.text_config.hidden_size, device=model.device)
     for which, group in _by_picture(questions, 2 * batch_size):
-        parts = [pictures[which[i:i + 64]].to(model.device) for i in range(0, len(which), 64)] if which else [nothing]
+        parts = (
+            [pictures[which[i : i + 64]].to(model.device) for i in range(0, len(which), 64)]
+            if which
+            else [nothing]
+        )
         parts = [prefill(model, tokenizer, model.image_features(p) if p.dim() == 4 else p) for p in parts]
-        memory, row = [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)], {p: i for i, p in enumerate(which)}
-        group.sort(key=lambda k: questions[k][1])   # like questions have like answers: a batch is done when its longest answer is
-        for part in (group[i:i + batch_size] for i in range(0, len(group), batch_size)):
+        memory, row = (
+            [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)],
+            {p: i for i, p in enumerate(which)},
+        )
+        # like questions have like answers: a batch is done when its longest answer is
+        group.sort(key=lambda k: questions[k][1])
+        for part in (group[i : i + batch_size] for i in range(0, len(group), batch_size)):
             rows = [row.get(questions[k][0], 0) for k in part]
-            for k, said in zip(part, _generate(model, tokenizer, chat, memory, rows, [prompts[k] for k in part], max_new_tokens, generate)): answers[k] = said
-            if progress: progress(len(part))
+            for k, said in zip(
+                part,
+                _generate(
+                    model, tokenizer, chat, memory, rows, [prompts[k] for k in part], max_new_tokens, generate
+                ),
+            ):
+                answers[k] = said
+            if progress:
+                progress(len(part))
     return answers if tokens else [said[:2] for said in answers]
+
 
 def _check_questions(model, tokenizer, pictures, questions, prompts, names, generate):
     "Everything that would go wrong later, said now, with the question's name."
     have, prefix = 0 if pictures is None else len(pictures), picture_prefix(model.config, tokenizer)
     context = getattr(model.config.text_config, 'max_position_embeddings', None)
-    if tokenizer.pad_token_id is None: raise BadInput('the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token')
-    if 'streamer' in generate and (len(questions) > 1 or generate.get('num_beams', 1) > 1): raise BadInput('an answer is streamed for one question at a time, and not with beams')
-    if generate.get('num_return_sequences', 1) > 1: raise BadInput('one answer for each question: for several, put the question into the list several times')
+    if tokenizer.pad_token_id is None:
+        raise BadInput(
+            'the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token'
+        )
+    if 'streamer' in generate and (len(questions) > 1 or generate.get('num_beams', 1) > 1):
+        raise BadInput('an answer is streamed for one question at a time, and not with beams')
+    if generate.get('num_return_sequences', 1) > 1:
+        raise BadInput(
+            'one answer for each question: for several, put the question into the list several times'
+        )
     for k, ((picture, _), prompt) in enumerate(zip(questions, prompts)):
         name = names[k] if names else f'question {k + 1}'
-        if picture is not None and not 0 <= picture < have: raise BadInput(f'{name} asks about picture {picture}, but there are {have} pictures, counted from 0')
-        if context: check_length(prefix[:None if picture is not None else -model.config.visual_tokens] + prompt, context, name)
+        if picture is not None and not 0 <= picture < have:
+            raise BadInput(
+                f'{name} asks about picture {picture}, but there are {have} pictures, counted from 0'
+            )
+        if context:
+            check_length(
+                prefix[: None if picture is not None else -model.config.visual_tokens] + prompt, context, name
+            )
+
 
 def _by_picture(questions, most):
     "(pictures, questions about them): at most so many pictures at a time; questions without a picture come last."
     about = {}
-    for k, (picture, _) in enumerate(questions): about.setdefault(picture, []).append(k)
+    for k, (picture, _) in enumerate(questions):
+        about.setdefault(picture, []).append(k)
     blind, which = about.pop(None, []), sorted(about)
-    for i in range(0, len(which), most): yield which[i:i + most], [k for p in which[i:i + most] for k in about[p]]
-    if blind: yield [], blind
+    for i in range(0, len(which), most):
+        yield which[i : i + most], [k for p in which[i : i + most] for k in about[p]]
+    if blind:
+        yield [], blind
+
 
 def _generate(model, tokenizer, chat, memory, rows, prompts, max_new_tokens, generate):
     "Answers to one batch of questions, each with the remembered picture of its row: (text, score, [(token, log-probability)])."
-    known, longest, beams, pad = memory[0][0].shape[2] if memory else 0, max(map(len, prompts)), generate.get('num_beams', 1), tokenizer.pad_token_id
-    gaps, end = [longest - len(p) for p in prompts], tokenizer(chat.end, add_special_tokens=False).input_ids[-1]
+    known, longest, beams, pad = (
+        memory[0][0].shape[2] if memory else 0,
+        max(map(len, prompts)),
+        generate.get('num_beams', 1),
+        tokenizer.pad_token_id,
+    )
+    gaps, end = (
+        [longest - len(p) for p in prompts],
+        tokenizer(chat.end, add_special_tokens=False).input_ids[-1],
+    )
     ids = torch.tensor([[pad] * (known + gap) + p for gap, p in zip(gaps, prompts)], device=model.device)
-    mask = torch.tensor([[1] * known + [0] * gap + [1] * len(p) for gap, p in zip(gaps, prompts)], device=model.device)
-    rows = [r for r in rows for _ in range(beams)]   # generate copies the prompts for its beams, but not a cache that it is given
+    mask = torch.tensor(
+        [[1] * known + [0] * gap + [1] * len(p) for gap, p in zip(gaps, prompts)], device=model.device
+    )
+    # generate copies the prompts for its beams, but not a cache that it is given
+    rows = [r for r in rows for _ in range(beams)]
     cache = DynamicCache([(k[rows], v[rows]) for k, v in memory]) if memory else None
-    out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_new_tokens, return_dict_in_generate=True,
-                         output_scores=beams > 1, output_logits=beams == 1, pad_token_id=pad, eos_token_id=end, **({'do_sample': False} | generate))
-    new = out.sequences[:, ids.shape[1]:]
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        max_new_tokens=max_new_tokens,
+        return_dict_in_generate=True,
+        output_scores=beams > 1,
+        output_logits=beams == 1,
+        pad_token_id=pad,
+        eos_token_id=end,
+        **({'do_sample': False} | generate),
+    )
+    new = out.sequences[:, ids.shape[1] :]
     ends = (new == end).long()
-    own = ends.cumsum(1) - ends == 0   # up to the end mark, and with it
-    logp = model.compute_transition_scores(out.sequences, out.scores if beams > 1 else out.logits, getattr(out, 'beam_indices', None), normalize_logits=True)[:, :new.shape[1]]
+    own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it
+    logp = model.compute_transition_scores(
+        out.sequences,
+        out.scores if beams > 1 else out.logits,
+        getattr(out, 'beam_indices', None),
+        normalize_logits=True,
+    )[:, : new.shape[1]]
     scores = (logp.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)).tolist()
-    each = [[(tokenizer.decode(t), l) for t, l, mine in zip(*row) if mine] for row in zip(new.tolist(), logp.tolist(), own.tolist())]
-    return [(text.strip(), *rest) for text, *rest in zip(tokenizer.batch_decode(new, skip_special_tokens=True), scores, each)]
+    each = [
+        [(tokenizer.decode(t), l) for t, l, mine in zip(*row) if mine]
+        for row in zip(new.tolist(), logp.tolist(), own.tolist())
+    ]
+    return [
+        (text.strip(), *rest)
+        for text, *rest in zip(tokenizer.batch_decode(new, skip_special_tokens=True), scores, each)
+    ]
 
 # %% ../../nbs/4_model/15_generation.ipynb #ac523919
 def stream_answer(
     model: EarthGPT,
     tokenizer,
-    picture,              # (1, 3, s, s) uint8, features (1, visual tokens, width), or None
+    picture,  # (1, 3, s, s) uint8, features (1, visual tokens, width), or None
     question: str,
     max_new_tokens: int = 64,
-    **generate,           # for transformers' generate
-):                        # yields pieces of text
+    **generate,  # for transformers' generate
+):  # yields pieces of text
     "The answer to one question in pieces, as it is written. Put together and stripped they are what `answer` gives. Raises what `answer` raises."
     streamer, failed = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True), []
+
     def work():
-        try: generate_answers(model, tokenizer, picture, [(None if picture is None else 0, question)], max_new_tokens, streamer=streamer, **generate)
-        except BaseException as e: failed.append(e)
-        finally: streamer.end()
+        try:
+            generate_answers(
+                model,
+                tokenizer,
+                picture,
+                [(None if picture is None else 0, question)],
+                max_new_tokens,
+                streamer=streamer,
+                **generate,
+            )
+        except BaseException as e:
+            failed.append(e)
+        finally:
+            streamer.end()
+
     thread = Thread(target=work, daemon=True)
     thread.start()
     yield from (piece for piece in streamer if piece)
     thread.join()
-    if failed: raise failed[0]
+    if failed:
+        raise failed[0]

@@ -16,61 +16,96 @@ from .tokens import COORDINATES
 # %% ../../nbs/4_model/09_language.ipynb #8e710527
 @contextmanager
 def targets_only(
-    modules,              # that treat each token by itself, such as an MLP
-    read: torch.Tensor,   # (b, t) bool: tokens whose outcome is read
+    modules,  # that treat each token by itself, such as an MLP
+    read: torch.Tensor,  # (b, t) bool: tokens whose outcome is read
 ):
     "Meanwhile these modules compute what is read, and give zeros for other tokens. Rounded up to 128: on a CPU each new size is compiled and kept."
     first = read.flatten().to(torch.int8).argsort(descending=True, stable=True)
-    chosen = first[:-(-max(1, int(read.sum())) // 128) * 128]
-    def take(module, args): return args[0].flatten(0, 1).index_select(0, chosen)[None]
-    def give(module, args, out): return out.new_zeros(read.numel(), out.shape[-1]).index_copy(0, chosen, out[0]).unflatten(0, read.shape)
-    hooks = [hook for m in modules for hook in (m.register_forward_pre_hook(take), m.register_forward_hook(give))]
-    try: yield
+    chosen = first[: -(-max(1, int(read.sum())) // 128) * 128]
+
+    def take(module, args):
+        return args[0].flatten(0, 1).index_select(0, chosen)[None]
+
+    def give(module, args, out):
+        return (
+            out.new_zeros(read.numel(), out.shape[-1]).index_copy(0, chosen, out[0]).unflatten(0, read.shape)
+        )
+
+    hooks = [
+        hook for m in modules for hook in (m.register_forward_pre_hook(take), m.register_forward_hook(give))
+    ]
+    try:
+        yield
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
+
 
 def last_layer_parts(
-    language,   # a causal LM
-) -> list:      # of modules, for `compute_only`; empty where they have other names
+    language,  # a causal LM
+) -> list:  # of modules, for `compute_only`; empty where they have other names
     "What the last layer computes for each token by itself, but for keys and values."
     layer = (getattr(language.base_model, 'layers', None) or [None])[-1]
-    if getattr(layer, '_compiled_call_impl', None): return []   # would be compiled again in each step
-    found = [getattr(getattr(layer, 'self_attn', None), name, None) for name in ('q_proj', 'o_proj')] + [getattr(layer, 'mlp', None)]
-    return [m for m in found if m is not None and (m is not found[2] or hasattr(m, 'down_proj'))]   # no mixture of experts
+    if getattr(layer, '_compiled_call_impl', None):
+        return []  # would be compiled again in each step
+    found = [getattr(getattr(layer, 'self_attn', None), name, None) for name in ('q_proj', 'o_proj')] + [
+        getattr(layer, 'mlp', None)
+    ]
+    # no mixture of experts
+    return [m for m in found if m is not None and (m is not found[2] or hasattr(m, 'down_proj'))]
 
 # %% ../../nbs/4_model/09_language.ipynb #18bf1a5c
-def lean_attention(module, query, key, value, attention_mask, scaling=None, dropout=0., **kwargs):
+def lean_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
     "Attention as transformers' `eager`, in fewer passes over the scores: (b, heads, t, size) -> (b, t, heads, size). On a CPU faster than sdpa for rows of some hundred tokens."
-    if query.shape[1] != key.shape[1]: key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-    scores = (query * (query.shape[-1] ** -.5 if scaling is None else scaling)) @ key.mT
-    if attention_mask is not None: scores += attention_mask.to(scores.dtype).clamp(min=torch.finfo(scores.dtype).min)
+    if query.shape[1] != key.shape[1]:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
+    if attention_mask is not None:
+        scores += attention_mask.to(scores.dtype).clamp(min=torch.finfo(scores.dtype).min)
     shares = torch.dropout(scores.softmax(-1), dropout, module.training)
     return (shares @ value).transpose(1, 2).contiguous(), None
+
 
 AttentionInterface.register('lean', lean_attention)
 AttentionMaskInterface.register('lean', eager_mask)
 
 # %% ../../nbs/4_model/09_language.ipynb #ded784d0
 def small_llama(
-    tokenizer,          # gives vocabulary and special ids
-    width: int = 192,   # of a token
+    tokenizer,  # gives vocabulary and special ids
+    width: int = 192,  # of a token
     layers: int = 4,
     heads: int = 4,
 ) -> LlamaConfig:
     "LLaMA in small: the same blocks, with input and output embeddings tied."
-    return LlamaConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=8 * width // 3, num_hidden_layers=layers,
-                       num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=1024, tie_word_embeddings=True,
-                       pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=8 * width // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 # %% ../../nbs/4_model/09_language.ipynb #ed0283d3
 def init_coordinate_embeddings(
-    model,      # a causal LM, its embeddings are changed in place
+    model,  # a causal LM, its embeddings are changed in place
     tokenizer,  # of ours, with coordinates as tokens
 ):
     "Give the coordinates 0.00 to 1.00 embeddings of slow waves, of the size of all others, so that near numbers start alike."
     table = model.get_input_embeddings().weight
-    place = torch.linspace(0, 1, len(COORDINATES))[:, None]                        # (101, 1)
-    speed = torch.arange(1, table.shape[1] // 2 + 1) / 2                           # half waves over the picture
-    waves = torch.cat([torch.cos(math.pi * place * speed), torch.sin(math.pi * place * speed)], 1) * torch.exp(-(speed.repeat(2) / 8) ** 2)
+    place = torch.linspace(0, 1, len(COORDINATES))[:, None]  # (101, 1)
+    # half waves over the picture
+    speed = torch.arange(1, table.shape[1] // 2 + 1) / 2
+    waves = torch.cat(
+        [torch.cos(math.pi * place * speed), torch.sin(math.pi * place * speed)], 1
+    ) * torch.exp(-((speed.repeat(2) / 8) ** 2))
     waves = waves - waves.mean(0)
-    with torch.no_grad(): table[tokenizer.convert_tokens_to_ids(list(COORDINATES))] = (waves / waves.std() * table.std()).to(table)
+    with torch.no_grad():
+        table[tokenizer.convert_tokens_to_ids(list(COORDINATES))] = (waves / waves.std() * table.std()).to(
+            table
+        )

@@ -16,6 +16,7 @@ from .presets import on_meta, preset_config, presets, read_preset
 # %% ../../nbs/4_model/17_memory.ipynb #68a7f6fd
 class Ledger(TorchDispatchMode):
     "Counts the bytes of tensors that live at the same time, on any device, the meta device too."
+
     def __init__(self):
         super().__init__()
         self.now, self.most, self.known = 0, 0, {}
@@ -23,7 +24,8 @@ class Ledger(TorchDispatchMode):
     def note(self, tensor):
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self.known: return
+        if key in self.known:
+            return
         self.known[key] = weakref.finalize(storage, self.drop, key, size)
         self.now += size
         self.most = max(self.most, self.now)
@@ -35,89 +37,170 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor): self.note(t)
+            if isinstance(t, torch.Tensor):
+                self.note(t)
         return out
 
 # %% ../../nbs/4_model/17_memory.ipynb #69679b49
-BASE = 0.45e9   # bytes of a Python process with torch and transformers, before any model (measured on Linux)
+BASE = 0.45e9  # bytes of a Python process with torch and transformers, before any model (measured on Linux)
+
 
 def _batch(model, pictures, words, target_tokens):
     "Inputs of a training step on the model's own device."
     c, at = model.config, dict(device=model.device)
     length = c.visual_tokens + 1 + words
-    return (torch.zeros(pictures, 3, c.image_size, c.image_size, dtype=torch.uint8, **at), torch.zeros(pictures, 1 + words, dtype=torch.long, **at),
-            torch.zeros(pictures, 1, length, length, dtype=model.dtype, **at), torch.arange(length, **at).repeat(pictures, 1), torch.zeros(pictures * target_tokens, dtype=torch.long, **at))
+    return (
+        torch.zeros(pictures, 3, c.image_size, c.image_size, dtype=torch.uint8, **at),
+        torch.zeros(pictures, 1 + words, dtype=torch.long, **at),
+        torch.zeros(pictures, 1, length, length, dtype=model.dtype, **at),
+        torch.arange(length, **at).repeat(pictures, 1),
+        torch.zeros(pictures * target_tokens, dtype=torch.long, **at),
+    )
+
 
 def _step(model, optimizer, batch, target_tokens):
     "One training step without anything that looks at values, so that it runs on the meta device."
     pixels, ids, mask, positions, target = batch
     words, seen = model.get_input_embeddings()(ids), model.image_features(pixels)
-    hidden = model.language.base_model(inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
-    F.cross_entropy(model.get_output_embeddings()(hidden[:, -target_tokens:].flatten(0, 1)).float(), target).backward()
+    hidden = model.language.base_model(
+        inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1),
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=False,
+    ).last_hidden_state
+    F.cross_entropy(
+        model.get_output_embeddings()(hidden[:, -target_tokens:].flatten(0, 1)).float(), target
+    ).backward()
     optimizer.step()
+
 
 def _read(model, batch):
     "One forward over prompts with a cache, as `generate` begins."
     pixels, ids, mask, positions, _ = batch
     words, seen = model.get_input_embeddings()(ids), model.image_features(pixels)
-    out = model.language.base_model(inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1), attention_mask=mask, position_ids=positions, use_cache=True)
+    out = model.language.base_model(
+        inputs_embeds=torch.cat([words[:, :1], seen, words[:, 1:]], 1),
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+    )
     return model.get_output_embeddings()(out.last_hidden_state[:, -1:]), out.past_key_values
 
+
 def run_once(
-    model,                # on any device
+    model,  # on any device
     train: bool,
     pictures: int = 8,
-    words: int = 128,     # tokens of questions and answers of a picture
-    target_tokens: int = 32,     # of them graded
+    words: int = 128,  # tokens of questions and answers of a picture
+    target_tokens: int = 32,  # of them graded
 ):
     "The work that is weighed: a training step with an AdamW that has seen a step before, or one pass over prompts."
     batch = _batch(model, pictures, words, target_tokens)
     if not train:
-        with torch.no_grad(): return _read(model.eval(), batch)
+        with torch.no_grad():
+            return _read(model.eval(), batch)
     learned = [p for p in model.train().parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned)
-    for p in learned: p.grad = torch.zeros_like(p)
-    optimizer.step()                             # from now on it keeps its two numbers
+    for p in learned:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()  # from now on it keeps its two numbers
     optimizer.zero_grad(set_to_none=True)
     _step(model, optimizer, batch, target_tokens)
 
 # %% ../../nbs/4_model/17_memory.ipynb #5c39c16e
 def weigh(
-    preset,               # a Preset or its name
+    preset,  # a Preset or its name
     pictures: int = 8,
     words: int = 128,
     target_tokens: int = 32,
-) -> dict:                # name, parameters (by part), total, trained, visual_tokens, train_bytes, infer_bytes
+    # name, parameters (by part), total, trained, visual_tokens, train_bytes, infer_bytes
+) -> dict:
     "What a preset needs, before anything is allocated. Memory: process, weights, and the most that lives at once in a step that is run on the meta device."
-    if isinstance(preset, str): preset = read_preset(preset)
+    if isinstance(preset, str):
+        preset = read_preset(preset)
     model = on_meta(preset_config(preset), getattr(torch, preset.dtype), preset.attention)
     weights = sum(t.nbytes for t in {id(t): t for t in model.state_dict().values()}.values())
+
     def most(train):
         with Ledger() as ledger:
-            for t in [*model.parameters(), *model.buffers()]: ledger.known[t.untyped_storage()._cdata] = None   # counted as weights
+            # counted as weights
+            for t in [*model.parameters(), *model.buffers()]:
+                ledger.known[t.untyped_storage()._cdata] = None
             run_once(model, train, pictures, words, target_tokens)
         return ledger.most
+
     count = lambda m: sum(p.numel() for p in m.parameters())
     parts = dict(vit=0, cnn=0) | {name: count(part) for name, part in model.perception.encoders.items()}
-    parts |= dict(fusion=count(model.perception) - sum(parts.values()), projector=count(model.projector), language=count(model.language))
+    parts |= dict(
+        fusion=count(model.perception) - sum(parts.values()),
+        projector=count(model.projector),
+        language=count(model.language),
+    )
     tied = sum(t.numel() for t in model.parameters())
-    return dict(name=preset.name, about=preset.about, parameters=parts, total=tied, trained=sum(t.numel() for t in model.parameters() if t.requires_grad),
-                visual_tokens=model.config.visual_tokens, train_bytes=int(BASE + weights + most(True)), infer_bytes=int(BASE + weights + most(False)))
+    return dict(
+        name=preset.name,
+        about=preset.about,
+        parameters=parts,
+        total=tied,
+        trained=sum(t.numel() for t in model.parameters() if t.requires_grad),
+        visual_tokens=model.config.visual_tokens,
+        train_bytes=int(BASE + weights + most(True)),
+        infer_bytes=int(BASE + weights + most(False)),
+    )
 
 # %% ../../nbs/4_model/17_memory.ipynb #3c055e9a
 def presets_table(
-    names=None,      # of presets; None: all
-    **step,          # pictures, words, graded: see `weigh`
+    names=None,  # of presets; None: all
+    **step,  # pictures, words, graded: see `weigh`
 ) -> str:
     "All presets with parameters by part, visual tokens and estimated memory, as text."
     rows = [weigh(n, **step) for n in names or presets()]
-    def gb(b): return f'{b / 1e9:.1f} GB'
-    def m(n): return f'{n / 1e6:,.1f} M'
-    head = ['preset', 'ViT', 'CNN', 'fusion', 'projector', 'language', 'all', 'trained', 'visual tokens', 'to train', 'to answer']
-    table = [head] + [[r['name'], *(m(n) for n in r['parameters'].values()), m(r['total']), m(r['trained']), str(r['visual_tokens']), gb(r['train_bytes']), gb(r['infer_bytes'])] for r in rows]
+
+    def gb(b):
+        return f'{b / 1e9:.1f} GB'
+
+    def m(n):
+        return f'{n / 1e6:,.1f} M'
+
+    head = [
+        'preset',
+        'ViT',
+        'CNN',
+        'fusion',
+        'projector',
+        'language',
+        'all',
+        'trained',
+        'visual tokens',
+        'to train',
+        'to answer',
+    ]
+    table = [head] + [
+        [
+            r['name'],
+            *(m(n) for n in r['parameters'].values()),
+            m(r['total']),
+            m(r['trained']),
+            str(r['visual_tokens']),
+            gb(r['train_bytes']),
+            gb(r['infer_bytes']),
+        ]
+        for r in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*table)]
-    lines = ['  '.join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in table]
+    lines = [
+        '  '.join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+        for row in table
+    ]
     about = [f'{r["name"]:{widths[0]}}  {r["about"]}' for r in rows]
     s = dict(pictures=8, words=128) | {k: v for k, v in step.items() if k != 'target_tokens'}
-    return '\n'.join([*lines, '', *about, '', f'Memory is estimated for a batch of {s["pictures"]} pictures with {s["words"]} tokens of text each, before anything is allocated.',
-                      'To train: all of the language model and what is new, AdamW, no checkpointing, one device.'])
+    return '\n'.join(
+        [
+            *lines,
+            '',
+            *about,
+            '',
+            f'Memory is estimated for a batch of {s["pictures"]} pictures with {s["words"]} tokens of text each, before anything is allocated.',
+            'To train: all of the language model and what is new, AdamW, no checkpointing, one device.',
+        ]
+    )

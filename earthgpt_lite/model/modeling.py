@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch.nn.attention.flex_attention import create_block_mask
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import logging as transformers_logging
 
@@ -34,6 +42,7 @@ from .vision import VisionTower
 @dataclass
 class EarthGPTOutput(ModelOutput):
     "What forward gives back. With labels, logits are None, and the loss is the sum over the target tokens divided by their number, `target_count`."
+
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     past_key_values: object | None = None
@@ -43,104 +52,180 @@ class EarthGPTOutput(ModelOutput):
 # %% ../../nbs/4_model/14_modeling.ipynb #1925b083
 class EarthGPT(PreTrainedModel, GenerationMixin):
     "EarthGPT (arXiv 2401.16822): ViT layers and CNN scales, one projection, one causal language model that reads both."
+
     config_class = EarthGPTConfig
     input_modalities = ('image', 'text')
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = False   # takes no mask of segments
+    _supports_flash_attn = False  # takes no mask of segments
 
     def __init__(self, config: EarthGPTConfig):
         super().__init__(config)
         c = config
-        self.perception = VisionTower(c.vit_config if c.perception != 'cnn' else None, c.cnn_config if c.perception != 'vit' else None, c.grid, c.vit_layers,
-                                     c.layer_fusion, c.cnn_channels, c.fusion, c.vit_input, c.cnn_input, c.train_encoders)
-        self.projector = Projector(self.perception.channels, c.text_config.hidden_size, c.projector, c.init_scale, c.pixel_shuffle_factor, c.boundary_tokens)
+        self.perception = VisionTower(
+            c.vit_config if c.perception != 'cnn' else None,
+            c.cnn_config if c.perception != 'vit' else None,
+            c.grid,
+            c.vit_layers,
+            c.layer_fusion,
+            c.cnn_channels,
+            c.fusion,
+            c.vit_input,
+            c.cnn_input,
+            c.train_encoders,
+        )
+        self.projector = Projector(
+            self.perception.channels,
+            c.text_config.hidden_size,
+            c.projector,
+            c.init_scale,
+            c.pixel_shuffle_factor,
+            c.boundary_tokens,
+        )
         self.language = AutoModelForCausalLM.from_config(c.text_config)
         self.post_init()
 
-    def get_input_embeddings(self): return self.language.get_input_embeddings()
-    def get_output_embeddings(self): return self.language.get_output_embeddings()
+    def get_input_embeddings(self):
+        return self.language.get_input_embeddings()
+
+    def get_output_embeddings(self):
+        return self.language.get_output_embeddings()
 
     def image_features(
         self,
         pixel_values: torch.Tensor,  # (n, 3, s, s) uint8, or a list of (3, s, s)
-    ) -> torch.Tensor:               # (n, visual tokens, width)
+    ) -> torch.Tensor:  # (n, visual tokens, width)
         "Visual tokens, ready to stand between words. Compute once, use for many questions. Raises BadInput for pictures of unequal size."
         return self.projector(self.perception(stack_pictures(pixel_values).to(self.device)))
 
     def _embed(self, input_ids, features, going_on=False):
         table = self.get_input_embeddings()
-        words = table(input_ids.masked_fill(input_ids >= table.num_embeddings, 0))   # (b, t, d); the placeholder may lie beyond the words
-        places = input_ids == self.config.image_token_id                             # (b, t)
-        if features is None and (going_on or not places.any()): return words
-        if features is None: features = words.new_zeros(0, self.config.visual_tokens, words.shape[-1])
+        # (b, t, d); the placeholder may lie beyond the words
+        words = table(input_ids.masked_fill(input_ids >= table.num_embeddings, 0))
+        places = input_ids == self.config.image_token_id  # (b, t)
+        if features is None and (going_on or not places.any()):
+            return words
+        if features is None:
+            features = words.new_zeros(0, self.config.visual_tokens, words.shape[-1])
         need, have = int(places.sum()), features.shape[0] * features.shape[1]
         if need != have:
-            raise BadInput(f'{need} image tokens in {len(input_ids)} rows, but {len(features)} pictures give {have}: '
-                           f'each picture needs {features.shape[1]}; was a prompt cut, or a picture left out?')
+            raise BadInput(
+                f'{need} image tokens in {len(input_ids)} rows, but {len(features)} pictures give {have}: '
+                f'each picture needs {features.shape[1]}; was a prompt cut, or a picture left out?'
+            )
         return words.masked_scatter(places[..., None], features.to(words.dtype).flatten(0, 1))
 
-    def forward(self, input_ids=None, pixel_values=None, image_features=None, attention_mask=None, position_ids=None, segment_ids=None, prefix_ids=None,
-                labels=None, past_key_values=None, use_cache=None, logits_to_keep=0, inputs_embeds=None, **kwargs):
+    def forward(
+        self,
+        input_ids=None,
+        pixel_values=None,
+        image_features=None,
+        attention_mask=None,
+        position_ids=None,
+        segment_ids=None,
+        prefix_ids=None,
+        labels=None,
+        past_key_values=None,
+        use_cache=None,
+        logits_to_keep=0,
+        inputs_embeds=None,
+        **kwargs,
+    ):
         """Next-token logits, or with `labels` the loss on the graded tokens.
 
         input_ids, labels, position_ids, segments, parents: (b, t). pixel_values: (n, 3, s, s) uint8, or `image_features`
         (n, visual tokens, width) computed before; in the order of their places in the rows. Raises BadInput where places and pictures differ.
         """
-        if pixel_values is not None and image_features is None: image_features = self.image_features(pixel_values)
-        if inputs_embeds is None: inputs_embeds = self._embed(input_ids, image_features, past_key_values is not None and past_key_values.get_seq_length() > 0)
-        if segment_ids is not None: attention_mask = self._seen(segment_ids, prefix_ids, inputs_embeds.dtype)
+        if pixel_values is not None and image_features is None:
+            image_features = self.image_features(pixel_values)
+        if inputs_embeds is None:
+            inputs_embeds = self._embed(
+                input_ids,
+                image_features,
+                past_key_values is not None and past_key_values.get_seq_length() > 0,
+            )
+        if segment_ids is not None:
+            attention_mask = self._seen(segment_ids, prefix_ids, inputs_embeds.dtype)
         with self._sparing(labels):
-            inner = self.language.base_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
-                                             past_key_values=past_key_values, use_cache=use_cache if labels is None else False, **kwargs)
+            inner = self.language.base_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache if labels is None else False,
+                **kwargs,
+            )
         if labels is None:
             keep = inner.last_hidden_state[:, -logits_to_keep:] if logits_to_keep else inner.last_hidden_state
-            return EarthGPTOutput(logits=self.get_output_embeddings()(keep), past_key_values=inner.past_key_values)
+            return EarthGPTOutput(
+                logits=self.get_output_embeddings()(keep), past_key_values=inner.past_key_values
+            )
         target = labels[:, 1:]
         graded = target != IGNORE
-        spare = -int(graded.sum()) % 128   # few different sizes: on a CPU each new one is compiled and kept
-        logits = self.get_output_embeddings()(F.pad(inner.last_hidden_state[:, :-1][graded], (0, 0, 0, spare)))
+        spare = -int(graded.sum()) % 128  # few different sizes: on a CPU each new one is compiled and kept
+        logits = self.get_output_embeddings()(
+            F.pad(inner.last_hidden_state[:, :-1][graded], (0, 0, 0, spare))
+        )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        total, count = F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'), graded.sum()
-        if self.config.coordinate_loss: total = total + self.config.coordinate_loss * coordinate_loss(logits[:int(count)], target[graded], self.config.first_coordinate)
+        total, count = (
+            F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'),
+            graded.sum(),
+        )
+        if self.config.coordinate_loss:
+            total = total + self.config.coordinate_loss * coordinate_loss(
+                logits[: int(count)], target[graded], self.config.first_coordinate
+            )
         return EarthGPTOutput(loss=total / count, loss_sum=total, target_count=count)
 
     def _sparing(self, labels):
         "In training the last layer computes only what is graded; not where activations are made again or blocks are compiled."
-        parts = last_layer_parts(self.language) if labels is not None and not self.is_gradient_checkpointing else []
+        parts = (
+            last_layer_parts(self.language)
+            if labels is not None and not self.is_gradient_checkpointing
+            else []
+        )
         return targets_only(parts, F.pad(labels[:, 1:] != IGNORE, (0, 1))) if parts else nullcontext()
 
     def _seen(self, segment_ids, prefix_ids, dtype):
-        if self.language.config._attn_implementation == 'flex_attention': return block_mask(segment_ids, prefix_ids)
+        if self.language.config._attn_implementation == 'flex_attention':
+            return block_mask(segment_ids, prefix_ids)
         return attention_bias(prefix_causal_mask(segment_ids, prefix_ids), dtype)
 
-    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, pixel_values=None, image_features=None, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, pixel_values=None, image_features=None, **kwargs
+    ):
         inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
-        if past_key_values is None or past_key_values.get_seq_length() == 0: inputs |= dict(pixel_values=pixel_values, image_features=image_features)
+        if past_key_values is None or past_key_values.get_seq_length() == 0:
+            inputs |= dict(pixel_values=pixel_values, image_features=image_features)
         return inputs
 
 # %% ../../nbs/4_model/14_modeling.ipynb #8bf71c86
 def nano(
     tokenizer,
-    **changed,     # choices of `nano_config`, for a variant
+    **changed,  # choices of `nano_config`, for a variant
 ) -> EarthGPT:
     "A fresh nano model, untrained."
     model = EarthGPT(nano_config(tokenizer, **changed))
     model.projector.start()
     init_coordinate_embeddings(model.language, tokenizer)
-    if model.config.coordinate_loss: init_position_scale(model.perception)
-    model.language.set_attn_implementation('lean')   # on a CPU faster than sdpa at this size
+    if model.config.coordinate_loss:
+        init_position_scale(model.perception)
+    model.language.set_attn_implementation('lean')  # on a CPU faster than sdpa at this size
     for name, encoder in model.perception.encoders.items():
-        if name == 'vit': encoder.set_attn_implementation('lean')
+        if name == 'vit':
+            encoder.set_attn_implementation('lean')
     return model
 
 # %% ../../nbs/4_model/14_modeling.ipynb #7904ee7e
 def block_mask(
-    segment_ids: torch.Tensor,   # (b, t)
-    prefix_ids: torch.Tensor,    # (b, t)
-):                            # a BlockMask of PyTorch
+    segment_ids: torch.Tensor,  # (b, t)
+    prefix_ids: torch.Tensor,  # (b, t)
+):  # a BlockMask of PyTorch
     "`tokens.visible` as a rule for FlexAttention. Training with it needs CUDA; on a CPU there is only forward."
-    def rule(b, h, i, j): return (i >= j) & ((segment_ids[b, i] == segment_ids[b, j]) | (prefix_ids[b, i] == segment_ids[b, j]))
+
+    def rule(b, h, i, j):
+        return (i >= j) & ((segment_ids[b, i] == segment_ids[b, j]) | (prefix_ids[b, i] == segment_ids[b, j]))
+
     rows, length = segment_ids.shape
     return create_block_mask(rule, rows, None, length, length, device=segment_ids.device)
 
@@ -150,82 +235,128 @@ def _quiet():
     "No progress bars of the library: a small model is there before one could read them."
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
-    try: yield
+    try:
+        yield
     finally:
-        if shown: transformers_logging.enable_progress_bar()
+        if shown:
+            transformers_logging.enable_progress_bar()
 
-def save(
-    model: EarthGPT,
-    tokenizer,
-    folder,
-):
+
+def save(model: EarthGPT, tokenizer, folder):
     "Save model, tokenizer and processor to one folder: whole, or not at all. Raises BadInput where the disk is full or cannot be written."
     folder = Path(folder)
     need = sum(t.nbytes for t in model.state_dict().values())
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(folder.parent).free) < need: raise OSError(f'{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free')
+        if (free := shutil.disk_usage(folder.parent).free) < need:
+            raise OSError(f'{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free')
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as new:
-            with _quiet(): model.save_pretrained(f'{new}/model'); EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(f'{new}/model')
-            for file in Path(new, 'model').glob('*.safetensors'): file.chmod(Path(new, 'model', 'config.json').stat().st_mode)   # written for the owner alone
+            with _quiet():
+                model.save_pretrained(f'{new}/model')
+                EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(f'{new}/model')
+            # written for the owner alone
+            for file in Path(new, 'model').glob('*.safetensors'):
+                file.chmod(Path(new, 'model', 'config.json').stat().st_mode)
             _exchange(Path(f'{new}/model'), folder, Path(f'{new}/old'))
     except (OSError, SafetensorError) as e:
-        raise BadInput(f'{folder} cannot be saved: {getattr(e, "strerror", None) or e}; what was there is untouched. Make room, or choose another folder') from e
+        raise BadInput(
+            f'{folder} cannot be saved: {getattr(e, "strerror", None) or e}; what was there is untouched. Make room, or choose another folder'
+        ) from e
+
 
 def _exchange(new, folder, old):
     "The new folder in the place of the old one, which comes back if that fails."
-    if folder.exists(): folder.rename(old)
-    try: new.rename(folder)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
     except BaseException:
-        if old.exists(): old.rename(folder)
+        if old.exists():
+            old.rename(folder)
         raise
 
 # %% ../../nbs/4_model/14_modeling.ipynb #3625ae13
 def find_model(
-    name,           # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a name on the hub
+    # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a name on the hub
+    name,
 ) -> str:
     "The folder or hub name to load from. Raises BadInput for a folder without a model."
     folder = Path(name)
     for place in (folder, folder / 'model'):
         if (place / 'config.json').is_file():
-            if not any(place.glob('*.safetensors')): raise BadInput(f'{place} has a config.json but no *.safetensors: the weights are missing; copy them there or train again')
+            if not any(place.glob('*.safetensors')):
+                raise BadInput(
+                    f'{place} has a config.json but no *.safetensors: the weights are missing; copy them there or train again'
+                )
             return str(place)
-    if folder.exists(): raise BadInput(f'{folder} holds no model: expected config.json and model.safetensors in it or in {folder / "model"}')
-    if str(name) in packaged(): return str(MODELS / name)
-    if len(folder.parts) != 2 or str(name).startswith(('.', '/', '~')) or folder.parent.is_dir():   # runs/quickstat is a slip, no owner called runs
-        raise BadInput(f'{name}: no such folder; give {", ".join(packaged())}, a run such as runs/quickstart (`earthgpt-lite quickstart` makes it), a saved model, or a hub name owner/model')
+    if folder.exists():
+        raise BadInput(
+            f'{folder} holds no model: expected config.json and model.safetensors in it or in {folder / "model"}'
+        )
+    if str(name) in packaged():
+        return str(MODELS / name)
+    # runs/quickstat is a slip, no owner called runs
+    if len(folder.parts) != 2 or str(name).startswith(('.', '/', '~')) or folder.parent.is_dir():
+        raise BadInput(
+            f'{name}: no such folder; give {", ".join(packaged())}, a run such as runs/quickstart (`earthgpt-lite quickstart` makes it), a saved model, or a hub name owner/model'
+        )
     return str(name)
 
+
 def load(
-    name,               # see `find_model`
-    device: str = 'auto',   # auto, cpu, cuda
-) -> tuple:             # (model in eval mode, tokenizer)
+    name,  # see `find_model`
+    device: str = 'auto',  # auto, cpu, cuda
+) -> tuple:  # (model in eval mode, tokenizer)
     "Load what `save` wrote, or a model from the hub. Only safetensors are opened. Raises BadInput if weights are missing or left over."
     place, device = find_model(name), pick_device(device)
     config = Path(place) / 'config.json'
     try:
-        stored = json.loads(config.read_text(encoding='utf-8')) if config.is_file() else dict(model_type='earthgpt')
+        stored = (
+            json.loads(config.read_text(encoding='utf-8'))
+            if config.is_file()
+            else dict(model_type='earthgpt')
+        )
         kind = stored.get('model_type')
         check_format(stored.get('format', 1), name)
-        if kind != 'earthgpt': raise BadInput(f'{name} holds a model of type {kind!r}, not an EarthGPT: give a run such as runs/quickstart')
-        with _quiet(): model, info = EarthGPT.from_pretrained(place, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+        if kind != 'earthgpt':
+            raise BadInput(
+                f'{name} holds a model of type {kind!r}, not an EarthGPT: give a run such as runs/quickstart'
+            )
+        with _quiet():
+            model, info = EarthGPT.from_pretrained(
+                place, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(place)
-    except BadInput: raise
-    except SafetensorError as e: raise BadInput(f'{name}: a *.safetensors file in {place} is cut or damaged ({first_line(e)}); copy it again') from e
-    except Exception as e: raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {first_line(e)}') from e
-    wrong = [f'{what.replace("_", " ")}: {", ".join(sorted(map(str, info[what]))[:5])}' for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys') if info.get(what)]
-    if wrong: raise BadInput(f'{name} is not whole: {"; ".join(wrong)}; the file belongs to another model or was cut')
+    except BadInput:
+        raise
+    except SafetensorError as e:
+        raise BadInput(
+            f'{name}: a *.safetensors file in {place} is cut or damaged ({first_line(e)}); copy it again'
+        ) from e
+    except Exception as e:
+        raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {first_line(e)}') from e
+    wrong = [
+        f'{what.replace("_", " ")}: {", ".join(sorted(map(str, info[what]))[:5])}'
+        for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys')
+        if info.get(what)
+    ]
+    if wrong:
+        raise BadInput(
+            f'{name} is not whole: {"; ".join(wrong)}; the file belongs to another model or was cut'
+        )
     return model.eval().to(device), tokenizer
+
 
 def push(
     model: EarthGPT,
     tokenizer,
-    name: str,       # owner/model
-    **options,       # for push_to_hub: private, token, commit_message ...
+    name: str,  # owner/model
+    **options,  # for push_to_hub: private, token, commit_message ...
 ):
     "Put model, tokenizer and processor on the hub, where `load(name)` finds them. Needs a login there."
     model.push_to_hub(name, **options)
     EarthGPTProcessor.of(model.config, tokenizer).push_to_hub(name, **options)
+
 
 AutoConfig.register('earthgpt', EarthGPTConfig)
 AutoModel.register(EarthGPTConfig, EarthGPT)

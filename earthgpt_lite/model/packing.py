@@ -15,45 +15,60 @@ from .tokens import IGNORE
 @dataclass
 class Batch:
     "Rows of tokens with their pictures. All but pixel_values are (rows, length)."
-    pixel_values: torch.Tensor   # (pictures, 3, size, size) uint8, in the order of their first token
-    input_ids: torch.Tensor
-    labels: torch.Tensor         # IGNORE where not graded
-    position_ids: torch.Tensor
-    segment_ids: torch.Tensor       # 0 for padding
-    prefix_ids: torch.Tensor        # the segment that may be looked back to
 
-    def to(self, device): return Batch(**{k: v.to(device, non_blocking=True) for k, v in self.items()})
-    def pin_memory(self): return Batch(**{k: v.pin_memory() for k, v in self.items()})
-    def items(self): return vars(self).items()
+    pixel_values: torch.Tensor  # (pictures, 3, size, size) uint8, in the order of their first token
+    input_ids: torch.Tensor
+    labels: torch.Tensor  # IGNORE where not graded
+    position_ids: torch.Tensor
+    segment_ids: torch.Tensor  # 0 for padding
+    prefix_ids: torch.Tensor  # the segment that may be looked back to
+
+    def to(self, device):
+        return Batch(**{k: v.to(device, non_blocking=True) for k, v in self.items()})
+
+    def pin_memory(self):
+        return Batch(**{k: v.pin_memory() for k, v in self.items()})
+
+    def items(self):
+        return vars(self).items()
 
 # %% ../../nbs/4_model/02_packing.ipynb #351ccb30
 def prefix_causal_mask(
     segment_ids: torch.Tensor,  # (b, t)
-    prefix_ids: torch.Tensor,   # (b, t)
-) -> torch.Tensor:           # (b, t, t) bool, [i, j]: token i sees token j
+    prefix_ids: torch.Tensor,  # (b, t)
+) -> torch.Tensor:  # (b, t, t) bool, [i, j]: token i sees token j
     "Who sees whom: one's own segment and its parent, and nothing that comes later."
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     parent = prefix_ids[:, :, None] == segment_ids[:, None, :]
     length = segment_ids.shape[1]
     return (same | parent) & torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
 
+
 def attention_bias(
-    seen: torch.Tensor,            # (b, t, t) bool
+    seen: torch.Tensor,  # (b, t, t) bool
     dtype: torch.dtype = torch.float32,
-) -> torch.Tensor:                 # (b, 1, t, t): 0 or the lowest number
+) -> torch.Tensor:  # (b, 1, t, t): 0 or the lowest number
     "A mask that is added to the attention scores: right with every attention of transformers."
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+        ~seen, torch.finfo(dtype).min
+    )[:, None]
 
 # %% ../../nbs/4_model/02_packing.ipynb #2c6e3d28
 def build_sequence(
-    pairs,                # [(question ids, answer ids)]
-    prefix: list[int],    # begin mark and image tokens
-    first: int = 1,       # number of the first segment
+    pairs,  # [(question ids, answer ids)]
+    prefix: list[int],  # begin mark and image tokens
+    first: int = 1,  # number of the first segment
     shared: bool = True,  # each pair sees the picture and itself; False: a dialogue, which sees all before
-) -> dict:                # five lists of one length, and the number of segments used
+) -> dict:  # five lists of one length, and the number of segments used
     "One picture and its question-answers as one run of tokens."
     n = len(prefix)
-    row = dict(input_ids=list(prefix), labels=[IGNORE] * n, position_ids=list(range(n)), segment_ids=[first] * n, prefix_ids=[first] * n)
+    row = dict(
+        input_ids=list(prefix),
+        labels=[IGNORE] * n,
+        position_ids=list(range(n)),
+        segment_ids=[first] * n,
+        prefix_ids=[first] * n,
+    )
     start = n
     for k, (question, answer) in enumerate(pairs, 1):
         ids = question + answer
@@ -62,65 +77,88 @@ def build_sequence(
         row['position_ids'] += range(start, start + len(ids))
         row['segment_ids'] += [first + (k if shared else 1)] * len(ids)
         row['prefix_ids'] += [first] * len(ids)
-        if not shared: start += len(ids)
+        if not shared:
+            start += len(ids)
     return row
 
+
 def collate(
-    rows: list[dict],   # from make_row
+    rows: list[dict],  # from make_row
     pixel_values: torch.Tensor,
     pad_id: int,
 ) -> Batch:
     "Rows of different length as one batch, padded on the right."
     length = max(len(r['input_ids']) for r in rows)
     fill = dict(input_ids=pad_id, labels=IGNORE, position_ids=0, segment_ids=0, prefix_ids=0)
-    return Batch(pixel_values, **{k: torch.tensor([r[k] + [v] * (length - len(r[k])) for r in rows]) for k, v in fill.items()})
+    return Batch(
+        pixel_values,
+        **{k: torch.tensor([r[k] + [v] * (length - len(r[k])) for r in rows]) for k, v in fill.items()},
+    )
 
 # %% ../../nbs/4_model/02_packing.ipynb #4829facd
 def pack_best_fit(
-    rows: list[dict],   # from make_row
-    sequence_length: int,      # tokens of a packed row; a longer row stays alone
-) -> tuple:             # (packed rows, order of the given rows in them)
+    rows: list[dict],  # from make_row
+    sequence_length: int,  # tokens of a packed row; a longer row stays alone
+) -> tuple:  # (packed rows, order of the given rows in them)
     """Rows put together so that little is padding: longest first, each into the fullest row that still has room.
 
     Segments and parents are renumbered, so that no token sees another row; positions stay as they were.
     """
-    bins = []   # [free tokens, indices]
+    bins = []  # [free tokens, indices]
     for i in sorted(range(len(rows)), key=lambda i: (-len(rows[i]['input_ids']), i)):
         size = len(rows[i]['input_ids'])
         best = min((b for b in bins if b[0] >= size), key=lambda b: b[0], default=None)
-        if best is None: bins.append(best := [max(sequence_length, size), []])
+        if best is None:
+            bins.append(best := [max(sequence_length, size), []])
         best[0] -= size
         best[1].append(i)
-    return [_join([rows[i] for i in members]) for _, members in bins], [i for _, members in bins for i in members]
+    return [_join([rows[i] for i in members]) for _, members in bins], [
+        i for _, members in bins for i in members
+    ]
+
 
 def _join(rows):
     joined = {k: [] for k in rows[0]}
     for row in rows:
         last = max(joined['segment_ids'], default=0)
-        for k, v in row.items(): joined[k] += [x + last for x in v] if k in ('segment_ids', 'prefix_ids') else v
+        for k, v in row.items():
+            joined[k] += [x + last for x in v] if k in ('segment_ids', 'prefix_ids') else v
     return joined
 
 # %% ../../nbs/4_model/02_packing.ipynb #2b5e906e
 def bins(
-    lengths: list,   # of rows
+    lengths: list,  # of rows
     sequence_length: int,
-) -> list:           # tokens in each packed row
+) -> list:  # tokens in each packed row
     "How `tokens.pack` fills rows: longest first, each into the fullest row that still has room."
     filled = []
     for n in sorted(lengths, reverse=True):
         room = [k for k, f in enumerate(filled) if f + n <= sequence_length]
-        if room: filled[max(room, key=filled.__getitem__)] += n
-        else: filled.append(n)
+        if room:
+            filled[max(room, key=filled.__getitem__)] += n
+        else:
+            filled.append(n)
     return filled
 
+
 def best_sequence_length(
-    lengths: list,     # of rows
+    lengths: list,  # of rows
     most: int = 1024,  # the longest packed row
-    enough: float = .97,
+    enough: float = 0.97,
 ) -> int:
     "The shortest capacity with which so much of the batch is not padding, or the one that comes nearest. Short rows are cheaper: attention looks at all pairs."
     total, longest = sum(lengths), max(lengths)
-    tries = sorted({max(longest, -(-total * slack // (100 * b))) for b in range(1, len(lengths) + 1) for slack in (100, 102, 104)})
-    def full(c): filled = bins(lengths, c); return total / (len(filled) * max(filled))
+    tries = sorted(
+        {
+            max(longest, -(-total * slack // (100 * b)))
+            for b in range(1, len(lengths) + 1)
+            for slack in (100, 102, 104)
+        }
+    )
+
+    def full(c):
+        filled = bins(lengths, c)
+        return total / (len(filled) * max(filled))
+
     found = [(c, full(c)) for c in tries if c <= max(most, longest)]
     return next((c for c, f in found if f >= enough), max(found, key=lambda x: x[1])[0])

@@ -21,64 +21,96 @@ from .tokens import ChatFormat
 @dataclass(frozen=True)
 class Preset:
     "A named size: where weights come from, and all choices of the model."
+
     name: str
     about: str
-    dtype: str                                        # of the weights
-    config: dict                                      # for EarthGPTConfig
-    weights: dict = field(default_factory=dict)       # vit, cnn, text -> a name for `weights.find_weights`; empty: from scratch
+    dtype: str  # of the weights
+    config: dict  # for EarthGPTConfig
+    # vit, cnn, text -> a name for `weights.find_weights`; empty: from scratch
+    weights: dict = field(default_factory=dict)
     attention: str = 'sdpa'
+
 
 def presets() -> list[str]:
     "The names of all presets, smallest first."
     order = ['nano', 'lite', 'lite-offline', 'base', 'paper']
-    found = {p.name.removesuffix('.toml') for p in (files('earthgpt_lite') / 'assets' / 'presets').iterdir() if p.name.endswith('.toml')}
+    found = {
+        p.name.removesuffix('.toml')
+        for p in (files('earthgpt_lite') / 'assets' / 'presets').iterdir()
+        if p.name.endswith('.toml')
+    }
     return [n for n in order if n in found] + sorted(found - set(order))
+
 
 def read_preset(name: str) -> Preset:
     "A preset by its name, or from a TOML file of one's own. Raises BadInput for a name that does not exist, or a key in the file that means nothing."
     path = files('earthgpt_lite') / 'assets' / 'presets' / f'{name}.toml'
     if name not in presets():
-        if not str(name).endswith('.toml'): raise BadInput(f'no preset named {name!r}: choose {", ".join(presets())}, or give a .toml file')
+        if not str(name).endswith('.toml'):
+            raise BadInput(f'no preset named {name!r}: choose {", ".join(presets())}, or give a .toml file')
         path = Path(name)
-    try: given = tomllib.loads(path.read_text(encoding='utf-8'))
-    except (OSError, tomllib.TOMLDecodeError) as e: raise BadInput(f'{name} cannot be read as a preset: {e}') from e
+    try:
+        given = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise BadInput(f'{name} cannot be read as a preset: {e}') from e
     check_names(given, ('about', 'dtype', 'attention', 'weights', 'vit', 'cnn', 'text', 'model'), name)
     check_names(given.get('model', {}), EarthGPTConfig.__annotations__, f'{name}: [model]')
-    needs = [k for k in ('vit', 'cnn', 'text', 'model') if k != dict(vit='cnn', cnn='vit').get(given.get('model', {}).get('perception'))]
+    needs = [
+        k
+        for k in ('vit', 'cnn', 'text', 'model')
+        if k != dict(vit='cnn', cnn='vit').get(given.get('model', {}).get('perception'))
+    ]
     lacks = [k for k in needs if k not in given]
-    if lacks: raise BadInput(f'{name} has no section {" and no ".join(f"[{k}]" for k in lacks)}: a preset has {", ".join(f"[{k}]" for k in needs)}')
+    if lacks:
+        raise BadInput(
+            f'{name} has no section {" and no ".join(f"[{k}]" for k in lacks)}: a preset has {", ".join(f"[{k}]" for k in needs)}'
+        )
     config = given['model'] | {f'{k}_config': given[k] for k in needs[:-1]}
-    return Preset(str(name), given.get('about', ''), given.get('dtype', 'float32'), config, given.get('weights', {}), given.get('attention', 'sdpa'))
+    return Preset(
+        str(name),
+        given.get('about', ''),
+        given.get('dtype', 'float32'),
+        config,
+        given.get('weights', {}),
+        given.get('attention', 'sdpa'),
+    )
 
 # %% ../../nbs/4_model/16_presets.ipynb #4cfbf11f
 def preset_config(
-    preset,            # a Preset or its name
-    tokenizer=None,    # for a model from scratch: its vocabulary, special tokens and format
+    preset,  # a Preset or its name
+    tokenizer=None,  # for a model from scratch: its vocabulary, special tokens and format
 ) -> EarthGPTConfig:
     "The configuration of a preset."
-    if isinstance(preset, str): preset = read_preset(preset)
+    if isinstance(preset, str):
+        preset = read_preset(preset)
     given = dict(preset.config)
     if not preset.weights.get('text'):
         if tokenizer is not None:
-            given['text_config'] = given['text_config'] | dict(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
-            given['image_token_id'], given['first_coordinate'] = tokenizer.convert_tokens_to_ids(['<image>', '0.00'])
+            given['text_config'] = given['text_config'] | dict(
+                vocab_size=len(tokenizer),
+                pad_token_id=tokenizer.pad_token_id,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+            given['image_token_id'], given['first_coordinate'] = tokenizer.convert_tokens_to_ids(
+                ['<image>', '0.00']
+            )
         given['chat'] = asdict(ChatFormat())
     return EarthGPTConfig(**given)
 
 # %% ../../nbs/4_model/16_presets.ipynb #2a0872ec
-def on_meta(
-    config: EarthGPTConfig,
-    dtype: torch.dtype = torch.float32,
-    attention: str = 'sdpa',
-) -> EarthGPT:
+def on_meta(config: EarthGPTConfig, dtype: torch.dtype = torch.float32, attention: str = 'sdpa') -> EarthGPT:
     "A model whose tensors have shapes but no numbers: nothing is allocated."
-    with torch.device('meta'): model = EarthGPT(config).to(dtype)
+    with torch.device('meta'):
+        model = EarthGPT(config).to(dtype)
     model.language.set_attn_implementation(attention)
     return model
 
 # %% ../../nbs/4_model/16_presets.ipynb #55ebbd82
-def published(config: EarthGPTConfig) -> dict:   # {'vit': ..., 'cnn': ..., 'text': ...}
+def published(config: EarthGPTConfig) -> dict:  # {'vit': ..., 'cnn': ..., 'text': ...}
     "Parameters of the models as their makers publish them, complete with what EarthGPT does not use."
     with torch.device('meta'):
-        parts = {name: AutoModel.from_config(getattr(config, f'{name}_config')) for name in config.encoders} | dict(text=AutoModelForCausalLM.from_config(config.text_config))
+        parts = {
+            name: AutoModel.from_config(getattr(config, f'{name}_config')) for name in config.encoders
+        } | dict(text=AutoModelForCausalLM.from_config(config.text_config))
     return {name: part.num_parameters() for name, part in parts.items()}

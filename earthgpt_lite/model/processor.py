@@ -15,41 +15,48 @@ from .tokens import ChatFormat, check_length
 from ..raster.reading import as_chip
 
 # %% ../../nbs/4_model/13_processor.ipynb #ffa5567f
-def to_pixel_values(image) -> torch.Tensor:   # (h, w, 3) uint8 to (3, h, w)
+def to_pixel_values(image) -> torch.Tensor:  # (h, w, 3) uint8 to (3, h, w)
     "A picture as the model takes it."
     return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 # %% ../../nbs/4_model/13_processor.ipynb #d5c423c5
 def stack_pictures(
-    pictures,        # tensors (3, h, w) uint8, or one tensor (n, 3, h, w)
-    names=None,      # of the pictures, for messages
-) -> torch.Tensor:   # (n, 3, h, w)
+    pictures,  # tensors (3, h, w) uint8, or one tensor (n, 3, h, w)
+    names=None,  # of the pictures, for messages
+) -> torch.Tensor:  # (n, 3, h, w)
     "Pictures in one tensor. Raises BadInput, with the name, where one has another size."
-    if isinstance(pictures, torch.Tensor): return pictures
+    if isinstance(pictures, torch.Tensor):
+        return pictures
     pictures = list(pictures)
     names = list(names) if names is not None else [f'picture {i}' for i in range(len(pictures))]
     for name, p in zip(names, pictures):
         if p.shape != pictures[0].shape:
-            raise BadInput(f'{name} is {p.shape[-1]} x {p.shape[-2]} pixels and {names[0]} is {pictures[0].shape[-1]} x {pictures[0].shape[-2]}: '
-                           'pictures of one batch need one size; bring them there with `as_view(image, size=...)`')
+            raise BadInput(
+                f'{name} is {p.shape[-1]} x {p.shape[-2]} pixels and {names[0]} is {pictures[0].shape[-1]} x {pictures[0].shape[-2]}: '
+                'pictures of one batch need one size; bring them there with `as_view(image, size=...)`'
+            )
     return torch.stack(pictures)
 
 # %% ../../nbs/4_model/13_processor.ipynb #eedb9cba
-def picture_prefix(config, tokenizer) -> list[int]:   # config: an EarthGPTConfig, or a processor
+def picture_prefix(config, tokenizer) -> list[int]:  # config: an EarthGPTConfig, or a processor
     "What stands before the first question: the begin mark and the places of one picture."
-    return tokenizer(ChatFormat(**config.chat).begin, add_special_tokens=False).input_ids + [config.image_token_id] * config.visual_tokens
+    return (
+        tokenizer(ChatFormat(**config.chat).begin, add_special_tokens=False).input_ids
+        + [config.image_token_id] * config.visual_tokens
+    )
 
 # %% ../../nbs/4_model/13_processor.ipynb #2b364cfa
 class EarthGPTProcessor(ProcessorMixin):
     "Pictures and questions to the tensors of EarthGPT, and tokens back to text."
+
     def __init__(
         self,
         tokenizer,
-        image_size: int = 64,          # side of the square that a View is brought to
-        visual_tokens: int = 64,       # that a picture takes in the row
-        image_token_id: int = 5,       # their placeholder
-        chat: dict | None = None,      # a ChatFormat; None: of our own tokenizer
-        context: int | None = None,    # tokens that the model can read; None: nobody checks
+        image_size: int = 64,  # side of the square that a View is brought to
+        visual_tokens: int = 64,  # that a picture takes in the row
+        image_token_id: int = 5,  # their placeholder
+        chat: dict | None = None,  # a ChatFormat; None: of our own tokenizer
+        context: int | None = None,  # tokens that the model can read; None: nobody checks
         **kwargs,
     ):
         super().__init__(tokenizer)
@@ -57,47 +64,75 @@ class EarthGPTProcessor(ProcessorMixin):
         self.chat, self.context = chat or asdict(ChatFormat()), context
 
     @classmethod
-    def get_attributes(cls): return ['tokenizer']   # the rest are plain settings
+    def get_attributes(cls):
+        return ['tokenizer']  # the rest are plain settings
 
     @classmethod
     def of(cls, config, tokenizer):
         "The processor that belongs to an EarthGPTConfig."
-        return cls(tokenizer, config.image_size, config.visual_tokens, config.image_token_id, config.chat, getattr(config.text_config, 'max_position_embeddings', None))
+        return cls(
+            tokenizer,
+            config.image_size,
+            config.visual_tokens,
+            config.image_token_id,
+            config.chat,
+            getattr(config.text_config, 'max_position_embeddings', None),
+        )
 
     def ids(self, question: str, picture: bool = True, name: str = 'the question') -> list[int]:
         "The prompt of one question. Raises BadInput if it is empty or too long."
         prefix = picture_prefix(self, self.tokenizer)
-        ids = (prefix if picture else prefix[:len(prefix) - self.visual_tokens]) + ChatFormat(**self.chat).encode_question(self.tokenizer, question)
-        if self.context: check_length(ids, self.context, name)
+        ids = (prefix if picture else prefix[: len(prefix) - self.visual_tokens]) + ChatFormat(
+            **self.chat
+        ).encode_question(self.tokenizer, question)
+        if self.context:
+            check_length(ids, self.context, name)
         return ids
 
     def __call__(
         self,
-        images=None,    # path, Scene, View, array or PIL image; a list of them, with None where a question has no picture
-        text=None,      # a question, or a list: one for each image
-        sensor=None,    # optical, sar, infrared; None: what the file says
-        **kwargs,       # return_tensors and the like are accepted; tensors it is
-    ) -> BatchFeature:  # input_ids, attention_mask (b, t), padded left; pixel_values (n, 3, s, s) uint8 if there is a picture
+        # path, Scene, View, array or PIL image; a list of them, with None where a question has no picture
+        images=None,
+        text=None,  # a question, or a list: one for each image
+        sensor=None,  # optical, sar, infrared; None: what the file says
+        **kwargs,  # return_tensors and the like are accepted; tensors it is
+        # input_ids, attention_mask (b, t), padded left; pixel_values (n, 3, s, s) uint8 if there is a picture
+    ) -> BatchFeature:
         "Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too long."
         questions = [text] if isinstance(text, str) else list(text or [])
         images = list(images) if isinstance(images, (list, tuple)) else [images]
-        if len(images) == 1: images = images * len(questions)
+        if len(images) == 1:
+            images = images * len(questions)
         if not questions or len(images) != len(questions):
-            raise BadInput(f'{len(images)} images and {len(questions)} questions: give one question for each image, or one image for all questions')
-        rows = [self.ids(q, i is not None, f'question {k + 1}') for k, (i, q) in enumerate(zip(images, questions))]
+            raise BadInput(
+                f'{len(images)} images and {len(questions)} questions: give one question for each image, or one image for all questions'
+            )
+        rows = [
+            self.ids(q, i is not None, f'question {k + 1}') for k, (i, q) in enumerate(zip(images, questions))
+        ]
         longest, pad = max(map(len, rows)), self.tokenizer.pad_token_id
-        if pad is None: raise BadInput('the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token')
-        data = dict(input_ids=torch.tensor([[pad] * (longest - len(r)) + r for r in rows]),
-                    attention_mask=torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows]))
-        shown = [to_pixel_values(as_chip(i, sensor, size=self.image_size).image) for i in images if i is not None]
+        if pad is None:
+            raise BadInput(
+                'the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token'
+            )
+        data = dict(
+            input_ids=torch.tensor([[pad] * (longest - len(r)) + r for r in rows]),
+            attention_mask=torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows]),
+        )
+        shown = [
+            to_pixel_values(as_chip(i, sensor, size=self.image_size).image) for i in images if i is not None
+        ]
         return BatchFeature(data | (dict(pixel_values=stack_pictures(shown)) if shown else {}))
 
 # %% ../../nbs/4_model/13_processor.ipynb #e0569cee
 def pick_device(
-    name: str | None = 'auto',   # auto, cpu, cuda, cuda:1
+    name: str | None = 'auto',  # auto, cpu, cuda, cuda:1
 ) -> str:
     "Where to compute: a GPU if there is one. BadInput for a GPU that torch does not find."
-    if name in (None, 'auto'): return 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name in (None, 'auto'):
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
     if str(name).startswith('cuda') and not torch.cuda.is_available():
-        raise BadInput(f'device {name}: torch finds no GPU here; take auto or cpu, or see what `earthgpt-lite doctor` says')
+        raise BadInput(
+            f'device {name}: torch finds no GPU here; take auto or cpu, or see what `earthgpt-lite doctor` says'
+        )
     return str(name)

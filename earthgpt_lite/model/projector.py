@@ -13,52 +13,75 @@ from ..errors import BadInput
 
 # %% ../../nbs/4_model/08_projector.ipynb #0a673ade
 def count_operations(
-    config: PreTrainedConfig,   # of a language model
+    config: PreTrainedConfig,  # of a language model
     tokens: int,
 ) -> int:
     "Floating-point operations of one pass, counted by torch on the meta device: no weights are made. The head sees the last token only."
     with torch.device('meta'):
-        model, embeds = AutoModelForCausalLM.from_config(config).eval(), torch.zeros(1, tokens, config.hidden_size)
-        mask = torch.zeros(1, 1, tokens, tokens)   # given, because making one looks at values, and meta tensors have none
-        with torch.no_grad(), FlopCounterMode(display=False) as counter: model(inputs_embeds=embeds, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        model, embeds = (
+            AutoModelForCausalLM.from_config(config).eval(),
+            torch.zeros(1, tokens, config.hidden_size),
+        )
+        # given, because making one looks at values, and meta tensors have none
+        mask = torch.zeros(1, 1, tokens, tokens)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(inputs_embeds=embeds, attention_mask=mask, use_cache=False, logits_to_keep=1)
     return counter.get_total_flops()
 
 # %% ../../nbs/4_model/08_projector.ipynb #38ecfef8
 def _side_of(pixel_shuffle_factor, tokens=None):
     "Tokens along the side of the square that becomes one, after looking whether the grid can be cut into such."
-    if pixel_shuffle_factor not in (1, 4, 16): raise BadInput(f'merge {pixel_shuffle_factor}: choose 1, 4 or 16 tokens that become one')
-    r, grid = int(pixel_shuffle_factor ** .5), round((tokens or 0) ** .5)
-    if tokens is not None and (grid ** 2 != tokens or grid % r):
-        raise BadInput(f'{tokens} visual tokens are no square grid whose side {r} divides: merge {pixel_shuffle_factor} needs a grid such as {max(1, grid // r) * r} x {max(1, grid // r) * r}')
+    if pixel_shuffle_factor not in (1, 4, 16):
+        raise BadInput(f'merge {pixel_shuffle_factor}: choose 1, 4 or 16 tokens that become one')
+    r, grid = int(pixel_shuffle_factor**0.5), round((tokens or 0) ** 0.5)
+    if tokens is not None and (grid**2 != tokens or grid % r):
+        raise BadInput(
+            f'{tokens} visual tokens are no square grid whose side {r} divides: merge {pixel_shuffle_factor} needs a grid such as {max(1, grid // r) * r} x {max(1, grid // r) * r}'
+        )
     return r
+
 
 def pixel_shuffle(
     x: torch.Tensor,  # (b, n, c), a square grid row by row
-    pixel_shuffle_factor: int,       # 1, 4 or 16
-) -> torch.Tensor:    # (b, n / merge, merge * c)
+    pixel_shuffle_factor: int,  # 1, 4 or 16
+) -> torch.Tensor:  # (b, n / merge, merge * c)
     "Squares of neighbouring tokens side by side in one (pixel unshuffle); nothing is lost. Raises BadInput where squares do not fit."
     b, n, c = x.shape
-    r, g = _side_of(pixel_shuffle_factor, n), round(n ** .5)
-    return x.view(b, g // r, r, g // r, r, c).transpose(2, 3).reshape(b, n // pixel_shuffle_factor, pixel_shuffle_factor * c) if r > 1 else x
+    r, g = _side_of(pixel_shuffle_factor, n), round(n**0.5)
+    return (
+        x.view(b, g // r, r, g // r, r, c)
+        .transpose(2, 3)
+        .reshape(b, n // pixel_shuffle_factor, pixel_shuffle_factor * c)
+        if r > 1
+        else x
+    )
+
 
 def undo_pixel_shuffle(
     x: torch.Tensor,  # (b, n, merge * c)
     pixel_shuffle_factor: int,
-) -> torch.Tensor:    # (b, n * merge, c)
+) -> torch.Tensor:  # (b, n * merge, c)
     "The way back from `merge_tokens`."
     b, n, c = x.shape
-    r, g = _side_of(pixel_shuffle_factor, n * pixel_shuffle_factor), round(n ** .5)
-    return x.view(b, g, g, r, r, c // pixel_shuffle_factor).transpose(2, 3).reshape(b, n * pixel_shuffle_factor, c // pixel_shuffle_factor) if r > 1 else x
+    r, g = _side_of(pixel_shuffle_factor, n * pixel_shuffle_factor), round(n**0.5)
+    return (
+        x.view(b, g, g, r, r, c // pixel_shuffle_factor)
+        .transpose(2, 3)
+        .reshape(b, n * pixel_shuffle_factor, c // pixel_shuffle_factor)
+        if r > 1
+        else x
+    )
 
 # %% ../../nbs/4_model/08_projector.ipynb #4a4253e4
 def visual_tokens(
-    grid: int,             # of the perception, along one side
+    grid: int,  # of the perception, along one side
     pixel_shuffle_factor: int = 1,
     boundary_tokens: bool = False,
 ) -> int:
     "How many tokens a picture takes in the language model."
-    _side_of(pixel_shuffle_factor, grid ** 2)
-    return grid ** 2 // pixel_shuffle_factor + 2 * boundary_tokens
+    _side_of(pixel_shuffle_factor, grid**2)
+    return grid**2 // pixel_shuffle_factor + 2 * boundary_tokens
+
 
 class Projector(nn.Module):
     """Visual tokens into the space of the language model: linear (EarthGPT) or two-layer MLP, then a layer norm with a chosen start.
@@ -66,42 +89,68 @@ class Projector(nn.Module):
     Before it squares of tokens may be merged into one (1/4 or 1/16 of the tokens); around it learned start and end vectors
     may stand, as in SPHINX. Raises BadInput for a choice that does not exist or a grid that cannot be merged so.
     """
+
     def __init__(
         self,
-        channels: int,          # of a visual token
-        width: int,             # of the language model
-        kind: str = 'linear',   # linear or mlp
+        channels: int,  # of a visual token
+        width: int,  # of the language model
+        kind: str = 'linear',  # linear or mlp
         scale: float | None = None,  # size of the norm's gain at the start; None: no norm
-        pixel_shuffle_factor: int = 1,         # tokens that become one: 1, 4 or 16
-        boundary_tokens: bool = False,    # learned vectors before and behind the picture
+        pixel_shuffle_factor: int = 1,  # tokens that become one: 1, 4 or 16
+        boundary_tokens: bool = False,  # learned vectors before and behind the picture
     ):
         super().__init__()
-        if kind not in ('linear', 'mlp'): raise BadInput(f'no projector named {kind!r}: choose linear or mlp')
+        if kind not in ('linear', 'mlp'):
+            raise BadInput(f'no projector named {kind!r}: choose linear or mlp')
         _side_of(pixel_shuffle_factor)
         self.pixel_shuffle_factor, channels = pixel_shuffle_factor, channels * pixel_shuffle_factor
-        self.map = nn.Linear(channels, width) if kind == 'linear' else nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+        self.map = (
+            nn.Linear(channels, width)
+            if kind == 'linear'
+            else nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+        )
         self.norm = nn.LayerNorm(width) if scale is not None else nn.Identity()
         self.scale = scale
-        self.boundary_tokens = nn.Parameter(.02 * torch.randn(2, width)) if boundary_tokens else None
+        self.boundary_tokens = nn.Parameter(0.02 * torch.randn(2, width)) if boundary_tokens else None
 
     def start(self):
         "Set the norm's gain to its scale (after a library has initialised all norms to one)."
-        if self.scale is not None: nn.init.constant_(self.norm.weight, self.scale)
+        if self.scale is not None:
+            nn.init.constant_(self.norm.weight, self.scale)
 
-    def forward(self, x):   # (b, n, channels) -> (b, n / merge [+ 2], width)
+    def forward(self, x):  # (b, n, channels) -> (b, n / merge [+ 2], width)
         x = self.norm(self.map(pixel_shuffle(x, self.pixel_shuffle_factor)))
-        if self.boundary_tokens is None: return x
+        if self.boundary_tokens is None:
+            return x
         first, last = self.boundary_tokens.to(x.dtype)[:, None, None].expand(2, len(x), 1, -1)
         return torch.cat([first, x, last], 1)
 
 # %% ../../nbs/4_model/08_projector.ipynb #a3bcee4b
 def token_budget(
-    grid: int,                  # of the perception, along one side
-    config: PreTrainedConfig,   # of the language model
-    words: int = 32,            # tokens of a question
-) -> list[dict]:                # rows: merge, tokens, operations, cache (bytes at two a number)
+    grid: int,  # of the perception, along one side
+    config: PreTrainedConfig,  # of the language model
+    words: int = 32,  # tokens of a question
+) -> list[dict]:  # rows: merge, tokens, operations, cache (bytes at two a number)
     "What pictures cost a language model, merged or not: counted operations of one pass and the cache of a picture."
     head = getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
-    a_token = 2 * 2 * config.num_hidden_layers * head * (getattr(config, 'num_key_value_heads', None) or config.num_attention_heads)
-    rows = [(pixel_shuffle_factor, visual_tokens(grid, pixel_shuffle_factor)) for pixel_shuffle_factor in (1, 4, 16) if grid % int(pixel_shuffle_factor ** .5) == 0]
-    return [dict(pixel_shuffle_factor=m, tokens=n, operations=count_operations(config, n + words), cache=n * a_token) for m, n in rows]
+    a_token = (
+        2
+        * 2
+        * config.num_hidden_layers
+        * head
+        * (getattr(config, 'num_key_value_heads', None) or config.num_attention_heads)
+    )
+    rows = [
+        (pixel_shuffle_factor, visual_tokens(grid, pixel_shuffle_factor))
+        for pixel_shuffle_factor in (1, 4, 16)
+        if grid % int(pixel_shuffle_factor**0.5) == 0
+    ]
+    return [
+        dict(
+            pixel_shuffle_factor=m,
+            tokens=n,
+            operations=count_operations(config, n + words),
+            cache=n * a_token,
+        )
+        for m, n in rows
+    ]

@@ -13,58 +13,121 @@ from ..errors import BadInput
 from .tokens import ChatFormat, SPECIAL, encode
 
 # %% ../../nbs/4_model/04_templates.ipynb #17f0de76
-FAMILIES = {   # name -> what stands around the words; `begin` is completed from the tokenizer's own template
-    'chatml': ChatFormat('<|im_start|>user\n', '', '<|im_end|>\n<|im_start|>assistant\n', '<|im_end|>', '', '\n<|im_start|>user\n'),
-    'qwen3': ChatFormat('<|im_start|>user\n', '', '<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n', '<|im_end|>', '', '\n<|im_start|>user\n'),
-    'llama3': ChatFormat('<|start_header_id|>user<|end_header_id|>\n\n', '', '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n', '<|eot_id|>', '',
-                         '<|start_header_id|>user<|end_header_id|>\n\n'),
-    'llama2': ChatFormat('<s>[INST]', '', ' [/INST]', ' </s>', ' ', '<s>[INST]')}
+FAMILIES = {  # name -> what stands around the words; `begin` is completed from the tokenizer's own template
+    'chatml': ChatFormat(
+        '<|im_start|>user\n',
+        '',
+        '<|im_end|>\n<|im_start|>assistant\n',
+        '<|im_end|>',
+        '',
+        '\n<|im_start|>user\n',
+    ),
+    'qwen3': ChatFormat(
+        '<|im_start|>user\n',
+        '',
+        '<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n',
+        '<|im_end|>',
+        '',
+        '\n<|im_start|>user\n',
+    ),
+    'llama3': ChatFormat(
+        '<|start_header_id|>user<|end_header_id|>\n\n',
+        '',
+        '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n',
+        '<|eot_id|>',
+        '',
+        '<|start_header_id|>user<|end_header_id|>\n\n',
+    ),
+    'llama2': ChatFormat('<s>[INST]', '', ' [/INST]', ' </s>', ' ', '<s>[INST]'),
+}
+
 
 def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     "For a tokenizer whose template is none that we know, or that has none: words as marks, as in SPHINX (LLaMA2-Accessory). Raises BadInput without an end token."
     if tokenizer.eos_token is None:
-        raise BadInput('the tokenizer has no end token, so the model could never learn to stop; set tokenizer.eos_token to a token of its vocabulary')
-    return ChatFormat((tokenizer.bos_token or '') + '### Human:', '', '\n### Assistant:', tokenizer.eos_token, ' ', '\n### Human:')
+        raise BadInput(
+            'the tokenizer has no end token, so the model could never learn to stop; set tokenizer.eos_token to a token of its vocabulary'
+        )
+    return ChatFormat(
+        (tokenizer.bos_token or '') + '### Human:',
+        '',
+        '\n### Assistant:',
+        tokenizer.eos_token,
+        ' ',
+        '\n### Human:',
+    )
 
 # %% ../../nbs/4_model/04_templates.ipynb #fc7620c1
 def _written(tokenizer, *texts):
     "Question, answer, question ... as the tokenizer's own template writes them."
     turns = [dict(role='assistant' if k % 2 else 'user', content=text) for k, text in enumerate(texts)]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=len(texts) % 2 == 1, enable_thinking=False)
+    return tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=len(texts) % 2 == 1, enable_thinking=False
+    )
+
 
 def _fit(tokenizer, chat):
     "The format, its `begin` as the template writes it; None if the template is another."
     question, answer = 'what is this?', 'a lake'
     tail = chat.gap + question + chat.between
-    try: prompt, answered = _written(tokenizer, question), _written(tokenizer, question, answer)
-    except Exception: return None   # a template may refuse with anything
+    try:
+        prompt, answered = _written(tokenizer, question), _written(tokenizer, question, answer)
+    except Exception:
+        return None  # a template may refuse with anything
     chat = replace(chat, begin=(begin := prompt.removesuffix(tail)))
-    if begin == prompt or not begin.endswith(chat.again.lstrip('\n')): return None   # the user's heading
-    if not answered.startswith(begin + tail + chat.gap + answer + chat.end): return None
-    same = encode(tokenizer, begin, True) + chat.encode_question(tokenizer, question) == encode(tokenizer, prompt, True)
-    return chat if same and encode(tokenizer, chat.end, True)[-1] in special_tokens(tokenizer).values() else None
+    if begin == prompt or not begin.endswith(chat.again.lstrip('\n')):
+        return None  # the user's heading
+    if not answered.startswith(begin + tail + chat.gap + answer + chat.end):
+        return None
+    same = encode(tokenizer, begin, True) + chat.encode_question(tokenizer, question) == encode(
+        tokenizer, prompt, True
+    )
+    return (
+        chat if same and encode(tokenizer, chat.end, True)[-1] in special_tokens(tokenizer).values() else None
+    )
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict:   # token -> id
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict:  # token -> id
     "The special tokens of a tokenizer: those that text from people can never become."
     return {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
 
+
 def chat_format_for(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     "The conversation format that belongs to a tokenizer: nano's, one of FAMILIES with the template's own system prompt, or `plain`."
-    if set(SPECIAL) <= set(special_tokens(tokenizer)): return ChatFormat()
+    if set(SPECIAL) <= set(special_tokens(tokenizer)):
+        return ChatFormat()
     fits = (_fit(tokenizer, chat) for chat in FAMILIES.values()) if tokenizer.chat_template else ()
     return next(filter(None, fits), None) or plain_format(tokenizer)
 
 # %% ../../nbs/4_model/04_templates.ipynb #66416a8a
-PADS = ('<|finetune_right_pad_id|>', '<pad>', '[PAD]', '<|endoftext|>', '<|end_of_text|>', '<unk>', '<|reserved_special_token_0|>')   # tokens that families keep for padding, or never say
-IMAGE = '<image>'   # the place of one visual token
+# tokens that families keep for padding, or never say
+PADS = (
+    '<|finetune_right_pad_id|>',
+    '<pad>',
+    '[PAD]',
+    '<|endoftext|>',
+    '<|end_of_text|>',
+    '<unk>',
+    '<|reserved_special_token_0|>',
+)
+IMAGE = '<image>'  # the place of one visual token
+
 
 def _pad(tokenizer, end):
     "A special token of the vocabulary that is not the end mark; the end mark where there is no other."
     known = special_tokens(tokenizer)
-    return next((mark for mark in (tokenizer.pad_token, *PADS, tokenizer.unk_token) if mark in known and known[mark] != end), tokenizer.convert_ids_to_tokens(end))
+    return next(
+        (
+            mark
+            for mark in (tokenizer.pad_token, *PADS, tokenizer.unk_token)
+            if mark in known and known[mark] != end
+        ),
+        tokenizer.convert_ids_to_tokens(end),
+    )
+
 
 def prepare_tokenizer(
-    tokenizer: PreTrainedTokenizerBase,   # of any language model; changed in place
+    tokenizer: PreTrainedTokenizerBase,  # of any language model; changed in place
 ) -> ChatFormat:
     """Make a tokenizer ready for pictures, and give its conversation format.
 
@@ -74,9 +137,20 @@ def prepare_tokenizer(
     chat = chat_format_for(tokenizer)
     ours = encode(tokenizer, chat.begin + chat.between + chat.end, True)
     added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if not token.special}
-    marks = [added[i] for i in dict.fromkeys(ours) if i in added] + [IMAGE] * (IMAGE not in special_tokens(tokenizer))
-    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True)
+    marks = [added[i] for i in dict.fromkeys(ours) if i in added] + [IMAGE] * (
+        IMAGE not in special_tokens(tokenizer)
+    )
+    tokenizer.add_tokens(
+        [AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True
+    )
     tokenizer.pad_token = _pad(tokenizer, encode(tokenizer, chat.end, True)[-1])
-    forged = [mark for mark in (IMAGE, tokenizer.pad_token, chat.end.strip()) if special_tokens(tokenizer).get(mark) in encode(tokenizer, mark)]
-    if forged: raise BadInput(f'text that spells {forged[0]} becomes the token {forged[0]} in this tokenizer ({type(tokenizer).__name__}), so anyone could forge it; use a fast tokenizer (tokenizer.json)')
+    forged = [
+        mark
+        for mark in (IMAGE, tokenizer.pad_token, chat.end.strip())
+        if special_tokens(tokenizer).get(mark) in encode(tokenizer, mark)
+    ]
+    if forged:
+        raise BadInput(
+            f'text that spells {forged[0]} becomes the token {forged[0]} in this tokenizer ({type(tokenizer).__name__}), so anyone could forge it; use a fast tokenizer (tokenizer.json)'
+        )
     return chat

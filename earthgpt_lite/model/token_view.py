@@ -13,39 +13,60 @@ from .packing import build_sequence
 from .tokens import ChatFormat, IGNORE, encode, encode_turns
 
 # %% ../../nbs/4_model/03_token_view.ipynb #0304db0f
-KINDS = dict(picture='#cccccc', prompt='#bcd4f0', answer='#bfe3b4', padding='#ffffff')   # what a token is, and its colour
+# what a token is, and its colour
+KINDS = dict(picture='#cccccc', prompt='#bcd4f0', answer='#bfe3b4', padding='#ffffff')
+
 
 def token_kinds(
-    row: dict,                  # from make_row
+    row: dict,  # from make_row
     tokenizer: PreTrainedTokenizerBase,
     length: int | None = None,  # of the longest row in the batch
-) -> list:                      # [(id, kind)]
+) -> list:  # [(id, kind)]
     "What each token of a row is: picture, prompt, answer, padding."
     picture = tokenizer.convert_tokens_to_ids('<image>')
-    kinds = [(i, 'answer' if label != IGNORE else 'picture' if i == picture else 'prompt') for i, label in zip(row['input_ids'], row['labels'])]
+    kinds = [
+        (i, 'answer' if label != IGNORE else 'picture' if i == picture else 'prompt')
+        for i, label in zip(row['input_ids'], row['labels'])
+    ]
     return kinds + [(tokenizer.pad_token_id, 'padding')] * max(0, (length or 0) - len(kinds))
 
-def token_colours(row: dict, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> list:   # [(text, colour)]
+
+# [(text, colour)]
+def token_colours(row: dict, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> list:
     "The text of each token and the colour of its kind."
     return [(tokenizer.decode([i]), KINDS[kind]) for i, kind in token_kinds(row, tokenizer, length)]
 
+
 def draw_tokens(
-    coloured: list,   # from token_colours
+    coloured: list,  # from token_colours
     width: int = 90,  # characters in a line
 ):
     "A matplotlib figure of tokens as coloured words."
     import matplotlib.pyplot as plt
+
     lines, at = [[]], 0
     for text, colour in coloured:
         text = text.replace('\n', '↵')
-        if at + len(text) + 1 > width: lines.append([]); at = 0
-        lines[-1].append((at, text, colour)); at += max(len(text), 1) + 1
-    fig, ax = plt.subplots(figsize=(7, .26 * len(lines) + .1))
+        if at + len(text) + 1 > width:
+            lines.append([])
+            at = 0
+        lines[-1].append((at, text, colour))
+        at += max(len(text), 1) + 1
+    fig, ax = plt.subplots(figsize=(7, 0.26 * len(lines) + 0.1))
     for y, line in enumerate(lines):
         for x, text, colour in line:
             edge = '#cccccc' if colour == KINDS['padding'] else 'none'
-            ax.text(x, -y, text or ' ', family='monospace', fontsize=6, parse_math=False, bbox=dict(boxstyle='square,pad=.15', fc=colour, ec=edge, lw=.5))
-    ax.set(xlim=(0, width), ylim=(-len(lines) + .5, .8)); ax.axis('off')
+            ax.text(
+                x,
+                -y,
+                text or ' ',
+                family='monospace',
+                fontsize=6,
+                parse_math=False,
+                bbox=dict(boxstyle='square,pad=.15', fc=colour, ec=edge, lw=0.5),
+            )
+    ax.set(xlim=(0, width), ylim=(-len(lines) + 0.5, 0.8))
+    ax.axis('off')
     return fig
 
 # %% ../../nbs/4_model/03_token_view.ipynb #dd6b238a
@@ -54,8 +75,9 @@ def _span(i, kind, count, tokenizer):
     label = f'label {i}' if kind == 'answer' else 'not graded'
     return f'<span class="{kind}" title="id {i}, {kind}, {label}">{text}{f" × {count}" if count > 1 else ""}<small>{i}</small></span>'
 
+
 def token_html(
-    row: dict,                  # from make_row
+    row: dict,  # from make_row
     tokenizer: PreTrainedTokenizerBase,
     name: str = '',
     length: int | None = None,  # of the longest row in the batch
@@ -63,30 +85,50 @@ def token_html(
     "A row as HTML: each token with its id, coloured by its kind; like tokens of picture and padding are counted."
     spans, kinds = [], token_kinds(row, tokenizer, length)
     for i, kind in kinds:
-        if spans and kind in ('picture', 'padding') and spans[-1][:2] == [i, kind]: spans[-1][2] += 1
-        else: spans.append([i, kind, 1])
+        if spans and kind in ('picture', 'padding') and spans[-1][:2] == [i, kind]:
+            spans[-1][2] += 1
+        else:
+            spans.append([i, kind, 1])
     graded = sum(kind == 'answer' for _, kind in kinds)
-    return f'<h2>{html.escape(name)}</h2><p>{len(kinds)} tokens, {graded} graded</p><div>' + ''.join(_span(*s, tokenizer) for s in spans) + '</div>'
+    return (
+        f'<h2>{html.escape(name)}</h2><p>{len(kinds)} tokens, {graded} graded</p><div>'
+        + ''.join(_span(*s, tokenizer) for s in spans)
+        + '</div>'
+    )
+
 
 def token_page(
-    samples: list,           # Examples or Records: what has turns, and a name or an image
+    samples: list,  # Examples or Records: what has turns, and a name or an image
     tokenizer: PreTrainedTokenizerBase,
     chat: ChatFormat = ChatFormat(),
     visual_tokens: int = 64,
-    path=None,               # where to write it: .html; None: nowhere
-    shared: bool = True,     # False: as dialogues
+    path=None,  # where to write it: .html; None: nowhere
+    shared: bool = True,  # False: as dialogues
 ) -> str:
     "An HTML page with every token of some samples as a model gets them in one batch. Needs no network, runs no script."
     names = [str(getattr(s, 'name', '') or getattr(s, 'image', '')) for s in samples]
-    prefix = encode(tokenizer, chat.begin, True) + [tokenizer.convert_tokens_to_ids('<image>')] * visual_tokens
-    rows = [build_sequence(encode_turns(tokenizer, s.turns, chat, name, not shared), prefix, shared=shared) for s, name in zip(samples, names)]
+    prefix = (
+        encode(tokenizer, chat.begin, True) + [tokenizer.convert_tokens_to_ids('<image>')] * visual_tokens
+    )
+    rows = [
+        build_sequence(encode_turns(tokenizer, s.turns, chat, name, not shared), prefix, shared=shared)
+        for s, name in zip(samples, names)
+    ]
     length = max((len(r['input_ids']) for r in rows), default=0)
-    style = 'body{font:14px sans-serif;max-width:60em;margin:2em auto}span{display:inline-block;margin:1px;padding:1px 3px;border:1px solid #ddd;font-family:monospace;white-space:pre}' \
-            'small{display:block;font-size:8px;color:#555}span.answer{border-bottom:2px solid #2a7a2a}' + ''.join(f'.{k}{{background:{c}}}' for k, c in KINDS.items())
+    style = (
+        'body{font:14px sans-serif;max-width:60em;margin:2em auto}span{display:inline-block;margin:1px;padding:1px 3px;border:1px solid #ddd;font-family:monospace;white-space:pre}'
+        'small{display:block;font-size:8px;color:#555}span.answer{border-bottom:2px solid #2a7a2a}'
+        + ''.join(f'.{k}{{background:{c}}}' for k, c in KINDS.items())
+    )
     legend = '<p>' + ' '.join(f'<span class="{k}">{k}</span>' for k in KINDS) + '</p>'
-    page = f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style>{legend}' + ''.join(token_html(r, tokenizer, n, length) for r, n in zip(rows, names))
-    if path is not None: _write(Path(path), page)
+    page = (
+        f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style>{legend}'
+        + ''.join(token_html(r, tokenizer, n, length) for r, n in zip(rows, names))
+    )
+    if path is not None:
+        _write(Path(path), page)
     return page
+
 
 def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,13 @@ from ..data.records import Turn
 from ..errors import BadInput
 
 # %% ../../nbs/4_model/01_tokens.ipynb #586509c2
-SPECIAL = ('<pad>', '<begin>', '<end>', '<user>', '<assistant>', '<image>')   # ids 0 to 5 in a tokenizer of ours
+# ids 0 to 5 in a tokenizer of ours
+SPECIAL = ('<pad>', '<begin>', '<end>', '<user>', '<assistant>', '<image>')
 COORDINATES = tuple(f'{i / 100:.2f}' for i in range(101))
 
+
 def train_tokenizer(
-    texts,                  # the questions and answers it shall know, each with a leading space
+    texts,  # the questions and answers it shall know, each with a leading space
     vocab_size: int = 640,  # at most, without the coordinates
 ) -> PreTrainedTokenizerFast:
     """A small byte-level BPE tokenizer in which a coordinate such as 0.31 is one token.
@@ -30,12 +32,22 @@ def train_tokenizer(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tokenizer.train_from_iterator((re.sub(r'[01]\.\d\d', '', t) for t in texts), trainer)
     tokenizer.add_tokens([AddedToken(c, normalized=False) for c in COORDINATES])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token='<pad>', bos_token='<begin>', eos_token='<end>',
-                                   additional_special_tokens=list(SPECIAL[3:]), clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token='<pad>',
+        bos_token='<begin>',
+        eos_token='<end>',
+        additional_special_tokens=list(SPECIAL[3:]),
+        clean_up_tokenization_spaces=False,
+    )
 
 # %% ../../nbs/4_model/01_tokens.ipynb #9df2a1a5
 def encode(
@@ -44,68 +56,89 @@ def encode(
     trusted: bool = False,  # only for our own template: special tokens in the text count
 ) -> list[int]:
     "Token ids of a text; what people wrote can never become a special token."
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids if text else []
+    return (
+        tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids if text else []
+    )
 
 # %% ../../nbs/4_model/01_tokens.ipynb #0a3defef
 @lru_cache(8)
 def _leads(tokenizer):
     "Does this tokenizer put something in front of every text?"
-    return encode(tokenizer, '\na')[len(encode(tokenizer, '\n')):] != encode(tokenizer, 'a')
+    return encode(tokenizer, '\na')[len(encode(tokenizer, '\n')) :] != encode(tokenizer, 'a')
 
-def encode_continuation(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    trusted: bool = False,
-) -> list[int]:
+
+def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str, trusted: bool = False) -> list[int]:
     "Token ids of a text that goes on from another one: no space is put in front of it."
-    if not text or not _leads(tokenizer): return encode(tokenizer, text, trusted)
-    return encode(tokenizer, '\n' + text, trusted)[len(encode(tokenizer, '\n')):]
+    if not text or not _leads(tokenizer):
+        return encode(tokenizer, text, trusted)
+    return encode(tokenizer, '\n' + text, trusted)[len(encode(tokenizer, '\n')) :]
 
 # %% ../../nbs/4_model/01_tokens.ipynb #3e46e3c9
-IGNORE = -100   # a label that is not graded
+IGNORE = -100  # a label that is not graded
+
 
 @dataclass(frozen=True)
 class ChatFormat:
     "What stands around questions and answers, in the special tokens of a tokenizer."
-    begin: str = '<begin>'         # before everything, once
-    before: str = '<user>'         # before a question
-    between: str = '<assistant>'   # between question and answer
-    end: str = '<end>'             # after an answer
-    gap: str = ' '                 # leads every text: most tokenizers know words best behind a space
-    again: str | None = None       # before a later question of a dialogue; None: as before the first
+
+    begin: str = '<begin>'  # before everything, once
+    before: str = '<user>'  # before a question
+    between: str = '<assistant>'  # between question and answer
+    end: str = '<end>'  # after an answer
+    gap: str = ' '  # leads every text: most tokenizers know words best behind a space
+    again: str | None = None  # before a later question of a dialogue; None: as before the first
 
     def encode_question(self, tokenizer, question: str, later: bool = False) -> list[int]:
         "A question as it stands before the model answers. Raises BadInput for an empty one."
-        if not question.strip(): raise BadInput('the question is empty: ask something, for example "what does this image show?"')
+        if not question.strip():
+            raise BadInput('the question is empty: ask something, for example "what does this image show?"')
         before = self.again if later and self.again is not None else self.before
-        return encode(tokenizer, before, True) + encode_continuation(tokenizer, self.gap + question.strip()) + encode_continuation(tokenizer, self.between, True)
+        return (
+            encode(tokenizer, before, True)
+            + encode_continuation(tokenizer, self.gap + question.strip())
+            + encode_continuation(tokenizer, self.between, True)
+        )
 
     def encode_answer(self, tokenizer, answer: str) -> list[int]:
         "An answer with its end mark: the tokens that are graded."
-        return encode_continuation(tokenizer, self.gap + answer.strip()) + encode_continuation(tokenizer, self.end, True)
+        return encode_continuation(tokenizer, self.gap + answer.strip()) + encode_continuation(
+            tokenizer, self.end, True
+        )
 
 # %% ../../nbs/4_model/01_tokens.ipynb #2bbaacf9
 def encode_turns(
     tokenizer: PreTrainedTokenizerBase,
     turns: list[Turn],
     chat: ChatFormat,
-    name: str = 'the example',   # for messages
-    dialogue: bool = False,      # each question follows the answer before it; False: each stands alone behind the picture
-) -> list:                       # [(question ids, answer ids)]
+    name: str = 'the example',  # for messages
+    # each question follows the answer before it; False: each stands alone behind the picture
+    dialogue: bool = False,
+) -> list:  # [(question ids, answer ids)]
     "All turns of an example in tokens. Raises BadInput, with the name, where nothing would be graded."
-    pairs = [(chat.encode_question(tokenizer, t.question, dialogue and k > 0), chat.encode_answer(tokenizer, t.answer)) for k, t in enumerate(turns) if t.answer.strip()]
+    pairs = [
+        (
+            chat.encode_question(tokenizer, t.question, dialogue and k > 0),
+            chat.encode_answer(tokenizer, t.answer),
+        )
+        for k, t in enumerate(turns)
+        if t.answer.strip()
+    ]
     if len(pairs) < len(turns) or not pairs:
-        raise BadInput(f'{name}: {len(turns) - len(pairs) or "no"} answer is empty or missing, so there is nothing to learn; drop the turn or give an answer')
+        raise BadInput(
+            f'{name}: {len(turns) - len(pairs) or "no"} answer is empty or missing, so there is nothing to learn; drop the turn or give an answer'
+        )
     return pairs
 
 # %% ../../nbs/4_model/01_tokens.ipynb #ac4d84c3
 def check_length(
-    tokens,                     # a row from make_row, or the ids of a prompt with its picture
-    context: int,               # tokens that the model can read
-    name: str = 'the prompt',   # of the record, for the message
+    tokens,  # a row from make_row, or the ids of a prompt with its picture
+    context: int,  # tokens that the model can read
+    name: str = 'the prompt',  # of the record, for the message
 ):
     "Raises BadInput, which says by how much and where, for a prompt that is longer than the context."
     n = max(tokens['position_ids']) + 1 if isinstance(tokens, dict) else len(tokens)
     if n > context:
-        raise BadInput(f'{name}: {n:,} tokens with the picture, {n - context:,} more than the {context:,} that the model can read; '
-                       'shorten the text, ask in several prompts, or take fewer visual tokens')
+        raise BadInput(
+            f'{name}: {n:,} tokens with the picture, {n - context:,} more than the {context:,} that the model can read; '
+            'shorten the text, ask in several prompts, or take fewer visual tokens'
+        )

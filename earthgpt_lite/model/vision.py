@@ -16,34 +16,48 @@ from transformers import AutoBackbone, AutoModel, PreTrainedConfig
 from ..errors import BadInput
 
 # %% ../../nbs/4_model/05_vision.ipynb #73ea7ed5
-IMAGENET = dict(mean=(.485, .456, .406), std=(.229, .224, .225))                                            # DINOv2, ConvNeXt, ResNet
-CLIP = dict(mean=(.48145466, .4578275, .40821073), std=(.26862954, .26130258, .27577711))   # CLIP and OpenCLIP
+# DINOv2, ConvNeXt, ResNet
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# CLIP and OpenCLIP
+CLIP = dict(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
 
 def normalise_pixels(
-    pixels: torch.Tensor,    # (b, 3, s, s) uint8
-    size: int,               # side that the encoder wants
-    mean=(.5, .5, .5),       # of each channel, in 0..1
-    std=(.5, .5, .5),
-) -> torch.Tensor:           # (b, 3, size, size) float32
+    pixels: torch.Tensor,  # (b, 3, s, s) uint8
+    size: int,  # side that the encoder wants
+    mean=(0.5, 0.5, 0.5),  # of each channel, in 0..1
+    std=(0.5, 0.5, 0.5),
+) -> torch.Tensor:  # (b, 3, size, size) float32
     "Bytes to what an encoder was trained on."
     x = pixels.float() / 255
-    if x.shape[-1] != size: x = F.interpolate(x, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1)
+    if x.shape[-1] != size:
+        x = F.interpolate(x, size=(size, size), mode='bicubic', antialias=True).clamp(0, 1)
     stats = x.new_tensor([mean, std])[:, None, :, None, None]
     return (x - stats[0]) / stats[1]
 
 # %% ../../nbs/4_model/05_vision.ipynb #0c6b1f77
-_FINAL_NORMS = 'layernorm', 'post_layernorm', 'norm'   # what families call the norm behind their last block
+_FINAL_NORMS = 'layernorm', 'post_layernorm', 'norm'  # what families call the norm behind their last block
+
 
 def _vit_config(config):
     "The config of a plain vision transformer, or BadInput in a sentence."
-    config = getattr(config, 'vision_config', config)   # CLIP and its kin hold two towers
+    config = getattr(config, 'vision_config', config)  # CLIP and its kin hold two towers
     kind = getattr(config, 'model_type', type(config).__name__)
-    if hasattr(config, 'depths') or hasattr(config, 'hidden_sizes'): raise BadInput(f'{kind} gives a pyramid of maps, no row of patches: give it as the CNN')
-    lacks = [n for n in ('patch_size', 'image_size', 'hidden_size', 'num_hidden_layers') if not hasattr(config, n)]
-    if lacks: raise BadInput(f'{kind} is no vision transformer: its config has no {" and no ".join(lacks)}; take one such as dinov2, vit, siglip or clip')
+    if hasattr(config, 'depths') or hasattr(config, 'hidden_sizes'):
+        raise BadInput(f'{kind} gives a pyramid of maps, no row of patches: give it as the CNN')
+    lacks = [
+        n for n in ('patch_size', 'image_size', 'hidden_size', 'num_hidden_layers') if not hasattr(config, n)
+    ]
+    if lacks:
+        raise BadInput(
+            f'{kind} is no vision transformer: its config has no {" and no ".join(lacks)}; take one such as dinov2, vit, siglip or clip'
+        )
     return config
 
-def _side(size): return size if isinstance(size, int) else size[0]   # some configs give (height, width)
+
+def _side(size):
+    return size if isinstance(size, int) else size[0]  # some configs give (height, width)
+
 
 def _copy(module, pretrained, what, fresh=()):
     "Weights into a module; the names that were not used. `fresh`: beginnings of names that may keep their start."
@@ -53,7 +67,10 @@ def _copy(module, pretrained, what, fresh=()):
     own = module.state_dict()
     lacks = [n for n in own if n not in state and not n.startswith(fresh)]
     differ = [n for n in own if n in state and state[n].shape != own[n].shape]
-    if lacks or differ: raise BadInput(f'these weights do not fit the {what}: {"missing" if lacks else "of another shape"}: {", ".join((lacks or differ)[:4])}; give the config that belongs to them')
+    if lacks or differ:
+        raise BadInput(
+            f'these weights do not fit the {what}: {"missing" if lacks else "of another shape"}: {", ".join((lacks or differ)[:4])}; give the config that belongs to them'
+        )
     module.load_state_dict({n: state[n] for n in own if n in state}, strict=False)
     return [n for n in state if n not in own]
 
@@ -64,60 +81,82 @@ class ViTFeatures(nn.Module):
     Which layers and how they are fused is not in public sources; both are settings. Blocks behind the last layer that is
     taken are never built. Takes every plain ViT of transformers; raises BadInput for what is none.
     """
+
     def __init__(
         self,
-        config: PreTrainedConfig,     # Dinov2Config or its kin
-        layers: list[int],            # counted from 1; negative from the end
-        fusion: str = 'concat',       # concat, sum, or weights (learned, softmax)
-        size: int | None = None,      # side of the picture, pixels
-        trained: bool = True,         # False: frozen, run without gradients and in eval
+        config: PreTrainedConfig,  # Dinov2Config or its kin
+        layers: list[int],  # counted from 1; negative from the end
+        fusion: str = 'concat',  # concat, sum, or weights (learned, softmax)
+        size: int | None = None,  # side of the picture, pixels
+        trained: bool = True,  # False: frozen, run without gradients and in eval
     ):
         super().__init__()
         config = _vit_config(config)
         depth = config.num_hidden_layers
         self.layers = sorted({l if l > 0 else depth + 1 + l for l in layers})
-        if not self.layers or self.layers[0] < 1 or self.layers[-1] > depth: raise BadInput(f'vit_layers {list(layers)}: this ViT has layers 1 to {depth}')
-        if fusion not in ('concat', 'sum', 'weights'): raise BadInput(f'no fusion of layers named {fusion!r}: choose concat, sum or weights')
+        if not self.layers or self.layers[0] < 1 or self.layers[-1] > depth:
+            raise BadInput(f'vit_layers {list(layers)}: this ViT has layers 1 to {depth}')
+        if fusion not in ('concat', 'sum', 'weights'):
+            raise BadInput(f'no fusion of layers named {fusion!r}: choose concat, sum or weights')
         self.fusion, self.trained, self.size = fusion, trained, size or _side(config.image_size)
         self.grid = self.size // _side(config.patch_size)
-        if not self.grid: raise BadInput(f'a picture of {self.size} pixels is smaller than one patch of {_side(config.patch_size)}: make vit_input size larger')
+        if not self.grid:
+            raise BadInput(
+                f'a picture of {self.size} pixels is smaller than one patch of {_side(config.patch_size)}: make vit_input size larger'
+            )
         config = copy.deepcopy(config)
         config.num_hidden_layers = self.layers[-1]
         self.vit = AutoModel.from_config(config)
-        for name in _FINAL_NORMS:   # not used: every layer that is taken has a norm of its own
-            if hasattr(self.vit, name): setattr(self.vit, name, nn.Identity())
-        if getattr(self.vit, 'pooler', None) is not None: self.vit.pooler = None
-        resized = self.size != _side(config.image_size) and 'interpolate_pos_encoding' in inspect.signature(self.vit.forward).parameters
+        for name in _FINAL_NORMS:  # not used: every layer that is taken has a norm of its own
+            if hasattr(self.vit, name):
+                setattr(self.vit, name, nn.Identity())
+        if getattr(self.vit, 'pooler', None) is not None:
+            self.vit.pooler = None
+        resized = (
+            self.size != _side(config.image_size)
+            and 'interpolate_pos_encoding' in inspect.signature(self.vit.forward).parameters
+        )
         self.options = {'interpolate_pos_encoding': True} if resized else {}
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.layers)
-        if fusion == 'weights': self.weights = nn.Parameter(torch.zeros(len(self.layers)))
+        if fusion == 'weights':
+            self.weights = nn.Parameter(torch.zeros(len(self.layers)))
         self.channels = config.hidden_size * (len(self.layers) if fusion == 'concat' else 1)
         self.vit.requires_grad_(trained)
         self.train()
 
     def train(self, mode=True):
         super().train(mode)
-        if not self.trained: self.vit.eval()
+        if not self.trained:
+            self.vit.eval()
         return self
 
-    def load_pretrained(self, pretrained) -> list[str]:   # module or state dict; names that were not used
+    def load_pretrained(self, pretrained) -> list[str]:  # module or state dict; names that were not used
         "Copy pretrained weights. The encoder's own last norm becomes the start of every layer's norm, as DINOv2 itself does it."
         left = _copy(self.vit, pretrained, self.vit.config.model_type)
         state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
         for name in left[:]:
-            if name.rpartition('.')[0] not in _FINAL_NORMS: continue
+            if name.rpartition('.')[0] not in _FINAL_NORMS:
+                continue
             source = state.get(name, state.get(f'{self.vit.base_model_prefix}.{name}'))
-            for norm in self.norms: getattr(norm, name.rpartition('.')[2]).data.copy_(source)
+            for norm in self.norms:
+                getattr(norm, name.rpartition('.')[2]).data.copy_(source)
             left.remove(name)
         return left
 
-    def forward(self, x):   # (b, 3, s, s) -> (b, grid * grid, channels)
+    def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
             states = self.vit(x, output_hidden_states=True, **self.options).hidden_states
-        if states[-1].shape[1] < self.grid ** 2: raise BadInput(f'{self.vit.config.model_type} gives {states[-1].shape[1]} tokens for {self.grid ** 2} patches: it cannot serve as ViT')
-        maps = [norm(states[l][:, -self.grid ** 2:]) for l, norm in zip(self.layers, self.norms)]   # class and register tokens come first
-        if self.fusion == 'concat': return torch.cat(maps, -1)
-        weights = self.weights.softmax(0) if self.fusion == 'weights' else torch.ones(len(maps), device=x.device)
+        if states[-1].shape[1] < self.grid**2:
+            raise BadInput(
+                f'{self.vit.config.model_type} gives {states[-1].shape[1]} tokens for {self.grid**2} patches: it cannot serve as ViT'
+            )
+        # class and register tokens come first
+        maps = [norm(states[l][:, -(self.grid**2) :]) for l, norm in zip(self.layers, self.norms)]
+        if self.fusion == 'concat':
+            return torch.cat(maps, -1)
+        weights = (
+            self.weights.softmax(0) if self.fusion == 'weights' else torch.ones(len(maps), device=x.device)
+        )
         return sum(w * m for w, m in zip(weights, maps))
 
 # %% ../../nbs/4_model/05_vision.ipynb #a61f0f68
@@ -127,31 +166,43 @@ def group_norm(
 ) -> nn.Module:
     "Replace every batch norm by a group norm, in place, so that a picture's features depend on that picture only."
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d): setattr(module, name, nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features))
-        else: group_norm(child, groups)
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features))
+        else:
+            group_norm(child, groups)
     return module
 
 # %% ../../nbs/4_model/05_vision.ipynb #0740b230
 def to_grid(
     x: torch.Tensor,  # (b, c, h, w)
     grid: int,
-) -> torch.Tensor:    # (b, grid * grid, c)
+) -> torch.Tensor:  # (b, grid * grid, c)
     "A feature map on the grid of the visual tokens, as a run of tokens, row by row."
-    if x.shape[-1] > grid: x = F.adaptive_avg_pool2d(x, grid)
-    elif x.shape[-1] < grid: x = F.interpolate(x, size=(grid, grid), mode='bilinear', align_corners=False)
+    if x.shape[-1] > grid:
+        x = F.adaptive_avg_pool2d(x, grid)
+    elif x.shape[-1] < grid:
+        x = F.interpolate(x, size=(grid, grid), mode='bilinear', align_corners=False)
     return x.flatten(2).transpose(1, 2)
 
 # %% ../../nbs/4_model/05_vision.ipynb #de697861
 def _cnn_config(config):
     "The config of a backbone without the stages behind its last level, or BadInput in a sentence."
     if type(config) not in AutoBackbone._model_mapping:
-        raise BadInput(f'{getattr(config, "model_type", config)} gives no maps: take a backbone of transformers such as resnet, convnext, convnextv2, swin or dinov2')
+        raise BadInput(
+            f'{getattr(config, "model_type", config)} gives no maps: take a backbone of transformers such as resnet, convnext, convnextv2, swin or dinov2'
+        )
     config = copy.deepcopy(config)
     last, names = max(i % len(config.stage_names) for i in config.out_indices), config.stage_names
     if last and last < len(names) - 1 and all(hasattr(config, n) for n in ('depths', 'hidden_sizes')):
-        config.depths, config.hidden_sizes, config.stage_names = config.depths[:last], config.hidden_sizes[:last], names[:last + 1]
-        if hasattr(config, 'num_stages'): config.num_stages = last
+        config.depths, config.hidden_sizes, config.stage_names = (
+            config.depths[:last],
+            config.hidden_sizes[:last],
+            names[: last + 1],
+        )
+        if hasattr(config, 'num_stages'):
+            config.num_stages = last
     return config
+
 
 class CNNFeatures(nn.Module):
     """A pyramid over the stages of a convolutional network, fused on the token grid (EarthGPT, figure b right).
@@ -159,33 +210,47 @@ class CNNFeatures(nn.Module):
     Each stage is projected to `channels`, enlarged maps of coarser stages are added, and a convolution block follows; the
     levels are concatenated by token. What the figure's blocks hold is not in public sources: here a 3 x 3 convolution, group norm, GELU.
     """
+
     def __init__(
         self,
         config: PreTrainedConfig,  # ResNetConfig, ConvNextConfig or their kin; its out_indices are the levels
         grid: int,
-        channels: int = 64,        # of a level
-        trained: bool = True,      # False: frozen; keeps batch norm with its stored statistics, no gradients, eval
+        channels: int = 64,  # of a level
+        # False: frozen; keeps batch norm with its stored statistics, no gradients, eval
+        trained: bool = True,
     ):
         super().__init__()
         cnn = AutoBackbone.from_config(_cnn_config(config))
-        self.cnn, self.grid, self.trained = group_norm(cnn) if trained else cnn.requires_grad_(False), grid, trained
+        self.cnn, self.grid, self.trained = (
+            group_norm(cnn) if trained else cnn.requires_grad_(False),
+            grid,
+            trained,
+        )
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in cnn.channels)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(math.gcd(8, channels), channels), nn.GELU())
-                                    for _ in cnn.channels)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.GroupNorm(math.gcd(8, channels), channels),
+                nn.GELU(),
+            )
+            for _ in cnn.channels
+        )
         self.channels = channels * len(cnn.channels)
         self.train()
 
     def train(self, mode=True):
         super().train(mode)
-        if not self.trained: self.cnn.eval()
+        if not self.trained:
+            self.cnn.eval()
         return self
 
-    def load_pretrained(self, pretrained) -> list[str]:   # module or state dict; names that were not used
+    def load_pretrained(self, pretrained) -> list[str]:  # module or state dict; names that were not used
         "Copy pretrained weights. Norms that only a backbone has, behind its stages, keep their start."
         return _copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',))
 
-    def forward(self, x):   # (b, 3, s, s) -> (b, grid * grid, channels)
-        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()): maps = self.cnn(x).feature_maps
+    def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            maps = self.cnn(x).feature_maps
         maps = [lateral(m) for lateral, m in zip(self.lateral, maps)]
         for i in reversed(range(len(maps) - 1)):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode='nearest')
@@ -198,50 +263,76 @@ class VisionTower(nn.Module):
     Pixels go in as bytes; each encoder resizes and normalises them for itself. Frozen encoders run without gradients and
     in eval; norms, pyramid and fusion, which are new, train all the same.
     """
+
     def __init__(
         self,
-        vit: PreTrainedConfig | None,   # None: only the CNN
-        cnn: PreTrainedConfig | None,   # None: only the ViT
-        grid: int,                      # visual tokens along one side
-        vit_layers=(-1,), layer_fusion: str = 'concat', cnn_channels: int = 64, fusion: str = 'concat',
+        vit: PreTrainedConfig | None,  # None: only the CNN
+        cnn: PreTrainedConfig | None,  # None: only the ViT
+        grid: int,  # visual tokens along one side
+        vit_layers=(-1,),
+        layer_fusion: str = 'concat',
+        cnn_channels: int = 64,
+        fusion: str = 'concat',
         vit_input: dict | None = None,  # size, mean, std that the ViT wants, see `prepare`
         cnn_input: dict | None = None,
-        train_encoders: bool = True,    # False: pretrained and frozen
+        train_encoders: bool = True,  # False: pretrained and frozen
     ):
         super().__init__()
-        if vit is None and cnn is None: raise BadInput('a model without ViT and without CNN is blind: give at least one')
-        if fusion not in ('concat', 'sum'): raise BadInput(f'no fusion of ViT and CNN named {fusion!r}: choose concat or sum')
+        if vit is None and cnn is None:
+            raise BadInput('a model without ViT and without CNN is blind: give at least one')
+        if fusion not in ('concat', 'sum'):
+            raise BadInput(f'no fusion of ViT and CNN named {fusion!r}: choose concat or sum')
         vit = vit and _vit_config(vit)
         self.grid, self.fusion, self.train_encoders = grid, fusion, train_encoders
-        self.vit_input, self.cnn_input = ({'size': _side(c.image_size)} | (i or {}) if hasattr(c, 'image_size') else i for c, i in ((vit, vit_input), (cnn, cnn_input)))
-        self.vit = ViTFeatures(vit, list(vit_layers), layer_fusion, self.vit_input['size'], train_encoders) if vit else None
+        self.vit_input, self.cnn_input = (
+            {'size': _side(c.image_size)} | (i or {}) if hasattr(c, 'image_size') else i
+            for c, i in ((vit, vit_input), (cnn, cnn_input))
+        )
+        self.vit = (
+            ViTFeatures(vit, list(vit_layers), layer_fusion, self.vit_input['size'], train_encoders)
+            if vit
+            else None
+        )
         self.cnn = CNNFeatures(cnn, grid, cnn_channels, train_encoders) if cnn else None
         widths = [part.channels for part in (self.vit, self.cnn) if part is not None]
-        if fusion == 'sum' and len(widths) == 2: self.match = nn.Linear(widths[1], widths[0])
+        if fusion == 'sum' and len(widths) == 2:
+            self.match = nn.Linear(widths[1], widths[0])
         self.channels = sum(widths) if fusion == 'concat' else widths[0]
 
     @property
-    def encoders(self) -> dict:   # {'vit': ..., 'cnn': ...}
+    def encoders(self) -> dict:  # {'vit': ..., 'cnn': ...}
         "The models of transformers inside."
-        return {name: getattr(getattr(self, name), name) for name in ('vit', 'cnn') if getattr(self, name) is not None}
+        return {
+            name: getattr(getattr(self, name), name)
+            for name in ('vit', 'cnn')
+            if getattr(self, name) is not None
+        }
 
     def prepared(
         self,
         pixels: torch.Tensor,  # (b, 3, s, s) uint8
-    ) -> dict:                 # {'vit': (b, 3, s1, s1), 'cnn': (b, 3, s2, s2)}
+    ) -> dict:  # {'vit': (b, 3, s1, s1), 'cnn': (b, 3, s2, s2)}
         "What each encoder gets to see of the same picture."
         inputs, dtype = dict(vit=self.vit_input, cnn=self.cnn_input), next(self.parameters()).dtype
-        return {name: normalise_pixels(pixels, **({'size': pixels.shape[-1]} | (inputs[name] or {}))).to(dtype) for name in self.encoders}
+        return {
+            name: normalise_pixels(pixels, **({'size': pixels.shape[-1]} | (inputs[name] or {}))).to(dtype)
+            for name in self.encoders
+        }
 
     def forward(
         self,
         pixels: torch.Tensor,  # (b, 3, s, s) uint8
-    ) -> torch.Tensor:         # (b, grid * grid, channels)
+    ) -> torch.Tensor:  # (b, grid * grid, channels)
         x, parts = self.prepared(pixels), []
         if self.vit is not None:
             tokens = self.vit(x['vit'])
-            if self.vit.grid != self.grid: tokens = to_grid(tokens.transpose(1, 2).unflatten(2, (self.vit.grid, self.vit.grid)), self.grid)
+            if self.vit.grid != self.grid:
+                tokens = to_grid(
+                    tokens.transpose(1, 2).unflatten(2, (self.vit.grid, self.vit.grid)), self.grid
+                )
             parts.append(tokens)
-        if self.cnn is not None: parts.append(self.cnn(x['cnn']))
-        if len(parts) == 1: return parts[0]
+        if self.cnn is not None:
+            parts.append(self.cnn(x['cnn']))
+        if len(parts) == 1:
+            return parts[0]
         return torch.cat(parts, -1) if self.fusion == 'concat' else parts[0] + self.match(parts[1])

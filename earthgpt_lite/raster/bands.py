@@ -14,24 +14,41 @@ from ..errors import BadInput
 # %% ../../nbs/1_raster/02_bands.ipynb #995031c6
 _ROLES = {
     'sentinel-2': dict(blue='B2', green='B3', red='B4', nir='B8', swir1='B11', swir2='B12'),
-    'landsat-8': dict(blue='B2', green='B3', red='B4', nir='B5', swir1='B6', swir2='B7', pan='B8', thermal='B10'),
+    'landsat-8': dict(
+        blue='B2', green='B3', red='B4', nir='B5', swir1='B6', swir2='B7', pan='B8', thermal='B10'
+    ),
 }
-RENDERINGS = dict(true=('red', 'green', 'blue'), colour_infrared=('nir', 'red', 'green'), swir=('swir1', 'nir', 'red'))
+RENDERINGS = dict(
+    true=('red', 'green', 'blue'), colour_infrared=('nir', 'red', 'green'), swir=('swir1', 'nir', 'red')
+)
 
-def _key(name): return re.sub(r'^b0+(?=\d)', 'b', str(name).strip().lower().split(',')[0])
 
-def _platform(names, tags, path):   # which column of _ROLES the numbers mean
-    told = [Path(str(path)).name, *(str(v) for k, v in tags.items() if re.search('spacecraft|satellite|platform', k, re.I))]
-    if re.search(r'landsat|lc0[89]_', ' '.join(told), re.I): return 'landsat-8'
-    if re.search(r'sentinel-?2|s2[abc]_', ' '.join(told), re.I): return 'sentinel-2'
+def _key(name):
+    return re.sub(r'^b0+(?=\d)', 'b', str(name).strip().lower().split(',')[0])
+
+
+def _platform(names, tags, path):  # which column of _ROLES the numbers mean
+    told = [
+        Path(str(path)).name,
+        *(str(v) for k, v in tags.items() if re.search('spacecraft|satellite|platform', k, re.I)),
+    ]
+    if re.search(r'landsat|lc0[89]_', ' '.join(told), re.I):
+        return 'landsat-8'
+    if re.search(r'sentinel-?2|s2[abc]_', ' '.join(told), re.I):
+        return 'sentinel-2'
     keys = {_key(n) for n in names}
     return 'landsat-8' if not keys & {'b8a', 'b12'} and ('b8' not in keys or 'b10' in keys) else 'sentinel-2'
 
-def find_band(band, names, tags, path):   # position of a band
+
+def find_band(band, names, tags, path):  # position of a band
     keys = [_key(n) for n in names]
     if isinstance(band, (int, np.integer)):
-        if 1 <= band <= len(names): return int(band) - 1
+        if 1 <= band <= len(names):
+            return int(band) - 1
     else:
         for want in (_key(band), _key(_ROLES[_platform(names, tags, path)].get(_key(band), ''))):
-            if want in keys: return keys.index(want)
-    raise BadInput(f"{path or 'array'}: no band {band!r}; it has {', '.join(names)} (numbers 1 to {len(names)})")
+            if want in keys:
+                return keys.index(want)
+    raise BadInput(
+        f"{path or 'array'}: no band {band!r}; it has {', '.join(names)} (numbers 1 to {len(names)})"
+    )

@@ -15,6 +15,7 @@ from ..errors import BadInput
 # %% ../../nbs/1_raster/01_chips.ipynb #e9f7cc03
 class Sensor(StrEnum):
     "What made the picture; it decides how numbers become brightness."
+
     OPTICAL = 'optical'
     SAR = 'sar'
     INFRARED = 'infrared'
@@ -22,65 +23,81 @@ class Sensor(StrEnum):
     @classmethod
     def _missing_(cls, value):
         same = str(value).lower()
-        if same in tuple(cls): return cls(same)
+        if same in tuple(cls):
+            return cls(same)
         raise BadInput(f"no sensor named {value!r}; choose {', '.join(cls)}")
 
 # %% ../../nbs/1_raster/01_chips.ipynb #aeafa59d
-GREY = 127   # fills the padding, and pixels without data
+GREY = 127  # fills the padding, and pixels without data
+
 
 @dataclass(frozen=True)
 class Frame:
     "Where a picture lies in its padded square (EarthGPT's rule: centred, rounded down), and on the map."
-    width: int                 # of the picture before padding, pixels
+
+    width: int  # of the picture before padding, pixels
     height: int
-    transform: Affine | None = None   # column, row of the picture to map coordinates
-    crs: object = None         # rasterio CRS of the map coordinates
-    name: str = field(default='', compare=False)   # for messages
+    transform: Affine | None = None  # column, row of the picture to map coordinates
+    crs: object = None  # rasterio CRS of the map coordinates
+    name: str = field(default='', compare=False)  # for messages
 
     @property
-    def side(self): return max(self.width, self.height)
+    def side(self):
+        return max(self.width, self.height)
+
     @property
-    def pad_x(self): return (self.side - self.width) // 2
+    def pad_x(self):
+        return (self.side - self.width) // 2
+
     @property
-    def pad_y(self): return (self.side - self.height) // 2
+    def pad_y(self):
+        return (self.side - self.height) // 2
 
     def to_map(
         self,
-        points,       # (..., 2) column, row in pixels of the picture; (0, 0) is the outer corner of the first
+        points,  # (..., 2) column, row in pixels of the picture; (0, 0) is the outer corner of the first
     ) -> np.ndarray:  # (..., 2) x, y in `crs`
         "Pixels of the picture to map coordinates; BadInput where the picture has none."
         if self.crs is None or self.transform is None:
-            raise BadInput(f'{self.name or "this picture"}: map coordinates are unavailable, for it has no CRS; ask for pixels')
+            raise BadInput(
+                f'{self.name or "this picture"}: map coordinates are unavailable, for it has no CRS; ask for pixels'
+            )
         x, y = np.moveaxis(np.asarray(points, float), -1, 0)
         t = self.transform
         return np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], -1)
 
 # %% ../../nbs/1_raster/01_chips.ipynb #aea8b7ca
 def letterbox(
-    image,          # (h, w, 3) uint8
+    image,  # (h, w, 3) uint8
     frame: Frame,
-    size=None,      # side of the result, pixels; None: the longer edge
-) -> np.ndarray:    # (size, size, 3) uint8
+    size=None,  # side of the result, pixels; None: the longer edge
+) -> np.ndarray:  # (size, size, 3) uint8
     "A picture in the middle of a grey square."
     square = np.full((frame.side, frame.side, 3), GREY, np.uint8)
-    square[frame.pad_y:frame.pad_y + frame.height, frame.pad_x:frame.pad_x + frame.width] = image
+    square[frame.pad_y : frame.pad_y + frame.height, frame.pad_x : frame.pad_x + frame.width] = image
     return resize(square, size)
 
-def resize(image, size=None):   # (side, side, 3) uint8 to (size, size, 3), bicubic
+
+def resize(image, size=None):  # (side, side, 3) uint8 to (size, size, 3), bicubic
     "A square of another size; None leaves it as it is."
-    if size is None or size == len(image): return image
+    if size is None or size == len(image):
+        return image
     from PIL import Image
+
     return np.asarray(Image.fromarray(image).resize((size, size), Image.BICUBIC))
+
 
 @dataclass
 class Chip:
     "The square 8-bit picture that a model sees."
-    image: np.ndarray   # (side, side, 3) uint8
-    frame: Frame        # the way back
+
+    image: np.ndarray  # (side, side, 3) uint8
+    frame: Frame  # the way back
     sensor: Sensor = Sensor.OPTICAL
     name: str = ''
 
-def dihedral_image(image, quarter: int, mirror: bool):   # (h, w, 3), a square
+
+def dihedral_image(image, quarter: int, mirror: bool):  # (h, w, 3), a square
     "A square picture, turned to the left by quarters, then mirrored."
     image = np.rot90(image, quarter)
     return image[:, ::-1] if mirror else image
@@ -89,42 +106,50 @@ def dihedral_image(image, quarter: int, mirror: bool):   # (h, w, 3), a square
 @dataclass(frozen=True)
 class Stretch:
     "Which values become black and which white, layer by layer, in the layer's own unit."
-    limits: tuple   # ((low, high), ...), one pair for all layers or one for each
+
+    limits: tuple  # ((low, high), ...), one pair for all layers or one for each
 
     @classmethod
     def fit(
         cls,
-        layers,             # (c, h, w)
-        valid,              # (h, w) bool; other pixels have no say
-        percent=(2, 98),    # percentiles that become black and white
+        layers,  # (c, h, w)
+        valid,  # (h, w) bool; other pixels have no say
+        percent=(2, 98),  # percentiles that become black and white
     ):
         "Limits at two percentiles of the valid pixels."
         pick = lambda x: tuple(float(v) for v in np.percentile(x[valid & np.isfinite(x)], percent))
-        try: return cls(tuple(pick(x) for x in layers))
-        except IndexError: raise BadInput('a layer has no valid pixel to fit a stretch to; give one with data') from None
+        try:
+            return cls(tuple(pick(x) for x in layers))
+        except IndexError:
+            raise BadInput('a layer has no valid pixel to fit a stretch to; give one with data') from None
 
-    def __call__(self, layers) -> np.ndarray:   # (c, h, w) any numbers to (c, h, w) uint8
+    def __call__(self, layers) -> np.ndarray:  # (c, h, w) any numbers to (c, h, w) uint8
         "Black at the low limit, white at the high one, straight between; a constant layer becomes grey."
         limits = self.limits * len(layers) if len(self.limits) == 1 else self.limits
         return np.stack([self._layer(x, *pair) for x, pair in zip(layers, limits, strict=True)])
 
     @staticmethod
     def _layer(x, low, high):
-        if high <= low: low, high = low - 1, low + 1
+        if high <= low:
+            low, high = low - 1, low + 1
         unit = (np.nan_to_num(x.astype(np.float32), nan=low, posinf=high, neginf=low) - low) / (high - low)
         return (unit.clip(0, 1) * 255).round().astype(np.uint8)
 
 # %% ../../nbs/1_raster/01_chips.ipynb #5cfb00b4
 def decibels(
-    pixels,              # any shape
-    unit='intensity',    # amplitude, intensity, complex or dB
-) -> np.ndarray:         # same shape, float32; NaN where there is no echo
+    pixels,  # any shape
+    unit='intensity',  # amplitude, intensity, complex or dB
+) -> np.ndarray:  # same shape, float32; NaN where there is no echo
     "Radar echo in decibels: ten times the logarithm of intensity, which is amplitude squared."
     if unit not in ('amplitude', 'intensity', 'complex', 'dB'):
         raise BadInput(f'no radar unit {unit!r}; choose amplitude, intensity, complex or dB')
-    if unit == 'dB': return pixels.astype(np.float32)
+    if unit == 'dB':
+        return pixels.astype(np.float32)
     size = np.abs(pixels).astype(np.float32)
-    return (10 if unit == 'intensity' else 20) * np.log10(size, where=size > 0, out=np.full(size.shape, np.nan, np.float32))
+    return (10 if unit == 'intensity' else 20) * np.log10(
+        size, where=size > 0, out=np.full(size.shape, np.nan, np.float32)
+    )
 
 # %% ../../nbs/1_raster/01_chips.ipynb #49349b50
-BACKSCATTER = dict(co=(-20., -5.), cross=(-26., -10.), ratio=(1., 11.))   # dB, black and white of calibrated radar
+# dB, black and white of calibrated radar
+BACKSCATTER = dict(co=(-20.0, -5.0), cross=(-26.0, -10.0), ratio=(1.0, 11.0))

@@ -29,22 +29,29 @@ def _cut(polygon):
     return pieces
 
 # %% ../../nbs/1_raster/05_georef.ipynb #4cc923e8
-def _closed(ring):   # (n, 2) longitudes and latitudes, the last the same place as the first
+def _closed(ring):  # (n, 2) longitudes and latitudes, the last the same place as the first
     "A ring with continuous longitudes; around a pole it is closed along the edge of the map."
     lon, lat = np.unwrap(ring[:, 0], period=360), ring[:, 1]
-    if abs(lon[-1] - lon[0]) < 180: return np.stack([lon, lat], 1)
-    pole = np.copysign(90., lat.mean())
+    if abs(lon[-1] - lon[0]) < 180:
+        return np.stack([lon, lat], 1)
+    pole = np.copysign(90.0, lat.mean())
     return np.concatenate([np.stack([lon, lat], 1), [[lon[-1], pole], [lon[0], pole], [lon[0], lat[0]]]])
 
 # %% ../../nbs/1_raster/05_georef.ipynb #c77e7897
-def _project(points, crs):   # (n, 2) map coordinates to (n, 2) longitudes and latitudes
-    try: lon, lat = transform(crs, 'EPSG:4326', *np.asarray(points, float).T)
-    except (CRSError, CPLE_BaseError, ValueError) as e: raise BadInput(f'the CRS of this scene cannot be brought to longitude and latitude; give it one with a place on Earth') from e
+def _project(points, crs):  # (n, 2) map coordinates to (n, 2) longitudes and latitudes
+    try:
+        lon, lat = transform(crs, 'EPSG:4326', *np.asarray(points, float).T)
+    except (CRSError, CPLE_BaseError, ValueError) as e:
+        raise BadInput(
+            f'the CRS of this scene cannot be brought to longitude and latitude; give it one with a place on Earth'
+        ) from e
     world = np.stack([lon, lat], 1)
-    if not np.isfinite(world).all(): raise BadInput(f'a shape lies outside what {crs} can express; look at the georeference of the scene')
+    if not np.isfinite(world).all():
+        raise BadInput(f'a shape lies outside what {crs} can express; look at the georeference of the scene')
     return world
 
-def _between(ring, n):   # every side in n pieces
+
+def _between(ring, n):  # every side in n pieces
     steps = np.arange(n)[:, None] / n
     sides = ring[:-1, None] + steps * (ring[1:] - ring[:-1])[:, None]
     return np.concatenate([sides.reshape(-1, 2), ring[-1:]])
@@ -54,44 +61,54 @@ def _ring(ring, crs, tolerance=1e-3):
     "A closed ring of map coordinates in longitude and latitude, with as many points as its curves need."
     ring = np.asarray(ring, float)[:, :2]
     for n in (2, 4, 8, 16, 32, 64):
-        fine = _closed(_project(_between(ring, n), crs))[:n * (len(ring) - 1) + 1]
+        fine = _closed(_project(_between(ring, n), crs))[: n * (len(ring) - 1) + 1]
         middle = (fine[:-2:2] + fine[2::2]) / 2
-        if np.abs(middle - fine[1::2]).max() <= tolerance * max(np.ptp(fine, 0).max(), 1e-12): return _closed(fine[::2])
+        if np.abs(middle - fine[1::2]).max() <= tolerance * max(np.ptp(fine, 0).max(), 1e-12):
+            return _closed(fine[::2])
     return _closed(fine)
 
 # %% ../../nbs/1_raster/05_georef.ipynb #aba581f2
 def to_world(
-    shape,   # shapely Polygon or MultiPolygon in map coordinates
-    crs,     # of these coordinates: rasterio CRS, or anything it takes
-):           # shapely Polygon or MultiPolygon: longitude, latitude on WGS84
+    shape,  # shapely Polygon or MultiPolygon in map coordinates
+    crs,  # of these coordinates: rasterio CRS, or anything it takes
+):  # shapely Polygon or MultiPolygon: longitude, latitude on WGS84
     """A shape on any map as RFC 7946 wants it: cut at the antimeridian, closed at a pole, outer rings counter-clockwise.
 
     Curved edges get points until they are true to a thousandth of the shape. BadInput where the CRS has no place on Earth.
     """
     flat = shapely.union_all([_flat(polygon, crs) for polygon in getattr(shape, 'geoms', [shape])])
     joined = shapely.set_precision(flat, 1e-9)
-    pieces = [orient(p, 1.) for p in getattr(joined, 'geoms', [joined]) if p.area > 0]
-    if not pieces: raise BadInput('a shape has no area in longitude and latitude; leave it out')
+    pieces = [orient(p, 1.0) for p in getattr(joined, 'geoms', [joined]) if p.area > 0]
+    if not pieces:
+        raise BadInput('a shape has no area in longitude and latitude; leave it out')
     return pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
+
 
 def _flat(polygon, crs):
     "One polygon with its holes, in pieces from -180 to 180."
-    rings = [shapely.make_valid(shapely.Polygon(_ring(r.coords, crs))) for r in (polygon.exterior, *polygon.interiors)]
+    rings = [
+        shapely.make_valid(shapely.Polygon(_ring(r.coords, crs)))
+        for r in (polygon.exterior, *polygon.interiors)
+    ]
     outer, *holes = (shapely.union_all(_cut(r)) for r in rings)
     return outer.difference(shapely.union_all(holes))
 
 # %% ../../nbs/1_raster/05_georef.ipynb #444692b5
 def feature(
-    shape,          # shapely geometry in longitude and latitude, from `to_world`; None for an answer without a place
-    **properties,   # anything JSON can hold
+    # shapely geometry in longitude and latitude, from `to_world`; None for an answer without a place
+    shape,
+    **properties,  # anything JSON can hold
 ) -> dict:
     "One GeoJSON feature."
-    geometry = None if shape is None else shapely.geometry.mapping(shapely.transform(shape, lambda p: p.round(7)))
+    geometry = (
+        None if shape is None else shapely.geometry.mapping(shapely.transform(shape, lambda p: p.round(7)))
+    )
     return dict(type='Feature', geometry=json.loads(json.dumps(geometry)), properties=properties)
+
 
 def feature_collection(
     features: list,
-    **extra,         # foreign members: the prompt, the model
+    **extra,  # foreign members: the prompt, the model
 ) -> dict:
     "A GeoJSON FeatureCollection."
     return dict(type='FeatureCollection', **extra, features=list(features))
@@ -99,7 +116,7 @@ def feature_collection(
 # %% ../../nbs/1_raster/05_georef.ipynb #70bdf07c
 def write_whole(
     path,
-    data,          # str or bytes
+    data,  # str or bytes
 ) -> Path:
     "Write a file whole, or not at all."
     path = Path(path)
@@ -108,6 +125,8 @@ def write_whole(
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data if isinstance(data, bytes) else data.encode('utf-8'))
         os.replace(part, path)
-    except OSError as e: raise BadInput(f'{path} cannot be written: {e.strerror}; choose another place') from e
-    finally: part.unlink(missing_ok=True)
+    except OSError as e:
+        raise BadInput(f'{path} cannot be written: {e.strerror}; choose another place') from e
+    finally:
+        part.unlink(missing_ok=True)
     return path

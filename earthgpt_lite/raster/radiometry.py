@@ -17,151 +17,205 @@ from .reading import Scene
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #7bbc95d6
 def equivalent_number_of_looks(
-    intensity,    # any shape: an even patch, not decibels; NaN is left out
+    intensity,  # any shape: an even patch, not decibels; NaN is left out
 ) -> float:
     "Equivalent number of looks of an even patch: mean squared over variance."
     return float(np.nanmean(intensity) ** 2 / np.nanvar(intensity))
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #e553c9d2
-def _moments(x, size):   # (h, w), NaN is left out: mean and variance in a square around each pixel
+def _moments(x, size):  # (h, w), NaN is left out: mean and variance in a square around each pixel
     def total(v):
         v = np.pad(np.pad(v, size // 2, mode='reflect').cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         return v[size:, size:] - v[:-size, size:] - v[size:, :-size] + v[:-size, :-size]
+
     seen = np.isfinite(x)
-    values = np.where(seen, x, 0.).astype(np.float64)
+    values = np.where(seen, x, 0.0).astype(np.float64)
     count = np.maximum(total(seen.astype(np.float64)), 1)
     mean = total(values) / count
-    return mean, np.maximum(total(values ** 2) / count - mean ** 2, 0)
+    return mean, np.maximum(total(values**2) / count - mean**2, 0)
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #1f14c98c
-def _blend(x, mean, variance, looks):   # Lee's weight between the local mean and the pixel itself
-    k = (variance - mean ** 2 / looks) / np.maximum(variance * (1 + 1 / looks), 1e-30)
+def _blend(x, mean, variance, looks):  # Lee's weight between the local mean and the pixel itself
+    k = (variance - mean**2 / looks) / np.maximum(variance * (1 + 1 / looks), 1e-30)
     return np.where(np.isfinite(x), mean + k.clip(0, 1) * (x - mean), np.nan)
 
+
 def lee(
-    intensity,         # (h, w) not decibels; NaN without data
-    looks: float,      # equivalent number of looks; fewer smooth more
-    size: int = 7,     # side of the window, odd
-) -> np.ndarray:       # (h, w)
+    intensity,  # (h, w) not decibels; NaN without data
+    looks: float,  # equivalent number of looks; fewer smooth more
+    size: int = 7,  # side of the window, odd
+) -> np.ndarray:  # (h, w)
     "Speckle filter of Lee (IEEE PAMI 2, 1980): the mean where the ground is even, the pixel where it is not."
     _check(intensity, looks, size)
     return _blend(intensity, *_moments(intensity, size), looks)
 
+
 def _check(x, looks, size=7):
-    if np.ndim(x) != 2 or min(np.shape(x)) < size: raise BadInput(f'speckle filter: an image of shape {np.shape(x)} is smaller than the window of {size}; give a larger one')
-    if not looks > 0 or size % 2 == 0: raise BadInput(f'speckle filter: {looks} looks and a window of {size}; looks must be above 0 and the window odd')
+    if np.ndim(x) != 2 or min(np.shape(x)) < size:
+        raise BadInput(
+            f'speckle filter: an image of shape {np.shape(x)} is smaller than the window of {size}; give a larger one'
+        )
+    if not looks > 0 or size % 2 == 0:
+        raise BadInput(
+            f'speckle filter: {looks} looks and a window of {size}; looks must be above 0 and the window odd'
+        )
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #4ecce418
-def _halves():   # (8, 7, 7): the two sides of an edge in each of four directions
+def _halves():  # (8, 7, 7): the two sides of an edge in each of four directions
     r, c = np.mgrid[-3:4, -3:4]
     lines = (c, r, r + c, r - c)
     return np.stack([sign * line >= 0 for line in lines for sign in (-1, 1)])
 
-def _side(x):    # (h, w) to (h, w) int: which of the eight halves each pixel belongs to
+
+def _side(x):  # (h, w) to (h, w) int: which of the eight halves each pixel belongs to
     near = np.pad(_moments(x, 3)[0], 2, mode='reflect')
     h, w = x.shape
-    m = {(r, c): near[2 + r:2 + r + h, 2 + c:2 + c + w] for r in (-2, 0, 2) for c in (-2, 0, 2)}
-    sides = [([p for p in m if sign * line(*p) > 0]) for line in (lambda r, c: c, lambda r, c: r, lambda r, c: r + c, lambda r, c: r - c) for sign in (-1, 1)]
-    means = np.stack([sum(m[p] for p in side) / len(side) for side in sides])   # (8, h, w)
-    edge = np.abs(means[0::2] - means[1::2]).argmax(0)                          # (h, w) strongest of four
+    m = {(r, c): near[2 + r : 2 + r + h, 2 + c : 2 + c + w] for r in (-2, 0, 2) for c in (-2, 0, 2)}
+    sides = [
+        ([p for p in m if sign * line(*p) > 0])
+        for line in (lambda r, c: c, lambda r, c: r, lambda r, c: r + c, lambda r, c: r - c)
+        for sign in (-1, 1)
+    ]
+    means = np.stack([sum(m[p] for p in side) / len(side) for side in sides])  # (8, h, w)
+    edge = np.abs(means[0::2] - means[1::2]).argmax(0)  # (h, w) strongest of four
     first, second = (np.take_along_axis(means, edge[None] * 2 + i, 0)[0] for i in (0, 1))
     return edge * 2 + (np.abs(second - m[0, 0]) < np.abs(first - m[0, 0]))
 
+
 def refined_lee(
-    intensity,       # (h, w) not decibels; NaN without data
-    looks: float,    # equivalent number of looks
-) -> np.ndarray:     # (h, w)
+    intensity,  # (h, w) not decibels; NaN without data
+    looks: float,  # equivalent number of looks
+) -> np.ndarray:  # (h, w)
     "Refined speckle filter of Lee (Computer Graphics and Image Processing 15, 1981): statistics from one side of an edge, 7 x 7."
     _check(intensity, looks)
     h, w = intensity.shape
     x, halves, side = np.pad(intensity.astype(np.float64), 3, mode='reflect'), _halves(), _side(intensity)
     count, total, square = np.zeros((3, h, w))
     for r, c in np.ndindex(7, 7):
-        there = x[r:r + h, c:c + w]
+        there = x[r : r + h, c : c + w]
         use = halves[:, r, c][side] & np.isfinite(there)
         value = np.where(use, there, 0)
-        count += use; total += value; square += value ** 2
+        count += use
+        total += value
+        square += value**2
     mean = total / np.maximum(count, 1)
-    return _blend(intensity, mean, np.maximum(square / np.maximum(count, 1) - mean ** 2, 0), looks)
+    return _blend(intensity, mean, np.maximum(square / np.maximum(count, 1) - mean**2, 0), looks)
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #52deca5c
 FILTERS = dict(lee=lee, refined=refined_lee)
 
+
 def despeckle(
-    scene: Scene,       # SAR
-    looks: float,       # equivalent number of looks, see `count_looks`
-    how='refined',      # a name in FILTERS
-) -> Scene:             # the same in intensity
+    scene: Scene,  # SAR
+    looks: float,  # equivalent number of looks, see `count_looks`
+    how='refined',  # a name in FILTERS
+) -> Scene:  # the same in intensity
     "A radar scene with its speckle calmed, band by band."
-    if scene.sensor is not Sensor.SAR: raise BadInput(f'{scene.path or "array"}: speckle is a matter of radar, and this is {scene.sensor}')
-    if how not in FILTERS: raise BadInput(f"no speckle filter {how!r}; choose {', '.join(FILTERS)}")
-    echo = 10 ** (decibels(scene.pixels, scene.unit or 'intensity').astype(np.float64) / 10)   # (c, h, w)
+    if scene.sensor is not Sensor.SAR:
+        raise BadInput(f'{scene.path or "array"}: speckle is a matter of radar, and this is {scene.sensor}')
+    if how not in FILTERS:
+        raise BadInput(f"no speckle filter {how!r}; choose {', '.join(FILTERS)}")
+    echo = 10 ** (decibels(scene.pixels, scene.unit or 'intensity').astype(np.float64) / 10)  # (c, h, w)
     echo = np.where(scene.valid, np.nan_to_num(echo), np.nan)
-    return replace(scene, pixels=np.stack([FILTERS[how](x, looks) for x in echo]).astype(np.float32), unit='intensity', whole=None, _fits={})
+    return replace(
+        scene,
+        pixels=np.stack([FILTERS[how](x, looks) for x in echo]).astype(np.float32),
+        unit='intensity',
+        whole=None,
+        _fits={},
+    )
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #27df6c6c
-LANDSAT = {   # TIRS, collection 1 and 2; the scene's own metadata go before these
-    ('landsat-8', 'B10'): dict(mult=3.342e-4, add=.1, k1=774.8853, k2=1321.0789),
-    ('landsat-8', 'B11'): dict(mult=3.342e-4, add=.1, k1=480.8883, k2=1201.1442),
-    ('landsat-9', 'B10'): dict(mult=3.8e-4, add=.1, k1=799.0284, k2=1329.2405),
-    ('landsat-9', 'B11'): dict(mult=3.49e-4, add=.1, k1=475.6581, k2=1198.3494),
+LANDSAT = {  # TIRS, collection 1 and 2; the scene's own metadata go before these
+    ('landsat-8', 'B10'): dict(mult=3.342e-4, add=0.1, k1=774.8853, k2=1321.0789),
+    ('landsat-8', 'B11'): dict(mult=3.342e-4, add=0.1, k1=480.8883, k2=1201.1442),
+    ('landsat-9', 'B10'): dict(mult=3.8e-4, add=0.1, k1=799.0284, k2=1329.2405),
+    ('landsat-9', 'B11'): dict(mult=3.49e-4, add=0.1, k1=475.6581, k2=1198.3494),
 }
 _KEYS = dict(mult='RADIANCE_MULT', add='RADIANCE_ADD', k1='K1_CONSTANT', k2='K2_CONSTANT')
 
+
 def brightness_temperature(
-    counts,            # any shape; 0 is no data
-    mult, add,         # count to radiance, W / (m2 sr um)
-    k1, k2,            # radiance to kelvin
-) -> np.ndarray:       # kelvin, NaN without data
+    counts,  # any shape; 0 is no data
+    mult,
+    add,  # count to radiance, W / (m2 sr um)
+    k1,
+    k2,  # radiance to kelvin
+) -> np.ndarray:  # kelvin, NaN without data
     "Counts of a thermal band to kelvin (Landsat 8 Data Users Handbook, section 5)."
     counts = np.asarray(counts, np.float64)
     return np.where(counts > 0, k2 / np.log(k1 / (mult * counts + add) + 1), np.nan)
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #fbfa281c
 def thermal_constants(
-    source,        # path of an MTL file (text, JSON or XML), or a dict of tags
+    source,  # path of an MTL file (text, JSON or XML), or a dict of tags
     band='B10',
-) -> dict:         # mult, add, k1, k2
+) -> dict:  # mult, add, k1, k2
     "The four constants of a thermal band from Landsat metadata; BadInput names the one that is missing."
-    if isinstance(source, dict): name, text = 'tags', '\n'.join(f'{k} = {v}' for k, v in source.items())
+    if isinstance(source, dict):
+        name, text = 'tags', '\n'.join(f'{k} = {v}' for k, v in source.items())
     else:
         name = str(source)
-        try: text = Path(source).read_text()
-        except (OSError, UnicodeDecodeError) as error: raise BadInput(f'{name}: not a readable metadata file; give the ..._MTL.txt of the scene') from error
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(
+                f'{name}: not a readable metadata file; give the ..._MTL.txt of the scene'
+            ) from error
     found = {}
     for short, key in _KEYS.items():
         value = re.search(rf'\b{key}_BAND_{band.lstrip("Bb0")}"?\s*[=:>]\s*"?([-+\d.eE]+)', text)
-        if not value: raise BadInput(f'{name}: no {key}_BAND_{band.lstrip("Bb0")}; give the ..._MTL.txt of the same scene')
+        if not value:
+            raise BadInput(
+                f'{name}: no {key}_BAND_{band.lstrip("Bb0")}; give the ..._MTL.txt of the same scene'
+            )
         found[short] = float(value[1])
     return found
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #b3a51147
 def to_kelvin(
-    scene: Scene,          # with a thermal band as counts
-    constants=None,        # of `thermal_constants`, or a name such as 'landsat-8'; None: from the scene's tags
+    scene: Scene,  # with a thermal band as counts
+    # of `thermal_constants`, or a name such as 'landsat-8'; None: from the scene's tags
+    constants=None,
     band='thermal',
-) -> Scene:                # that band alone, infrared, unit K
+) -> Scene:  # that band alone, infrared, unit K
     "The thermal band of a Landsat scene in kelvin; a scene in kelvin comes back as it is."
-    if scene.unit == 'K': return scene
+    if scene.unit == 'K':
+        return scene
     i = scene.band_index(band)
     name = scene.bands[i].upper().replace('B0', 'B')
-    if constants is None: constants = thermal_constants(scene.tags, name)
+    if constants is None:
+        constants = thermal_constants(scene.tags, name)
     if isinstance(constants, str):
-        if (constants, name) not in LANDSAT: raise BadInput(f'{scene.path or "array"}: no constants for {name} of {constants}; give thermal_constants of its MTL file')
+        if (constants, name) not in LANDSAT:
+            raise BadInput(
+                f'{scene.path or "array"}: no constants for {name} of {constants}; give thermal_constants of its MTL file'
+            )
         constants = LANDSAT[constants, name]
     kelvin = brightness_temperature(scene.pixels[i], **constants)
-    return replace(scene, pixels=kelvin[None].astype(np.float32), valid=scene.valid & np.isfinite(kelvin), sensor=Sensor.INFRARED,
-                   bands=(scene.bands[i],), unit='K', whole=None, _fits={})
+    return replace(
+        scene,
+        pixels=kelvin[None].astype(np.float32),
+        valid=scene.valid & np.isfinite(kelvin),
+        sensor=Sensor.INFRARED,
+        bands=(scene.bands[i],),
+        unit='K',
+        whole=None,
+        _fits={},
+    )
 
 # %% ../../nbs/1_raster/04_radiometry.ipynb #f951e98b
-INDICES = dict(ndvi=('nir', 'red'), ndwi=('green', 'nir'), nbr=('nir', 'swir2'))   # vegetation, open water (McFeeters 1996), burns
+# vegetation, open water (McFeeters 1996), burns
+INDICES = dict(ndvi=('nir', 'red'), ndwi=('green', 'nir'), nbr=('nir', 'swir2'))
+
 
 def spectral_index(
     scene: Scene,
-    name: str,      # in INDICES
-) -> np.ndarray:    # (h, w) float32 in -1..1, NaN without data
+    name: str,  # in INDICES
+) -> np.ndarray:  # (h, w) float32 in -1..1, NaN without data
     "A normalised difference of two bands of a scene in reflectance."
-    if name not in INDICES: raise BadInput(f"no index {name!r}; choose {', '.join(INDICES)}")
+    if name not in INDICES:
+        raise BadInput(f"no index {name!r}; choose {', '.join(INDICES)}")
     a, b = (scene.band(role).astype(np.float32) for role in INDICES[name])
     use = scene.valid & (np.abs(a + b) > 1e-6)
     return np.where(use, (a - b) / np.where(use, a + b, 1), np.nan)

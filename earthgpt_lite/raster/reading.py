@@ -18,108 +18,169 @@ from rasterio.windows import Window
 
 from ..errors import BadInput
 from .bands import RENDERINGS, _platform, find_band
-from .chips import BACKSCATTER, Chip, Frame, GREY, Sensor, Stretch, decibels, letterbox, resize
+from earthgpt_lite.raster.chips import (
+    BACKSCATTER,
+    Chip,
+    Frame,
+    GREY,
+    Sensor,
+    Stretch,
+    decibels,
+    letterbox,
+    resize,
+)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #1f4dd1b9
 def polarisation(name):
     found = re.search(r'(?:^|[^a-z])(vv|vh|hh|hv)(?:$|[^a-z])', str(name), re.I)
     return found[1].upper() if found else None
 
-def _radar(scene, bands):   # the layers of a SAR view: one, or co, cross and their ratio; and their kinds
+
+def _radar(scene, bands):  # the layers of a SAR view: one, or co, cross and their ratio; and their kinds
     kinds = ['cross' if polarisation(n) in ('VH', 'HV') else 'co' for n in scene.bands]
-    pick = [scene.band_index(b) for b in bands] if bands else [kinds.index(k) for k in ('co', 'cross') if k in kinds]
+    pick = (
+        [scene.band_index(b) for b in bands]
+        if bands
+        else [kinds.index(k) for k in ('co', 'cross') if k in kinds]
+    )
     db = decibels(scene.pixels[pick], scene.unit or 'intensity')
     kinds = tuple(kinds[i] for i in pick)
     return (np.concatenate([db, db[:1] - db[1:]]), (*kinds, 'ratio')) if len(pick) == 2 else (db, kinds)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #0458f5fd
-MAX_PIXELS = 125_000_000    # the most that is read at once; a whole Sentinel-2 tile has 120.6 million
+MAX_PIXELS = 125_000_000  # the most that is read at once; a whole Sentinel-2 tile has 120.6 million
+
 
 @dataclass
 class Scene:
     "A raster in memory, with all that is known about it."
-    pixels: np.ndarray         # (c, h, w) counts, or physical values where the file says how
-    valid: np.ndarray          # (h, w) bool: False where there is no data
+
+    pixels: np.ndarray  # (c, h, w) counts, or physical values where the file says how
+    valid: np.ndarray  # (h, w) bool: False where there is no data
     sensor: Sensor = Sensor.OPTICAL
-    bands: tuple = ()          # a name for each band
-    crs: object = None         # rasterio CRS or None
-    transform: Affine | None = None   # column, row of this scene to map coordinates
-    gsd: float | None = None   # ground sampling distance, metres
-    date: str | None = None    # of acquisition: YYYY-MM-DD, or as much of it as is known
+    bands: tuple = ()  # a name for each band
+    crs: object = None  # rasterio CRS or None
+    transform: Affine | None = None  # column, row of this scene to map coordinates
+    gsd: float | None = None  # ground sampling distance, metres
+    date: str | None = None  # of acquisition: YYYY-MM-DD, or as much of it as is known
     path: str = ''
-    unit: str = ''             # SAR: amplitude, intensity, complex or dB; thermal: K
+    unit: str = ''  # SAR: amplitude, intensity, complex or dB; thermal: K
     tags: dict = field(default_factory=dict)
-    offset: tuple = (0, 0)     # column, row of its first pixel in the file
-    whole: 'Scene | None' = field(default=None, repr=False)   # for a tile: the file's overview
+    offset: tuple = (0, 0)  # column, row of its first pixel in the file
+    whole: 'Scene | None' = field(default=None, repr=False)  # for a tile: the file's overview
     _fits: dict = field(default_factory=dict, repr=False)
 
     @property
-    def width(self): return self.pixels.shape[2]
-    @property
-    def height(self): return self.pixels.shape[1]
-    @property
-    def name(self): return Path(self.path).name
-    @property
-    def frame(self): return Frame(self.width, self.height, self.transform, self.crs, self.name)
+    def width(self):
+        return self.pixels.shape[2]
 
-    def band_index(self, band) -> int:         # of a name, a role such as 'nir', or a number from 1
+    @property
+    def height(self):
+        return self.pixels.shape[1]
+
+    @property
+    def name(self):
+        return Path(self.path).name
+
+    @property
+    def frame(self):
+        return Frame(self.width, self.height, self.transform, self.crs, self.name)
+
+    def band_index(self, band) -> int:  # of a name, a role such as 'nir', or a number from 1
         "Position of a band; BadInput lists the right names."
         return find_band(band, self.bands, self.tags, self.path)
 
-    def band(self, band) -> np.ndarray:   # (h, w)
+    def band(self, band) -> np.ndarray:  # (h, w)
         "One band by name, role or number."
         return self.pixels[self.band_index(band)]
 
-    def layers(self, bands=None) -> np.ndarray:   # (1 or 3, h, w)
+    def layers(self, bands=None) -> np.ndarray:  # (1 or 3, h, w)
         "What becomes red, green and blue; radar in decibels."
-        found = _radar(self, _listed(bands))[0] if _is_echo(self) else \
-                self.pixels[[self.band_index(b) for b in _listed(bands)] if bands else _usual(self)]
-        if len(found) in (1, 3): return found
+        found = (
+            _radar(self, _listed(bands))[0]
+            if _is_echo(self)
+            else self.pixels[[self.band_index(b) for b in _listed(bands)] if bands else _usual(self)]
+        )
+        if len(found) in (1, 3):
+            return found
         raise BadInput(f'{self.path or "array"}: a picture takes one band or three, not {len(found)}')
 
     def stretch(self, bands=None, percent=None) -> Stretch:
         "Percentiles of the scene, or, for a tile, of the whole it is a part of; `BACKSCATTER` for calibrated radar."
         source, key = self.whole or self, (tuple(_listed(bands) or ()), percent and tuple(percent))
-        if key not in source._fits: source._fits[key] = _fit(source, bands, percent)
+        if key not in source._fits:
+            source._fits[key] = _fit(source, bands, percent)
         return source._fits[key]
 
     def chip(
         self,
-        bands=None,        # 'true', 'colour_infrared', 'swir', or one or three bands; None: what suits the sensor
-        size=None,         # side of the square in pixels; None: the longer edge
-        stretch=None,      # a Stretch; True: fit one; None: fit one, but leave 8-bit values as they are
-        percent=None,      # that become black and white; None: 2 and 98, but fixed limits for calibrated radar
+        # 'true', 'colour_infrared', 'swir', or one or three bands; None: what suits the sensor
+        bands=None,
+        size=None,  # side of the square in pixels; None: the longer edge
+        stretch=None,  # a Stretch; True: fit one; None: fit one, but leave 8-bit values as they are
+        # that become black and white; None: 2 and 98, but fixed limits for calibrated radar
+        percent=None,
     ) -> Chip:
         "The scene as the square 8-bit picture that a model sees; BadInput if there is nothing to see."
-        if self.width * self.height < 2: raise BadInput(f'{self.path or "array"}: a single pixel shows nothing; give a larger picture')
-        if not self.valid.any(): raise BadInput(f'{self.path or "array"}: every pixel is nodata or NaN; give another file or window')
+        if self.width * self.height < 2:
+            raise BadInput(f'{self.path or "array"}: a single pixel shows nothing; give a larger picture')
+        if not self.valid.any():
+            raise BadInput(
+                f'{self.path or "array"}: every pixel is nodata or NaN; give another file or window'
+            )
         layers = self.layers(bands)
-        if stretch is True or stretch is None and (layers.dtype != np.uint8 or (self.whole or self).pixels.max() < 2):
+        if (
+            stretch is True
+            or stretch is None
+            and (layers.dtype != np.uint8 or (self.whole or self).pixels.max() < 2)
+        ):
             stretch = self.stretch(bands, percent)
-        layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)   # (h, w, 1 or 3)
+        layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
         image = np.where(self.valid[..., None], layers, np.uint8(GREY))
         return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name)
 
-def _listed(bands): return list(RENDERINGS.get(bands, [bands])) if isinstance(bands, str) else [bands] if isinstance(bands, int) else bands
 
-def _is_echo(scene): return scene.sensor is Sensor.SAR and scene.pixels.dtype != np.uint8
+def _listed(bands):
+    return (
+        list(RENDERINGS.get(bands, [bands]))
+        if isinstance(bands, str)
+        else [bands]
+        if isinstance(bands, int)
+        else bands
+    )
+
+
+def _is_echo(scene):
+    return scene.sensor is Sensor.SAR and scene.pixels.dtype != np.uint8
+
 
 def _fit(scene, bands, percent):
     layers = scene.layers(bands)
-    if percent is None and _is_echo(scene) and scene.unit in ('dB', 'intensity') and -35 < np.nanmedian(layers[0][scene.valid]) < 5:
+    if (
+        percent is None
+        and _is_echo(scene)
+        and scene.unit in ('dB', 'intensity')
+        and -35 < np.nanmedian(layers[0][scene.valid]) < 5
+    ):
         return Stretch(tuple(BACKSCATTER[k] for k in _radar(scene, _listed(bands))[1]))
     return Stretch.fit(layers, scene.valid, percent or (2, 98))
 
-def _usual(scene):   # positions of the bands that are shown when none are named
+
+def _usual(scene):  # positions of the bands that are shown when none are named
     names, colour = scene.bands, RENDERINGS['true']
     unnamed = names == tuple(f'B{i + 1}' for i in range(len(names))) and len(names) < 7
-    for wanted in [('thermal',)] * (scene.sensor is Sensor.INFRARED and names[:3] != colour) + [colour] * (not unnamed):
-        try: return [scene.band_index(b) for b in wanted]
-        except BadInput: pass
+    for wanted in [('thermal',)] * (scene.sensor is Sensor.INFRARED and names[:3] != colour) + [colour] * (
+        not unnamed
+    ):
+        try:
+            return [scene.band_index(b) for b in wanted]
+        except BadInput:
+            pass
     return [0, 1, 2] if len(names) > 2 and scene.sensor is not Sensor.INFRARED else [0]
 
 # %% ../../nbs/1_raster/03_reading.ipynb #360dff8c
-_WHOLE = dict(GDAL_PNG_WHOLE_IMAGE_OPTIM='NO')   # or a PNG that was cut short gives noise and no error
+_WHOLE = dict(GDAL_PNG_WHOLE_IMAGE_OPTIM='NO')  # or a PNG that was cut short gives noise and no error
+
 
 def _open(path):
     try:
@@ -129,170 +190,286 @@ def _open(path):
     except (RasterioError, OSError) as error:
         if not Path(path).exists() and not re.search(r'^/vsi|:', str(path)):
             raise BadInput(f'{path}: no such file; check the name and the folder') from error
-        raise BadInput(f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG, JPEG or JPEG 2000') from error
+        raise BadInput(
+            f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG, JPEG or JPEG 2000'
+        ) from error
     if file.count == 0:
         parts = ', '.join(file.subdatasets[:4])
-        raise BadInput(f'{path}: it has no bands; ' + (f'name one of its parts: {parts}' if parts else 'give another file'))
+        raise BadInput(
+            f'{path}: it has no bands; '
+            + (f'name one of its parts: {parts}' if parts else 'give another file')
+        )
     return file
 
-def _gdal(file):   # a row of blocks must fit in the cache, or each is decoded again and again
-    row = file.width * file.block_shapes[0][0] * file.count * np.dtype(file.dtypes[0].replace('complex_int16', 'c8')).itemsize
-    return rasterio.Env(GDAL_CACHEMAX=int(min(max(64e6, 2 * row), 256e6)), **_WHOLE)   # in bytes: rasterio takes 64 for 64 bytes
+
+def _gdal(file):  # a row of blocks must fit in the cache, or each is decoded again and again
+    row = (
+        file.width
+        * file.block_shapes[0][0]
+        * file.count
+        * np.dtype(file.dtypes[0].replace('complex_int16', 'c8')).itemsize
+    )
+    # in bytes: rasterio takes 64 for 64 bytes
+    return rasterio.Env(GDAL_CACHEMAX=int(min(max(64e6, 2 * row), 256e6)), **_WHOLE)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #9dbfba6a
 def _names(file):
     plain = {ColorInterp.undefined, ColorInterp.palette} | ({ColorInterp.gray} if file.count > 2 else set())
-    names = [d or (c.name if c not in plain else f'B{i}') for i, d, c in zip(file.indexes, file.descriptions, file.colorinterp)]
+    names = [
+        d or (c.name if c not in plain else f'B{i}')
+        for i, d, c in zip(file.indexes, file.descriptions, file.colorinterp)
+    ]
     return tuple(n if names.index(n) == i else f'{n}_{i + 1}' for i, n in enumerate(names))
 
-def _date(tags):   # keys that speak of acquisition come first, TIFF's own date of writing last
+
+def _date(tags):  # keys that speak of acquisition come first, TIFF's own date of writing last
     for key in sorted(tags, key=lambda k: ('acqui' not in k.lower(), 'tiff' in k.lower())):
-        found = re.match(r'(\d{4})(?:[-:/]?(\d\d))?(?:[-:/]?(\d\d))?', str(tags[key])) if re.search('date|acqui|time', key, re.I) else None
-        if found: return '-'.join(p for p in found.groups() if p)
+        found = (
+            re.match(r'(\d{4})(?:[-:/]?(\d\d))?(?:[-:/]?(\d\d))?', str(tags[key]))
+            if re.search('date|acqui|time', key, re.I)
+            else None
+        )
+        if found:
+            return '-'.join(p for p in found.groups() if p)
 
-def _moved(t, column, row, x_scale=1, y_scale=1):   # the transform of a window, on a coarser grid
-    return Affine(t.a * x_scale, t.b * y_scale, t.a * column + t.b * row + t.c, t.d * x_scale, t.e * y_scale, t.d * column + t.e * row + t.f)
 
-def _gsd(transform, crs, height, width):   # metres: the square root of the area of a pixel
-    if crs is None or transform is None: return None
+def _moved(t, column, row, x_scale=1, y_scale=1):  # the transform of a window, on a coarser grid
+    return Affine(
+        t.a * x_scale,
+        t.b * y_scale,
+        t.a * column + t.b * row + t.c,
+        t.d * x_scale,
+        t.e * y_scale,
+        t.d * column + t.e * row + t.f,
+    )
+
+
+def _gsd(transform, crs, height, width):  # metres: the square root of the area of a pixel
+    if crs is None or transform is None:
+        return None
     area = abs(transform.a * transform.e - transform.b * transform.d)
-    if not crs.is_geographic: return float(np.sqrt(area) * crs.linear_units_factor[1])
+    if not crs.is_geographic:
+        return float(np.sqrt(area) * crs.linear_units_factor[1])
     latitude = np.radians(_moved(transform, width / 2, height / 2).f)
     return float(np.sqrt(area * max(np.cos(latitude), 0)) * np.pi / 180 * 6_371_008.8)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #7b43a812
-def _which(asked, file, names):   # the sensor: as asked, as the file says, or as its bands look
+def _which(asked, file, names):  # the sensor: as asked, as the file says, or as its bands look
     tag = {k.lower(): v for k, v in file.tags().items()}.get('sensor', '').lower()
     radar = 'complex' in file.dtypes[0] or any(polarisation(n) for n in names)
     told = Sensor(tag) if tag in tuple(Sensor) else Sensor.SAR if radar else None
     if asked is None:
         hot = all(re.search('therm|tir|lwir|^b1[01]$|kelvin', n, re.I) for n in names)
-        return told or (Sensor.INFRARED if hot and _platform(names, file.tags(), file.name) == 'landsat-8' else Sensor.OPTICAL)
-    try: asked = Sensor(asked)
-    except BadInput as error: raise BadInput(f'{file.name}: {error}') from None
-    if told and (told is Sensor.SAR) != (asked is Sensor.SAR): raise BadInput(f'{file.name}: this is {told}, not {asked}; name that sensor, or none')
+        return told or (
+            Sensor.INFRARED
+            if hot and _platform(names, file.tags(), file.name) == 'landsat-8'
+            else Sensor.OPTICAL
+        )
+    try:
+        asked = Sensor(asked)
+    except BadInput as error:
+        raise BadInput(f'{file.name}: {error}') from None
+    if told and (told is Sensor.SAR) != (asked is Sensor.SAR):
+        raise BadInput(f'{file.name}: this is {told}, not {asked}; name that sensor, or none')
     return asked
+
 
 def _unit(sensor, pixels, valid, told=()):
     found = next((u for u in told if u in ('amplitude', 'intensity', 'complex', 'dB', 'K')), None)
-    if found or sensor is not Sensor.SAR or pixels.dtype == np.uint8 or not valid.any(): return found or ''
-    if np.iscomplexobj(pixels): return 'complex'
-    if pixels.dtype.kind in 'iu': return 'amplitude'
+    if found or sensor is not Sensor.SAR or pixels.dtype == np.uint8 or not valid.any():
+        return found or ''
+    if np.iscomplexobj(pixels):
+        return 'complex'
+    if pixels.dtype.kind in 'iu':
+        return 'amplitude'
     return 'dB' if np.median(pixels[:, valid]) < 0 else 'intensity'
 
 # %% ../../nbs/1_raster/03_reading.ipynb #deb1d5f2
-def _alpha(file):   # numbers of the alpha bands; writers call the fourth of four 8-bit bands so, even if it is named otherwise
+# numbers of the alpha bands; writers call the fourth of four 8-bit bands so, even if it is named otherwise
+def _alpha(file):
     marked = [i for i, c in zip(file.indexes, file.colorinterp) if c is ColorInterp.alpha]
     return [i for i in marked if 'alpha' in (file.descriptions[i - 1] or 'alpha').lower()], marked
 
+
 def _valid(file, pixels, numbers, window, shape):
     true, marked = _alpha(file)
-    if marked and not true: valid, masks = np.ones(shape, bool), ()
+    if marked and not true:
+        valid, masks = np.ones(shape, bool), ()
     else:
         masks = (file.read_masks(i, window=window, out_shape=shape) > 0 for i in numbers)
         valid = next(masks)
-    for mask in masks: valid = valid | mask if pixels.dtype == np.uint8 else valid & mask
+    for mask in masks:
+        valid = valid | mask if pixels.dtype == np.uint8 else valid & mask
     if pixels.dtype.kind in 'fc':
-        for x in pixels: valid &= np.isfinite(x)
+        for x in pixels:
+            valid &= np.isfinite(x)
     return valid
+
 
 def _window(window, file):
     w = window if isinstance(window, Window) else Window(*(window or (0, 0, file.width, file.height)))
-    if w.col_off >= 0 <= w.row_off and w.width >= 1 <= w.height and w.col_off + w.width <= file.width and w.row_off + w.height <= file.height: return w
-    raise BadInput(f'{file.name}: the window {w.flatten()} (column, row, width, height) leaves the image of {file.width} x {file.height}; move it inside')
+    if (
+        w.col_off >= 0 <= w.row_off
+        and w.width >= 1 <= w.height
+        and w.col_off + w.width <= file.width
+        and w.row_off + w.height <= file.height
+    ):
+        return w
+    raise BadInput(
+        f'{file.name}: the window {w.flatten()} (column, row, width, height) leaves the image of {file.width} x {file.height}; move it inside'
+    )
 
-def _colours(file, index):   # (h, w) palette numbers to (3, h, w)
+
+def _colours(file, index):  # (h, w) palette numbers to (3, h, w)
     table = np.zeros((256, 3), np.uint8)
-    for i, colour in file.colormap(1).items(): table[i] = colour[:3]
+    for i, colour in file.colormap(1).items():
+        table[i] = colour[:3]
     return np.moveaxis(table[index], -1, 0)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #8816859c
 def _read(file, window=None, bands=None, sensor=None, unit=None, size=None, raw=False, max_pixels=MAX_PIXELS):
     names, tags, w = _names(file), file.tags(), _window(window, file)
     bands = [bands] if isinstance(bands, (str, int)) else bands
-    numbers = [find_band(b, names, tags, file.name) + 1 for b in bands] if bands else \
-              [i for i in file.indexes if i not in _alpha(file)[0]] or [1]
+    numbers = (
+        [find_band(b, names, tags, file.name) + 1 for b in bands]
+        if bands
+        else [i for i in file.indexes if i not in _alpha(file)[0]] or [1]
+    )
     scale = max(1, max(w.width, w.height) / (size or np.inf))
     shape = max(1, round(w.height / scale)), max(1, round(w.width / scale))
     if shape[0] * shape[1] > max_pixels:
-        raise BadInput(f'{file.name}: {w.width} x {w.height} pixels are more than the limit of {max_pixels:,}; '
-                       'read a window, walk over tiles, or give a size for an overview')
+        raise BadInput(
+            f'{file.name}: {w.width} x {w.height} pixels are more than the limit of {max_pixels:,}; '
+            'read a window, walk over tiles, or give a size for an overview'
+        )
     try:
         with _gdal(file):
             pixels = file.read(numbers, window=w, out_shape=(len(numbers), *shape))
             valid = _valid(file, pixels, numbers, w, shape)
-    except RasterioError as error: raise BadInput(f'{file.name}: damaged or cut short; fetch it again') from error
-    gain, base = (np.array([x[i - 1] for i in numbers], 'f4')[:, None, None] for x in (file.scales, file.offsets))
-    if not raw and ((gain != 1).any() or base.any()): pixels = pixels * gain + base
+    except RasterioError as error:
+        raise BadInput(f'{file.name}: damaged or cut short; fetch it again') from error
+    gain, base = (
+        np.array([x[i - 1] for i in numbers], 'f4')[:, None, None] for x in (file.scales, file.offsets)
+    )
+    if not raw and ((gain != 1).any() or base.any()):
+        pixels = pixels * gain + base
     names = tuple(names[i - 1] for i in numbers)
-    if not bands and file.colorinterp[0] is ColorInterp.palette: pixels, names = _colours(file, pixels[0]), RENDERINGS['true']
+    if not bands and file.colorinterp[0] is ColorInterp.palette:
+        pixels, names = _colours(file, pixels[0]), RENDERINGS['true']
     sensor = _which(sensor, file, names)
     placed = file.crs is not None or file.transform != Affine.identity()
-    transform = _moved(file.transform, w.col_off, w.row_off, w.width / shape[1], w.height / shape[0]) if placed else None
+    transform = (
+        _moved(file.transform, w.col_off, w.row_off, w.width / shape[1], w.height / shape[0])
+        if placed
+        else None
+    )
     unit = unit or _unit(sensor, pixels, valid, (tags.get('UNIT'), file.units[0]))
-    gsd = _gsd(transform, file.crs, *shape) or (float(tags['GSD']) * scale if re.fullmatch(r'[\d.]+', tags.get('GSD', '')) else None)
-    return Scene(pixels, valid, sensor, names, file.crs, transform, gsd, _date(tags), str(file.name), unit, tags, (int(w.col_off), int(w.row_off)))
+    gsd = _gsd(transform, file.crs, *shape) or (
+        float(tags['GSD']) * scale if re.fullmatch(r'[\d.]+', tags.get('GSD', '')) else None
+    )
+    return Scene(
+        pixels,
+        valid,
+        sensor,
+        names,
+        file.crs,
+        transform,
+        gsd,
+        _date(tags),
+        str(file.name),
+        unit,
+        tags,
+        (int(w.col_off), int(w.row_off)),
+    )
+
 
 def read_scene(
-    path,                    # anything that rasterio reads
-    sensor=None,             # Sensor or its name; None: as the file says or looks
-    window=None,             # rasterio Window or (column, row, width, height); None: all of it
-    bands=None,              # names, roles such as 'nir', or numbers from 1; None: all but alpha
-    size=None,               # longest edge of a coarse overview, pixels; None: full resolution
-    unit=None,               # SAR: amplitude, intensity, complex or dB; None: as the file says or looks
-    raw=False,               # leave the file's scale and offset aside
-    max_pixels=MAX_PIXELS,   # refuse to read more
+    path,  # anything that rasterio reads
+    sensor=None,  # Sensor or its name; None: as the file says or looks
+    window=None,  # rasterio Window or (column, row, width, height); None: all of it
+    bands=None,  # names, roles such as 'nir', or numbers from 1; None: all but alpha
+    size=None,  # longest edge of a coarse overview, pixels; None: full resolution
+    unit=None,  # SAR: amplitude, intensity, complex or dB; None: as the file says or looks
+    raw=False,  # leave the file's scale and offset aside
+    max_pixels=MAX_PIXELS,  # refuse to read more
 ) -> Scene:
     "Read a raster, whole or by window; BadInput, with the file's name, where that cannot be done."
-    with _open(path) as file: scene = _read(file, window, bands, sensor, unit, size, raw, max_pixels)
-    if not scene.valid.any(): raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
+    with _open(path) as file:
+        scene = _read(file, window, bands, sensor, unit, size, raw, max_pixels)
+    if not scene.valid.any():
+        raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
     return scene
 
 # %% ../../nbs/1_raster/03_reading.ipynb #b15a3bfe
 def as_chip(
-    image,         # path, Scene, View, PIL image, or array (h, w) or (h, w, bands)
-    sensor=None,   # Sensor or its name; None: what the image says, else optical
-    size=None,     # side of the square, pixels; None: the longer edge
+    image,  # path, Scene, View, PIL image, or array (h, w) or (h, w, bands)
+    sensor=None,  # Sensor or its name; None: what the image says, else optical
+    size=None,  # side of the square, pixels; None: the longer edge
 ) -> Chip:
     "Anything that can be looked at, as a View; colour arrays of floats in 0..1 count as pictures."
-    if isinstance(image, Chip): return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
-    if isinstance(image, (str, Path)): image = read_scene(image, sensor)
+    if isinstance(image, Chip):
+        return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
+    if isinstance(image, (str, Path)):
+        image = read_scene(image, sensor)
     return (image if isinstance(image, Scene) else _from_array(image, sensor)).chip(size=size)
 
+
 def _from_array(image, sensor):
-    if hasattr(image, 'convert') and image.mode not in ('RGB', 'RGBA', 'L', 'I;16', 'I', 'F'): image = image.convert('RGBA')
+    if hasattr(image, 'convert') and image.mode not in ('RGB', 'RGBA', 'L', 'I;16', 'I', 'F'):
+        image = image.convert('RGBA')
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in 'biufc':
-        raise BadInput(f'array: {pixels.dtype} of shape {pixels.shape} is no image; give numbers as (height, width) or (height, width, bands)')
+        raise BadInput(
+            f'array: {pixels.dtype} of shape {pixels.shape} is no image; give numbers as (height, width) or (height, width, bands)'
+        )
     pixels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     valid = np.isfinite(pixels).all(0)
-    if pixels.dtype == bool or pixels.dtype.kind == 'f' and len(pixels) in (3, 4) and valid.any() and 0 <= pixels[:, valid].min() and pixels[:, valid].max() <= 1:
-        pixels = np.where(valid, pixels * 255., 0).round().astype(np.uint8)
-    if pixels.dtype == np.uint8 and len(pixels) in (2, 4): pixels, valid = pixels[:-1], valid & (pixels[-1] > 0)
+    if (
+        pixels.dtype == bool
+        or pixels.dtype.kind == 'f'
+        and len(pixels) in (3, 4)
+        and valid.any()
+        and 0 <= pixels[:, valid].min()
+        and pixels[:, valid].max() <= 1
+    ):
+        pixels = np.where(valid, pixels * 255.0, 0).round().astype(np.uint8)
+    if pixels.dtype == np.uint8 and len(pixels) in (2, 4):
+        pixels, valid = pixels[:-1], valid & (pixels[-1] > 0)
     names = RENDERINGS['true'] if len(pixels) == 3 else tuple(f'B{i + 1}' for i in range(len(pixels)))
     sensor = Sensor(sensor or 'optical')
     return Scene(pixels, valid, sensor, names, unit=_unit(sensor, pixels, valid))
 
 # %% ../../nbs/1_raster/03_reading.ipynb #dd07bc2b
-def _origins(length, size, step):   # starts along one edge; the last tile is moved back inside
+def _origins(length, size, step):  # starts along one edge; the last tile is moved back inside
     last = max(length - size, 0)
     return [*range(0, last, step), last]
 
+
 def read_tiles(
     path,
-    size=512,         # side of a tile, pixels
-    overlap=0,        # pixels that neighbours share
-    sensor=None, bands=None, unit=None, raw=False,   # as for `read_scene`
-    empty=False,      # also give tiles without any data
-    windows=None,     # (column, row, width, height) of tiles to read instead of a grid of them
-):                    # yields Scene; `offset` is its place in the file
+    size=512,  # side of a tile, pixels
+    overlap=0,  # pixels that neighbours share
+    sensor=None,
+    bands=None,
+    unit=None,
+    raw=False,  # as for `read_scene`
+    empty=False,  # also give tiles without any data
+    windows=None,  # (column, row, width, height) of tiles to read instead of a grid of them
+):  # yields Scene; `offset` is its place in the file
     "Walk over a raster in bounded memory, row by row; all tiles are stretched as one."
-    if not 0 <= overlap < size: raise BadInput(f'{path}: an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
+    if not 0 <= overlap < size:
+        raise BadInput(
+            f'{path}: an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}'
+        )
     whole = read_scene(path, sensor, None, bands, 512, unit, raw)
     with _open(path) as file:
-        grid = ((c, r, min(size, file.width - c), min(size, file.height - r)) for r in _origins(file.height, size, size - overlap)
-                for c in _origins(file.width, size, size - overlap))
+        grid = (
+            (c, r, min(size, file.width - c), min(size, file.height - r))
+            for r in _origins(file.height, size, size - overlap)
+            for c in _origins(file.width, size, size - overlap)
+        )
         for window in grid if windows is None else windows:
             tile = _read(file, window, bands, whole.sensor, whole.unit, None, raw)
             tile.whole = whole
-            if empty or tile.valid.any(): yield tile
+            if empty or tile.valid.any():
+                yield tile

@@ -26,15 +26,21 @@ class ScaledLinear(nn.Linear):
     side 'input': linear(x * scale) + bias, its code; 'output': scale * (linear(x) + bias), its paper. Begins as the plain layer, to the bit.
     Keeps the names `weight` and `bias` of the layer that it replaces.
     """
+
     def __init__(self, linear: nn.Linear, side: str = 'input'):
-        if side not in ('input', 'output'): raise BadInput(f'no side {side!r} for a scale: choose input or output')
+        if side not in ('input', 'output'):
+            raise BadInput(f'no side {side!r} for a scale: choose input or output')
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.side = linear.in_features, linear.out_features, side
         self.weight, self.bias = linear.weight, linear.bias
-        self.tune_scale = nn.Parameter(torch.ones(self.in_features if side == 'input' else self.out_features, device=linear.weight.device))
+        self.tune_scale = nn.Parameter(
+            torch.ones(
+                self.in_features if side == 'input' else self.out_features, device=linear.weight.device
+            )
+        )
         self.tune_bias = nn.Parameter(torch.zeros(self.out_features, device=linear.weight.device))
 
-    def forward(self, x):   # (..., in) -> (..., out)
+    def forward(self, x):  # (..., in) -> (..., out)
         if self.side == 'input':
             y = super().forward((x * self.tune_scale).to(x.dtype))
             return (y + self.tune_bias).to(y.dtype)
@@ -45,146 +51,227 @@ class ScaledLinear(nn.Linear):
         "The plain layer that does the same."
         with torch.no_grad():
             s, own = self.tune_scale, 0 if self.bias is None else self.bias.float()
-            weight, bias = self.weight.float() * (s if self.side == 'input' else s[:, None]), (own + self.tune_bias) * (1 if self.side == 'input' else s)
+            weight, bias = (
+                self.weight.float() * (s if self.side == 'input' else s[:, None]),
+                (own + self.tune_bias) * (1 if self.side == 'input' else s),
+            )
         plain = nn.Linear(self.in_features, self.out_features, device='meta')
-        plain.weight, plain.bias = nn.Parameter(weight.to(self.weight.dtype)), nn.Parameter(bias.to(self.weight.dtype))
+        plain.weight, plain.bias = (
+            nn.Parameter(weight.to(self.weight.dtype)),
+            nn.Parameter(bias.to(self.weight.dtype)),
+        )
         return plain
 
 # %% ../../nbs/5_train/02_adapters.ipynb #5d81bcc3
-def _linears(model):   # (parent, name, layer) in the blocks of the language model
+def _linears(model):  # (parent, name, layer) in the blocks of the language model
     blocks = model.language.base_model
-    found = [(blocks.get_submodule(n.rpartition('.')[0]), n.rpartition('.')[2], m) for n, m in blocks.named_modules() if isinstance(m, nn.Linear)]
-    if not found: raise BadInput(f'{model.language.config.model_type} has no linear layers of torch in its blocks, so nothing can be added to them; take a LLaMA, Qwen or SmolLM2')
+    found = [
+        (blocks.get_submodule(n.rpartition('.')[0]), n.rpartition('.')[2], m)
+        for n, m in blocks.named_modules()
+        if isinstance(m, nn.Linear)
+    ]
+    if not found:
+        raise BadInput(
+            f'{model.language.config.model_type} has no linear layers of torch in its blocks, so nothing can be added to them; take a LLaMA, Qwen or SmolLM2'
+        )
     return found
 
+
 def add_bias(
-    model,                 # EarthGPT; changed in place
-    side: str = 'input',   # of the scale
+    model,  # EarthGPT; changed in place
+    side: str = 'input',  # of the scale
 ):
     "Put a scale and a bias beside each linear layer of the language model's blocks. The answers stay the same to the bit. Raises BadInput where something was added before."
-    if added_adapters(model): raise BadInput(f'this model has its {added_adapters(model)} already: merge it first, or load the model anew')
-    for parent, name, linear in _linears(model): setattr(parent, name, ScaledLinear(linear, side).train(linear.training))
+    if added_adapters(model):
+        raise BadInput(
+            f'this model has its {added_adapters(model)} already: merge it first, or load the model anew'
+        )
+    for parent, name, linear in _linears(model):
+        setattr(parent, name, ScaledLinear(linear, side).train(linear.training))
 
-def added_adapters(model) -> str:   # '', 'bias' or 'lora'
+
+def added_adapters(model) -> str:  # '', 'bias' or 'lora'
     "What was added to a model."
     parts = {part_of(n) for n, _ in model.named_parameters()}
     return 'bias' if 'scale' in parts else 'lora' if 'lora' in parts else ''
 
 # %% ../../nbs/5_train/02_adapters.ipynb #cf002873
 def add_lora(
-    model,            # EarthGPT; changed in place
+    model,  # EarthGPT; changed in place
     rank: int = 8,
     alpha: int = 16,
-    dropout: float = 0.,
+    dropout: float = 0.0,
 ):
     "Put LoRA (arXiv 2106.09685) beside each linear layer of the language model's blocks, through `peft`. Raises BadInput where peft is missing."
-    if added_adapters(model): raise BadInput(f'this model has its {added_adapters(model)} already: merge it first, or load the model anew')
-    try: from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as e: raise BadInput('LoRA needs the package peft: pip install "earthgpt-lite[lora]"') from e
+    if added_adapters(model):
+        raise BadInput(
+            f'this model has its {added_adapters(model)} already: merge it first, or load the model anew'
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as e:
+        raise BadInput('LoRA needs the package peft: pip install "earthgpt-lite[lora]"') from e
     targets = sorted({name for _, name, _ in _linears(model)})
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets), model.language.base_model)
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets),
+        model.language.base_model,
+    )
+
 
 def prepare_stage(
-    model,          # EarthGPT; changed in place
+    model,  # EarthGPT; changed in place
     stage: Stage,
 ):
     "Make a model ready for a stage: what it adds is added if it is not there yet, everything else is frozen. Raises BadInput for a stage that trains nothing, or a model that carries another addition."
-    if stage.adapter not in ('', 'bias', 'lora'): raise BadInput(f'the stage {stage.name!r} adds {stage.adapter!r}: choose bias, lora, or nothing')
-    if stage.adapter and added_adapters(model) != stage.adapter: dict(bias=add_bias, lora=add_lora)[stage.adapter](model, **stage.options)
+    if stage.adapter not in ('', 'bias', 'lora'):
+        raise BadInput(f'the stage {stage.name!r} adds {stage.adapter!r}: choose bias, lora, or nothing')
+    if stage.adapter and added_adapters(model) != stage.adapter:
+        dict(bias=add_bias, lora=add_lora)[stage.adapter](model, **stage.options)
     stage.freeze(model)
 
 # %% ../../nbs/5_train/02_adapters.ipynb #a9e68f8b
 def merge_adapter(
-    model,   # EarthGPT with scale and bias or LoRA; changed in place
+    model,  # EarthGPT with scale and bias or LoRA; changed in place
 ):
     "Fold what was added into plain linear layers. Logits stay within 1e-5 of the largest one in 32 bits. Raises BadInput where nothing was added, or the language model has no place for a bias."
     kind = added_adapters(model)
-    if not kind: raise BadInput('there is nothing to merge: neither scale and bias nor LoRA were added to this model')
-    if kind == 'bias': _room_for_bias(model)
+    if not kind:
+        raise BadInput('there is nothing to merge: neither scale and bias nor LoRA were added to this model')
+    if kind == 'bias':
+        _room_for_bias(model)
     blocks = model.language.base_model
     for name, m in list(blocks.named_modules()):
         plain = m.folded() if isinstance(m, ScaledLinear) else _plain_lora(m)
-        if plain is not None: setattr(blocks.get_submodule(name.rpartition('.')[0]), name.rpartition('.')[2], plain.train(m.training))
+        if plain is not None:
+            setattr(
+                blocks.get_submodule(name.rpartition('.')[0]),
+                name.rpartition('.')[2],
+                plain.train(m.training),
+            )
+
 
 def _plain_lora(m):
-    if not hasattr(m, 'lora_A'): return None
+    if not hasattr(m, 'lora_A'):
+        return None
     m.merge()
     return m.get_base_layer()
+
 
 def _room_for_bias(model):
     "Switch the biases of the language model's configuration on, if it has such switches."
     config = model.language.config
     before = {k: getattr(config, k) for k in ('attention_bias', 'mlp_bias') if hasattr(config, k)}
-    for k in before: setattr(config, k, True)
-    with torch.device('meta'): plain = AutoModelForCausalLM.from_config(config)
+    for k in before:
+        setattr(config, k, True)
+    with torch.device('meta'):
+        plain = AutoModelForCausalLM.from_config(config)
     lacks = [n for n, m in plain.base_model.named_modules() if isinstance(m, nn.Linear) and m.bias is None]
-    if not lacks: return
-    for k, v in before.items(): setattr(config, k, v)
-    raise BadInput(f'{config.model_type} has no place for a bias in {lacks[0].rpartition(".")[2]}, so a merged model could not be loaded again: keep the adapter with save_adapter')
+    if not lacks:
+        return
+    for k, v in before.items():
+        setattr(config, k, v)
+    raise BadInput(
+        f'{config.model_type} has no place for a bias in {lacks[0].rpartition(".")[2]}, so a merged model could not be loaded again: keep the adapter with save_adapter'
+    )
 
 # %% ../../nbs/5_train/02_adapters.ipynb #d02ebbfd
 def base_fingerprint(
-    model,        # EarthGPT, with or without additions
-    without=(),   # names of parameters that do not count
+    model,  # EarthGPT, with or without additions
+    without=(),  # names of parameters that do not count
 ) -> str:
     "A short hash of a model's weights: names, shapes and 512 numbers of each."
     total = hashlib.sha256()
     for name, t in sorted((n.replace('.base_layer.', '.'), p) for n, p in model.named_parameters()):
-        if name in without or part_of(name) in ('scale', 'bias', 'lora'): continue
+        if name in without or part_of(name) in ('scale', 'bias', 'lora'):
+            continue
         flat = t.detach().flatten()
-        total.update(f'{name}{tuple(t.shape)}'.encode() + flat[::max(1, flat.numel() // 512)].to('cpu', torch.bfloat16).view(torch.int16).numpy().tobytes())
+        total.update(
+            f'{name}{tuple(t.shape)}'.encode()
+            + flat[:: max(1, flat.numel() // 512)]
+            .to('cpu', torch.bfloat16)
+            .view(torch.int16)
+            .numpy()
+            .tobytes()
+        )
     return total.hexdigest()[:16]
 
+
 def save_adapter(
-    model,               # EarthGPT with scale and bias or LoRA
-    path,                # a .safetensors file
-    base: str = '',      # name of the model that it belongs to; '': as the configuration knows it
-    stage: Stage | None = None,   # for its settings
-    exact: bool = False, # in 32 bits; else what was learned, in 16
+    model,  # EarthGPT with scale and bias or LoRA
+    path,  # a .safetensors file
+    base: str = '',  # name of the model that it belongs to; '': as the configuration knows it
+    stage: Stage | None = None,  # for its settings
+    exact: bool = False,  # in 32 bits; else what was learned, in 16
 ):
     """Write what was added, and what else trains now, with the name and fingerprint of the base. Whole, or not at all.
 
     Without `exact` the difference from the start is kept in 16 bits, so that a scale near one loses nothing that counts.
     """
     kind = added_adapters(model)
-    if not kind: raise BadInput('there is no adapter to save: neither scale and bias nor LoRA were added to this model')
-    kept = {n: p.detach().float().cpu() for n, p in model.named_parameters() if part_of(n) in ('scale', 'bias', 'lora') or p.requires_grad}
-    if not exact: kept = {n: (t - 1 if part_of(n) == 'scale' else t).half() for n, t in kept.items()}
-    about = dict(kind=kind, options=_options(model, kind), base=base or str(model.config._name_or_path or 'unnamed'), exact=exact, stage=stage.name if stage else '',
-                 fingerprint=base_fingerprint(model, {n.replace('.base_layer.', '.') for n in kept}))
+    if not kind:
+        raise BadInput(
+            'there is no adapter to save: neither scale and bias nor LoRA were added to this model'
+        )
+    kept = {
+        n: p.detach().float().cpu()
+        for n, p in model.named_parameters()
+        if part_of(n) in ('scale', 'bias', 'lora') or p.requires_grad
+    }
+    if not exact:
+        kept = {n: (t - 1 if part_of(n) == 'scale' else t).half() for n, t in kept.items()}
+    about = dict(
+        kind=kind,
+        options=_options(model, kind),
+        base=base or str(model.config._name_or_path or 'unnamed'),
+        exact=exact,
+        stage=stage.name if stage else '',
+        fingerprint=base_fingerprint(model, {n.replace('.base_layer.', '.') for n in kept}),
+    )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     save_file({n: t.contiguous() for n, t in kept.items()}, part, {'earthgpt_adapter': json.dumps(about)})
     os.replace(part, path)
 
+
 def _options(model, kind):
-    if kind == 'bias': return dict(side=next(m.side for m in model.modules() if isinstance(m, ScaledLinear)))
+    if kind == 'bias':
+        return dict(side=next(m.side for m in model.modules() if isinstance(m, ScaledLinear)))
     m = next(m for m in model.modules() if hasattr(m, 'lora_A'))
     return dict(rank=m.r['default'], alpha=m.lora_alpha['default'])
 
 # %% ../../nbs/5_train/02_adapters.ipynb #0b19a466
-def read_adapter(path) -> tuple:   # (what it says of itself, tensors)
+def read_adapter(path) -> tuple:  # (what it says of itself, tensors)
     "What an adapter file holds. Raises BadInput for a file that is none, or was cut."
     try:
         with safe_open(path, 'pt') as f:
             about = (f.metadata() or {}).get('earthgpt_adapter')
-            if about is None: raise BadInput(f'{path} is no adapter of earthgpt-lite: it does not say what it belongs to')
+            if about is None:
+                raise BadInput(f'{path} is no adapter of earthgpt-lite: it does not say what it belongs to')
             return json.loads(about), {n: f.get_tensor(n) for n in f.keys()}
-    except FileNotFoundError as e: raise BadInput(f'{path}: no such file') from e
-    except SafetensorError as e: raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
+    except FileNotFoundError as e:
+        raise BadInput(f'{path}: no such file') from e
+    except SafetensorError as e:
+        raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
+
 
 def load_adapter(
-    model,   # the base that it was made for; changed in place
+    model,  # the base that it was made for; changed in place
     path,
-) -> dict:   # what the adapter says of itself
+) -> dict:  # what the adapter says of itself
     "Put a saved adapter onto its base. Raises BadInput for another base, with both named; the model is then untouched."
     about, kept = read_adapter(path)
-    if added_adapters(model): raise BadInput(f'this model has its {added_adapters(model)} already: merge it first, or load the model anew')
+    if added_adapters(model):
+        raise BadInput(
+            f'this model has its {added_adapters(model)} already: merge it first, or load the model anew'
+        )
     if base_fingerprint(model, {n.replace('.base_layer.', '.') for n in kept}) != about['fingerprint']:
-        raise BadInput(f'{path} was made for {about["base"]}, and {model.config._name_or_path or "this model"} is another one or has been trained since: load that base, then the adapter')
+        raise BadInput(
+            f'{path} was made for {about["base"]}, and {model.config._name_or_path or "this model"} is another one or has been trained since: load that base, then the adapter'
+        )
     dict(bias=add_bias, lora=add_lora)[about['kind']](model, **about['options'])
     own = dict(model.named_parameters())
     with torch.no_grad():
-        for n, t in kept.items(): own[n].copy_(t.float() + (part_of(n) == 'scale' and not about['exact']))
+        for n, t in kept.items():
+            own[n].copy_(t.float() + (part_of(n) == 'scale' and not about['exact']))
     return about

@@ -13,25 +13,46 @@ from ..errors import BadInput
 
 # %% ../../nbs/5_train/03_augment.ipynb #78b3ca4a
 def dihedral_text(
-    text: str,     # a question or an answer, with boxes in square brackets or without
+    text: str,  # a question or an answer, with boxes in square brackets or without
     quarter: int,
     mirror: bool,
 ) -> str:
     "The same words about the turned picture: every box that `parse_boxes` would read is replaced by where it is now. Raises BadInput for brackets with numbers that are no box."
-    if '[' not in text or not (quarter % 4 or mirror): return text
-    def moved(m): return f"[{';'.join(_turn_box(b, quarter, mirror, text) for b in m[1].split(';'))}]" if any(c.isdigit() for c in m[1]) else m[0]
+    if '[' not in text or not (quarter % 4 or mirror):
+        return text
+
+    def moved(m):
+        return (
+            f"[{';'.join(_turn_box(b, quarter, mirror, text) for b in m[1].split(';'))}]"
+            if any(c.isdigit() for c in m[1])
+            else m[0]
+        )
+
     return re.sub(r'\[([^\[\]]*)\]', moved, text)
+
 
 def _turn_box(box, quarter, mirror, text):
     numbers = box.replace(',', ' ').split()
-    try: points = np.array([float(n) for n in numbers]).reshape(-1, 2)
-    except ValueError: points = np.empty((0, 2))
+    try:
+        points = np.array([float(n) for n in numbers]).reshape(-1, 2)
+    except ValueError:
+        points = np.empty((0, 2))
     if len(points) not in (2, 4) or not ((-1e-6 <= points) & (points <= 1 + 1e-6)).all():
-        raise BadInput(f'{text!r}: only boxes of four or eight numbers from 0 to 1 can be turned with their picture; write them so, or train without augmentation')
-    if len(points) == 2: points = dihedral_boxes(points.ravel(), quarter, mirror)
-    else: points = dihedral_boxes(np.tile(points, 2), quarter, mirror)[::-1 if mirror else 1, :2]   # corners keep their sense
+        raise BadInput(
+            f'{text!r}: only boxes of four or eight numbers from 0 to 1 can be turned with their picture; write them so, or train without augmentation'
+        )
+    if len(points) == 2:
+        points = dihedral_boxes(points.ravel(), quarter, mirror)
+    # corners keep their sense
+    else:
+        points = dihedral_boxes(np.tile(points, 2), quarter, mirror)[:: -1 if mirror else 1, :2]
     decimals = max(len(n.partition('.')[2]) for n in numbers)
     return ','.join(f'{abs(v):.{decimals}f}' for v in points.ravel())
 
-SIDES = re.compile(r"""\b(left|right|top|bottom|upper|lower|north|south|east|west|[ns][ew]\b|above|below|beneath|underneath|behind|in\ front
-    |upward|downward|(facing|pointing|heading|going)\ (up|down)|vertical|horizontal(?!\ bounding)|((anti|counter)-?)?clockwise|\d+\ o'clock|azimuth|bearing)""", re.I | re.X)   # words that do not turn with the picture
+
+SIDES = re.compile(
+    r"""\b(left|right|top|bottom|upper|lower|north|south|east|west|[ns][ew]\b|above|below|beneath|underneath|behind|in\ front
+    # words that do not turn with the picture
+    |upward|downward|(facing|pointing|heading|going)\ (up|down)|vertical|horizontal(?!\ bounding)|((anti|counter)-?)?clockwise|\d+\ o'clock|azimuth|bearing)""",
+    re.I | re.X,
+)

@@ -28,101 +28,141 @@ from .dataset import InstructionBatches
 # %% ../../nbs/5_train/07_callbacks.ipynb #3cc35a1a
 class TimeBudget(Callback):
     "Fixes the number of steps so that the run takes the given minutes, after timing its 6th to 15th step. A run that goes on keeps the number that was fixed."
-    def __init__(self, minutes: float, margin: float = .97):
+
+    def __init__(self, minutes: float, margin: float = 0.97):
         self.seconds, self.margin, self.first, self.last = 60 * minutes, margin, 0, 0
 
     def on_train_start(self, trainer, module):
         self.start = self.mark = time.perf_counter()
         self.first = self.last = trainer.global_step
-        if module.total is not None: trainer.fit_loop.epoch_loop.max_steps = module.total
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        if trainer.global_step == self.last: return   # a round, and not the last one of its step
-        self.last, step, now = trainer.global_step, trainer.global_step - self.first, time.perf_counter()
-        if step == 5: self.mark = now
-        if module.total is None and (step == 15 or now - self.start > .3 * self.seconds):
-            each = (now - self.mark) / (step - 5) if step > 5 else (now - self.start) / step
-            module.total = trainer.global_step + max(1, int((self.seconds * self.margin - (now - self.start)) / each))
-        late = now - self.start > 1.05 * self.seconds   # the machine has slowed down a lot
-        if trainer.world_size > 1: module.total, late = trainer.strategy.broadcast((module.total, late))   # one clock for all
         if module.total is not None:
             trainer.fit_loop.epoch_loop.max_steps = module.total
-            if late: trainer.should_stop = True
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if trainer.global_step == self.last:
+            return  # a round, and not the last one of its step
+        self.last, step, now = trainer.global_step, trainer.global_step - self.first, time.perf_counter()
+        if step == 5:
+            self.mark = now
+        if module.total is None and (step == 15 or now - self.start > 0.3 * self.seconds):
+            each = (now - self.mark) / (step - 5) if step > 5 else (now - self.start) / step
+            module.total = trainer.global_step + max(
+                1, int((self.seconds * self.margin - (now - self.start)) / each)
+            )
+        late = now - self.start > 1.05 * self.seconds  # the machine has slowed down a lot
+        # one clock for all
+        if trainer.world_size > 1:
+            module.total, late = trainer.strategy.broadcast((module.total, late))
+        if module.total is not None:
+            trainer.fit_loop.epoch_loop.max_steps = module.total
+            if late:
+                trainer.should_stop = True
 
 # %% ../../nbs/5_train/07_callbacks.ipynb #7c5ebdaf
 class TrainingBar(TQDMProgressBar):
     "One line of progress, with the end of the run once it is known."
+
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        if module.total: self.train_progress_bar.total = module.total
+        if module.total:
+            self.train_progress_bar.total = module.total
         super().on_train_batch_end(trainer, module, outputs, batch, index)
         self.train_progress_bar.n = trainer.global_step
-    def get_metrics(self, trainer, module): return {'loss': f'{np.mean([l for _, l in module.losses[-20:]] or [0]):.3f}'}
+
+    def get_metrics(self, trainer, module):
+        return {'loss': f'{np.mean([l for _, l in module.losses[-20:]] or [0]):.3f}'}
 
 # %% ../../nbs/5_train/07_callbacks.ipynb #edf55965
 def make_loggers(
-    folder,             # of the run
+    folder,  # of the run
     name: str = 'csv',  # csv, tensorboard or wandb; metrics.csv is always written
-    version: str = 'log',   # folder inside
+    version: str = 'log',  # folder inside
 ) -> list:
     "Loggers of Lightning. Raises BadInput for another name, or where the package is missing."
-    if name not in ('csv', 'tensorboard', 'wandb'): raise BadInput(f'no logger {name!r}: choose csv, tensorboard or wandb')
+    if name not in ('csv', 'tensorboard', 'wandb'):
+        raise BadInput(f'no logger {name!r}: choose csv, tensorboard or wandb')
     loggers = [CSVLogger(folder, name='', version=version)]
     try:
         if name == 'tensorboard':
             from lightning.pytorch.loggers import TensorBoardLogger
+
             loggers.append(TensorBoardLogger(folder, name='', version=version))
         if name == 'wandb':
             from lightning.pytorch.loggers import WandbLogger
+
             loggers.append(WandbLogger(save_dir=folder, project='earthgpt-lite'))
     except ModuleNotFoundError as e:
-        raise BadInput(f'the logger {name} needs its package: pip install {dict(tensorboard=chr(34) + "earthgpt-lite[log]" + chr(34)).get(name, name)}') from e
+        raise BadInput(
+            f'the logger {name} needs its package: pip install {dict(tensorboard=chr(34) + "earthgpt-lite[log]" + chr(34)).get(name, name)}'
+        ) from e
     return loggers
 
 # %% ../../nbs/5_train/07_callbacks.ipynb #5c092196
 class CheckpointWriter(Callback):
     "Writes `last.ckpt` every so many steps or minutes, at the end, and when the run is stopped by Ctrl-C or SIGTERM; then what was learned is saved beside it."
+
     def __init__(
         self,
         folder,
         tokenizer,
-        checkpoint_every: int | None = None,   # steps; None: by the clock
-        minutes: float = 2.,        # between two, where `every` is None
-        full_disk: str = 'go on',   # or: stop
+        checkpoint_every: int | None = None,  # steps; None: by the clock
+        minutes: float = 2.0,  # between two, where `every` is None
+        full_disk: str = 'go on',  # or: stop
         say=print,
     ):
-        self.folder, self.tokenizer, self.checkpoint_every, self.seconds, self.full_disk, self.say = Path(folder), tokenizer, checkpoint_every, 60 * minutes, full_disk, say
+        self.folder, self.tokenizer, self.checkpoint_every, self.seconds, self.full_disk, self.say = (
+            Path(folder),
+            tokenizer,
+            checkpoint_every,
+            60 * minutes,
+            full_disk,
+            say,
+        )
         self.pressed, self.step, self.fixed, self.handler = 0, -1, None, None
 
     def on_train_start(self, trainer, module):
         self.mark, self.step, self.fixed = time.monotonic(), trainer.global_step, module.total
-        if threading.current_thread() is threading.main_thread(): self.handler = signal.signal(signal.SIGINT, self._press)
+        if threading.current_thread() is threading.main_thread():
+            self.handler = signal.signal(signal.SIGINT, self._press)
 
     def _press(self, number, frame):
         self.pressed += 1
-        if self.pressed > 1: raise KeyboardInterrupt
+        if self.pressed > 1:
+            raise KeyboardInterrupt
 
     def on_train_batch_start(self, trainer, module, batch, index):
-        if trainer.global_step == self.step: return   # not between two steps
+        if trainer.global_step == self.step:
+            return  # not between two steps
         self.step = trainer.global_step
-        due = self.step % self.checkpoint_every == 0 if self.checkpoint_every else time.monotonic() - self.mark > self.seconds or module.total != self.fixed
+        due = (
+            self.step % self.checkpoint_every == 0
+            if self.checkpoint_every
+            else time.monotonic() - self.mark > self.seconds or module.total != self.fixed
+        )
         stop = self.pressed > 0
-        if trainer.world_size > 1: due, stop = trainer.strategy.broadcast((due, stop))
-        if stop: raise KeyboardInterrupt
-        if due: self.write(trainer)
+        if trainer.world_size > 1:
+            due, stop = trainer.strategy.broadcast((due, stop))
+        if stop:
+            raise KeyboardInterrupt
+        if due:
+            self.write(trainer)
         self.fixed = module.total
 
     def write(self, trainer):
         self.mark = time.monotonic()
-        try: trainer.save_checkpoint(self.folder / 'last.ckpt')
+        try:
+            trainer.save_checkpoint(self.folder / 'last.ckpt')
         except OSError as e:
             said = f'no checkpoint at step {trainer.global_step}: {e}; the last good one is kept'
-            if trainer.world_size > 1: trainer.strategy.barrier('Trainer.save_checkpoint')
-            if self.full_disk == 'stop': raise BadInput(f'{said}. Make room and resume') from e
+            if trainer.world_size > 1:
+                trainer.strategy.barrier('Trainer.save_checkpoint')
+            if self.full_disk == 'stop':
+                raise BadInput(f'{said}. Make room and resume') from e
             self.say(f'{said}, and the run goes on')
 
     def on_train_end(self, trainer, module):
         self.write(trainer)
-        if trainer.is_global_zero: (self.folder / 'before.ckpt').unlink(missing_ok=True)
+        if trainer.is_global_zero:
+            (self.folder / 'before.ckpt').unlink(missing_ok=True)
 
     def on_exception(self, trainer, module, exception):
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and self.pressed < 2:
@@ -130,12 +170,17 @@ class CheckpointWriter(Callback):
             _keep(trainer, module, self.tokenizer, self.folder)
 
     def teardown(self, trainer, module, stage):
-        if self.handler is not None: signal.signal(signal.SIGINT, self.handler); self.handler = None
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
+            self.handler = None
+
 
 def _keep(trainer, module, tokenizer, folder):
     "Save what was learned until now; every process takes part, the first one writes."
     whole = module.whole()
-    if trainer.is_global_zero: save_artifact(whole, tokenizer, folder, module.stage)
+    if trainer.is_global_zero:
+        save_artifact(whole, tokenizer, folder, module.stage)
+
 
 class Interrupted(Exception):
     "Training was stopped by hand; everything until then is kept."
@@ -143,63 +188,115 @@ class Interrupted(Exception):
 # %% ../../nbs/5_train/07_callbacks.ipynb #a7c7b912
 class Validation(Callback):
     "The loss on held-out examples every so many steps, logged as `held_out`, with a few answers; ends the run after `patience` looks without a better one. What was best is kept in `best`."
+
     def __init__(
         self,
         examples: list[Example],
         tokenizer,
-        validate_every: int = 100,             # steps
+        validate_every: int = 100,  # steps
         patience: int | None = None,  # looks; None: never stop
-        batch_size: int = 24,         # pictures
-        show: int = 0,                # questions that are answered aloud
-        say=None,                     # called with each answer in words; None: pictures in a notebook, words elsewhere
+        batch_size: int = 24,  # pictures
+        show: int = 0,  # questions that are answered aloud
+        # called with each answer in words; None: pictures in a notebook, words elsewhere
+        say=None,
     ):
-        self.examples, self.tokenizer, self.validate_every, self.patience, self.batch_size, self.show, self.say = examples, tokenizer, validate_every, patience, batch_size, show, say
-        self.seen = []   # (step, loss)
+        (
+            self.examples,
+            self.tokenizer,
+            self.validate_every,
+            self.patience,
+            self.batch_size,
+            self.show,
+            self.say,
+        ) = examples, tokenizer, validate_every, patience, batch_size, show, say
+        self.seen = []  # (step, loss)
 
-    def state_dict(self): return dict(seen=self.seen)
-    def load_state_dict(self, state): self.seen = state['seen']
+    def state_dict(self):
+        return dict(seen=self.seen)
+
+    def load_state_dict(self, state):
+        self.seen = state['seen']
 
     def on_train_batch_start(self, trainer, module, batch, index):
         step = trainer.global_step
-        if step and step % self.validate_every == 0 and step not in dict(self.seen): self.look(trainer, module)
+        if step and step % self.validate_every == 0 and step not in dict(self.seen):
+            self.look(trainer, module)
+
     def on_train_end(self, trainer, module):
-        if trainer.global_step not in dict(self.seen): self.look(trainer, module)
+        if trainer.global_step not in dict(self.seen):
+            self.look(trainer, module)
 
     def look(self, trainer, module):
         module.model.eval()
         self.seen.append((trainer.global_step, self.loss(module, trainer)))
-        if self.show: self._answers(module)
+        if self.show:
+            self._answers(module)
         module.model.train()
         step, loss = self.seen[-1]
-        for logger in trainer.loggers: logger.log_metrics(dict(held_out=loss), step)
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(held_out=loss), step)
         best = min(self.seen, key=lambda s: s[1])[0]
-        if best == step: _keep(trainer, module, self.tokenizer, Path(trainer.default_root_dir) / 'best')
-        if self.patience and len([s for s, _ in self.seen if s > best]) >= self.patience: trainer.should_stop = True
+        if best == step:
+            _keep(trainer, module, self.tokenizer, Path(trainer.default_root_dir) / 'best')
+        if self.patience and len([s for s, _ in self.seen if s > best]) >= self.patience:
+            trainer.should_stop = True
 
     @torch.no_grad()
     def loss(self, module, trainer) -> float:
         "The mean over all graded tokens of the held-out examples; each process looks at its own part of them."
-        mine, total = self.examples[trainer.global_rank::trainer.world_size], torch.zeros(2, dtype=torch.float64)
+        mine, total = (
+            self.examples[trainer.global_rank :: trainer.world_size],
+            torch.zeros(2, dtype=torch.float64),
+        )
         for i in range(0, math.ceil(len(self.examples) / trainer.world_size), self.batch_size):
-            part = mine[i:i + self.batch_size] or self.examples[:1]   # where weights are split, no process may sit out a round
-            batch = InstructionBatches(part, self.tokenizer, module.model.config, len(part), augment=False, sequence_length=None).batch(0).to(module.device)
-            with trainer.precision_plugin.forward_context(): out = module.model(**vars(batch))
-            if i < len(mine): total += torch.stack([out.loss_sum.double(), out.target_count.double()]).cpu()
-        if trainer.world_size > 1: total = trainer.strategy.reduce(total.to(module.device), reduce_op='sum').cpu()
+            # where weights are split, no process may sit out a round
+            part = mine[i : i + self.batch_size] or self.examples[:1]
+            batch = (
+                InstructionBatches(
+                    part, self.tokenizer, module.model.config, len(part), augment=False, sequence_length=None
+                )
+                .batch(0)
+                .to(module.device)
+            )
+            with trainer.precision_plugin.forward_context():
+                out = module.model(**vars(batch))
+            if i < len(mine):
+                total += torch.stack([out.loss_sum.double(), out.target_count.double()]).cpu()
+        if trainer.world_size > 1:
+            total = trainer.strategy.reduce(total.to(module.device), reduce_op='sum').cpu()
         return (total[0] / total[1]).item()
 
     def _answers(self, module):
-        model, shown = module.whole().eval(), [(e, e.turns[0]) for e in self.examples[::max(1, len(self.examples) // self.show)][:self.show]]   # neighbours look alike
-        if not module.trainer.is_global_zero: return
-        said = [text for text, _ in generate_answers(model, self.tokenizer, torch.stack([to_pixel_values(e.image) for e, _ in shown]), [(i, t.question) for i, (_, t) in enumerate(shown)], 16)]
-        if self.say is None and hasattr(getattr(builtins, 'get_ipython', lambda: None)(), 'kernel'): return _sheet([(e.image, t.question, text, t.answer) for (e, t), text in zip(shown, said)])
-        for (_, t), text in zip(shown, said): (self.say or print)(f'{t.question}  ->  {text}  ({t.answer})')
+        # neighbours look alike
+        model, shown = (
+            module.whole().eval(),
+            [(e, e.turns[0]) for e in self.examples[:: max(1, len(self.examples) // self.show)][: self.show]],
+        )
+        if not module.trainer.is_global_zero:
+            return
+        said = [
+            text
+            for text, _ in generate_answers(
+                model,
+                self.tokenizer,
+                torch.stack([to_pixel_values(e.image) for e, _ in shown]),
+                [(i, t.question) for i, (_, t) in enumerate(shown)],
+                16,
+            )
+        ]
+        if self.say is None and hasattr(getattr(builtins, 'get_ipython', lambda: None)(), 'kernel'):
+            return _sheet([(e.image, t.question, text, t.answer) for (e, t), text in zip(shown, said)])
+        for (_, t), text in zip(shown, said):
+            (self.say or print)(f'{t.question}  ->  {text}  ({t.answer})')
+
 
 def _sheet(items):
     "Show pictures in a row, each with question, answer and truth."
     import matplotlib.pyplot as plt
+
     _, axes = plt.subplots(1, len(items), figsize=(2.2 * len(items), 2.2), squeeze=False, layout='compressed')
     for ax, (image, *texts) in zip(axes[0], items):
-        ax.imshow(image); ax.axis('off')
+        ax.imshow(image)
+        ax.axis('off')
         ax.set_title('{}\n{}\n({})'.format(*(fill(x, 24) for x in texts)), fontsize=7, parse_math=False)
     plt.show()

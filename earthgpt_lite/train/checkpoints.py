@@ -21,30 +21,43 @@ from .stages import Stage
 # %% ../../nbs/5_train/05_checkpoints.ipynb #a7b97053
 class AtomicCheckpointIO(TorchCheckpointIO):
     "Writes a checkpoint whole or not at all; the one that it replaces is kept as `before.ckpt`."
+
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         path = Path(path)
         part = path.with_name(path.name + '.part')
         try:
-            with open(part, 'wb') as f: torch.save(checkpoint, f); f.flush(); os.fsync(f.fileno())
-            if path.exists(): _second_name(path, path.with_name('before.ckpt'))
+            with open(part, 'wb') as f:
+                torch.save(checkpoint, f)
+                f.flush()
+                os.fsync(f.fileno())
+            if path.exists():
+                _second_name(path, path.with_name('before.ckpt'))
             os.replace(part, path)
-        except (OSError, RuntimeError) as e: raise OSError(f'{path} cannot be written: {_reason(e)}') from e
-        finally: part.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as e:
+            raise OSError(f'{path} cannot be written: {_reason(e)}') from e
+        finally:
+            part.unlink(missing_ok=True)
+
 
 def _reason(e):
     "What the system said; torch says something else on top of it."
     while not (isinstance(e, OSError) and e.strerror):
-        if e.__context__ is None: return first_line(e)
+        if e.__context__ is None:
+            return first_line(e)
         e = e.__context__
     return e.strerror
+
 
 def _second_name(path, other):
     "Both names at once, so that `path` is never missing; where a disk knows no links, a rename."
     new = other.with_name(other.name + '.part')
     new.unlink(missing_ok=True)
-    try: os.link(path, new)
-    except OSError: os.replace(path, other)
-    else: os.replace(new, other)
+    try:
+        os.link(path, new)
+    except OSError:
+        os.replace(path, other)
+    else:
+        os.replace(new, other)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #253e1c2d
 @contextmanager
@@ -52,39 +65,53 @@ def run_lock(folder):
     "Hold a folder for one run. Raises BadInput where another one is going on there."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if getattr(rank_zero_only, 'rank', 0): yield; return   # the first process holds it for all
+    if getattr(rank_zero_only, 'rank', 0):
+        yield
+        return  # the first process holds it for all
     with open(folder / '.running', 'w') as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e: raise BadInput(f'{folder}: another run is going on there; wait for it, or take another folder') from e
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise BadInput(
+                f'{folder}: another run is going on there; wait for it, or take another folder'
+            ) from e
         yield
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #8d7f9dd4
-def find_checkpoint(folder) -> tuple:   # (path, what it holds)
+def find_checkpoint(folder) -> tuple:  # (path, what it holds)
     "The last checkpoint of a run that can be read, or the one before. Raises BadInput where there is none."
     damaged = ''
     for path in (Path(folder) / 'last.ckpt', Path(folder) / 'before.ckpt'):
-        if not path.is_file(): continue
-        try: return path, torch.load(path, map_location='cpu', mmap=True, weights_only=True)
-        except Exception as e: damaged = f'{path} is damaged ({first_line(e)[:80]})'
+        if not path.is_file():
+            continue
+        try:
+            return path, torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+        except Exception as e:
+            damaged = f'{path} is damaged ({first_line(e)[:80]})'
     raise BadInput('nothing to resume: ' + (damaged or f'{Path(folder) / "last.ckpt"} is not there'))
 
+
 def check_resume(
-    kept: dict,    # of the checkpoint
-    facts: dict,   # of this call
+    kept: dict,  # of the checkpoint
+    facts: dict,  # of this call
 ):
     "Raises BadInput where a run would go on as another one, with what differs."
     was = [f'{k} {_brief(kept[k])}, not {_brief(v)}' for k, v in facts.items() if k in kept and kept[k] != v]
-    if was: raise BadInput(f'the run to go on with was begun with {"; ".join(was)}: give the same, or say anyway=True (--anyway)')
+    if was:
+        raise BadInput(
+            f'the run to go on with was begun with {"; ".join(was)}: give the same, or say anyway=True (--anyway)'
+        )
 
-def _brief(v): return v['name'] + f' (lr {v["lr"]:g}, trains {" ".join(v["trains"])})' if isinstance(v, dict) and 'trains' in v else v
+
+def _brief(v):
+    return (
+        v['name'] + f' (lr {v["lr"]:g}, trains {" ".join(v["trains"])})'
+        if isinstance(v, dict) and 'trains' in v
+        else v
+    )
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #7705ee59
-def save_artifact(
-    model: EarthGPT,
-    tokenizer,
-    folder,
-    stage: Stage | None = None,
-) -> Path:       # what was written
+def save_artifact(model: EarthGPT, tokenizer, folder, stage: Stage | None = None) -> Path:  # what was written
     "Save what a stage has made: an adapter where one was added, else the whole model."
     folder = Path(folder)
     if added_adapters(model):

@@ -29,66 +29,103 @@ class InstructionBatches(IterableDataset):
     With `mix` a pass is as long, but each sensor has its stated share of it, and of the questions each task its own. A step can be dealt to several processes: every picture is in exactly one part.
     Raises BadInput, with the record's name, where nothing is graded, a word lies beyond the vocabulary, or a row is too long for the model.
     """
+
     def __init__(
         self,
         examples: list[Example],
         tokenizer,
-        config,                 # of the model
-        batch_size: int = 24,   # pictures of a step, of all processes together
+        config,  # of the model
+        batch_size: int = 24,  # pictures of a step, of all processes together
         seed: int = 0,
         augment: bool = True,
-        sequence_length: int | None = 256,   # tokens of a row into which pictures with their questions are packed; None: the best for each batch
-        start: int = 0,         # first step
-        sampling_weights: dict | None = None,   # sensor -> weight, task -> weight, or both
+        # tokens of a row into which pictures with their questions are packed; None: the best for each batch
+        sequence_length: int | None = 256,
+        start: int = 0,  # first step
+        sampling_weights: dict | None = None,  # sensor -> weight, task -> weight, or both
     ):
-        if not examples: raise BadInput('there are no examples to train on')
+        if not examples:
+            raise BadInput('there are no examples to train on')
         self.examples, self.tokenizer, self.config = examples, tokenizer, config
-        self.batch_size, self.seed, self.augment, self.sequence_length, self.start, self.sampling_weights = batch_size, seed, augment, sequence_length, start, sampling_weights
-        self.mine, self.parts = [0], 1   # which parts of a step are made here, of how many
+        self.batch_size, self.seed, self.augment, self.sequence_length, self.start, self.sampling_weights = (
+            batch_size,
+            seed,
+            augment,
+            sequence_length,
+            start,
+            sampling_weights,
+        )
+        self.mine, self.parts = [0], 1  # which parts of a step are made here, of how many
         self.chat, self.prefix = ChatFormat(**config.chat), picture_prefix(config, tokenizer)
         by_sensor, self.kept = _weights(examples, sampling_weights)
         self.shares = _shares(examples, by_sensor, self.kept)
         self._order, self._encode = lru_cache(2)(self._order), lru_cache(200_000)(self._encode)
-        self._ids = lru_cache(200_000)(tokenizer.__call__)   # many pictures have the same questions
+        self._ids = lru_cache(200_000)(tokenizer.__call__)  # many pictures have the same questions
 
     def _order(self, epoch):
         rng, n = np.random.default_rng([self.seed, epoch]), len(self.examples)
-        if self.shares is None: return rng.permutation(n)
-        return rng.permutation(np.searchsorted(self.shares, (np.arange(n) + rng.uniform()) / n).clip(max=n - 1))
+        if self.shares is None:
+            return rng.permutation(n)
+        return rng.permutation(
+            np.searchsorted(self.shares, (np.arange(n) + rng.uniform()) / n).clip(max=n - 1)
+        )
 
     def _encode(self, turns, name):
         known = self.config.text_config.vocab_size
         pairs = encode_turns(self._ids, [Turn(q, a) for q, a in turns], self.chat, name, len(turns) > 1)
         beyond = [i for question, answer in pairs for i in question + answer if i >= known]
-        if beyond: raise BadInput(f'{name}: token {beyond[0]} ({self.tokenizer.decode(beyond[:1])!r}) lies beyond the {known:,} words of the model; tokenizer and model do not belong together')
+        if beyond:
+            raise BadInput(
+                f'{name}: token {beyond[0]} ({self.tokenizer.decode(beyond[:1])!r}) lies beyond the {known:,} words of the model; tokenizer and model do not belong together'
+            )
         return pairs
 
     def shard(self, mine: list, parts: int):
         "Take only some parts of every step. Raises BadInput where a part would be empty."
         fewest, what = min((len(self.examples), 'examples in all'), (self.batch_size, 'pictures in a step'))
-        if parts > fewest: raise BadInput(f'{fewest} {what} cannot be dealt to {parts} parts (processes times accumulation): each needs at least one; give more pictures, or use fewer processes')
+        if parts > fewest:
+            raise BadInput(
+                f'{fewest} {what} cannot be dealt to {parts} parts (processes times accumulation): each needs at least one; give more pictures, or use fewer processes'
+            )
         self.mine, self.parts = list(mine), parts
 
-    def indices(self, step: int) -> list:   # indices of examples
+    def indices(self, step: int) -> list:  # indices of examples
         "Which examples a step holds."
         n = len(self.examples)
-        return [int(self._order(place // n)[place % n]) for place in range(step * self.batch_size, (step + 1) * self.batch_size)]
+        return [
+            int(self._order(place // n)[place % n])
+            for place in range(step * self.batch_size, (step + 1) * self.batch_size)
+        ]
 
     def _rows(self, step, part, parts):
         "(example, way, pairs, whether they are a dialogue) of one part."
         rng = np.random.default_rng([self.seed, 1, step])
-        drawn = [(k, self.examples[i], (int(rng.integers(4)), bool(rng.integers(2)))) for k, i in enumerate(self.indices(step))]
+        drawn = [
+            (k, self.examples[i], (int(rng.integers(4)), bool(rng.integers(2))))
+            for k, i in enumerate(self.indices(step))
+        ]
         for k, example, dihedral in drawn[part::parts]:
-            if not self.augment or any(SIDES.search(f'{t.question} {t.answer}') for t in example.turns): dihedral = 0, False
+            if not self.augment or any(SIDES.search(f'{t.question} {t.answer}') for t in example.turns):
+                dihedral = 0, False
             chosen, talk = self._chosen(example, step, k), any(t.task == Task.DIALOGUE for t in example.turns)
-            turns = [(dihedral_text(t.question, *dihedral), dihedral_text(t.answer, *dihedral)) for t in chosen]
-            yield example, dihedral, self._encode(tuple(turns), example.name) if talk else [self._encode((t,), example.name)[0] for t in turns], talk
+            turns = [
+                (dihedral_text(t.question, *dihedral), dihedral_text(t.answer, *dihedral)) for t in chosen
+            ]
+            yield (
+                example,
+                dihedral,
+                self._encode(tuple(turns), example.name)
+                if talk
+                else [self._encode((t,), example.name)[0] for t in turns],
+                talk,
+            )
 
     def _chosen(self, example, step, place):
         "The questions of a picture that are asked this time: each by chance, as often as the weight of its task wants, and at least one."
         often, rng, yes = _often(example, self.kept), np.random.default_rng([self.seed, 2, step, place]), []
-        if min(often, default=1) == 1: return example.turns
-        while not any(yes): yes = rng.uniform(size=len(often)) < often
+        if min(often, default=1) == 1:
+            return example.turns
+        while not any(yes):
+            yes = rng.uniform(size=len(often)) < often
         return [t for t, y in zip(example.turns, yes) if y]
 
     def pairs(self, step: int) -> int:
@@ -104,16 +141,21 @@ class InstructionBatches(IterableDataset):
         rows, pictures, context = [], [], getattr(self.config.text_config, 'max_position_embeddings', None)
         for example, dihedral, pairs, talk in self._rows(step, part, parts):
             rows.append(build_sequence(pairs, self.prefix, shared=not talk))
-            if context: check_length(rows[-1], context, example.name)
+            if context:
+                check_length(rows[-1], context, example.name)
             pictures.append(to_pixel_values(dihedral_image(example.image, *dihedral)))
-        rows, order = pack_best_fit(rows, self.sequence_length or best_sequence_length([len(r['input_ids']) for r in rows]))
+        rows, order = pack_best_fit(
+            rows, self.sequence_length or best_sequence_length([len(r['input_ids']) for r in rows])
+        )
         return collate(rows, torch.stack([pictures[i] for i in order]), self.tokenizer.pad_token_id)
 
     def __iter__(self):
         step = self.start
         while True:
-            for part in self.mine: yield self.batch(step, part, self.parts)
+            for part in self.mine:
+                yield self.batch(step, part, self.parts)
             step += 1
+
 
 def _weights(examples, sampling_weights):
     "What a mix says of sensors, and how often a question of each task is kept; None where it says nothing."
@@ -122,22 +164,39 @@ def _weights(examples, sampling_weights):
     by_sensor = {k: v for k, v in (sampling_weights or {}).items() if k not in by_task}
     for what, given, have in (('sensors', by_sensor, sensors), ('tasks', by_task, {*tasks})):
         if given and ({*given} != have or min(given.values()) < 0 or not sum(given.values())):
-            raise BadInput(f'mix {sampling_weights}: give each of the {what} {", ".join(sorted(have))} a weight of 0 or more, and no other')
+            raise BadInput(
+                f'mix {sampling_weights}: give each of the {what} {", ".join(sorted(have))} a weight of 0 or more, and no other'
+            )
     each = {k: v / tasks.count(k) for k, v in by_task.items()}
     return by_sensor, {k: v / max(each.values()) for k, v in each.items()} or None
 
+
 def _often(example, kept):
     "How often each question of a picture is kept; those of a dialogue always."
-    if kept is None or any(t.task == Task.DIALOGUE for t in example.turns): return [1.] * len(example.turns)
+    if kept is None or any(t.task == Task.DIALOGUE for t in example.turns):
+        return [1.0] * len(example.turns)
     return [kept[str(t.task)] for t in example.turns]
+
 
 def _shares(examples, by_sensor, kept):
     "Cumulated share of each example in a pass, or None where all are alike. A picture is drawn as often as one of its questions would be kept: with that, tasks have exactly their shares."
-    if not by_sensor and kept is None: return None
+    if not by_sensor and kept is None:
+        return None
     asked = [1 - float(np.prod([1 - p for p in _often(e, kept)])) for e in examples]
-    count = {s: sum(a for a, e in zip(asked, examples) if str(e.sensor) == s) or 1 for s in {str(e.sensor) for e in examples}}
-    weights = np.cumsum([a * by_sensor.get(str(e.sensor), 0 if by_sensor else count[str(e.sensor)]) / count[str(e.sensor)] for a, e in zip(asked, examples)])
-    if not weights[-1]: raise BadInput('the mix leaves no question to ask: give a task of the sensors that have weight a weight too')
+    count = {
+        s: sum(a for a, e in zip(asked, examples) if str(e.sensor) == s) or 1
+        for s in {str(e.sensor) for e in examples}
+    }
+    weights = np.cumsum(
+        [
+            a * by_sensor.get(str(e.sensor), 0 if by_sensor else count[str(e.sensor)]) / count[str(e.sensor)]
+            for a, e in zip(asked, examples)
+        ]
+    )
+    if not weights[-1]:
+        raise BadInput(
+            'the mix leaves no question to ask: give a task of the sensors that have weight a weight too'
+        )
     return weights / weights[-1]
 
 # %% ../../nbs/5_train/04_dataset.ipynb #a6d833d7
@@ -145,12 +204,14 @@ def packing_efficiency(batch) -> float:
     "Share of a batch that is not padding."
     return (batch.segment_ids > 0).float().mean().item()
 
-def data_fingerprint(
-    examples: list,
-) -> str:
+
+def data_fingerprint(examples: list) -> str:
     "A short hash of the data: names, questions, answers, and every fourth pixel of every fourth line (of a picture that is read later, what it says of itself in `mark`)."
     total = hashlib.sha256()
     for e in examples:
         total.update(f'{e.name}{[(t.question, t.answer) for t in e.turns]}'.encode())
-        total.update(getattr(e, 'mark', '').encode() or zlib.crc32(np.ascontiguousarray(np.asarray(e.image)[::4, ::4])).to_bytes(4, 'big'))
+        total.update(
+            getattr(e, 'mark', '').encode()
+            or zlib.crc32(np.ascontiguousarray(np.asarray(e.image)[::4, ::4])).to_bytes(4, 'big')
+        )
     return total.hexdigest()[:16]

@@ -29,21 +29,29 @@ from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, m
 from .checkpoints import AtomicCheckpointIO, check_resume, find_checkpoint, run_lock
 from .dataset import InstructionBatches, data_fingerprint
 from .stages import STAGES, Stage
-from .throughput import Throughput, compile_blocks, peak_memory_mb, pick_precision, repeated_blocks, uncompile
+from earthgpt_lite.train.throughput import (
+    Throughput,
+    compile_blocks,
+    peak_memory_mb,
+    pick_precision,
+    repeated_blocks,
+    uncompile,
+)
 
 # %% ../../nbs/5_train/08_module.ipynb #7d684602
 def schedule(
     step: int,
-    total: int | None,   # steps of the whole run; None: not known yet
+    total: int | None,  # steps of the whole run; None: not known yet
     warm: int = 50,
 ) -> float:
     "Share of the full learning rate: linear warm-up, then half a cosine to 2 %."
     rise = min(1, (step + 1) / warm)
-    return rise * max(.02, .5 * (1 + math.cos(math.pi * min(1, step / total)))) if total else rise
+    return rise * max(0.02, 0.5 * (1 + math.cos(math.pi * min(1, step / total)))) if total else rise
 
 # %% ../../nbs/5_train/08_module.ipynb #0da88acb
 class EarthGPTDataModule(L.LightningDataModule):
     "Training batches, beginning at the step that the trainer has reached; each process and each round of accumulation gets its own part of a step."
+
     def __init__(self, batches: InstructionBatches):
         super().__init__()
         self.batches = batches
@@ -51,31 +59,47 @@ class EarthGPTDataModule(L.LightningDataModule):
     def train_dataloader(self):
         t = self.trainer
         self.batches.start = t.global_step
-        self.batches.shard([k * t.world_size + t.global_rank for k in range(t.accumulate_grad_batches)], t.world_size * t.accumulate_grad_batches)
+        self.batches.shard(
+            [k * t.world_size + t.global_rank for k in range(t.accumulate_grad_batches)],
+            t.world_size * t.accumulate_grad_batches,
+        )
         return DataLoader(self.batches, batch_size=None)
 
 # %% ../../nbs/5_train/08_module.ipynb #a0f51020
 class EarthGPTModule(L.LightningModule):
     "A model in a stage of training. `facts` are kept with the checkpoint: what the run was begun with."
-    def __init__(self, model: EarthGPT, stage: Stage, total: int | None = None, seed: int = 0, facts: dict | None = None):
+
+    def __init__(
+        self,
+        model: EarthGPT,
+        stage: Stage,
+        total: int | None = None,
+        seed: int = 0,
+        facts: dict | None = None,
+    ):
         super().__init__()
         prepare_stage(model, stage)
         self.model, self.stage, self.total, self.seed, self.facts = model, stage, total, seed, facts or {}
-        self.losses, self.part = [], 0.   # (step, loss); what the parts of this step have given so far
-        self._given = ()                  # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
+        self.losses, self.part = [], 0.0  # (step, loss); what the parts of this step have given so far
+        # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
+        self._given = ()
 
     def configure_model(self):
         "Where the strategy splits the weights, a process keeps its share of each block and gathers the block when it is computed."
-        if self.device_mesh is None or self._given: return
+        if self.device_mesh is None or self._given:
+            return
         self._given, self.model = (self.model,), deepcopy(self.model)
-        for part in (*repeated_blocks(self.model), self.model): fully_shard(part, mesh=self.device_mesh['data_parallel'])
+        for part in (*repeated_blocks(self.model), self.model):
+            fully_shard(part, mesh=self.device_mesh['data_parallel'])
 
     @torch.no_grad()
     def whole(self) -> EarthGPT:
         "The model in one piece, with the weights of this moment. Where they are split, every process must ask."
-        if not self._given: return self.model
+        if not self._given:
+            return self.model
         now = self.model.state_dict()
-        for name, own in self._given[0].state_dict().items(): own.copy_(now[name].full_tensor() if isinstance(now[name], DTensor) else now[name])
+        for name, own in self._given[0].state_dict().items():
+            own.copy_(now[name].full_tensor() if isinstance(now[name], DTensor) else now[name])
         return self._given[0]
 
     def on_train_batch_start(self, batch, index):
@@ -86,13 +110,18 @@ class EarthGPTModule(L.LightningModule):
         batches, out = self.trainer.datamodule.batches, self.model(**vars(batch))
         loss = out.loss if batches.parts == 1 else out.loss_sum / batches.target_count(self.global_step)
         self.part = self.part + loss.detach()
-        if (index + 1) % self.trainer.accumulate_grad_batches == 0: self._note()
+        if (index + 1) % self.trainer.accumulate_grad_batches == 0:
+            self._note()
         return loss * batches.parts
 
     def _note(self):
-        loss, self.part = self.part, 0.
-        if self.trainer.world_size > 1: loss = self.trainer.strategy.reduce(loss, reduce_op='sum')
-        if not torch.isfinite(loss): raise BadInput(f'the loss is {loss.item()} at step {self.global_step}{self._blame()}: lower the learning rate, or train in float32')
+        loss, self.part = self.part, 0.0
+        if self.trainer.world_size > 1:
+            loss = self.trainer.strategy.reduce(loss, reduce_op='sum')
+        if not torch.isfinite(loss):
+            raise BadInput(
+                f'the loss is {loss.item()} at step {self.global_step}{self._blame()}: lower the learning rate, or train in float32'
+            )
         self.losses.append((self.global_step, loss.item()))
         self.log('loss', loss, prog_bar=True)
 
@@ -100,103 +129,191 @@ class EarthGPTModule(L.LightningModule):
     def _blame(self):
         b = self.trainer.datamodule.batches
         shown = [b.examples[i] for i in dict.fromkeys(b.indices(self.global_step))]
-        alone = (InstructionBatches([e], b.tokenizer, b.config, 1, augment=False).batch(0).to(self.device) for e in shown)
+        alone = (
+            InstructionBatches([e], b.tokenizer, b.config, 1, augment=False).batch(0).to(self.device)
+            for e in shown
+        )
         bad = [e.name for e, batch in zip(shown, alone) if not torch.isfinite(self.model(**vars(batch)).loss)]
         return f', in {", ".join(bad[:3])}' if 0 < len(bad) < len(shown) else ''
 
     def configure_optimizers(self):
-        optimizer = torch.optim.AdamW(self.stage.groups(self.model), lr=self.stage.lr, betas=(.9, .95))
+        optimizer = torch.optim.AdamW(self.stage.groups(self.model), lr=self.stage.lr, betas=(0.9, 0.95))
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
 
-    def transfer_batch_to_device(self, batch, device, index): return batch.to(device)
-    def on_save_checkpoint(self, checkpoint): checkpoint['run'] = self.facts | dict(total=self.total, losses=self.losses, seed=self.seed)
+    def transfer_batch_to_device(self, batch, device, index):
+        return batch.to(device)
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint['run'] = self.facts | dict(total=self.total, losses=self.losses, seed=self.seed)
+
     def on_load_checkpoint(self, checkpoint):
         self.losses = checkpoint['run']['losses']
-        if self.total is None: self.total = checkpoint['run']['total']
-        done = checkpoint['global_step'] * self.trainer.accumulate_grad_batches   # a run goes on at a whole step
-        checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']['current'] = dict.fromkeys(('ready', 'completed', 'started', 'processed'), done)
+        if self.total is None:
+            self.total = checkpoint['run']['total']
+        # a run goes on at a whole step
+        done = checkpoint['global_step'] * self.trainer.accumulate_grad_batches
+        checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']['current'] = dict.fromkeys(
+            ('ready', 'completed', 'started', 'processed'), done
+        )
 
 # %% ../../nbs/5_train/08_module.ipynb #801e9224
 def fit(
     model: EarthGPT,
     tokenizer,
     examples: list[Example],
-    folder,                         # for checkpoint and log; the finished model is not saved here, see `keep`
+    folder,  # for checkpoint and log; the finished model is not saved here, see `keep`
     stage: Stage = STAGES['scratch'],
-    minutes: float | None = None,   # either this
-    steps: int | None = None,       # or this
-    batch_size: int = 24,           # pictures of a step, of all processes and rounds of accumulation together
+    minutes: float | None = None,  # either this
+    steps: int | None = None,  # or this
+    batch_size: int = 24,  # pictures of a step, of all processes and rounds of accumulation together
     seed: int = 0,
-    device: str = 'auto',           # auto, cpu, cuda
-    precision: str | None = None,   # as Lightning names it; None: by hardware
+    device: str = 'auto',  # auto, cpu, cuda
+    precision: str | None = None,  # as Lightning names it; None: by hardware
     augment: bool = True,
-    resume: bool = False,           # go on from `last.ckpt` in the folder
+    resume: bool = False,  # go on from `last.ckpt` in the folder
     progress: bool = True,
-    force: bool = False,           # resume although stage, data or settings differ; after another stage only the weights are taken
-    devices: int = 1,               # processes of this machine
-    nodes: int = 1,                 # machines, under torchrun or SLURM
-    strategy: str = 'auto',         # auto, ddp or its kin, as Lightning names them; fsdp splits the weights over the processes
-    accumulate: int = 1,            # rounds in which a step is computed, to save memory
-    sequence_length: int = 256,            # tokens of a packed row
-    sampling_weights: dict | None = None,        # sensor -> weight
-    gradient_checkpointing: bool = False,        # activations in the backward pass: less memory, more time
-    compile: bool = False,          # the repeated blocks: minutes before the first step, faster ones after it
-    logger: str = 'csv',            # tensorboard or wandb besides
-    checkpoint_every: int | None = None,       # steps between two checkpoints; None: two minutes
-    full_disk: str = 'go on',       # or stop, where a checkpoint cannot be written
-    say=print,                      # where messages go
-    callbacks=(),                   # of Lightning, besides our own
-) -> dict:                          # seconds, steps, images, pairs, losses, peak_memory_mb, precision
+    # resume although stage, data or settings differ; after another stage only the weights are taken
+    force: bool = False,
+    devices: int = 1,  # processes of this machine
+    nodes: int = 1,  # machines, under torchrun or SLURM
+    # auto, ddp or its kin, as Lightning names them; fsdp splits the weights over the processes
+    strategy: str = 'auto',
+    accumulate: int = 1,  # rounds in which a step is computed, to save memory
+    sequence_length: int = 256,  # tokens of a packed row
+    sampling_weights: dict | None = None,  # sensor -> weight
+    gradient_checkpointing: bool = False,  # activations in the backward pass: less memory, more time
+    compile: bool = False,  # the repeated blocks: minutes before the first step, faster ones after it
+    logger: str = 'csv',  # tensorboard or wandb besides
+    checkpoint_every: int | None = None,  # steps between two checkpoints; None: two minutes
+    full_disk: str = 'go on',  # or stop, where a checkpoint cannot be written
+    say=print,  # where messages go
+    callbacks=(),  # of Lightning, besides our own
+) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision
     """Train a model in place on examples.
 
     The loss is the mean over the graded tokens of the whole step, whatever the number of processes and rounds. Raises BadInput if neither minutes nor steps
     are given, a strategy is not built, the folder is in use, there is nothing to resume or it is another run, a stage trains nothing, a record cannot be learned from or the loss is no number;
     Interrupted after Ctrl-C or SIGTERM, when the checkpoint and what was learned are saved in the folder.
     """
-    if (minutes is None) == (steps is None): raise BadInput('say how long to train: minutes or steps')
-    if not str(strategy).startswith(('auto', 'ddp')) and strategy != 'fsdp': raise BadInput(f'strategy {strategy!r} is not built: choose auto, ddp, or fsdp, which splits weights and optimiser over the processes')
+    if (minutes is None) == (steps is None):
+        raise BadInput('say how long to train: minutes or steps')
+    if not str(strategy).startswith(('auto', 'ddp')) and strategy != 'fsdp':
+        raise BadInput(
+            f'strategy {strategy!r} is not built: choose auto, ddp, or fsdp, which splits weights and optimiser over the processes'
+        )
     device, folder = pick_device(device), Path(folder)
     precision, start = precision or pick_precision(device), time.perf_counter()
     if strategy == 'fsdp':
-        if compile: raise BadInput('compile and strategy fsdp do not go together here: leave one of them out')
-        if precision == '16-mixed': raise BadInput('strategy fsdp computes in bf16 or in 32 bits, not in 16-mixed: say precision 32-true, or take ddp')
+        if compile:
+            raise BadInput('compile and strategy fsdp do not go together here: leave one of them out')
+        if precision == '16-mixed':
+            raise BadInput(
+                'strategy fsdp computes in bf16 or in 32 bits, not in 16-mixed: say precision 32-true, or take ddp'
+            )
         strategy = ModelParallelStrategy(devices * nodes, 1, save_distributed_checkpoint=False)
     L.seed_everything(seed, verbose=False)
-    batches = InstructionBatches(examples, tokenizer, model.config, batch_size, seed, augment, sequence_length, sampling_weights=sampling_weights)
+    batches = InstructionBatches(
+        examples,
+        tokenizer,
+        model.config,
+        batch_size,
+        seed,
+        augment,
+        sequence_length,
+        sampling_weights=sampling_weights,
+    )
     batches.shard([0], devices * nodes * accumulate)
     with run_lock(folder):
-        facts = dict(seed=seed, stage=asdict(stage) | dict(trainable=list(stage.trainable)), data=data_fingerprint(examples), batch_size=batch_size, augment=augment, sequence_length=sequence_length, sampling_weights=sampling_weights) | (dict(total=steps) if steps else {})
+        facts = dict(
+            seed=seed,
+            stage=asdict(stage) | dict(trainable=list(stage.trainable)),
+            data=data_fingerprint(examples),
+            batch_size=batch_size,
+            augment=augment,
+            sequence_length=sequence_length,
+            sampling_weights=sampling_weights,
+        ) | (dict(total=steps) if steps else {})
         checkpoint = _go_on(folder, facts, force, model, stage, say) if resume else None
         loggers = make_loggers(folder, logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
         module = EarthGPTModule(model.train(), stage, steps, seed, facts)
-        if gradient_checkpointing: model.gradient_checkpointing_enable()
-        hooks = [CheckpointWriter(folder, tokenizer, checkpoint_every, full_disk=full_disk, say=say), Throughput(model if device == 'cuda' else None), *callbacks, *([TimeBudget(minutes)] if minutes else []), *([TrainingBar(refresh_rate=10)] if progress else [])]
-        for name in ('lightning.pytorch', 'lightning.fabric'): logging.getLogger(name).setLevel(logging.WARNING)   # no advertisements between the user and the loss
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        hooks = [
+            CheckpointWriter(folder, tokenizer, checkpoint_every, full_disk=full_disk, say=say),
+            Throughput(model if device == 'cuda' else None),
+            *callbacks,
+            *([TimeBudget(minutes)] if minutes else []),
+            *([TrainingBar(refresh_rate=10)] if progress else []),
+        ]
+        # no advertisements between the user and the loss
+        for name in ('lightning.pytorch', 'lightning.fabric'):
+            logging.getLogger(name).setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            trainer = L.Trainer(max_steps=steps or -1, accelerator='gpu' if device == 'cuda' else device, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision,
-                                gradient_clip_val=1., accumulate_grad_batches=accumulate, use_distributed_sampler=False, plugins=[AtomicCheckpointIO()], log_every_n_steps=10,
-                                logger=loggers, callbacks=hooks, enable_checkpointing=False,
-                                enable_model_summary=False, enable_progress_bar=progress, default_root_dir=folder)
-            if compile: compile_blocks(model, device)
-            try: trainer.fit(module, datamodule=EarthGPTDataModule(batches), ckpt_path=str(checkpoint[0]) if checkpoint else None, weights_only=True)
-            except SystemExit as e: raise Interrupted(f'stopped at step {trainer.global_step}') from e
-            finally: uncompile(model)
+            trainer = L.Trainer(
+                max_steps=steps or -1,
+                accelerator='gpu' if device == 'cuda' else device,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=precision,
+                gradient_clip_val=1.0,
+                accumulate_grad_batches=accumulate,
+                use_distributed_sampler=False,
+                plugins=[AtomicCheckpointIO()],
+                log_every_n_steps=10,
+                logger=loggers,
+                callbacks=hooks,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=progress,
+                default_root_dir=folder,
+            )
+            if compile:
+                compile_blocks(model, device)
+            try:
+                trainer.fit(
+                    module,
+                    datamodule=EarthGPTDataModule(batches),
+                    ckpt_path=str(checkpoint[0]) if checkpoint else None,
+                    weights_only=True,
+                )
+            except SystemExit as e:
+                raise Interrupted(f'stopped at step {trainer.global_step}') from e
+            finally:
+                uncompile(model)
     module.whole().eval().to('cpu')
     pairs = sum(batches.pairs(step) for step in range(trainer.global_step))
-    return dict(seconds=time.perf_counter() - start, steps=trainer.global_step, images=trainer.global_step * batch_size, pairs=pairs,
-                losses=module.losses, peak_memory_mb=peak_memory_mb(), precision=precision)
+    return dict(
+        seconds=time.perf_counter() - start,
+        steps=trainer.global_step,
+        images=trainer.global_step * batch_size,
+        pairs=pairs,
+        losses=module.losses,
+        peak_memory_mb=peak_memory_mb(),
+        precision=precision,
+    )
+
 
 def _go_on(folder, facts, force, model, stage, say):
     "(checkpoint, its step) to go on from, or None where only its weights were taken."
     path, state = find_checkpoint(folder)
-    if not force: check_resume(state['run'], facts)
+    if not force:
+        check_resume(state['run'], facts)
     if state['run'].get('stage', facts['stage']) == facts['stage']:
         was, now, step = state['run'].get('total'), facts.get('total'), state['global_step']
-        if was and now and was != now: say(f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}')
+        if was and now and was != now:
+            say(
+                f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
+            )
         return path, step
     weights, own = {n.removeprefix('model.'): w for n, w in state['state_dict'].items()}, model.state_dict()
-    lost = [n for n in own if n not in weights] + [n for n in weights if n not in own or own[n].shape != weights[n].shape]
-    if lost: raise BadInput(f'{path} belongs to another model: {", ".join(lost[:3])}; load the model that was trained, or merge what was added')
+    lost = [n for n in own if n not in weights] + [
+        n for n in weights if n not in own or own[n].shape != weights[n].shape
+    ]
+    if lost:
+        raise BadInput(
+            f'{path} belongs to another model: {", ".join(lost[:3])}; load the model that was trained, or merge what was added'
+        )
     model.load_state_dict(weights)

@@ -35,49 +35,70 @@ from .stages import PARTS, STAGES, Stage, freeze_table, tune_stage
 # %% ../../nbs/5_train/10_run.ipynb #4333e8b8
 class StoredExample:
     "An Example whose picture is read when it is looked at. Raises BadInput, with the file, where it has gone meanwhile."
+
     def __init__(self, record: Record, path, size: int):
         self.path, self.size, self.turns, self.sensor = str(path), size, record.turns, record.sensor
         self.name, self.split, self.place = record.image, record.split or 'train', {}
-        self.mark = f'{Path(path).stat().st_size}'   # stands for the pixels in a hash of the data
+        self.mark = f'{Path(path).stat().st_size}'  # stands for the pixels in a hash of the data
 
     @property
-    def image(self):   # (side, side, 3) uint8
-        if not os.path.isfile(self.path): raise BadInput(f'{self.name}: {self.path} was there when the run began and has gone; put it back and resume')
+    def image(self):  # (side, side, 3) uint8
+        if not os.path.isfile(self.path):
+            raise BadInput(
+                f'{self.name}: {self.path} was there when the run began and has gone; put it back and resume'
+            )
         return as_chip(self.path, self.sensor, self.size).image
 
+
 def open_examples(
-    data: str,                # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 05d), a .json or .jsonl file of records, or a folder of `store.InstructionData`
+    # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 05d), a .json or .jsonl file of records, or a folder of `store.InstructionData`
+    data: str,
     root: str | None = None,  # folder that the pictures' paths start from; None: where the file lies
-    size: int = 64,           # side of the square picture, pixels
-    split: str = 'train',     # records of another split are left out; those of none count
+    size: int = 64,  # side of the square picture, pixels
+    split: str = 'train',  # records of another split are left out; those of none count
 ) -> list:
     "Examples to train on, in the order of the file. Raises BadInput for a file that is not there, a record without its picture, and no records at all."
-    if data == 'samples' or data.startswith('samples/') and not Path(data).exists(): return _samples(data, split)
-    if data == 'pointing': return _pointing(split)
+    if data == 'samples' or data.startswith('samples/') and not Path(data).exists():
+        return _samples(data, split)
+    if data == 'pointing':
+        return _pointing(split)
     path = Path(data)
-    if not path.exists(): raise BadInput(f'{data}: no such file or folder; give records (.json, .jsonl), a folder that `InstructionData.build` made, or the words samples or pointing')
+    if not path.exists():
+        raise BadInput(
+            f'{data}: no such file or folder; give records (.json, .jsonl), a folder that `InstructionData.build` made, or the words samples or pointing'
+        )
     if path.is_dir():
         store = InstructionData(path, root)
         rows, root = (store[i] for i in range(len(store))), store.root
-    else: rows, root = (Record.from_json(row) for row in read_rows(path)), root or path.parent
+    else:
+        rows, root = (Record.from_json(row) for row in read_rows(path)), root or path.parent
     found = []
     for i, record in enumerate(rows):
-        if record.split and record.split != split: continue
-        try: found.append(StoredExample(record, find_image(record.image, root), size))
-        except BadInput as e: raise BadInput(f'{data}: record {i} {e}') from e
-    if not found: raise BadInput(f'{data} holds no records of the split {split!r}')
+        if record.split and record.split != split:
+            continue
+        try:
+            found.append(StoredExample(record, find_image(record.image, root), size))
+        except BadInput as e:
+            raise BadInput(f'{data}: record {i} {e}') from e
+    if not found:
+        raise BadInput(f'{data} holds no records of the split {split!r}')
     return found
+
 
 def _pointing(split):
     from earthgpt_lite.data.sample.synthetic import pointing_examples
+
     return pointing_examples(split)
+
 
 def _samples(data, split):
     "The sample in the package, whole or one of its sources."
     from earthgpt_lite.data.sample.trees import sample_examples
+
     examples, source = sample_examples(split), data.partition('/')[2]
     sources = list(dict.fromkeys(e.name.split('/')[0] for e in examples))
-    if source and source not in sources: raise BadInput(f'{data}: the samples have no source {source!r}; they are {", ".join(sources)}')
+    if source and source not in sources:
+        raise BadInput(f'{data}: the samples have no source {source!r}; they are {", ".join(sources)}')
     return [e for e in examples if not source or e.name.startswith(f'{source}/')]
 
 # %% ../../nbs/5_train/10_run.ipynb #a8df8273
@@ -95,6 +116,7 @@ class StageOptions:
         rank: in lora, of the added matrices
         rates: learning rates of single parts, for example {attention, 2e-5} as a mapping; null takes the stage's own
     """
+
     name: Literal['scratch', 'project', 'align', 'tune', 'lora', 'full'] = 'scratch'
     lr: float | None = None
     weight_decay: float | None = None
@@ -106,10 +128,17 @@ class StageOptions:
 
     def stage(self) -> Stage:
         "The stage that is meant."
-        if lost := [part for part in self.rates or {} if part not in PARTS]: raise BadInput(f'stage.rates: there is no part {lost[0]!r}; parts are {", ".join(PARTS)}')
-        stage = tune_stage(self.norms, self.projector, self.side) if self.name == 'tune' else STAGES[self.name]
-        if self.name == 'lora': stage = replace(stage, options=dict(rank=self.rank, alpha=2 * self.rank))
-        return replace(stage, **{k: v for k in ('lr', 'weight_decay', 'rates') if (v := getattr(self, k)) is not None})
+        if lost := [part for part in self.rates or {} if part not in PARTS]:
+            raise BadInput(f'stage.rates: there is no part {lost[0]!r}; parts are {", ".join(PARTS)}')
+        stage = (
+            tune_stage(self.norms, self.projector, self.side) if self.name == 'tune' else STAGES[self.name]
+        )
+        if self.name == 'lora':
+            stage = replace(stage, options=dict(rank=self.rank, alpha=2 * self.rank))
+        return replace(
+            stage, **{k: v for k in ('lr', 'weight_decay', 'rates') if (v := getattr(self, k)) is not None}
+        )
+
 
 @dataclass
 class RunOptions:
@@ -145,6 +174,7 @@ class RunOptions:
         merge_adapter: fold what the stage added into a plain model at the end
         progress: show a bar
     """
+
     model: str = 'nano'
     choices: dict | None = None
     data: str = 'samples'
@@ -177,145 +207,297 @@ class RunOptions:
 # %% ../../nbs/5_train/10_run.ipynb #79330c38
 def known_keys(kind=RunOptions, prefix='') -> list:
     "All keys of a run, as `stage.lr` on the command line."
-    return [k for f in fields(kind) for k in ([prefix + f.name] + (known_keys(f.type, f'{prefix}{f.name}.') if is_dataclass(f.type) else []))]
+    return [
+        k
+        for f in fields(kind)
+        for k in (
+            [prefix + f.name] + (known_keys(f.type, f'{prefix}{f.name}.') if is_dataclass(f.type) else [])
+        )
+    ]
+
 
 def check_keys(
-    given,      # keys as `stage.lr`
-    where: str, # for the message
+    given,  # keys as `stage.lr`
+    where: str,  # for the message
 ):
     "Raises BadInput for a key that does not exist, with the nearest that does."
     known = known_keys() + ['resume', 'force']
     last = {k.rpartition('.')[2]: k for k in known}
     for key in given:
-        if key in known or key.startswith(('mix.', 'stage.rates.')): continue
-        word = key.rpartition('.')[2]   # what stands before the dot says nothing of what is meant
-        close = [ELSEWHERE[word]] if word in ELSEWHERE else [last[k] for k in difflib.get_close_matches(word, last, 1, .6)]
-        raise BadInput(f'{where}: there is no {key!r}' + (f'; is {close[0]!r} meant?' if close else f'; known are {", ".join(known)}'))
+        if key in known or key.startswith(('mix.', 'stage.rates.')):
+            continue
+        word = key.rpartition('.')[2]  # what stands before the dot says nothing of what is meant
+        close = (
+            [ELSEWHERE[word]]
+            if word in ELSEWHERE
+            else [last[k] for k in difflib.get_close_matches(word, last, 1, 0.6)]
+        )
+        raise BadInput(
+            f'{where}: there is no {key!r}'
+            + (f'; is {close[0]!r} meant?' if close else f'; known are {", ".join(known)}')
+        )
 
-ELSEWHERE = dict(learning_rate='stage.lr', epochs='steps', max_steps='steps', gpus='devices', workers='devices', accumulate_grad_batches='accumulate', output='out', folder='out')   # what others call it
+
+# what others call it
+ELSEWHERE = dict(
+    learning_rate='stage.lr',
+    epochs='steps',
+    max_steps='steps',
+    gpus='devices',
+    workers='devices',
+    accumulate_grad_batches='accumulate',
+    output='out',
+    folder='out',
+)
+
 
 def _flat(tree, prefix=''):
     for k, v in tree.items():
         yield f'{prefix}{k}'
-        if isinstance(v, dict) and prefix + k == 'stage': yield from _flat(v, f'{prefix}{k}.')
+        if isinstance(v, dict) and prefix + k == 'stage':
+            yield from _flat(v, f'{prefix}{k}.')
+
 
 def recipes() -> list[str]:
     "The names of the run files that come with the package."
-    return sorted(p.name.removesuffix('.yaml') for p in (files('earthgpt_lite') / 'assets' / 'recipes').iterdir() if p.name.endswith('.yaml'))
+    return sorted(
+        p.name.removesuffix('.yaml')
+        for p in (files('earthgpt_lite') / 'assets' / 'recipes').iterdir()
+        if p.name.endswith('.yaml')
+    )
+
 
 def find_run(name: str) -> str:
     "The path of a run file, or of a recipe by its name. Raises BadInput for what is neither."
-    if Path(name).is_file(): return str(name)
-    if name in recipes(): return str(files('earthgpt_lite') / 'assets' / 'recipes' / f'{name}.yaml')
+    if Path(name).is_file():
+        return str(name)
+    if name in recipes():
+        return str(files('earthgpt_lite') / 'assets' / 'recipes' / f'{name}.yaml')
     raise BadInput(f'{name}: No such file, and no recipe of that name; recipes are {", ".join(recipes())}')
+
 
 def read_run(path) -> dict:
     "A run file as plain values, its keys checked. Raises BadInput for a file that is not there or no YAML."
-    try: tree = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except OSError as e: raise BadInput(f'{path}: {e.strerror}') from e
-    except yaml.YAMLError as e: raise BadInput(f'{path} is no YAML: {" ".join(str(e).split())}') from e
-    if not isinstance(tree, dict): raise BadInput(f'{path} holds no keys: write lines such as `steps: 100`')
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
+    except OSError as e:
+        raise BadInput(f'{path}: {e.strerror}') from e
+    except yaml.YAMLError as e:
+        raise BadInput(f'{path} is no YAML: {" ".join(str(e).split())}') from e
+    if not isinstance(tree, dict):
+        raise BadInput(f'{path} holds no keys: write lines such as `steps: 100`')
     check_keys(_flat(tree), path)
-    if not isinstance(tree.get('stage', {}), dict): raise BadInput(f'{path}: stage is a group of keys; write `stage: {{name: tune}}`')
+    if not isinstance(tree.get('stage', {}), dict):
+        raise BadInput(f'{path}: stage is a group of keys; write `stage: {{name: tune}}`')
     return tree
 
 # %% ../../nbs/5_train/10_run.ipynb #927aa7d6
 def open_model(
     name: str,
-    examples: list,         # whose words a fresh nano shall know
-    choices: dict | None = None,   # of a fresh nano's configuration
-    fresh: bool = True,     # nano from nothing; False: the trained one of the package
-) -> tuple:                 # (model, tokenizer)
+    examples: list,  # whose words a fresh nano shall know
+    choices: dict | None = None,  # of a fresh nano's configuration
+    fresh: bool = True,  # nano from nothing; False: the trained one of the package
+) -> tuple:  # (model, tokenizer)
     "A preset, fresh or with its pretrained weights, or a saved model. Raises BadInput for choices where the model has made its own."
-    if choices and not (name == 'nano' and fresh): raise BadInput(f'choices {choices}: only a fresh nano can be varied, and {name} has its configuration already; take model: nano with the stage scratch')
+    if choices and not (name == 'nano' and fresh):
+        raise BadInput(
+            f'choices {choices}: only a fresh nano can be varied, and {name} has its configuration already; take model: nano with the stage scratch'
+        )
     if name == 'nano' and fresh:
-        tokenizer = train_tokenizer(' ' + text for e in examples for t in e.turns for text in (t.question, t.answer))
+        tokenizer = train_tokenizer(
+            ' ' + text for e in examples for t in e.turns for text in (t.question, t.answer)
+        )
         return nano(tokenizer, **choices or {}), tokenizer
     if name != 'nano' and name in presets() or str(name).endswith('.toml'):
         from earthgpt_lite.model.weights import build
+
         return build(read_preset(name))
     return load(name, 'cpu')
 
+
 def model_image_size(name: str) -> int:
     "Side of the square that a model's pictures are brought to."
-    if name in presets() or str(name).endswith('.toml'): return read_preset(name).config.get('image_size', 64)
+    if name in presets() or str(name).endswith('.toml'):
+        return read_preset(name).config.get('image_size', 64)
     from earthgpt_lite.model.modeling import find_model
-    return json.loads((Path(find_model(name)) / 'config.json').read_text(encoding='utf-8')).get('image_size', 64)
+
+    return json.loads((Path(find_model(name)) / 'config.json').read_text(encoding='utf-8')).get(
+        'image_size', 64
+    )
+
 
 def train(
     run: RunOptions,
-    resume: bool = False,   # go on with an interrupted run in the folder
-    force: bool = False,   # although something differs
+    resume: bool = False,  # go on with an interrupted run in the folder
+    force: bool = False,  # although something differs
     say=print,
-) -> dict:                  # what run.json holds
+) -> dict:  # what run.json holds
     """Train as described, and keep the model or adapter, run.yaml and run.json in the folder.
 
     Raises BadInput where the folder holds a run already, and for all that `fit` refuses; Interrupted after Ctrl-C or SIGTERM.
     """
-    out, first = Path(run.out), not getattr(rank_zero_only, 'rank', 0)   # as torchrun, SLURM or Lightning count
-    if not first: say = lambda text: None
-    if (out / 'run.json').exists(): raise BadInput(f'{out} holds a finished run, which is never overwritten: choose another folder with --out')
-    if not resume and (out / 'last.ckpt').exists(): raise BadInput(f'{out} holds an interrupted run: go on with --resume, or choose another folder with --out')
-    if run.stage.name == 'scratch' and run.model not in ('nano',) and not str(run.model).endswith('.toml'): say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
+    # as torchrun, SLURM or Lightning count
+    out, first = Path(run.out), not getattr(rank_zero_only, 'rank', 0)
+    if not first:
+        say = lambda text: None
+    if (out / 'run.json').exists():
+        raise BadInput(
+            f'{out} holds a finished run, which is never overwritten: choose another folder with --out'
+        )
+    if not resume and (out / 'last.ckpt').exists():
+        raise BadInput(
+            f'{out} holds an interrupted run: go on with --resume, or choose another folder with --out'
+        )
+    if run.stage.name == 'scratch' and run.model not in ('nano',) and not str(run.model).endswith('.toml'):
+        say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     examples = open_examples(run.data, run.root, model_image_size(run.model))
     held = _held_out(run)
     torch.manual_seed(run.seed)
-    (model, tokenizer), stage = open_model(run.model, examples, run.choices, run.stage.name == 'scratch'), run.stage.stage()
+    (model, tokenizer), stage = (
+        open_model(run.model, examples, run.choices, run.stage.name == 'scratch'),
+        run.stage.stage(),
+    )
     prepare_stage(model, stage)
-    say(f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}')
+    say(
+        f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {sum(len(e.turns) for e in examples):,} questions\n{freeze_table(model)}'
+    )
     out.mkdir(parents=True, exist_ok=True)
-    if first and not resume: (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
-    options = {k: v for k, v in asdict(run).items() if k not in ('model', 'choices', 'data', 'root', 'out', 'stage', 'merge_adapter', 'validate_every', 'patience')}
-    looks = [Validation(held, tokenizer, run.validate_every, run.patience, show=2, say=None if say is print else say)] if held else []
-    done = fit(model, tokenizer, examples, out, stage, resume=resume, force=force, say=say, callbacks=looks, **options)
-    if getattr(rank_zero_only, 'rank', 0): return done   # the first process writes
-    if run.merge_adapter and added_adapters(model): merge_adapter(model)
+    if first and not resume:
+        (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
+    options = {
+        k: v
+        for k, v in asdict(run).items()
+        if k
+        not in (
+            'model',
+            'choices',
+            'data',
+            'root',
+            'out',
+            'stage',
+            'merge_adapter',
+            'validate_every',
+            'patience',
+        )
+    }
+    looks = (
+        [
+            Validation(
+                held, tokenizer, run.validate_every, run.patience, show=2, say=None if say is print else say
+            )
+        ]
+        if held
+        else []
+    )
+    done = fit(
+        model,
+        tokenizer,
+        examples,
+        out,
+        stage,
+        resume=resume,
+        force=force,
+        say=say,
+        callbacks=looks,
+        **options,
+    )
+    if getattr(rank_zero_only, 'rank', 0):
+        return done  # the first process writes
+    if run.merge_adapter and added_adapters(model):
+        merge_adapter(model)
     made = save_artifact(model, tokenizer, out, stage)
     losses = done.pop('losses')
-    record = dict(run=asdict(run), made=made.name, last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None, **done) | (dict(held_out=looks[0].seen) if looks else {})
+    record = dict(
+        run=asdict(run),
+        made=made.name,
+        last_loss=sum(l for _, l in losses[-20:]) / len(losses[-20:]) if losses else None,
+        **done,
+    ) | (dict(held_out=looks[0].seen) if looks else {})
     write_json(record, out / 'run.json')
-    for name in ('last.ckpt', 'before.ckpt'): (out / name).unlink(missing_ok=True)
+    for name in ('last.ckpt', 'before.ckpt'):
+        (out / name).unlink(missing_ok=True)
     say(f'{done["steps"]} steps in {done["seconds"]:.0f} s; {made}')
-    if looks: say('held-out loss {1:.3f} at step {0}, the best; that model is in {2}'.format(*min(looks[0].seen, key=lambda s: s[1]), out / 'best'))
+    if looks:
+        say(
+            'held-out loss {1:.3f} at step {0}, the best; that model is in {2}'.format(
+                *min(looks[0].seen, key=lambda s: s[1]), out / 'best'
+            )
+        )
     return record
+
 
 def _held_out(run, most=256):
     "Evenly drawn examples of the validation split to look at, or none."
-    if run.patience and not run.validate_every: raise BadInput('patience counts looks at held-out data: say with validate_every after how many steps to look')
-    if not run.validate_every: return []
-    found = [e for e in open_examples(run.data, run.root, model_image_size(run.model), 'validation') if e.split == 'validation']
-    if not found: raise BadInput(f'{run.data}: no record says that it is of the split validation, so there is nothing to hold out; give some of them "split": "validation", or leave validate_every away')
-    return found[::max(1, len(found) // most)][:most]
+    if run.patience and not run.validate_every:
+        raise BadInput(
+            'patience counts looks at held-out data: say with validate_every after how many steps to look'
+        )
+    if not run.validate_every:
+        return []
+    found = [
+        e
+        for e in open_examples(run.data, run.root, model_image_size(run.model), 'validation')
+        if e.split == 'validation'
+    ]
+    if not found:
+        raise BadInput(
+            f'{run.data}: no record says that it is of the split validation, so there is nothing to hold out; give some of them "split": "validation", or leave validate_every away'
+        )
+    return found[:: max(1, len(found) // most)][:most]
 
 # %% ../../nbs/5_train/10_run.ipynb #29b4b401
 def make_train_parser() -> jsonargparse.ArgumentParser:
     "The options of `earthgpt-lite train`."
-    parser = jsonargparse.ArgumentParser(prog='earthgpt-lite train', exit_on_error=False, description='Train a model as a file describes, or as the options say. YAML, command line and Python are the same choices.')
-    parser.add_argument('--config', action='config', help='a run file (YAML) or the name of a recipe; options behind it overrule it')
+    parser = jsonargparse.ArgumentParser(
+        prog='earthgpt-lite train',
+        exit_on_error=False,
+        description='Train a model as a file describes, or as the options say. YAML, command line and Python are the same choices.',
+    )
+    parser.add_argument(
+        '--config',
+        action='config',
+        help='a run file (YAML) or the name of a recipe; options behind it overrule it',
+    )
     parser.add_argument('--resume', action='store_true', help='go on with the interrupted run in the folder')
-    parser.add_argument('--anyway', action='store_true', help='with --resume: although stage, data or settings differ')
+    parser.add_argument(
+        '--anyway', action='store_true', help='with --resume: although stage, data or settings differ'
+    )
     parser.add_class_arguments(RunOptions, None)
     return parser
 
+
 def train_command(
-    argv: list,   # the words behind `earthgpt-lite train`
-) -> int:         # exit status
+    argv: list,  # the words behind `earthgpt-lite train`
+) -> int:  # exit status
     "`earthgpt-lite train`. Raises BadInput for what cannot be understood."
     argv = list(argv)
     for i, w in enumerate(argv):
-        if w.startswith('--config='): argv[i:i + 1] = ['--config', w.partition('=')[2]]
+        if w.startswith('--config='):
+            argv[i : i + 1] = ['--config', w.partition('=')[2]]
     for i, w in enumerate(argv[:-1]):
-        if w == '--config': argv[i + 1] = find_run(argv[i + 1]); read_run(argv[i + 1])
+        if w == '--config':
+            argv[i + 1] = find_run(argv[i + 1])
+            read_run(argv[i + 1])
     words = [w[2:].partition('=') for w in argv if w.startswith('--')]
-    check_keys([k for k, _, _ in words if k not in ('config', 'help', 'debug') and not k.startswith('print_')], 'command line')
+    check_keys(
+        [k for k, _, _ in words if k not in ('config', 'help', 'debug') and not k.startswith('print_')],
+        'command line',
+    )
     parser = make_train_parser()
-    try: given = parser.parse_args(argv)
-    except ArgumentError as e: raise BadInput(f'command line: {" ".join(str(e).split())}') from e
-    values = (getattr(parser, 'instantiate', None) or parser.instantiate_classes)(given)   # the second is its older name
+    try:
+        given = parser.parse_args(argv)
+    except ArgumentError as e:
+        raise BadInput(f'command line: {" ".join(str(e).split())}') from e
+    # the second is its older name
+    values = (getattr(parser, 'instantiate', None) or parser.instantiate_classes)(given)
     run = RunOptions(**{f.name: getattr(values, f.name) for f in fields(RunOptions)})
-    if (run.minutes is None) == (run.steps is None): raise BadInput('say how long to train: --minutes or --steps')
-    try: train(run, bool(values.resume), bool(values.force))
+    if (run.minutes is None) == (run.steps is None):
+        raise BadInput('say how long to train: --minutes or --steps')
+    try:
+        train(run, bool(values.resume), bool(values.force))
     except Interrupted as e:
-        print(f'\nInterrupted: {e}. What was learned is in {run.out}.\nGo on: earthgpt-lite train --config {Path(run.out) / "run.yaml"} --resume')
+        print(
+            f'\nInterrupted: {e}. What was learned is in {run.out}.\nGo on: earthgpt-lite train --config {Path(run.out) / "run.yaml"} --resume'
+        )
         return 130
     return 0

@@ -12,23 +12,40 @@ import torch.nn as nn
 from ..errors import BadInput
 
 # %% ../../nbs/5_train/01_stages.ipynb #c8e47e1a
-PARTS = dict(vit='the ViT, pretrained', cnn='the CNN, pretrained', fusion='norms, pyramid and match between them: new', projector='into the language space: new',
-             attention='of the language model', feedforward='of the language model', norms='RMSNorm of the language model', embeddings='words in and out',
-             scale='added scale of a linear layer', bias='added bias of a linear layer', lora='added matrices of low rank')
+PARTS = dict(
+    vit='the ViT, pretrained',
+    cnn='the CNN, pretrained',
+    fusion='norms, pyramid and match between them: new',
+    projector='into the language space: new',
+    attention='of the language model',
+    feedforward='of the language model',
+    norms='RMSNorm of the language model',
+    embeddings='words in and out',
+    scale='added scale of a linear layer',
+    bias='added bias of a linear layer',
+    lora='added matrices of low rank',
+)
 
 _ADDED = dict(tune_scale='scale', tune_bias='bias')
 
+
 def part_of(
-    name: str,   # of a parameter of EarthGPT
-) -> str:        # a key of PARTS
+    name: str,  # of a parameter of EarthGPT
+) -> str:  # a key of PARTS
     "Which part of the model a parameter belongs to."
     last = name.rpartition('.')[2]
-    if last in _ADDED: return _ADDED[last]
-    if '.lora_' in name: return 'lora'
-    if name.startswith('perception.'): return next((p for p in ('vit', 'cnn') if name.startswith(f'perception.{p}.{p}.')), 'fusion')
-    if name.startswith('projector.'): return 'projector'
-    if re.search(r'embed|wte|wpe|lm_head', name): return 'embeddings'
-    if re.search(r'(norm|ln_\w+)\.\w+$', name): return 'norms'
+    if last in _ADDED:
+        return _ADDED[last]
+    if '.lora_' in name:
+        return 'lora'
+    if name.startswith('perception.'):
+        return next((p for p in ('vit', 'cnn') if name.startswith(f'perception.{p}.{p}.')), 'fusion')
+    if name.startswith('projector.'):
+        return 'projector'
+    if re.search(r'embed|wte|wpe|lm_head', name):
+        return 'embeddings'
+    if re.search(r'(norm|ln_\w+)\.\w+$', name):
+        return 'norms'
     return 'attention' if re.search(r'attn|attention', name) else 'feedforward'
 
 # %% ../../nbs/5_train/01_stages.ipynb #ececfb5c
@@ -40,64 +57,118 @@ class Stage:
     matrices only, never on norms, biases and scales. adds: nothing, 'bias' (scale and bias) or 'lora', put in by `adapters.prepare`
     with the settings in `options`. data: what the stage is meant for, in words.
     """
+
     name: str
     trainable: tuple = ('perception', 'projector', 'language')
     lr: float = 1e-3
-    weight_decay: float = .05
+    weight_decay: float = 0.05
     rates: dict = field(default_factory=dict)
     adapter: str = ''
     options: dict = field(default_factory=dict)
     data: str = ''
 
-    def chosen(self, model: nn.Module) -> list:   # names of parameters
+    def chosen(self, model: nn.Module) -> list:  # names of parameters
         "The parameters that this stage trains. Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches."
         closed = () if getattr(getattr(model, 'perception', None), 'train_encoders', True) else ('vit', 'cnn')
         starts = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
-        def mine(n): return part_of(n) in self.trainable or bool(starts) and n.startswith(starts)
-        return [n for n, _ in model.named_parameters() if mine(n) and part_of(n) not in closed and not n.endswith('mask_token')]
+
+        def mine(n):
+            return part_of(n) in self.trainable or bool(starts) and n.startswith(starts)
+
+        return [
+            n
+            for n, _ in model.named_parameters()
+            if mine(n) and part_of(n) not in closed and not n.endswith('mask_token')
+        ]
 
     def freeze(self, model: nn.Module):
         "Set what trains and what does not. Raises BadInput for a stage that trains nothing, or a word that means no part."
         chosen, names = set(self.chosen(model)), [n for n, _ in model.named_parameters()]
         idle = [t for t in self.trainable if t not in PARTS and not any(n.startswith(t) for n in names)]
         if idle or not chosen:
-            missing = f'; {self.adapter} must be added first, with adapters.prepare(model, stage)' if self.adapter and not chosen else ''
-            raise BadInput(f'the stage {self.name!r} {"trains nothing" if not chosen else "names what is not there"}: no parameter name starts with {" or ".join(map(str, idle or self.trainable)) or "(nothing)"}{missing}; '
-                           f'parts are {", ".join(n for n, _ in model.named_children())}, or more closely {", ".join(PARTS)}')
-        for name, p in model.named_parameters(): p.requires_grad = name in chosen
+            missing = (
+                f'; {self.adapter} must be added first, with adapters.prepare(model, stage)'
+                if self.adapter and not chosen
+                else ''
+            )
+            raise BadInput(
+                f'the stage {self.name!r} {"trains nothing" if not chosen else "names what is not there"}: no parameter name starts with {" or ".join(map(str, idle or self.trainable)) or "(nothing)"}{missing}; '
+                f'parts are {", ".join(n for n, _ in model.named_children())}, or more closely {", ".join(PARTS)}'
+            )
+        for name, p in model.named_parameters():
+            p.requires_grad = name in chosen
 
     def groups(self, model: nn.Module) -> list:
         "Parameter groups for AdamW: by learning rate, decay for matrices, none for vectors."
-        free = [(self.rates.get(part_of(n), self.lr), p) for n, p in model.named_parameters() if p.requires_grad]
-        kinds = [(lr, matrix) for lr in dict.fromkeys([self.lr, *(lr for lr, _ in free)]) for matrix in (True, False)]
-        groups = [dict(params=[p for r, p in free if r == lr and (p.dim() > 1) == matrix], weight_decay=self.weight_decay if matrix else 0., lr=lr) for lr, matrix in kinds]
+        free = [
+            (self.rates.get(part_of(n), self.lr), p) for n, p in model.named_parameters() if p.requires_grad
+        ]
+        kinds = [
+            (lr, matrix)
+            for lr in dict.fromkeys([self.lr, *(lr for lr, _ in free)])
+            for matrix in (True, False)
+        ]
+        groups = [
+            dict(
+                params=[p for r, p in free if r == lr and (p.dim() > 1) == matrix],
+                weight_decay=self.weight_decay if matrix else 0.0,
+                lr=lr,
+            )
+            for lr, matrix in kinds
+        ]
         return [g for g in groups if g['params'] or g['lr'] == self.lr]
 
 # %% ../../nbs/5_train/01_stages.ipynb #68b408cf
 def tune_stage(
-    norms: bool = False,       # also RMSNorm, as LLaMA-Adapter V2; frozen in EarthGPT's figure
-    projector: bool = False,   # also the projection; not settled by public sources
-    side: str = 'input',       # of the scale: input (LLaMA-Adapter V2's code) or output (its paper)
+    norms: bool = False,  # also RMSNorm, as LLaMA-Adapter V2; frozen in EarthGPT's figure
+    projector: bool = False,  # also the projection; not settled by public sources
+    side: str = 'input',  # of the scale: input (LLaMA-Adapter V2's code) or output (its paper)
     lr: float = 5e-3,
 ) -> Stage:
     "EarthGPT's last stage: a scale and a bias beside each frozen linear layer of the language model."
-    return Stage('tune', ('scale', 'bias') + ('norms',) * norms + ('projector',) * projector, lr, adapter='bias', options=dict(side=side), data='instructions on remote sensing images')
+    return Stage(
+        'tune',
+        ('scale', 'bias') + ('norms',) * norms + ('projector',) * projector,
+        lr,
+        adapter='bias',
+        options=dict(side=side),
+        data='instructions on remote sensing images',
+    )
 
-STAGES = {s.name: s for s in (
-    Stage('scratch', data='nano only: stands in for pretrained parts'),
-    Stage('project', ('projector',)),
-    Stage('align', ('fusion', 'projector', 'attention', 'norms'), 2e-4, data='captions of general images'),
-    tune_stage(),
-    Stage('lora', ('lora',), 1e-3, adapter='lora', options=dict(rank=8, alpha=16), data='instructions on remote sensing images'),
-    Stage('full', ('perception', 'projector', 'language'), 1e-4))}
+
+STAGES = {
+    s.name: s
+    for s in (
+        Stage('scratch', data='nano only: stands in for pretrained parts'),
+        Stage('project', ('projector',)),
+        Stage(
+            'align', ('fusion', 'projector', 'attention', 'norms'), 2e-4, data='captions of general images'
+        ),
+        tune_stage(),
+        Stage(
+            'lora',
+            ('lora',),
+            1e-3,
+            adapter='lora',
+            options=dict(rank=8, alpha=16),
+            data='instructions on remote sensing images',
+        ),
+        Stage('full', ('perception', 'projector', 'language'), 1e-4),
+    )
+}
 
 # %% ../../nbs/5_train/01_stages.ipynb #7edaa12c
 def freeze_map(model: nn.Module) -> list:
     "Rows (part, parameters, trainable, bytes of AdamW's state) of a model after `Stage.freeze`."
     found = {}
-    for name, p in model.named_parameters(): found.setdefault(part_of(name), []).append(p)
-    counts = {part: (sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad)) for part, ps in found.items()}
+    for name, p in model.named_parameters():
+        found.setdefault(part_of(name), []).append(p)
+    counts = {
+        part: (sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad))
+        for part, ps in found.items()
+    }
     return [(part, *counts[part], 8 * counts[part][1]) for part in PARTS if part in counts]
+
 
 def freeze_table(model: nn.Module) -> str:
     "The map as text."

@@ -21,8 +21,8 @@ from ..errors import BadInput
 
 # %% ../../nbs/5_train/06_throughput.ipynb #2a6a921a
 def picture_flops(
-    model,        # EarthGPT
-) -> dict:        # vit, cnn, new -> FLOPs
+    model,  # EarthGPT
+) -> dict:  # vit, cnn, new -> FLOPs
     "What one picture costs forward in each encoder and in the new parts, counted by torch."
     was, side = model.training, model.config.image_size
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -32,52 +32,89 @@ def picture_flops(
     encoders = {part: found.get(f'Perception.{part}.{part}', 0) for part in ('vit', 'cnn')}
     return encoders | dict(new=found['Global'] - sum(encoders.values()))
 
+
 def _passes(parameters, below):
     "Once forward; once more where a gradient passes, and once more for the share of weights that train. With it, whether anything trains up to here."
     parameters = list(parameters)
     share = sum(p.numel() for p in parameters if p.requires_grad) / max(1, sum(p.numel() for p in parameters))
     return 1 + (below or share > 0) + share, below or share > 0
 
+
 def step_flops(
-    model,          # EarthGPT, frozen as its stage wants
+    model,  # EarthGPT, frozen as its stage wants
     picture: dict,  # of `picture_flops`
-    batch,          # or a part of one
+    batch,  # or a part of one
 ) -> float:
     "FLOPs that training on a batch needs: two for each weight and token, attention beside it, once forward and up to twice backward."
     vision, new, blocks = model.perception, [*model.projector.parameters()], model.language.base_model
     own = dict(vision.named_parameters())
-    encoders = {part: [p for n, p in own.items() if n.startswith(f'{part}.{part}.')] for part in ('vit', 'cnn')}
+    encoders = {
+        part: [p for n, p in own.items() if n.startswith(f'{part}.{part}.')] for part in ('vit', 'cnn')
+    }
     new += [p for n, p in own.items() if not n.startswith(('vit.vit.', 'cnn.cnn.'))]
     passes = {part: _passes(ps, False) for part, ps in encoders.items()}
     passes['new'] = _passes(new, any(below for _, below in passes.values()))
     table = model.get_input_embeddings().weight
     weights = [p for p in blocks.parameters() if p.dim() > 1 and p is not table]
     config, tokens = model.config.text_config, int((batch.segment_ids > 0).sum())
-    forward = tokens * (2 * sum(p.numel() for p in weights) + 4 * config.num_hidden_layers * config.hidden_size * batch.segment_ids.shape[1])
+    forward = tokens * (
+        2 * sum(p.numel() for p in weights)
+        + 4 * config.num_hidden_layers * config.hidden_size * batch.segment_ids.shape[1]
+    )
     head, graded = model.get_output_embeddings().weight, int((batch.labels[:, 1:] >= 0).sum())
-    language = _passes([p for p in blocks.parameters() if p is not table], passes['new'][1] or table.requires_grad)
+    language = _passes(
+        [p for p in blocks.parameters() if p is not table], passes['new'][1] or table.requires_grad
+    )
     said = 2 * head.numel() * graded * _passes([head], language[1])[0]
-    return len(batch.pixel_values) * sum(picture[k] * passes[k][0] for k in picture) + forward * language[0] + said
+    return (
+        len(batch.pixel_values) * sum(picture[k] * passes[k][0] for k in picture)
+        + forward * language[0]
+        + said
+    )
 
 # %% ../../nbs/5_train/06_throughput.ipynb #d2220655
-PEAKS = {'B200': 2250, 'H200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'L40S': 362, 'L40': 181, 'L4': 121, 'A6000': 155,
-         'A40': 150, 'A30': 165, 'A10': 125, 'RTX 4090': 165, 'RTX 3090': 71, 'T4': 65, 'V100': 125}   # TFLOPs a second in 16 bits, dense, from the makers' sheets
+PEAKS = {
+    'B200': 2250,
+    'H200': 989,
+    'H100 PCIe': 756,
+    'H100 NVL': 835,
+    'H100': 989,
+    'A100': 312,
+    'L40S': 362,
+    'L40': 181,
+    'L4': 121,
+    'A6000': 155,
+    # TFLOPs a second in 16 bits, dense, from the makers' sheets
+    'A40': 150,
+    'A30': 165,
+    'A10': 125,
+    'RTX 4090': 165,
+    'RTX 3090': 71,
+    'T4': 65,
+    'V100': 125,
+}
+
 
 def peak_flops(
-    name: str,       # as torch.cuda.get_device_name says it
-) -> float | None:   # FLOPs a second; None: not known
+    name: str,  # as torch.cuda.get_device_name says it
+) -> float | None:  # FLOPs a second; None: not known
     "What a GPU can make at best."
     return next((1e12 * peak for key, peak in PEAKS.items() if re.search(rf'\b{key}\b', name, re.I)), None)
 
 # %% ../../nbs/5_train/06_throughput.ipynb #b14ee32c
 class Throughput(Callback):
     "Logs pictures, question-answers and real tokens a second over the whole run, the share of the batches that is not padding, and on a known GPU the share `mfu` of its peak."
-    def __init__(self, model=None):   # to count its FLOPs; None: no `mfu`
+
+    def __init__(self, model=None):  # to count its FLOPs; None: no `mfu`
         self.picture = picture_flops(model) if model is not None else None
 
     def on_train_start(self, trainer, module):
-        self.start, self.seen, self.flops = time.perf_counter(), np.zeros(4), 0.
-        self.peak = peak_flops(torch.cuda.get_device_name(module.device)) if self.picture and module.device.type == 'cuda' else None
+        self.start, self.seen, self.flops = time.perf_counter(), np.zeros(4), 0.0
+        self.peak = (
+            peak_flops(torch.cuda.get_device_name(module.device))
+            if self.picture and module.device.type == 'cuda'
+            else None
+        )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         segment_ids = batch.segment_ids
@@ -85,7 +122,9 @@ class Throughput(Callback):
         self.seen += [pictures, int(segment_ids.amax(1).sum()) - pictures, real, segment_ids.numel()]
         spent = time.perf_counter() - self.start
         each = self.seen * trainer.world_size / spent
-        module.log_dict(dict(images_s=each[0], pairs_s=each[1], tokens_s=each[2], fill=self.seen[2] / self.seen[3]))
+        module.log_dict(
+            dict(images_s=each[0], pairs_s=each[1], tokens_s=each[2], fill=self.seen[2] / self.seen[3])
+        )
         if self.peak:
             self.flops += step_flops(module.model, self.picture, batch)
             module.log('mfu', self.flops / spent / self.peak)
@@ -93,33 +132,58 @@ class Throughput(Callback):
 # %% ../../nbs/5_train/06_throughput.ipynb #1eab6a15
 def repeated_blocks(model) -> list:
     "The blocks of the transformers inside a model: lists of like modules with linear layers."
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1 and len({type(b) for b in m}) == 1]
-    return [b for m in lists for b in m if any(isinstance(x, nn.Linear) for x in b.modules()) and not isinstance(b, nn.Linear)]
+    lists = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.ModuleList) and len(m) > 1 and len({type(b) for b in m}) == 1
+    ]
+    return [
+        b
+        for m in lists
+        for b in m
+        if any(isinstance(x, nn.Linear) for x in b.modules()) and not isinstance(b, nn.Linear)
+    ]
+
 
 def compile_blocks(
-    model,                 # changed in place
+    model,  # changed in place
     device: str = 'cpu',
 ):
     "Compile the repeated blocks, for rows of any length; names of weights stay. Raises BadInput where torch finds no compiler."
-    try: torch.compile(lambda x: x * 2 + 1)(torch.ones(3, device=device))
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(3, device=device))
     except Exception as e:
         said = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
-        raise BadInput(f'compile needs a compiler: g++ or clang for a CPU, triton for a GPU ({said}); install it, or leave compile out') from e
-    for block in repeated_blocks(model): block.compile(dynamic=True)
+        raise BadInput(
+            f'compile needs a compiler: g++ or clang for a CPU, triton for a GPU ({said}); install it, or leave compile out'
+        ) from e
+    for block in repeated_blocks(model):
+        block.compile(dynamic=True)
+
 
 def uncompile(model):
     "Take the compiled forms away again."
-    for block in repeated_blocks(model): block._compiled_call_impl = None
+    for block in repeated_blocks(model):
+        block._compiled_call_impl = None
 
 # %% ../../nbs/5_train/06_throughput.ipynb #ec7744ce
 def pick_precision(device: str = 'cpu') -> str:
     "bf16 where the hardware computes it, else float32."
-    if device == 'cuda': return 'bf16-mixed' if torch.cuda.is_bf16_supported() else '16-mixed'
-    able = any(getattr(torch.cpu, name, bool)() for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
+    if device == 'cuda':
+        return 'bf16-mixed' if torch.cuda.is_bf16_supported() else '16-mixed'
+    able = any(
+        getattr(torch.cpu, name, bool)() for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    )
     return 'bf16-mixed' if device == 'cpu' and able else '32-true'
+
 
 def peak_memory_mb() -> float:
     "The most memory this process has held at once."
     try:
-        with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmHWM')) / 1024   # ru_maxrss of a child begins at its parent's
-    except (OSError, StopIteration): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != 'darwin' else 1024 ** 2)
+        # ru_maxrss of a child begins at its parent's
+        with open('/proc/self/status') as f:
+            return next(int(line.split()[1]) for line in f if line.startswith('VmHWM')) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1024 if sys.platform != 'darwin' else 1024**2
+        )

@@ -1,4 +1,5 @@
 "The doctor: it says what is, notices what is broken, and its list of versions is the one we test with."
+
 import json
 import re
 import subprocess
@@ -15,20 +16,28 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
-def found(): return doctor.diagnose('cpu')
+def found():
+    return doctor.diagnose('cpu')
 
 
 def test_versions_are_those_of_the_constraints():
     pins = dict(line.split('==') for line in (ROOT / 'constraints.txt').read_text().split())
-    cfg = ConfigParser(delimiters=['=']); cfg.read(ROOT / 'settings.ini', encoding='utf-8')
-    asked = {re.match(r'[\w-]+', w)[0].lower().replace('-', '_') for w in cfg['DEFAULT']['requirements'].split()}
-    assert doctor.TESTED == {k: v for k, v in pins.items() if k in doctor.TESTED} and asked == set(doctor.TESTED)
+    cfg = ConfigParser(delimiters=['='])
+    cfg.read(ROOT / 'settings.ini', encoding='utf-8')
+    asked = {
+        re.match(r'[\w-]+', w)[0].lower().replace('-', '_') for w in cfg['DEFAULT']['requirements'].split()
+    }
+    assert doctor.TESTED == {k: v for k, v in pins.items() if k in doctor.TESTED} and asked == set(
+        doctor.TESTED
+    )
 
 
 def test_here_all_is_well(found):
     text = doctor.prescription(found)
     assert doctor.healthy(found) and 'All is well' in text and len(found['tests']) == 4
-    assert all(word in text for word in ('Python', 'memory', 'device', 'precision', 'disk', 'hub cache', 'network'))
+    assert all(
+        word in text for word in ('Python', 'memory', 'device', 'precision', 'disk', 'hub cache', 'network')
+    )
     assert str(Path.home()) not in text, 'a pasted text names nobody'
 
 
@@ -41,12 +50,16 @@ def test_another_version_is_told_and_no_fault(found):
 def test_a_missing_library_is_a_fault(found):
     other = json.loads(json.dumps(found))
     other['versions']['folium']['installed'] = None
-    assert not doctor.healthy(other) and 'MISSING: pip install' in doctor.prescription(other) and 'Something is wrong' in doctor.prescription(other)
+    assert (
+        not doctor.healthy(other)
+        and 'MISSING: pip install' in doctor.prescription(other)
+        and 'Something is wrong' in doctor.prescription(other)
+    )
 
 
 def test_a_broken_part_ends_the_test_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.setattr('earthgpt_lite.data.sample.world_map.DATA', tmp_path)
-    (name, _, wrong), = doctor.self_test('cpu')
+    ((name, _, wrong),) = doctor.self_test('cpu')
     assert name == 'reads a picture' and 'no such file' in wrong
 
 
@@ -56,11 +69,15 @@ def test_a_model_that_does_not_learn_is_noticed(monkeypatch):
 
 
 def test_memory_of_a_container(monkeypatch):
-    told = {'/proc/meminfo': 900 * 10 ** 6 // 1024, '/sys/fs/cgroup/memory.max': 10 ** 9, '/sys/fs/cgroup/memory.current': 4 * 10 ** 8}
+    told = {
+        '/proc/meminfo': 900 * 10**6 // 1024,
+        '/sys/fs/cgroup/memory.max': 10**9,
+        '/sys/fs/cgroup/memory.current': 4 * 10**8,
+    }
     monkeypatch.setattr(doctor, '_number', lambda path, key='': told.get(path))
-    assert doctor.memory() == (10 ** 9, 6 * 10 ** 8)
+    assert doctor.memory() == (10**9, 6 * 10**8)
     del told['/sys/fs/cgroup/memory.max']
-    assert doctor.memory()[1] == 900 * 10 ** 6 // 1024 * 1024
+    assert doctor.memory()[1] == 900 * 10**6 // 1024 * 1024
     monkeypatch.undo()
     assert doctor._number('/nowhere') is None and doctor._number(__file__) is None
 
@@ -77,27 +94,50 @@ def test_command(capsys, monkeypatch, found):
     assert main(['doctor']) == 1 and 'failed' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('name', ['nano', *(pytest.param(n, marks=pytest.mark.slow) for n in ('lite', 'lite-offline', 'base', 'paper'))])
+@pytest.mark.parametrize(
+    'name',
+    ['nano', *(pytest.param(n, marks=pytest.mark.slow) for n in ('lite', 'lite-offline', 'base', 'paper'))],
+)
 def test_needs_are_what_the_scale_says(name):
     from earthgpt_lite.model.memory import weigh
+
     weighed = weigh(name)
-    assert doctor.NEEDS[name] == pytest.approx((weighed['infer_bytes'] / 1e9, weighed['train_bytes'] / 1e9), rel=.05, abs=.06)
+    assert doctor.NEEDS[name] == pytest.approx(
+        (weighed['infer_bytes'] / 1e9, weighed['train_bytes'] / 1e9), rel=0.05, abs=0.06
+    )
 
 
 def test_every_preset_has_its_needs_and_a_verdict():
     from earthgpt_lite.model.presets import presets
+
     assert list(doctor.NEEDS) == presets()
-    assert [p['verdict'] for p in doctor.fitting(8e9).values()] == ['fits', 'fits', 'fits', 'can answer here, not train', 'too large for this machine']
+    assert [p['verdict'] for p in doctor.fitting(8e9).values()] == [
+        'fits',
+        'fits',
+        'fits',
+        'can answer here, not train',
+        'too large for this machine',
+    ]
     assert {p['verdict'] for p in doctor.fitting(None).values()} == {'unknown'}
-    assert doctor.fitting(25e9)['base']['verdict'] == 'can answer here, not train', 'nobody has all memory alone'
+    assert doctor.fitting(25e9)['base']['verdict'] == 'can answer here, not train', (
+        'nobody has all memory alone'
+    )
 
 
 BLIND = "import sys; sys.modules['{0}'] = None; from earthgpt_lite.app.cli import main; sys.exit(main(['doctor', '--device', 'cpu']))"
 
+
 @pytest.mark.parametrize('library', ['torch', 'rasterio'])
 def test_the_doctor_comes_where_a_library_is_broken(library):
-    run = subprocess.run([sys.executable, '-c', BLIND.format(library)], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 1 and f'import of {library} halted' in run.stdout and 'Something is wrong' in run.stdout and not run.stderr
+    run = subprocess.run(
+        [sys.executable, '-c', BLIND.format(library)], capture_output=True, text=True, timeout=120
+    )
+    assert (
+        run.returncode == 1
+        and f'import of {library} halted' in run.stdout
+        and 'Something is wrong' in run.stdout
+        and not run.stderr
+    )
 
 
 def test_a_broken_torch_is_a_line_of_the_facts(monkeypatch):

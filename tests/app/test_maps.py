@@ -1,4 +1,5 @@
 "Maps: everything inside the page, pictures in their place, text of models shown as text."
+
 import json
 import re
 
@@ -15,113 +16,216 @@ from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.reading import Scene, as_chip
 
+
 def scene(code=32618, t=Affine(10, 0, 282_000, 0, -10, 4_158_000), w=80, h=60, **more):
     pixels = np.random.default_rng(0).integers(30, 220, (3, h, w), 'uint8')
-    return Scene(pixels, np.ones((h, w), bool), bands=('red', 'green', 'blue'), crs=CRS.from_epsg(code), transform=t, path='a.tif', **more)
+    return Scene(
+        pixels,
+        np.ones((h, w), bool),
+        bands=('red', 'green', 'blue'),
+        crs=CRS.from_epsg(code),
+        transform=t,
+        path='a.tif',
+        **more,
+    )
 
-def outside(page): return re.findall(r'(?:src|href)\s*=\s*["\'](?:https?:)?//[^"\']+|@import|url\((?:https?:)?//', page)
 
-PLACES = {'utm': (32618, Affine(10, 0, 282_000, 0, -10, 4_158_000)), 'turned': (32756, Affine.translation(334_000, 6_252_000) @ Affine.rotation(33) @ Affine.scale(10, -10)),
-          'degrees': (4326, Affine(.5, 0, -20, 0, -.5, 75)), 'antimeridian': (32701, Affine(900, 0, 156_000, 0, -900, 8_160_000)), 'arctic': (3413, Affine(9000, 0, 3e5, 0, -9000, -3e5))}
+def outside(page):
+    return re.findall(r'(?:src|href)\s*=\s*["\'](?:https?:)?//[^"\']+|@import|url\((?:https?:)?//', page)
+
+
+PLACES = {
+    'utm': (32618, Affine(10, 0, 282_000, 0, -10, 4_158_000)),
+    'turned': (32756, Affine.translation(334_000, 6_252_000) @ Affine.rotation(33) @ Affine.scale(10, -10)),
+    'degrees': (4326, Affine(0.5, 0, -20, 0, -0.5, 75)),
+    'antimeridian': (32701, Affine(900, 0, 156_000, 0, -900, 8_160_000)),
+    'arctic': (3413, Affine(9000, 0, 3e5, 0, -9000, -3e5)),
+}
+
 
 @pytest.mark.parametrize('name', PLACES)
 def test_a_mark_lies_where_it_should(name):
     "A white spot in the picture, found again in the overlay at the longitude and Mercator height of its ground."
     s = scene(*PLACES[name])
-    s.pixels[:] = 20; s.pixels[:, 20:24, 50:54] = 255
+    s.pixels[:] = 20
+    s.pixels[:, 20:24, 50:54] = 255
     image, ((south, west), (north, east)) = overlay(s, 900)
     rows, columns = np.nonzero((image[..., 0] > 150) & (image[..., 3] > 0))
     up = lambda lat: np.log(np.tan(np.pi / 4 + np.radians(lat) / 2))
-    lon = west + (columns.mean() + .5) / image.shape[1] * (east - west)
-    height = up(north) + (rows.mean() + .5) / image.shape[0] * (up(south) - up(north))
+    lon = west + (columns.mean() + 0.5) / image.shape[1] * (east - west)
+    height = up(north) + (rows.mean() + 0.5) / image.shape[0] * (up(south) - up(north))
     (x,), (y,) = transform(s.crs, 'EPSG:4326', *[[v] for v in s.transform @ (52, 22)])
     pixel = (east - west) / image.shape[1]
     assert abs((lon - x + 180) % 360 - 180) < 3 * pixel and abs(np.degrees(height - up(y))) < 3 * pixel
     assert east - west < 180
 
+
 def test_padding_and_nodata_are_clear():
-    s = scene(); s.valid[:, :40] = False
+    s = scene()
+    s.valid[:, :40] = False
     image, _ = overlay(s, 400)
-    assert .4 < (image[..., 3] == 0).mean() < .6
-    image, _ = overlay(as_chip(scene()), 400)                       # of a view: only its padding
-    assert (image[..., 3] == 0).mean() < .08
+    assert 0.4 < (image[..., 3] == 0).mean() < 0.6
+    image, _ = overlay(as_chip(scene()), 400)  # of a view: only its padding
+    assert (image[..., 3] == 0).mean() < 0.08
+
 
 def test_the_whole_world_and_its_edge():
     world = scene(4326, Affine(1, 0, -180, 0, -1, 90), 360, 180)
     image, bounds = overlay(world, 300)
-    assert bounds == ((-85.05, -180), (85.05, 180)) and (image[..., 3] > 0).mean() > .99
-    with pytest.raises(BadInput, match='85 degrees'): overlay(scene(4326, Affine(.01, 0, 0, 0, -.01, 89.9), 20, 20))
+    assert bounds == ((-85.05, -180), (85.05, 180)) and (image[..., 3] > 0).mean() > 0.99
+    with pytest.raises(BadInput, match='85 degrees'):
+        overlay(scene(4326, Affine(0.01, 0, 0, 0, -0.01, 89.9), 20, 20))
+
 
 def test_without_a_crs_there_is_no_map_and_the_reason_is_given():
-    for call in (overlay, map_of, still): 
-        with pytest.raises(BadInput, match='no CRS'): call(as_chip(np.full((9, 9, 3), 9, 'uint8')))
+    for call in (overlay, map_of, still):
+        with pytest.raises(BadInput, match='no CRS'):
+            call(as_chip(np.full((9, 9, 3), 9, 'uint8')))
+
 
 def test_nothing_comes_from_elsewhere():
-    answers = [Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().chip(), about='ship')]
-    for m in (map_of(scene(), answers, draw=True), map_of(answers=answers), side_by_side(scene(), scene(), (answers, ()), base=True)):
+    answers = [Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip(), about='ship')]
+    for m in (
+        map_of(scene(), answers, draw=True),
+        map_of(answers=answers),
+        side_by_side(scene(), scene(), (answers, ()), base=True),
+    ):
         page = m.get_root().render()
         assert not outside(page) and 'L.map(' in page and page.count('data:text/javascript') >= 1
     assert outside(map_of(scene(), online=True).get_root().render())  # only when asked
     import folium
-    assert any('http' in url for _, url in folium.Map.default_js)        # and folium itself is as it was
+
+    assert any('http' in url for _, url in folium.Map.default_js)  # and folium itself is as it was
+
 
 def test_text_is_text():
     nasty = '<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} ${8*8} `'
-    s = scene(); s.path = 'a<b onmouseover=alert(3)>.tif'
-    said = Answer(nasty + '[0.10,0.10,0.40,0.40]', -.3, nasty, s.chip(), about=nasty, model=nasty)
+    s = scene()
+    s.path = 'a<b onmouseover=alert(3)>.tif'
+    said = Answer(nasty + '[0.10,0.10,0.40,0.40]', -0.3, nasty, s.chip(), about=nasty, model=nasty)
     page = map_of(s, [said]).get_root().render()
-    for bad in ('<script>alert', '<img src=x', '<b onmouseover', '\\u003cscript\\u003ealert', '\\u003cimg src', '\\u003cb on'): assert bad not in page
-    assert '{{ 7*7 }}' not in page and '&#123;&#123; 7*7 }} $&#123;8*8}' in page and ' 49 ' not in page      # folium reads some of what it fills in as a template
+    for bad in (
+        '<script>alert',
+        '<img src=x',
+        '<b onmouseover',
+        '\\u003cscript\\u003ealert',
+        '\\u003cimg src',
+        '\\u003cb on',
+    ):
+        assert bad not in page
+    # folium reads some of what it fills in as a template
+    assert '{{ 7*7 }}' not in page and '&#123;&#123; 7*7 }} $&#123;8*8}' in page and ' 49 ' not in page
     assert page_text('<') == '&lt;' and len(page_text('<' * 900)) < 1300
 
+
 def test_a_template_in_an_answer_runs_no_code(tmp_path):
-    code = "{{ cycler.__init__.__globals__.os.system('touch %s') }}{%% for i in 'abc' %%}loop{%% endfor %%}{# gone #}" % (tmp_path/'made')
-    s = scene(); s.path = code
-    said = Answer(code + '[0.10,0.10,0.40,0.40]', -.3, code, s.chip(), about=code, model=code)
-    for page in (map_of(s, said).get_root().render(), side_by_side(s, s, (said, said)).get_root().render(), write_map(tmp_path/'a.html', s, said).read_text()):
+    code = (
+        "{{ cycler.__init__.__globals__.os.system('touch %s') }}{%% for i in 'abc' %%}loop{%% endfor %%}{# gone #}"
+        % (tmp_path / 'made')
+    )
+    s = scene()
+    s.path = code
+    said = Answer(code + '[0.10,0.10,0.40,0.40]', -0.3, code, s.chip(), about=code, model=code)
+    for page in (
+        map_of(s, said).get_root().render(),
+        side_by_side(s, s, (said, said)).get_root().render(),
+        write_map(tmp_path / 'a.html', s, said).read_text(),
+    ):
         assert 'looploop' not in page and 'gone' in page
     assert [p.name for p in tmp_path.iterdir()] == ['a.html']
 
+
 def test_five_hundred_boxes_and_none():
-    corners = np.random.default_rng(0).uniform(0, .9, (500, 2))
-    said = Answer(format_detection([('ship', [*p, *(p + .05)]) for p in corners], decimals=3), -.5, 'find all ships.', scene().chip())
+    corners = np.random.default_rng(0).uniform(0, 0.9, (500, 2))
+    said = Answer(
+        format_detection([('ship', [*p, *(p + 0.05)]) for p in corners], decimals=3),
+        -0.5,
+        'find all ships.',
+        scene().chip(),
+    )
     page = map_of(scene(), said, base=False).get_root().render()
     assert page.count('"Feature"') >= 500 and len(page) < 3_000_000
     map_of(scene(), []), map_of(scene(), dict(type='FeatureCollection', features=[]))
 
+
 def test_cut_shapes_come_together_beside_the_scene():
     s = scene(*PLACES['antimeridian'])
-    said = Answer('[0.00,0.20,1.00,0.80]', -.1, 'where?', s.chip())
-    f, = said.to_geojson()['features']
-    near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.)
-    assert f['geometry']['type'] == 'MultiPolygon' and near.bounds[2] - near.bounds[0] < 2 and near.bounds[0] < 180 < near.bounds[2]
+    said = Answer('[0.00,0.20,1.00,0.80]', -0.1, 'where?', s.chip())
+    (f,) = said.to_geojson()['features']
+    near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.0)
+    assert (
+        f['geometry']['type'] == 'MultiPolygon'
+        and near.bounds[2] - near.bounds[0] < 2
+        and near.bounds[0] < 180 < near.bounds[2]
+    )
     still(s, said)
 
+
 def test_answers_that_are_none(tmp_path):
-    (tmp_path/'a.geojson').write_text('not json')
-    for bad, words in [(tmp_path/'a.geojson', 'a.geojson'), (tmp_path/'none.geojson', 'none.geojson: no such file'), (7, 'no answer'), ({}, 'no answer')]:
-        with pytest.raises(BadInput, match=words): map_of(scene(), bad)
+    (tmp_path / 'a.geojson').write_text('not json')
+    for bad, words in [
+        (tmp_path / 'a.geojson', 'a.geojson'),
+        (tmp_path / 'none.geojson', 'none.geojson: no such file'),
+        (7, 'no answer'),
+        ({}, 'no answer'),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            map_of(scene(), bad)
+
 
 def test_any_geometry_is_drawn_and_properties_may_be_missing():
-    shapes = [dict(type='Point', coordinates=[-77.4, 37.5, 9.]), dict(type='LineString', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]), dict(type='Polygon', coordinates=[[[-77.4, 37.5], [-77.3, 37.5], [-77.3, 37.6], [-77.4, 37.5]]]),
-              dict(type='MultiPoint', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]), None, dict(type='Polygon', coordinates=[])]
-    shapes.append(dict(type='GeometryCollection', geometries=[shapes[0], dict(type='GeometryCollection', geometries=[shapes[2]])]))
-    found = dict(type='FeatureCollection', features=[dict(type='Feature', properties=None, geometry=g) for g in shapes] + [dict(type='Feature', geometry=shapes[0]), dict(properties=dict(label='ship'), geometry=shapes[0])])
+    shapes = [
+        dict(type='Point', coordinates=[-77.4, 37.5, 9.0]),
+        dict(type='LineString', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]),
+        dict(type='Polygon', coordinates=[[[-77.4, 37.5], [-77.3, 37.5], [-77.3, 37.6], [-77.4, 37.5]]]),
+        dict(type='MultiPoint', coordinates=[[-77.4, 37.5], [-77.3, 37.5]]),
+        None,
+        dict(type='Polygon', coordinates=[]),
+    ]
+    shapes.append(
+        dict(
+            type='GeometryCollection',
+            geometries=[shapes[0], dict(type='GeometryCollection', geometries=[shapes[2]])],
+        )
+    )
+    found = dict(
+        type='FeatureCollection',
+        features=[dict(type='Feature', properties=None, geometry=g) for g in shapes]
+        + [dict(type='Feature', geometry=shapes[0]), dict(properties=dict(label='ship'), geometry=shapes[0])],
+    )
     page = map_of(scene(), found).get_root().render()
     assert page.count('"Feature"') == 7 and 'L.CircleMarker(' in page and 'ship' in page
     assert len(still(scene(), found).lines) == 9 and not outside(page)
-    map_of(answers=found)                                                  # without a scene, too
+    map_of(answers=found)  # without a scene, too
+
 
 def test_what_is_no_longitude_or_no_geometry_is_named():
-    row = lambda **g: dict(type='FeatureCollection', features=[dict(type='Feature', properties={}, geometry=g)])
-    with pytest.raises(BadInput, match='feature 0.*EPSG:4326'): map_of(scene(), row(type='Point', coordinates=[282_000, 4_158_000]))
-    for g in (dict(type='Star', coordinates=[1, 2]), dict(type='Polygon', coordinates=[[1, 2]]), dict(type='Point')):
-        with pytest.raises(BadInput, match='feature 0.*cannot be read'): map_of(scene(), row(**g))
+    row = lambda **g: dict(
+        type='FeatureCollection', features=[dict(type='Feature', properties={}, geometry=g)]
+    )
+    with pytest.raises(BadInput, match='feature 0.*EPSG:4326'):
+        map_of(scene(), row(type='Point', coordinates=[282_000, 4_158_000]))
+    for g in (
+        dict(type='Star', coordinates=[1, 2]),
+        dict(type='Polygon', coordinates=[[1, 2]]),
+        dict(type='Point'),
+    ):
+        with pytest.raises(BadInput, match='feature 0.*cannot be read'):
+            map_of(scene(), row(**g))
+
 
 def test_a_page_is_written_whole(tmp_path):
-    said = Answer('[0.10,0.10,0.40,0.40]', -.3, 'where?', scene().chip())
-    (tmp_path/'a.geojson').write_text(json.dumps(said.to_geojson()))
-    one, two = write_map(tmp_path/'one.html', scene(), tmp_path/'a.geojson'), write_map(tmp_path/'two.html', [scene(), scene()])
-    assert not outside(one.read_text()) and not outside(two.read_text()) and sorted(p.name for p in tmp_path.iterdir()) == ['a.geojson', 'one.html', 'two.html']
-    with pytest.raises(BadInput, match='no CRS'): write_map(tmp_path/'no.html', np.full((9, 9, 3), 9, 'uint8'))
-    assert not (tmp_path/'no.html').exists()
+    said = Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip())
+    (tmp_path / 'a.geojson').write_text(json.dumps(said.to_geojson()))
+    one, two = (
+        write_map(tmp_path / 'one.html', scene(), tmp_path / 'a.geojson'),
+        write_map(tmp_path / 'two.html', [scene(), scene()]),
+    )
+    assert (
+        not outside(one.read_text())
+        and not outside(two.read_text())
+        and sorted(p.name for p in tmp_path.iterdir()) == ['a.geojson', 'one.html', 'two.html']
+    )
+    with pytest.raises(BadInput, match='no CRS'):
+        write_map(tmp_path / 'no.html', np.full((9, 9, 3), 9, 'uint8'))
+    assert not (tmp_path / 'no.html').exists()

@@ -1,4 +1,5 @@
 "The studio: every callback is a method, and every method is called here; errors appear in the panel, in words."
+
 import json
 import threading
 from pathlib import Path
@@ -13,28 +14,58 @@ from PIL import Image
 
 from earthgpt_lite.app import studio as module
 from earthgpt_lite.app.assistant import Assistant
-from earthgpt_lite.app.studio import Studio, Worker, chip_with_boxes, error_text, render_scene, renderings, uploaded
+from earthgpt_lite.app.studio import (
+    Studio,
+    Worker,
+    chip_with_boxes,
+    error_text,
+    render_scene,
+    renderings,
+    uploaded,
+)
 from earthgpt_lite.app.survey import survey
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.reading import as_chip, read_scene
 
+
 @pytest.fixture
-def helper(tiny): return Assistant(*tiny, 'tiny')
+def helper(tiny):
+    return Assistant(*tiny, 'tiny')
+
 
 @pytest.fixture
 def path(tmp_path):
-    with rasterio.open(tmp_path/'a.tif', 'w', driver='GTiff', width=60, height=40, count=4, dtype='uint16', crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6)) as f:
-        f.write(np.random.default_rng(0).integers(1, 4000, (4, 40, 60), 'uint16')); f.descriptions = ('B02', 'B03', 'B04', 'B08')
-    return tmp_path/'a.tif'
+    with rasterio.open(
+        tmp_path / 'a.tif',
+        'w',
+        driver='GTiff',
+        width=60,
+        height=40,
+        count=4,
+        dtype='uint16',
+        crs='EPSG:32618',
+        transform=Affine(10, 0, 3e5, 0, -10, 4e6),
+    ) as f:
+        f.write(np.random.default_rng(0).integers(1, 4000, (4, 40, 60), 'uint16'))
+        f.descriptions = ('B02', 'B03', 'B04', 'B08')
+    return tmp_path / 'a.tif'
+
 
 @pytest.fixture
-def studio(helper, path): return Studio(helper, path, background=False)
+def studio(helper, path):
+    return Studio(helper, path, background=False)
+
 
 def buttons(widget):
-    if hasattr(widget, 'on_click'): yield widget
-    for child in getattr(widget, 'children', ()): yield from buttons(child)
+    if hasattr(widget, 'on_click'):
+        yield widget
+    for child in getattr(widget, 'children', ()):
+        yield from buttons(child)
 
-def press(studio, text): next(b for b in buttons(studio.panel) if b.description == text).click()
+
+def press(studio, text):
+    next(b for b in buttons(studio.panel) if b.description == text).click()
+
 
 def test_only_what_a_scene_can_show_is_offered(path):
     scene = read_scene(path)
@@ -42,121 +73,209 @@ def test_only_what_a_scene_can_show_is_offered(path):
     a, b = render_scene(scene, 'true', (0, 100)), render_scene(scene, 'true', (20, 80))
     assert not np.array_equal(a.image, b.image) and render_scene(scene, 'B08').image.shape == (60, 60, 3)
 
+
 def test_ask_by_enter_and_by_button(studio, helper, path):
     studio.question.value = 'what does this image show?'
-    assert studio.talk.turns[-1].text == helper.ask(studio.chip, 'what does this image show?').text and studio.message.value == '' and studio.question.value == ''
+    assert (
+        studio.talk.turns[-1].text == helper.ask(studio.chip, 'what does this image show?').text
+        and studio.message.value == ''
+        and studio.question.value == ''
+    )
     studio.question.value = '  '
     assert 'empty' in studio.message.value and len(studio.talk.turns) == 1
     studio.question.value = 'what does this image show?'
-    assert len(studio.talk.turns) == 2 and studio.talk.turns.pop().text == studio.talk.turns[0].text           # the same again
-    assert 'what does this image show?' in studio.history.value and studio.live.value == '' and '<pre' in studio.sent.value
+    # the same again
+    assert len(studio.talk.turns) == 2 and studio.talk.turns.pop().text == studio.talk.turns[0].text
+    assert (
+        'what does this image show?' in studio.history.value
+        and studio.live.value == ''
+        and '<pre' in studio.sent.value
+    )
     press(studio, 'caption')
     assert studio.answer.task == 'caption' and len(studio.talk.turns) == 2
     studio.thing.value = 'water, forest'
     press(studio, 'classify')
     assert set(studio.answer.scores) == {'water', 'forest'} and 'water' in studio.history.value
     studio.thing.value = 'the lake'
-    press(studio, 'ground'); press(studio, 'detect')
-    assert [t.task for t in studio.talk.turns[-2:]] == ['grounding', 'detection'] and studio.message.value == ''
+    press(studio, 'ground')
+    press(studio, 'detect')
+    assert [t.task for t in studio.talk.turns[-2:]] == [
+        'grounding',
+        'detection',
+    ] and studio.message.value == ''
+
 
 def test_a_box_by_sliders_and_by_mouse(studio):
     assert 'no box: drag' in studio.where.value
-    studio.across.value, studio.down.value = (.2, .6), (.3, .5)
+    studio.across.value, studio.down.value = (0.2, 0.6), (0.3, 0.5)
     assert 'no box' not in studio.where.value
-    assert np.allclose(studio.box, [.2, .3, .6, .5]) and '[0.20,0.30,0.60,0.50]' in studio.where.value and '12, 8, 36, 20' in studio.where.value
+    assert (
+        np.allclose(studio.box, [0.2, 0.3, 0.6, 0.5])
+        and '[0.20,0.30,0.60,0.50]' in studio.where.value
+        and '12, 8, 36, 20' in studio.where.value
+    )
     press(studio, 'describe box')
     assert '[0.20,0.30,0.60,0.50]' in studio.talk.turns[-1].question
-    if studio.board is None: pytest.skip('anywidget comes with the extra studio')
-    studio.board.box = [.1004, .2, .3, .4]
-    assert np.allclose(studio.box, [.1, .2, .3, .4]) and studio.board.src.startswith('data:image/png;base64,')
+    if studio.board is None:
+        pytest.skip('anywidget comes with the extra studio')
+    studio.board.box = [0.1004, 0.2, 0.3, 0.4]
+    assert np.allclose(studio.box, [0.1, 0.2, 0.3, 0.4]) and studio.board.src.startswith(
+        'data:image/png;base64,'
+    )
+
 
 def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
     monkeypatch.setattr(module, 'drawing_board', lambda: None)
     studio = Studio(helper, path, background=False)
-    assert studio.board is None and bytes(studio.picture.value)[:4] == b'\x89PNG' and 'earthgpt-lite[studio]' in studio.where.value
+    assert (
+        studio.board is None
+        and bytes(studio.picture.value)[:4] == b'\x89PNG'
+        and 'earthgpt-lite[studio]' in studio.where.value
+    )
+
 
 def test_bands_and_stretch_change_what_the_model_sees(studio):
     before = studio.chip.image.copy()
     studio.do(studio.ask, 'what does this image show?')
     studio.bands.value = 'colour_infrared'
-    assert not np.array_equal(before, studio.chip.image) and len(studio.talk.turns) == 1      # the conversation goes on
+    # the conversation goes on
+    assert not np.array_equal(before, studio.chip.image) and len(studio.talk.turns) == 1
     one = studio.chip.image.copy()
     studio.percent.value = (20, 80)
     assert not np.array_equal(one, studio.chip.image) and (studio.talk.chip.image == studio.chip.image).all()
 
+
 def test_uploads(studio, path, tmp_path):
-    studio.file.value = ({'name': 'x.tif', 'content': memoryview(path.read_bytes()), 'type': '', 'size': 1, 'last_modified': datetime.now(timezone.utc)},)
+    studio.file.value = (
+        {
+            'name': 'x.tif',
+            'content': memoryview(path.read_bytes()),
+            'type': '',
+            'size': 1,
+            'last_modified': datetime.now(timezone.utc),
+        },
+    )
     assert studio.message.value == '' and studio.scene.crs.to_epsg() == 32618 and not studio.talk.turns
     studio.do(studio.upload, [{'name': 'holiday <b>.tif', 'content': b'no image'}])
     assert 'holiday &lt;b&gt;.tif' in studio.message.value and studio.folder.name not in studio.message.value
     inside = Path(uploaded('../../etc/x.TIF', path.read_bytes(), tmp_path).path)
     assert inside.name == 'upload.tif' and inside.parent.parent == tmp_path
 
+
 def test_an_upload_leaves_the_file_of_the_open_scene_alone(studio, path, tmp_path):
     studio.upload([{'name': 'a.tif', 'content': path.read_bytes()}])
     open_now = Path(studio.scene.path)
     studio.do(studio.upload, [{'name': 'a.tif', 'content': b'no image'}])
-    assert 'a.tif' in studio.message.value and studio.scene.path == str(open_now) and open_now.read_bytes() == path.read_bytes()
+    assert (
+        'a.tif' in studio.message.value
+        and studio.scene.path == str(open_now)
+        and open_now.read_bytes() == path.read_bytes()
+    )
     assert sum(p.is_file() for p in Path(studio.folder.name).rglob('*')) == 1
+
 
 def test_errors_are_words_in_the_panel(helper, studio):
     empty = Studio(helper, background=False)
-    for action in (lambda: empty.ask('a?'), lambda: empty.task('caption'), empty.describe, lambda: empty.look_around('a,b')):
+    for action in (
+        lambda: empty.ask('a?'),
+        lambda: empty.task('caption'),
+        empty.describe,
+        lambda: empty.look_around('a,b'),
+    ):
         empty.do(action)
         assert 'no picture yet' in empty.message.value
-    for action, words in [(lambda: studio.ask(' '), 'empty'), (lambda: studio.task('ground', ' '), 'what to look for'), (lambda: studio.task('classify', 'a,a'), 'more than once'),
-                          (lambda: studio.open('no.tif'), 'no such file'), (lambda: studio.open(np.zeros((1, 1, 3), 'uint8')), 'single pixel'), (lambda: 1 / 0, 'ZeroDivisionError')]:
+    for action, words in [
+        (lambda: studio.ask(' '), 'empty'),
+        (lambda: studio.task('ground', ' '), 'what to look for'),
+        (lambda: studio.task('classify', 'a,a'), 'more than once'),
+        (lambda: studio.open('no.tif'), 'no such file'),
+        (lambda: studio.open(np.zeros((1, 1, 3), 'uint8')), 'single pixel'),
+        (lambda: 1 / 0, 'ZeroDivisionError'),
+    ]:
         studio.do(action)
         assert words in studio.message.value, studio.message.value
     studio.do(studio.ask, 'what does this image show?')
     assert studio.message.value == ''
 
+
 def test_text_is_text(studio):
     studio.do(studio.ask, '<img src=x onerror=alert(1)>')
-    assert '<img src=x' not in studio.history.value + studio.sent.value + studio.live.value and '&lt;img src=x' in studio.history.value and '&lt;img src=x' in studio.sent.value
+    assert (
+        '<img src=x' not in studio.history.value + studio.sent.value + studio.live.value
+        and '&lt;img src=x' in studio.history.value
+        and '&lt;img src=x' in studio.sent.value
+    )
     assert '<script>' not in error_text(ValueError('<script>')) + error_text(BadInput('<script>'))
+
 
 def test_a_second_question_is_refused_and_the_first_can_be_stopped(helper, path, monkeypatch):
     begun = threading.Event()
+
     def endless(self, *a, **k):
         halt = k['stopping_criteria'][0]
         begun.set()
         import torch
-        while not halt(torch.zeros(1, 3), None).all(): time.sleep(.01)
+
+        while not halt(torch.zeros(1, 3), None).all():
+            time.sleep(0.01)
         raise KeyboardInterrupt
+
     studio = Studio(helper, path)
     monkeypatch.setattr(type(studio.talk), 'ask', endless)
-    studio.do(studio.ask, 'one?'); assert begun.wait(5)
+    studio.do(studio.ask, 'one?')
+    assert begun.wait(5)
     assert studio.halt.layout.visibility == 'visible'
     studio.do(studio.ask, 'two?')
     assert 'still being answered' in studio.message.value and studio.worker.busy
-    press(studio, 'stop'); studio.worker.wait(5)
-    assert not studio.worker.busy and 'stopped' in studio.message.value and studio.halt.layout.visibility == 'hidden'
+    press(studio, 'stop')
+    studio.worker.wait(5)
+    assert (
+        not studio.worker.busy
+        and 'stopped' in studio.message.value
+        and studio.halt.layout.visibility == 'hidden'
+    )
+
 
 @pytest.mark.parametrize('meanwhile', ['open', 'show', 'draw'])
 def test_an_answer_belongs_to_the_picture_that_was_asked(helper, path, monkeypatch, meanwhile):
     begun, go = threading.Event(), threading.Event()
     said = helper.ask(path, 'what does this image show?')
+
     def slow(talk, question, stream=None, **k):
-        stream('half'); begun.set(); go.wait(20); stream(' whole')
+        stream('half')
+        begun.set()
+        go.wait(20)
+        stream(' whole')
         talk.turns.append(said)
         return said
+
     studio = Studio(helper, path)
     monkeypatch.setattr(type(studio.talk), 'ask', slow)
-    studio.do(studio.ask, 'one?'); assert begun.wait(5) and 'half' in studio.live.value
-    if meanwhile == 'open': studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
-    elif meanwhile == 'show': studio.bands.value = 'colour_infrared'
+    studio.do(studio.ask, 'one?')
+    assert begun.wait(5) and 'half' in studio.live.value
+    if meanwhile == 'open':
+        studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
+    elif meanwhile == 'show':
+        studio.bands.value = 'colour_infrared'
     chip = studio.chip
-    go.set(); studio.worker.wait(20)
+    go.set()
+    studio.worker.wait(20)
     assert studio.message.value == '' and studio.chip is chip and studio.live.value == ''
-    assert studio.answer is (said if meanwhile == 'draw' else None)                  # nothing is drawn on another picture
-    assert studio.talk.turns == ([] if meanwhile == 'open' else [said])              # a rendering is the same conversation
+    # nothing is drawn on another picture
+    assert studio.answer is (said if meanwhile == 'draw' else None)
+    # a rendering is the same conversation
+    assert studio.talk.turns == ([] if meanwhile == 'open' else [said])
+
 
 def test_a_generation_stops_at_once(helper, path):
     studio = Studio(helper, path, background=False)
     studio.worker.flag.set()
     options = studio._stopping()
-    assert len(helper.tokenizer(helper.ask(studio.chip, 'what does this image show?', **options).text).input_ids) <= 2
+    assert (
+        len(helper.tokenizer(helper.ask(studio.chip, 'what does this image show?', **options).text).input_ids)
+        <= 2
+    )
+
 
 def test_streams_while_it_runs(studio, monkeypatch):
     seen = []
@@ -164,35 +283,58 @@ def test_streams_while_it_runs(studio, monkeypatch):
     studio.do(studio.ask, 'what does this image show?')
     assert any('what does this image show?' in s for s in seen) and studio.live.value == ''
 
+
 def test_survey_from_the_panel(studio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     studio.do(studio.look_around, 'water,forest')
-    assert 'polygons from 1 tiles in survey.geojson' in studio.message.value and (tmp_path/'survey.geojson').exists()
+    assert (
+        'polygons from 1 tiles in survey.geojson' in studio.message.value
+        and (tmp_path / 'survey.geojson').exists()
+    )
     studio.do(studio.look_around, 'water')
     assert 'at least two' in studio.message.value
     studio.open(np.full((9, 9, 3), 9, 'uint8'))
     studio.do(studio.look_around, 'a,b')
     assert 'needs a file' in studio.message.value
 
+
 def test_a_survey_that_was_stopped_goes_on_or_makes_room(helper, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with rasterio.open('wide.tif', 'w', driver='GTiff', width=64, height=64 * 6, count=3, dtype='uint8', crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6)) as f:
+    with rasterio.open(
+        'wide.tif',
+        'w',
+        driver='GTiff',
+        width=64,
+        height=64 * 6,
+        count=3,
+        dtype='uint8',
+        crs='EPSG:32618',
+        transform=Affine(10, 0, 3e5, 0, -10, 4e6),
+    ) as f:
         f.write(np.random.default_rng(0).integers(1, 255, (3, 64 * 6, 64), 'uint8'))
     studio = Studio(helper, 'wide.tif', background=False)
+
     def stopped(labels):
         with monkeypatch.context() as m:
             m.setattr(studio.worker.flag, 'is_set', lambda: studio.progress.value >= 2)
             studio.do(studio.look_around, labels)
-        assert 'stopped' in studio.message.value and (tmp_path/'survey.geojson.part').exists() and not (tmp_path/'survey.geojson').exists()
+        assert (
+            'stopped' in studio.message.value
+            and (tmp_path / 'survey.geojson.part').exists()
+            and not (tmp_path / 'survey.geojson').exists()
+        )
+
     stopped('water,forest')
     begun = []
     monkeypatch.setattr(module, 'survey', lambda *a, **k: begun.append(survey(*a, **k)) or begun[-1])
-    studio.do(studio.look_around, 'water,forest')                                  # the same goes on
+    studio.do(studio.look_around, 'water,forest')  # the same goes on
     assert 'polygons from 6 tiles' in studio.message.value and begun.pop().resumed == 2
-    (tmp_path/'survey.geojson').unlink(); stopped('water,forest')
-    studio.do(studio.look_around, 'snow,desert')                                   # another begins anew
+    (tmp_path / 'survey.geojson').unlink()
+    stopped('water,forest')
+    studio.do(studio.look_around, 'snow,desert')  # another begins anew
     assert 'polygons from 6 tiles' in studio.message.value and begun.pop().resumed == 0
-    assert json.loads((tmp_path/'survey.geojson').read_text())['prompt'] == ['snow', 'desert']
+    assert json.loads((tmp_path / 'survey.geojson').read_text())['prompt'] == ['snow', 'desert']
+
 
 def test_where_it_looked_and_what_it_said_on_the_ground(studio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -201,22 +343,48 @@ def test_where_it_looked_and_what_it_said_on_the_ground(studio, tmp_path, monkey
         assert 'ask something first' in studio.message.value
     studio.do(studio.ask, '<b>where</b> is the lake?')
     press(studio, 'where it looked')
-    assert studio.message.value == '' and 'data:image/png' in studio.map.value and studio.looks.selected_index == 1
+    assert (
+        studio.message.value == ''
+        and 'data:image/png' in studio.map.value
+        and studio.looks.selected_index == 1
+    )
     press(studio, 'save')
-    saved, = json.loads((tmp_path/'answers.geojson').read_text())['features'][:1]
-    assert 'answers.geojson' in studio.message.value and saved['properties']['question'] == '<b>where</b> is the lake?' and saved['geometry']['type'] == 'Polygon'
+    (saved,) = json.loads((tmp_path / 'answers.geojson').read_text())['features'][:1]
+    assert (
+        'answers.geojson' in studio.message.value
+        and saved['properties']['question'] == '<b>where</b> is the lake?'
+        and saved['geometry']['type'] == 'Polygon'
+    )
     assert '36.1' in studio.where.value and ' N, ' in studio.where.value and ' W' in studio.where.value
-    studio.open(np.full((9, 9, 3), 9, 'uint8')); studio.do(studio.ask, 'where?'); press(studio, 'save')
+    studio.open(np.full((9, 9, 3), 9, 'uint8'))
+    studio.do(studio.ask, 'where?')
+    press(studio, 'save')
     assert 'no CRS' in studio.message.value and 'middle' not in studio.where.value
 
+
 def test_a_large_scene_is_shown_small_and_surveyed_whole(helper, tmp_path):
-    with rasterio.open(tmp_path/'large.tif', 'w', driver='GTiff', width=60_000, height=40_000, count=1, dtype='uint8', crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6), tiled=True, sparse_ok=True) as f:
+    with rasterio.open(
+        tmp_path / 'large.tif',
+        'w',
+        driver='GTiff',
+        width=60_000,
+        height=40_000,
+        count=1,
+        dtype='uint8',
+        crs='EPSG:32618',
+        transform=Affine(10, 0, 3e5, 0, -10, 4e6),
+        tiled=True,
+        sparse_ok=True,
+    ) as f:
         f.write(np.full((1, 4000, 4000), 99, 'uint8'), window=((0, 4000), (0, 4000)))
-    studio = Studio(helper, tmp_path/'large.tif', background=False)
+    studio = Studio(helper, tmp_path / 'large.tif', background=False)
     assert studio.message.value == '' and max(studio.scene.width, studio.scene.height) == 2048
 
+
 def test_boxes_are_drawn(studio, tmp_path):
-    (tmp_path/'b.png').write_bytes(chip_with_boxes(as_chip(np.full((40, 60, 3), 9, 'uint8')), None, [.25, .25, .75, .75], 100))
-    image = np.asarray(Image.open(tmp_path/'b.png').convert('RGB')).astype(int)
+    (tmp_path / 'b.png').write_bytes(
+        chip_with_boxes(as_chip(np.full((40, 60, 3), 9, 'uint8')), None, [0.25, 0.25, 0.75, 0.75], 100)
+    )
+    image = np.asarray(Image.open(tmp_path / 'b.png').convert('RGB')).astype(int)
     rows, columns = np.nonzero((image[..., 0] > 240) & (image[..., 2] < 30))
     assert abs(columns.min() - 25) < 3 and abs(rows.max() - 75) < 3

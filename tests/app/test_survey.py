@@ -1,4 +1,5 @@
 "Survey: each object once, wherever the seams lie; killed and resumed to the same file; memory bounded by tile and batch."
+
 import json
 import os
 import signal
@@ -27,173 +28,355 @@ from earthgpt_lite.errors import BadInput
 
 UTM = dict(crs='EPSG:32756', transform=Affine(10, 0, 334_000, 0, -10, 6_252_000))
 
+
 class Perfect:
     "Says where a picture is white, or what its first pixel is."
+
     name = 'perfect'
-    def __init__(self, side=100, fail=10 ** 9): self.model, self.fail = SimpleNamespace(config=SimpleNamespace(image_size=side)), fail
+
+    def __init__(self, side=100, fail=10**9):
+        self.model, self.fail = SimpleNamespace(config=SimpleNamespace(image_size=side)), fail
+
     def _step(self):
         self.fail -= 1
-        if self.fail < 0: raise RuntimeError('the power failed')
+        if self.fail < 0:
+            raise RuntimeError('the power failed')
+
     def detect(self, chips, label):
         self._step()
-        return [Answer(format_detection([(label or 'object', b) for b in self.white(v)], decimals=3), -1., 'find', v) for v in chips]
+        return [
+            Answer(
+                format_detection([(label or 'object', b) for b in self.white(v)], decimals=3), -1.0, 'find', v
+            )
+            for v in chips
+        ]
+
     def ask(self, chips, question):
         self._step()
-        return [Answer('bright <b>' if self.inside(v).mean() > 100 else 'dark', -.5, question, v) for v in chips]
+        return [
+            Answer('bright <b>' if self.inside(v).mean() > 100 else 'dark', -0.5, question, v) for v in chips
+        ]
+
     def classify(self, chips, labels):
         self._step()
         said = [labels[int(self.inside(v).mean() > 100)] for v in chips]
-        return [Answer(t, -.1, 'class?', v, scores={l: .9 if l == t else .1 for l in labels}) for t, v in zip(said, chips)]
+        return [
+            Answer(t, -0.1, 'class?', v, scores={l: 0.9 if l == t else 0.1 for l in labels})
+            for t, v in zip(said, chips)
+        ]
+
     def inside(self, v):
         f = v.frame
-        return v.image[f.pad_y:f.pad_y + f.height, f.pad_x:f.pad_x + f.width]
+        return v.image[f.pad_y : f.pad_y + f.height, f.pad_x : f.pad_x + f.width]
+
     def white(self, v):
         image = self.inside(v).min(-1) > 200
-        return [to_unit(shapely.geometry.shape(g).bounds, v.frame.width, v.frame.height) for g, _ in shapes(image.astype('uint8'), mask=image)]
+        return [
+            to_unit(shapely.geometry.shape(g).bounds, v.frame.width, v.frame.height)
+            for g, _ in shapes(image.astype('uint8'), mask=image)
+        ]
+
 
 def harbour(path, ships, width=300, height=300, **place):
     sea = np.full((3, height, width), 40, 'uint8')
-    for x1, y1, x2, y2 in ships: sea[:, y1:y2, x1:x2] = 255
+    for x1, y1, x2, y2 in ships:
+        sea[:, y1:y2, x1:x2] = 255
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with rasterio.open(path, 'w', driver='GTiff', width=width, height=height, count=3, dtype='uint8', **place) as f: f.write(sea)
+        with rasterio.open(
+            path, 'w', driver='GTiff', width=width, height=height, count=3, dtype='uint8', **place
+        ) as f:
+            f.write(sea)
     return path
 
-def pixels(path): return sorted(tuple(np.round(shapely.Polygon(a['polygon']).bounds).astype(int).tolist()) for a in json.loads(path.read_text())['answers'])
 
-SHIPS = [(20, 20, 50, 40), (90, 30, 115, 50), (60, 180, 85, 215), (150, 150, 250, 175), (270, 270, 300, 300), (0, 100, 12, 112)]
+def pixels(path):
+    return sorted(
+        tuple(np.round(shapely.Polygon(a['polygon']).bounds).astype(int).tolist())
+        for a in json.loads(path.read_text())['answers']
+    )
 
-def run(path, out, **more): return survey(Perfect(), path, out, **(dict(detect='ship', overlap=40, progress=False) | more))
+
+SHIPS = [
+    (20, 20, 50, 40),
+    (90, 30, 115, 50),
+    (60, 180, 85, 215),
+    (150, 150, 250, 175),
+    (270, 270, 300, 300),
+    (0, 100, 12, 112),
+]
+
+
+def run(path, out, **more):
+    return survey(Perfect(), path, out, **(dict(detect='ship', overlap=40, progress=False) | more))
+
 
 # Seams
 
+
 def test_an_object_on_a_seam_is_reported_once(tmp_path):
-    run(harbour(tmp_path/'a.tif', SHIPS), tmp_path/'a.json')
-    assert pixels(tmp_path/'a.json') == sorted(SHIPS)
+    run(harbour(tmp_path / 'a.tif', SHIPS), tmp_path / 'a.json')
+    assert pixels(tmp_path / 'a.json') == sorted(SHIPS)
+
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 240), st.integers(0, 240), st.integers(6, 39), st.integers(6, 39), st.sampled_from([60, 100, 128]), st.sampled_from([1, 7, 64]))
+@given(
+    st.integers(0, 240),
+    st.integers(0, 240),
+    st.integers(6, 39),
+    st.integers(6, 39),
+    st.sampled_from([60, 100, 128]),
+    st.sampled_from([1, 7, 64]),
+)
 def test_wherever_it_lies(tmp_path_factory, x, y, w, h, size, batch):
     folder = tmp_path_factory.mktemp('s')
     ship = (x, y, min(x + w, 283), min(y + h, 271))
-    run(harbour(folder/'a.tif', [ship], 283, 271), folder/'a.json', size=size, batch_size=batch)
-    assert pixels(folder/'a.json') == [ship]
+    run(harbour(folder / 'a.tif', [ship], 283, 271), folder / 'a.json', size=size, batch_size=batch)
+    assert pixels(folder / 'a.json') == [ship]
+
 
 def test_neighbours_stay_two_and_classes_do_not_mix():
     windows = [(0, 0, 100, 100), (60, 0, 160, 100)]
-    assert len(merge_tiles([(80, 10, 99, 30), (101, 10, 120, 30)], [1, 1], ['s', 's'], windows, 160, 100)[0]) == 2
-    assert len(merge_tiles([(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ['s', 't'], windows, 160, 100)[0]) == 2
+    assert (
+        len(merge_tiles([(80, 10, 99, 30), (101, 10, 120, 30)], [1, 1], ['s', 's'], windows, 160, 100)[0])
+        == 2
+    )
+    assert (
+        len(merge_tiles([(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ['s', 't'], windows, 160, 100)[0]) == 2
+    )
     boxes, source = merge_tiles([(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ['s', 's'], windows, 160, 100)
-    assert len(boxes) == 1 and source.tolist() == [1]                      # the surer one
+    assert len(boxes) == 1 and source.tolist() == [1]  # the surer one
     boxes, _ = merge_tiles([(40, 10, 100, 30), (60, 10, 130, 30)], [1, 2], ['s', 's'], windows, 160, 100)
-    assert boxes.tolist() == [[40, 10, 130, 30]]                           # cut by both tiles: put together
+    assert boxes.tolist() == [[40, 10, 130, 30]]  # cut by both tiles: put together
     assert len(merge_tiles([], [], [], [], 9, 9)[0]) == 0
 
-@given(st.integers(0, 10 ** 6), st.integers(0, 60))
+
+@given(st.integers(0, 10**6), st.integers(0, 60))
 @settings(max_examples=30, deadline=None)
 def test_suppression_is_nms(seed, n):
     rng = np.random.default_rng(seed)
-    boxes = rng.uniform(0, 50, (n, 2)); boxes = np.concatenate([boxes, boxes + rng.uniform(1, 30, (n, 2))], 1)
+    boxes = rng.uniform(0, 50, (n, 2))
+    boxes = np.concatenate([boxes, boxes + rng.uniform(1, 30, (n, 2))], 1)
     scores, labels = rng.random(n), rng.integers(0, 2, n)
-    if n: assert set(_suppress(boxes, scores, labels, .4)) == set(nms(boxes, scores, .4, labels))
+    if n:
+        assert set(_suppress(boxes, scores, labels, 0.4)) == set(nms(boxes, scores, 0.4, labels))
+
 
 @given(st.integers(1, 900), st.integers(1, 700), st.integers(1, 200), st.integers(0, 199), st.integers(1, 70))
 def test_every_pixel_is_in_a_tile_and_every_tile_in_the_scene(width, height, size, overlap, batch):
     overlap %= size
-    if width / (size - overlap) * height / (size - overlap) > 3000: return
+    if width / (size - overlap) * height / (size - overlap) > 3000:
+        return
     seen = np.zeros((height, width), bool)
     for part in plan(width, height, size, overlap, batch):
         assert 1 <= len(part) <= batch and len({t[1] for t in part}) == 1
         for x, y, w, h in part:
             assert x >= 0 <= y and x + w <= width and y + h <= height and max(w, h) <= size
-            seen[y:y + h, x:x + w] = True
+            seen[y : y + h, x : x + w] = True
     assert seen.all()
+
 
 # What is written
 
-@pytest.mark.parametrize('code, t', [(32756, UTM['transform']), (32701, Affine(900, 0, 156_000, 0, -900, 8_160_000)), (32633, Affine.translation(5e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10))])
+
+@pytest.mark.parametrize(
+    'code, t',
+    [
+        (32756, UTM['transform']),
+        (32701, Affine(900, 0, 156_000, 0, -900, 8_160_000)),
+        (32633, Affine.translation(5e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10)),
+    ],
+)
 def test_geojson_is_valid_and_in_place(tmp_path, code, t):
-    path = harbour(tmp_path/'a.tif', SHIPS, crs=f'EPSG:{code}', transform=t)
-    done = run(path, tmp_path/'a.geojson')
-    found = json.loads((tmp_path/'a.geojson').read_text())
-    assert found['type'] == 'FeatureCollection' and found['prompt'] == 'ship' and found['model'] == 'perfect' and done.features == len(found['features']) == len(SHIPS)
+    path = harbour(tmp_path / 'a.tif', SHIPS, crs=f'EPSG:{code}', transform=t)
+    done = run(path, tmp_path / 'a.geojson')
+    found = json.loads((tmp_path / 'a.geojson').read_text())
+    assert (
+        found['type'] == 'FeatureCollection'
+        and found['prompt'] == 'ship'
+        and found['model'] == 'perfect'
+        and done.features == len(found['features']) == len(SHIPS)
+    )
     for f in found['features']:
         shape = shapely.geometry.shape(f['geometry'])
-        assert shape.is_valid and f['properties']['label'] == 'ship' and f['properties']['score'] == -1 and f['properties']['prompt'] == 'ship'
-        for p in getattr(shape, 'geoms', [shape]): assert p.exterior.is_ccw and -180 <= p.bounds[0] and p.bounds[2] <= 180
+        assert (
+            shape.is_valid
+            and f['properties']['label'] == 'ship'
+            and f['properties']['score'] == -1
+            and f['properties']['prompt'] == 'ship'
+        )
+        for p in getattr(shape, 'geoms', [shape]):
+            assert p.exterior.is_ccw and -180 <= p.bounds[0] and p.bounds[2] <= 180
     whole = [shapely.geometry.shape(f['geometry']) for f in found['features']]
     points = np.concatenate([np.asarray(p.exterior.coords) for w in whole for p in getattr(w, 'geoms', [w])])
     for x1, y1, x2, y2 in SHIPS:
         lon, lat = transform(f'EPSG:{code}', 'EPSG:4326', *[[v] for v in t @ (x1, y1)])
-        assert np.abs((points - [lon[0], lat[0]] + [180, 0]) % [360, 1e9] - [180, 0]).max(1).min() < .02 * abs(t.a) / 1000 or np.hypot(*(points - [lon[0], lat[0]]).T).min() < .02 * abs(t.a) / 1000
+        assert (
+            np.abs((points - [lon[0], lat[0]] + [180, 0]) % [360, 1e9] - [180, 0]).max(1).min()
+            < 0.02 * abs(t.a) / 1000
+            or np.hypot(*(points - [lon[0], lat[0]]).T).min() < 0.02 * abs(t.a) / 1000
+        )
+
 
 def test_geopackage_opens_in_geopandas(tmp_path):
     geopandas = pytest.importorskip('geopandas', reason='geopandas comes with the extra geo')
-    run(harbour(tmp_path/'a.tif', SHIPS, **UTM), tmp_path/'a.gpkg')
-    table = geopandas.read_file(tmp_path/'a.gpkg')
-    assert table.crs.to_epsg() == 32756 and len(table) == len(SHIPS) and {'label', 'score', 'answer', 'prompt', 'model'} <= set(table.columns)
-    assert np.allclose(sorted(table.geometry.area), sorted((x2 - x1) * (y2 - y1) * 100 for x1, y1, x2, y2 in SHIPS), rtol=.02)
-    run(tmp_path/'a.tif', tmp_path/'a.geojson')
-    same = geopandas.read_file(tmp_path/'a.geojson')
-    assert same.crs.to_epsg() == 4326 and same.geometry.is_valid.all() and np.allclose(np.sort(same.to_crs(32756).area), np.sort(table.area), rtol=1e-4)
-    run(harbour(tmp_path/'b.tif', [], **UTM), tmp_path/'b.gpkg')
-    assert len(geopandas.read_file(tmp_path/'b.gpkg')) == 0
+    run(harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.gpkg')
+    table = geopandas.read_file(tmp_path / 'a.gpkg')
+    assert (
+        table.crs.to_epsg() == 32756
+        and len(table) == len(SHIPS)
+        and {'label', 'score', 'answer', 'prompt', 'model'} <= set(table.columns)
+    )
+    assert np.allclose(
+        sorted(table.geometry.area),
+        sorted((x2 - x1) * (y2 - y1) * 100 for x1, y1, x2, y2 in SHIPS),
+        rtol=0.02,
+    )
+    run(tmp_path / 'a.tif', tmp_path / 'a.geojson')
+    same = geopandas.read_file(tmp_path / 'a.geojson')
+    assert (
+        same.crs.to_epsg() == 4326
+        and same.geometry.is_valid.all()
+        and np.allclose(np.sort(same.to_crs(32756).area), np.sort(table.area), rtol=1e-4)
+    )
+    run(harbour(tmp_path / 'b.tif', [], **UTM), tmp_path / 'b.gpkg')
+    assert len(geopandas.read_file(tmp_path / 'b.gpkg')) == 0
+
 
 def test_a_geopackage_asks_for_its_extra_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'geopandas', None)
-    with pytest.raises(BadInput, match=r'earthgpt-lite\[geo\]'): run(harbour(tmp_path/'a.tif', SHIPS, **UTM), tmp_path/'a.gpkg')
+    with pytest.raises(BadInput, match=r'earthgpt-lite\[geo\]'):
+        run(harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.gpkg')
+
 
 def test_classes_as_polygons_and_raster(tmp_path):
-    path = harbour(tmp_path/'a.tif', [(0, 0, 200, 100), (200, 200, 250, 230)], 250, 230, **UTM)
-    done = survey(Perfect(), path, tmp_path/'a.geojson', classify=['dark', 'bright'], size=50, raster=tmp_path/'c.tif', progress=False)
-    found = json.loads((tmp_path/'a.geojson').read_text())
-    assert {f['properties']['label'] for f in found['features']} == {'dark', 'bright'} and found['prompt'] == ['dark', 'bright'] and done.tiles == 25
-    with rasterio.open(tmp_path/'c.tif') as f:
+    path = harbour(tmp_path / 'a.tif', [(0, 0, 200, 100), (200, 200, 250, 230)], 250, 230, **UTM)
+    done = survey(
+        Perfect(),
+        path,
+        tmp_path / 'a.geojson',
+        classify=['dark', 'bright'],
+        size=50,
+        raster=tmp_path / 'c.tif',
+        progress=False,
+    )
+    found = json.loads((tmp_path / 'a.geojson').read_text())
+    assert (
+        {f['properties']['label'] for f in found['features']} == {'dark', 'bright'}
+        and found['prompt'] == ['dark', 'bright']
+        and done.tiles == 25
+    )
+    with rasterio.open(tmp_path / 'c.tif') as f:
         classes = f.read(1)
-        assert classes.shape == (5, 5) and f.crs.to_epsg() == 32756 and f.tags(1)['CLASS_2'] == 'bright' and f.nodata == 0 and f.transform == UTM['transform'] @ Affine.scale(50)
+        assert (
+            classes.shape == (5, 5)
+            and f.crs.to_epsg() == 32756
+            and f.tags(1)['CLASS_2'] == 'bright'
+            and f.nodata == 0
+            and f.transform == UTM['transform'] @ Affine.scale(50)
+        )
     assert (classes[:2, :4] == 2).all() and (classes[:, 4] == 1)[:3].all() and (classes[2:4, :4] == 1).all()
-    area = sum(shapely.transform(shapely.geometry.shape(f['geometry']), lambda p: np.stack(transform('EPSG:4326', 'EPSG:32756', *p.T), 1)).area for f in found['features'])
-    assert area == pytest.approx(250 * 230 * 100, rel=1e-4)                # no gap, nothing beyond the scene
-    assert all(f['properties']['score'] == .9 for f in found['features'])
+    area = sum(
+        shapely.transform(
+            shapely.geometry.shape(f['geometry']),
+            lambda p: np.stack(transform('EPSG:4326', 'EPSG:32756', *p.T), 1),
+        ).area
+        for f in found['features']
+    )
+    assert area == pytest.approx(250 * 230 * 100, rel=1e-4)  # no gap, nothing beyond the scene
+    assert all(f['properties']['score'] == 0.9 for f in found['features'])
+
 
 def test_free_answers_are_regions_of_one_text(tmp_path):
-    run(harbour(tmp_path/'a.tif', [(0, 0, 150, 300)], **UTM), tmp_path/'a.geojson', detect=None, ask='bright?', overlap=None, size=50)
-    found = json.loads((tmp_path/'a.geojson').read_text())['features']
+    run(
+        harbour(tmp_path / 'a.tif', [(0, 0, 150, 300)], **UTM),
+        tmp_path / 'a.geojson',
+        detect=None,
+        ask='bright?',
+        overlap=None,
+        size=50,
+    )
+    found = json.loads((tmp_path / 'a.geojson').read_text())['features']
     assert sorted(f['properties']['answer'] for f in found) == ['bright <b>', 'dark']
 
+
 def test_tiles_without_data_are_left_out(tmp_path):
-    path = harbour(tmp_path/'a.tif', [], **UTM, nodata=0)
-    with rasterio.open(path, 'r+') as f: f.write(np.zeros((3, 300, 150), 'uint8'), window=((0, 300), (0, 150)))
-    done = survey(Perfect(), path, tmp_path/'a.geojson', classify=['dark', 'bright'], size=50, raster=tmp_path/'c.tif', progress=False)
-    with rasterio.open(tmp_path/'c.tif') as f: assert (f.read(1)[:, :3] == 0).all() and (f.read(1)[:, 3:] > 0).all()
+    path = harbour(tmp_path / 'a.tif', [], **UTM, nodata=0)
+    with rasterio.open(path, 'r+') as f:
+        f.write(np.zeros((3, 300, 150), 'uint8'), window=((0, 300), (0, 150)))
+    done = survey(
+        Perfect(),
+        path,
+        tmp_path / 'a.geojson',
+        classify=['dark', 'bright'],
+        size=50,
+        raster=tmp_path / 'c.tif',
+        progress=False,
+    )
+    with rasterio.open(tmp_path / 'c.tif') as f:
+        assert (f.read(1)[:, :3] == 0).all() and (f.read(1)[:, 3:] > 0).all()
     assert done.tiles == 18
+
 
 def test_dissolve_adds_up():
     values = np.random.default_rng(0).integers(-1, 3, (7, 9))
     found = dissolve(values, np.ones((7, 9)), np.arange(10) * 10, np.arange(8) * 10)
     assert sum(p.area for p, *_ in found) == (values >= 0).sum() * 100 and all(m == 1 for *_, m in found)
 
+
 # Stopped, killed, resumed
 
+
 def test_resumed_gives_the_same_file(tmp_path):
-    path, options = harbour(tmp_path/'a.tif', SHIPS, **UTM), dict(detect='ship', overlap=40, batch_size=2, progress=False)
-    with pytest.raises(RuntimeError): survey(Perfect(fail=5), path, tmp_path/'a.geojson', **options)
-    assert not (tmp_path/'a.geojson').exists() and (tmp_path/'a.geojson.part').exists()
-    with open(tmp_path/'a.geojson.part', 'a') as f: f.write('[[["torn')
-    assert survey(Perfect(), path, tmp_path/'a.geojson', **options).resumed == 5 and not (tmp_path/'a.geojson.part').exists()
-    assert survey(Perfect(), path, tmp_path/'b.geojson', **options).resumed == 0
-    assert (tmp_path/'a.geojson').read_bytes() == (tmp_path/'b.geojson').read_bytes()
+    path, options = (
+        harbour(tmp_path / 'a.tif', SHIPS, **UTM),
+        dict(detect='ship', overlap=40, batch_size=2, progress=False),
+    )
+    with pytest.raises(RuntimeError):
+        survey(Perfect(fail=5), path, tmp_path / 'a.geojson', **options)
+    assert not (tmp_path / 'a.geojson').exists() and (tmp_path / 'a.geojson.part').exists()
+    with open(tmp_path / 'a.geojson.part', 'a') as f:
+        f.write('[[["torn')
+    assert (
+        survey(Perfect(), path, tmp_path / 'a.geojson', **options).resumed == 5
+        and not (tmp_path / 'a.geojson.part').exists()
+    )
+    assert survey(Perfect(), path, tmp_path / 'b.geojson', **options).resumed == 0
+    assert (tmp_path / 'a.geojson').read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+
 
 def test_another_question_does_not_go_on(tmp_path):
-    path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
-    with pytest.raises(RuntimeError): survey(Perfect(fail=3), path, tmp_path/'a.geojson', detect='ship', batch_size=1, progress=False)
-    with pytest.raises(BadInput, match='prompt differ.*--force'): survey(Perfect(), path, tmp_path/'a.geojson', detect='plane', batch_size=1, progress=False)
-    assert survey(Perfect(), path, tmp_path/'a.geojson', detect='plane', batch_size=1, progress=False, resume=False).resumed == 0
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    with pytest.raises(RuntimeError):
+        survey(Perfect(fail=3), path, tmp_path / 'a.geojson', detect='ship', batch_size=1, progress=False)
+    with pytest.raises(BadInput, match='prompt differ.*--force'):
+        survey(Perfect(), path, tmp_path / 'a.geojson', detect='plane', batch_size=1, progress=False)
+    assert (
+        survey(
+            Perfect(),
+            path,
+            tmp_path / 'a.geojson',
+            detect='plane',
+            batch_size=1,
+            progress=False,
+            resume=False,
+        ).resumed
+        == 0
+    )
+
 
 def test_stop_and_progress(tmp_path):
-    told, path = [], harbour(tmp_path/'a.tif', SHIPS, **UTM)
-    with pytest.raises(KeyboardInterrupt): run(path, tmp_path/'a.geojson', batch_size=1, progress=lambda n, total: told.append((n, total)), stop=lambda: len(told) == 3)
-    assert told[-1] == (3, 25) and run(path, tmp_path/'a.geojson', batch_size=1).resumed == 3
+    told, path = [], harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            path,
+            tmp_path / 'a.geojson',
+            batch_size=1,
+            progress=lambda n, total: told.append((n, total)),
+            stop=lambda: len(told) == 3,
+        )
+    assert told[-1] == (3, 25) and run(path, tmp_path / 'a.geojson', batch_size=1).resumed == 3
+
 
 KILL = '''
 import os, signal, sys; sys.path[:0] = [%r]
@@ -206,73 +389,147 @@ class Shot(Perfect):
 survey(Shot(fail=6), sys.argv[1], sys.argv[2], detect='ship', overlap=40, batch_size=1, progress=False)
 '''
 
+
 def test_sigkill(tmp_path):
-    path, out = harbour(tmp_path/'a.tif', SHIPS, **UTM), tmp_path/'a.geojson'
+    path, out = harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.geojson'
     process = subprocess.run([sys.executable, '-c', KILL % os.path.dirname(__file__), str(path), str(out)])
-    assert process.returncode == -signal.SIGKILL and (tmp_path/'a.geojson.part').exists() and not out.exists()
+    assert (
+        process.returncode == -signal.SIGKILL and (tmp_path / 'a.geojson.part').exists() and not out.exists()
+    )
     options = dict(detect='ship', overlap=40, batch_size=1, progress=False)
     assert survey(Perfect(), path, out, **options).resumed == 6
-    survey(Perfect(), path, tmp_path/'b.geojson', **options)
-    assert out.read_bytes() == (tmp_path/'b.geojson').read_bytes()
+    survey(Perfect(), path, tmp_path / 'b.geojson', **options)
+    assert out.read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_file_also_when_one_fails(tmp_path):
-    path, options = harbour(tmp_path/'a.tif', SHIPS, **UTM), dict(detect='ship', overlap=40, batch_size=1, progress=False)
-    survey(Perfect(), path, tmp_path/'one.geojson', **options)
-    with pytest.raises(Exception, match='the power failed'): survey(Perfect(fail=4), path, tmp_path/'two.geojson', processes=2, **options)
-    assert sorted(p.name for p in tmp_path.glob('*.part*')) == ['two.geojson.part1of2', 'two.geojson.part2of2']
-    done = survey(Perfect(), path, tmp_path/'two.geojson', processes=2, **options)
+    path, options = (
+        harbour(tmp_path / 'a.tif', SHIPS, **UTM),
+        dict(detect='ship', overlap=40, batch_size=1, progress=False),
+    )
+    survey(Perfect(), path, tmp_path / 'one.geojson', **options)
+    with pytest.raises(Exception, match='the power failed'):
+        survey(Perfect(fail=4), path, tmp_path / 'two.geojson', processes=2, **options)
+    assert sorted(p.name for p in tmp_path.glob('*.part*')) == [
+        'two.geojson.part1of2',
+        'two.geojson.part2of2',
+    ]
+    done = survey(Perfect(), path, tmp_path / 'two.geojson', processes=2, **options)
     assert done.resumed >= 4 and done.tiles == 25 and not list(tmp_path.glob('*.part*'))
-    assert (tmp_path/'one.geojson').read_bytes() == (tmp_path/'two.geojson').read_bytes()
+    assert (tmp_path / 'one.geojson').read_bytes() == (tmp_path / 'two.geojson').read_bytes()
+
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
-    path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
     monkeypatch.setattr(module, 'write_whole', lambda *a: (_ for _ in ()).throw(BadInput('no space left')))
-    with pytest.raises(BadInput, match='no space'): run(path, tmp_path/'a.geojson')
+    with pytest.raises(BadInput, match='no space'):
+        run(path, tmp_path / 'a.geojson')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.geojson.part', 'a.tif']
+
 
 # Refused
 
-@pytest.mark.parametrize('options, words', [
-    (dict(ask='a', detect='b'), '2 of ask'), (dict(), '0 of ask'), (dict(ask=' '), 'empty'), (dict(classify=[]), 'at least two'), (dict(classify=['a', 'A']), 'more than once'),
-    (dict(detect='a', raster='c.tif'), 'needs classify'), (dict(classify=['a', 'b'], raster='c.png'), 'name it .tif'), (dict(detect='a', overlap=100), 'overlap'), (dict(classify=['a', 'b'], overlap=5), 'no overlap'), (dict(detect='a', out='a.shp'), 'geojson'),
-    (dict(detect='a', max_tiles=3), 'tiles'), (dict(detect='a', processes=0), '0 processes'), (dict(detect='a', processes=2, stop=print), 'functions of this process')])
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(ask='a', detect='b'), '2 of ask'),
+        (dict(), '0 of ask'),
+        (dict(ask=' '), 'empty'),
+        (dict(classify=[]), 'at least two'),
+        (dict(classify=['a', 'A']), 'more than once'),
+        (dict(detect='a', raster='c.tif'), 'needs classify'),
+        (dict(classify=['a', 'b'], raster='c.png'), 'name it .tif'),
+        (dict(detect='a', overlap=100), 'overlap'),
+        (dict(classify=['a', 'b'], overlap=5), 'no overlap'),
+        (dict(detect='a', out='a.shp'), 'geojson'),
+        (dict(detect='a', max_tiles=3), 'tiles'),
+        (dict(detect='a', processes=0), '0 processes'),
+        (dict(detect='a', processes=2, stop=print), 'functions of this process'),
+    ],
+)
 def test_refused_before_anything_is_computed(tmp_path, options, words):
-    path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
-    with pytest.raises(BadInput, match=words): survey(Perfect(fail=0), path, tmp_path/options.pop('out', 'a.geojson'), progress=False, **options)
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    with pytest.raises(BadInput, match=words):
+        survey(Perfect(fail=0), path, tmp_path / options.pop('out', 'a.geojson'), progress=False, **options)
     assert [p.name for p in tmp_path.iterdir()] == ['a.tif']
 
+
 def test_a_raster_that_cannot_be_written_is_refused_at_once(tmp_path):
-    path = harbour(tmp_path/'a.tif', SHIPS, **UTM)
-    (tmp_path/'folder.tif').mkdir(); (tmp_path/'file').write_text('')
-    for raster in (tmp_path/'folder.tif', tmp_path/'file/c.tif'):
-        with pytest.raises(BadInput, match=raster.name): survey(Perfect(fail=0), path, tmp_path/'a.geojson', classify=['a', 'b'], raster=raster, progress=False)
-    survey(Perfect(), path, tmp_path/'a.geojson', classify=['dark', 'bright'], raster=tmp_path/'new/c.tif', progress=False)
-    assert (tmp_path/'new/c.tif').exists()                                 # a folder is made, as for the answers
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    (tmp_path / 'folder.tif').mkdir()
+    (tmp_path / 'file').write_text('')
+    for raster in (tmp_path / 'folder.tif', tmp_path / 'file/c.tif'):
+        with pytest.raises(BadInput, match=raster.name):
+            survey(
+                Perfect(fail=0),
+                path,
+                tmp_path / 'a.geojson',
+                classify=['a', 'b'],
+                raster=raster,
+                progress=False,
+            )
+    survey(
+        Perfect(),
+        path,
+        tmp_path / 'a.geojson',
+        classify=['dark', 'bright'],
+        raster=tmp_path / 'new/c.tif',
+        progress=False,
+    )
+    # a folder is made, as for the answers
+    assert (tmp_path / 'new/c.tif').exists()
+
 
 def test_scenes_that_cannot_be_surveyed(tmp_path):
-    harbour(tmp_path/'a.tif', SHIPS)
+    harbour(tmp_path / 'a.tif', SHIPS)
     with warnings.catch_warnings(), pytest.raises(BadInput, match='name the output .json'):
-        warnings.simplefilter('error')                                     # the sentence, and nothing beside it
-        run(tmp_path/'a.tif', tmp_path/'a.geojson')
-    with pytest.raises(BadInput, match='single pixel'): run(harbour(tmp_path/'b.tif', [], 1, 1, **UTM), tmp_path/'a.geojson')
-    with pytest.raises(BadInput, match='no such file'): run(tmp_path/'none.tif', tmp_path/'a.geojson')
-    (tmp_path/'text.tif').write_text('hello')
-    with pytest.raises(BadInput, match='text.tif'): run(tmp_path/'text.tif', tmp_path/'a.geojson')
+        # the sentence, and nothing beside it
+        warnings.simplefilter('error')
+        run(tmp_path / 'a.tif', tmp_path / 'a.geojson')
+    with pytest.raises(BadInput, match='single pixel'):
+        run(harbour(tmp_path / 'b.tif', [], 1, 1, **UTM), tmp_path / 'a.geojson')
+    with pytest.raises(BadInput, match='no such file'):
+        run(tmp_path / 'none.tif', tmp_path / 'a.geojson')
+    (tmp_path / 'text.tif').write_text('hello')
+    with pytest.raises(BadInput, match='text.tif'):
+        run(tmp_path / 'text.tif', tmp_path / 'a.geojson')
+
 
 def test_a_hundred_gigapixels_are_refused_with_their_number(tmp_path):
-    with rasterio.open(tmp_path/'a.tif', 'w', driver='GTiff', width=400_000, height=250_000, count=1, dtype='uint8', tiled=True, blockxsize=4096, blockysize=4096, sparse_ok=True, BIGTIFF='YES', **UTM) as f:
+    with rasterio.open(
+        tmp_path / 'a.tif',
+        'w',
+        driver='GTiff',
+        width=400_000,
+        height=250_000,
+        count=1,
+        dtype='uint8',
+        tiled=True,
+        blockxsize=4096,
+        blockysize=4096,
+        sparse_ok=True,
+        BIGTIFF='YES',
+        **UTM,
+    ) as f:
         f.write(np.full((1, 4096, 4096), 9, 'uint8'), window=((0, 4096), (0, 4096)))
-    with pytest.raises(BadInput, match='400,000 x 250,000 pixels are 24,4'): survey(Perfect(64), tmp_path/'a.tif', tmp_path/'a.geojson', classify=['a', 'b'], progress=False)
+    with pytest.raises(BadInput, match='400,000 x 250,000 pixels are 24,4'):
+        survey(Perfect(64), tmp_path / 'a.tif', tmp_path / 'a.geojson', classify=['a', 'b'], progress=False)
+
 
 # The real thing
 
+
 def test_with_a_real_model(tiny, tmp_path):
-    helper, path = Assistant(*tiny, 'tiny'), harbour(tmp_path/'a.tif', SHIPS, 150, 130, **UTM)
-    done = survey(helper, path, tmp_path/'a.geojson', classify=['water', 'forest'], progress=False)
+    helper, path = Assistant(*tiny, 'tiny'), harbour(tmp_path / 'a.tif', SHIPS, 150, 130, **UTM)
+    done = survey(helper, path, tmp_path / 'a.geojson', classify=['water', 'forest'], progress=False)
     assert done.tiles == 9 and done.features >= 1
     for kind in (dict(detect='island'), dict(ground='the island'), dict(ask='what does this image show?')):
-        assert survey(helper, path, tmp_path/f'{next(iter(kind))}.geojson', progress=False, **kind).tiles >= 9
+        assert (
+            survey(helper, path, tmp_path / f'{next(iter(kind))}.geojson', progress=False, **kind).tiles >= 9
+        )
+
 
 MEMORY = '''
 import json, sys, time, numpy as np, rasterio, torch
@@ -294,12 +551,21 @@ for i in range(0, 256, 64): helper.classify(views[i:i + 64], labels)
 print(json.dumps(dict(peak_mb=peak, tiles=done.tiles, rate=done.tiles / done.seconds, memory_rate=256 / (time.time() - start))))
 '''
 
+
 @pytest.mark.slow
 def test_ten_thousand_squared_under_one_and_a_half_gigabytes(saved, tmp_path):
     rng = np.random.default_rng(0)
-    with rasterio.open(tmp_path/'big.tif', 'w', driver='GTiff', width=10_000, height=10_000, count=3, dtype='uint8', **UTM) as f:
-        for row in range(0, 10_000, 500): f.write(rng.integers(1, 255, (3, 500, 10_000), 'uint8'), window=((row, row + 500), (0, 10_000)))
-    out = subprocess.run([sys.executable, '-c', MEMORY, str(tmp_path), str(saved), '128'], capture_output=True, text=True, check=True).stdout
+    with rasterio.open(
+        tmp_path / 'big.tif', 'w', driver='GTiff', width=10_000, height=10_000, count=3, dtype='uint8', **UTM
+    ) as f:
+        for row in range(0, 10_000, 500):
+            f.write(rng.integers(1, 255, (3, 500, 10_000), 'uint8'), window=((row, row + 500), (0, 10_000)))
+    out = subprocess.run(
+        [sys.executable, '-c', MEMORY, str(tmp_path), str(saved), '128'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     found = json.loads(out.splitlines()[-1])
     print(found)
-    assert found['tiles'] == 79 ** 2 and found['peak_mb'] < 1500
+    assert found['tiles'] == 79**2 and found['peak_mb'] < 1500

@@ -1,4 +1,5 @@
 "Oriented boxes: one angle, overlap, GeoChat, the way to the map."
+
 import numpy as np
 import pytest
 import shapely
@@ -13,12 +14,14 @@ from earthgpt_lite.boxes.text import BoxFormat, parse_boxes, to_pixels, to_unit
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Frame
 
-def tilted(rng, n, width, height, smallest=6.):
+
+def tilted(rng, n, width, height, smallest=6.0):
     "Boxes with all corners in the picture."
     size = np.sort(rng.uniform(smallest, min(width, height) / 2, (n, 2)), 1)[:, ::-1]
     reach = np.hypot(*size.T)[:, None] / 2
     centre = rng.uniform(reach, np.array([width, height]) - reach)
     return np.concatenate([centre, size, rng.uniform(-90, 90, (n, 1))], 1)
+
 
 def distance(a, b):
     "Largest distance of the corners, whichever is counted first."
@@ -30,15 +33,20 @@ def distance(a, b):
 # one convention
 def test_positive_angles_turn_clockwise_on_the_screen():
     box = to_corners([0, 0, 10, 2, 30]).reshape(4, 2)
-    right = (box[1] + box[2]) / 2                        # where w points
-    assert right[0] > 0 and right[1] > 0                 # right and down: y grows downwards
-    assert np.allclose(right, 5 * np.array([np.cos(np.pi / 6), .5]))
+    right = (box[1] + box[2]) / 2  # where w points
+    assert right[0] > 0 and right[1] > 0  # right and down: y grows downwards
+    assert np.allclose(right, 5 * np.array([np.cos(np.pi / 6), 0.5]))
+
 
 def test_corners_agree_with_shapelys_rotation():
     for cx, cy, w, h, angle in tilted(np.random.default_rng(0), 200, 500, 400):
         # shapely's positive angle is counter-clockwise with y upwards, which is clockwise with y downwards
         other = affinity.rotate(rectangle(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), angle)
-        assert Polygon(to_corners([cx, cy, w, h, angle]).reshape(4, 2)).symmetric_difference(other).area < 1e-6 * w * h
+        assert (
+            Polygon(to_corners([cx, cy, w, h, angle]).reshape(4, 2)).symmetric_difference(other).area
+            < 1e-6 * w * h
+        )
+
 
 @settings(max_examples=300)
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.floats(1, 500), st.floats(1, 500), st.floats(-720, 720))
@@ -48,23 +56,31 @@ def test_any_angle_becomes_the_one(cx, cy, w, h, angle):
     assert distance(once[None], np.array([[cx, cy, w, h, angle]]))[0] < 1e-6 * (1e3 + w + h)
     assert distance(min_area_rect(to_corners(once))[None], once[None])[0] < 1e-6 * (1e3 + w + h)
 
+
 def test_round_trip_of_the_numbers_themselves():
     boxes = tilted(np.random.default_rng(1), 10_000, 900, 700)
     boxes = boxes[(boxes[:, 2] > boxes[:, 3] * 1.001) & (abs(abs(boxes[:, 4]) - 90) > 1e-3)]
     assert len(boxes) > 9_000 and np.allclose(min_area_rect(to_corners(boxes)), boxes, atol=1e-6)
-    assert np.allclose(min_area_rect(np.roll(to_corners(boxes), 2, -1)), boxes, atol=1e-6)     # DOTA: any corner may be the first
+    # DOTA: any corner may be the first
+    assert np.allclose(min_area_rect(np.roll(to_corners(boxes), 2, -1)), boxes, atol=1e-6)
+
 
 def test_radians_as_in_hit_uav():
     assert np.allclose(min_area_rect([320, 256, 20, 48, np.rad2deg(2.871098)])[2:4], [48, 20])
     assert np.allclose(min_area_rect([10, 10, 8, 2, np.rad2deg(np.pi / 6)]), [10, 10, 8, 2, 30])
 
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=8, max_size=8))
 def test_the_rectangle_of_clicked_corners_is_the_smallest(numbers):
     corners = np.array(numbers, float)
-    ours, shapelys = min_area_rect(corners), shapely.MultiPoint(corners.reshape(4, 2)).minimum_rotated_rectangle
+    ours, shapelys = (
+        min_area_rect(corners),
+        shapely.MultiPoint(corners.reshape(4, 2)).minimum_rotated_rectangle,
+    )
     assert to_polygons(ours).buffer(1e-6).covers(shapely.MultiPoint(corners.reshape(4, 2)))
     assert ours[2] * ours[3] <= shapelys.area + 1e-6
+
 
 def test_the_square_keeps_the_angle():
     boxes = tilted(np.random.default_rng(3), 100, 640, 512)
@@ -78,26 +94,34 @@ def test_overlap_equals_shapelys():
     a, b = tilted(rng, 2000, 120, 100), tilted(rng, 2000, 120, 100)
     ours = obb_iou(a, b)
     for one, two, value in zip(a, b, ours):
-        p, q = (affinity.rotate(rectangle(x - w / 2, y - h / 2, x + w / 2, y + h / 2), t) for x, y, w, h, t in (one, two))
+        p, q = (
+            affinity.rotate(rectangle(x - w / 2, y - h / 2, x + w / 2, y + h / 2), t)
+            for x, y, w, h, t in (one, two)
+        )
         assert abs(p.intersection(q).area / p.union(q).area - value) < 1e-6
-    assert ((ours > .1) & (ours < .9)).sum() > 200                     # the test has something to see
+    assert ((ours > 0.1) & (ours < 0.9)).sum() > 200  # the test has something to see
     assert np.allclose(obb_iou(to_corners(a), b), ours)
+
 
 def test_overlap_on_upright_boxes_and_odd_ones():
     rng = np.random.default_rng(5)
     a, b = np.sort(rng.uniform(0, 1, (2, 500, 2, 2)), 2).reshape(2, 500, 4)
-    assert np.allclose(obb_iou(a, b), iou(a, b)) and np.allclose(iou_matrix(a[:20], b[:30], obb_iou), iou_matrix(a[:20], b[:30]))
-    crossed = np.array([0, 0, 2, 2, 2, 0, 0, 2.])                       # corners in a wrong order
-    assert np.isclose(obb_iou(crossed, [0, 0, 2, 2]), .5)
+    assert np.allclose(obb_iou(a, b), iou(a, b)) and np.allclose(
+        iou_matrix(a[:20], b[:30], obb_iou), iou_matrix(a[:20], b[:30])
+    )
+    crossed = np.array([0, 0, 2, 2, 2, 0, 0, 2.0])  # corners in a wrong order
+    assert np.isclose(obb_iou(crossed, [0, 0, 2, 2]), 0.5)
     assert obb_iou([1, 1, 0, 0, 0], [0, 0, 2, 2]) == 0
+
 
 def test_nms_for_tilted_boxes():
     rng = np.random.default_rng(6)
     boxes, scores = tilted(rng, 60, 100, 100), rng.uniform(0, 1, 60)
     kept = []
     for i in np.argsort(-scores):
-        if all(obb_iou(boxes[i], boxes[k]) <= .2 for k in kept): kept.append(i)
-    assert nms(boxes, scores, .2, overlap=obb_iou).tolist() == kept and 5 < len(kept) < 55
+        if all(obb_iou(boxes[i], boxes[k]) <= 0.2 for k in kept):
+            kept.append(i)
+    assert nms(boxes, scores, 0.2, overlap=obb_iou).tolist() == kept and 5 < len(kept) < 55
 
 
 # text
@@ -105,18 +129,23 @@ def test_ten_thousand_corners_come_back_within_one_step():
     rng = np.random.default_rng(7)
     for codec in (BoxFormat(), BoxFormat(decimals=3), BoxFormat(1000, 0, square=False)):
         for w, h in rng.integers(100, 3000, (34, 2)):
-            five = tilted(rng, 300, w, h, smallest=.02 * max(w, h))
+            five = tilted(rng, 300, w, h, smallest=0.02 * max(w, h))
             boxes, found = to_corners(five), codec.read(codec.write(five, w, h), w, h)
             step = np.array([max(w, h)] * 2 if codec.square else [w, h]) / codec.steps
-            assert not found.unread and (abs(np.array([b.box for b in found.boxes]) - boxes) <= np.tile(step, 4)).all()
+            assert (
+                not found.unread
+                and (abs(np.array([b.box for b in found.boxes]) - boxes) <= np.tile(step, 4)).all()
+            )
+
 
 def test_needles_are_thickened():
     rng = np.random.default_rng(8)
     for _ in range(300):
-        x, y, angle = *rng.uniform(.2, .8, 2), rng.uniform(-90, 90)
-        needle = to_corners([x, y, rng.uniform(0, .3), 1e-4, angle])
+        x, y, angle = *rng.uniform(0.2, 0.8, 2), rng.uniform(-90, 90)
+        needle = to_corners([x, y, rng.uniform(0, 0.3), 1e-4, angle])
         found = parse_boxes(BoxFormat().write([needle], 1, 1))
-        assert not found.unread and distance(found.boxes[0].box[None], needle[None])[0] < .025
+        assert not found.unread and distance(found.boxes[0].box[None], needle[None])[0] < 0.025
+
 
 @pytest.mark.parametrize('clockwise', (False, True))
 def test_ten_thousand_boxes_through_geochat(clockwise):
@@ -128,12 +157,15 @@ def test_ten_thousand_boxes_through_geochat(clockwise):
         step = np.array([w, h]) / 100
         assert not found.unread and len(back) == 100
         assert (abs(back[:, :2] - boxes[:, :2]) <= step).all()
-        swapped = abs((back[:, 4] - boxes[:, 4] + 90) % 180 - 90) > 45              # nearly square: the long side may change
+        # nearly square: the long side may change
+        swapped = abs((back[:, 4] - boxes[:, 4] + 90) % 180 - 90) > 45
         sizes = np.where(swapped[:, None], back[:, 3:1:-1], back[:, 2:4])
-        allowed = np.where(boxes[:, 2:4] < 1.5 * step.max(), 2, 1) * step.max()       # both edges of a needle are pushed apart
+        # both edges of a needle are pushed apart
+        allowed = np.where(boxes[:, 2:4] < 1.5 * step.max(), 2, 1) * step.max()
         assert (abs(sizes - boxes[:, 2:4]) <= allowed * (1 + 1e-9)).all()
         turned = np.where(swapped, back[:, 4] + 90, back[:, 4])
         assert (abs((turned - boxes[:, 4] + 90) % 180 - 90) <= 1).all()
+
 
 def test_ten_thousand_upright_boxes_through_geochat():
     rng = np.random.default_rng(10)
@@ -144,28 +176,45 @@ def test_ten_thousand_upright_boxes_through_geochat():
         assert back.shape == (100, 4) and (abs(back - boxes) <= np.tile([w, h], 2) / 100 * (1 + 1e-9)).all()
         assert (back[:, 2:] > back[:, :2]).all()
 
+
 def test_geochat_turns_as_its_demo_draws():
     "OpenCV's getRotationMatrix2D: positive is counter-clockwise, origin top left; [[a, b], [-b, a]] about the centre."
     x1, y1, x2, y2, theta = 30, 40, 70, 60, 30
-    a, b, centre = np.cos(np.pi / 6), np.sin(np.pi / 6), np.array([50., 50.])
-    drawn = (np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - centre) @ np.array([[a, b], [-b, a]]).T + centre
-    got, = GeoChatFormat().read('{<30><40><70><60>|<30>}', 100, 100).boxes
+    a, b, centre = np.cos(np.pi / 6), np.sin(np.pi / 6), np.array([50.0, 50.0])
+    drawn = (np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - centre) @ np.array(
+        [[a, b], [-b, a]]
+    ).T + centre
+    (got,) = GeoChatFormat().read('{<30><40><70><60>|<30>}', 100, 100).boxes
     assert np.isclose(obb_iou(got.box, drawn.ravel()), 1) and got.box[4] == pytest.approx(-30)
-    other, = GeoChatFormat(clockwise=True).read('{<30><40><70><60>|<30>}', 100, 100).boxes
-    assert other.box[4] == pytest.approx(30) and obb_iou(got.box, other.box) < .6
+    (other,) = GeoChatFormat(clockwise=True).read('{<30><40><70><60>|<30>}', 100, 100).boxes
+    assert other.box[4] == pytest.approx(30) and obb_iou(got.box, other.box) < 0.6
+
 
 def test_geochat_reads_what_it_writes_and_says_the_rest():
     codec = GeoChatFormat()
-    assert codec.write([[0, 0, 320, 256], [100, 100, 80, 20, -20]], 640, 512).startswith('{<0><0><50><50>|<0>}{<')
+    assert codec.write([[0, 0, 320, 256], [100, 100, 80, 20, -20]], 640, 512).startswith(
+        '{<0><0><50><50>|<0>}{<'
+    )
     text = 'There are <p> 2 ships </p> {<10><10><20><20>|<30>}<delim>{<40><40><60><60>} and <p>harbor</p>{<1><2><3>} {<60><10><40><30>|<5>} {<1><1><9'
     found = codec.read(text, 640, 512)
     assert [b.label for b in found.boxes] == ['ship', 'ship'] and [len(b.box) for b in found.boxes] == [5, 4]
-    assert [why.split(': ')[1] for why in found.unread] == ['not of the form <x1><y1><x2><y2>|<theta>', 'right lies left of left, or bottom above top', 'cut off before its end']
-    assert 'beyond' in codec.read('{<50><50><120><60>}', 640, 512).unread[0] and 'no area' in codec.read('{<5><5><5><9>}', 640, 512).unread[0]
-    assert np.allclose(codec.read('{<50><50><120><60>}', 100, 100, repair=True).boxes[0].box, [50, 50, 100, 60])
+    assert [why.split(': ')[1] for why in found.unread] == [
+        'not of the form <x1><y1><x2><y2>|<theta>',
+        'right lies left of left, or bottom above top',
+        'cut off before its end',
+    ]
+    assert (
+        'beyond' in codec.read('{<50><50><120><60>}', 640, 512).unread[0]
+        and 'no area' in codec.read('{<5><5><5><9>}', 640, 512).unread[0]
+    )
+    assert np.allclose(
+        codec.read('{<50><50><120><60>}', 100, 100, repair=True).boxes[0].box, [50, 50, 100, 60]
+    )
     assert 'beyond' in codec.read('{<500><500><700><700>|<30>}', 640, 512).unread[0]
     for bad in ([np.nan, 0, 1, 1], [900, 900, 20, 10, 5], [np.nan, 9, 20, 10, 5], [10, 10, 0, 0, 5]):
-        with pytest.raises(BadInput): codec.write([bad], 640, 512)
+        with pytest.raises(BadInput):
+            codec.write([bad], 640, 512)
+
 
 @settings(max_examples=300)
 @given(st.one_of(st.text(), st.text('{}<>|0123456789-; p/', max_size=150)))
@@ -178,6 +227,7 @@ def test_no_text_breaks_geochats_parser(text):
 NORTH = Affine(10, 0, 300000, 0, -10, 5000000)
 TURNED = Affine.translation(300000, 5000000) @ Affine.rotation(20) @ Affine.scale(10, -10)
 
+
 @pytest.mark.parametrize('transform', (NORTH, TURNED, Affine(7, 2, 3, -1, -9, 4)))
 def test_boxes_go_to_the_map_and_back(transform):
     rng = np.random.default_rng(11)
@@ -185,17 +235,29 @@ def test_boxes_go_to_the_map_and_back(transform):
     shapes = to_map(boxes, transform)
     assert shapes.shape == (50,) and np.allclose(from_map(shapes, transform), boxes)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) * abs(transform.determinant)
-    assert np.allclose(shapely.area(shapes), areas)                    # a bounding box of two corners would be too large
+    # a bounding box of two corners would be too large
+    assert np.allclose(shapely.area(shapes), areas)
     a, b, c, d, e, f = tuple(transform)[:6]
     for shape, (x1, y1, x2, y2) in zip(shapes, boxes):
-        expected = {(round(a * x + b * y + c, 6), round(d * x + e * y + f, 6)) for x in (x1, x2) for y in (y1, y2)}
+        expected = {
+            (round(a * x + b * y + c, 6), round(d * x + e * y + f, 6)) for x in (x1, x2) for y in (y1, y2)
+        }
         assert {(round(x, 6), round(y, 6)) for x, y in shape.exterior.coords} == expected
+
 
 def test_tilted_boxes_and_frames_go_to_the_map():
     assert np.isclose(to_map([50, 50, 40, 10, 30], TURNED).area, 400 * 100)
-    assert to_map([1, 2, 3, 4], Frame(10, 10, NORTH, 'EPSG:32633')).bounds == (300010, 4999960, 300030, 4999980)
+    assert to_map([1, 2, 3, 4], Frame(10, 10, NORTH, 'EPSG:32633')).bounds == (
+        300010,
+        4999960,
+        300030,
+        4999980,
+    )
+
 
 def test_pictures_without_map_coordinates_say_so():
     for where in (Frame(640, 512), None):
-        with pytest.raises(BadInput, match='map coordinates'): to_map([1, 2, 3, 4], where)
-    with pytest.raises(BadInput, match='no inverse'): from_map(to_map([1, 2, 3, 4], NORTH), Affine(1, 1, 0, 1, 1, 0))
+        with pytest.raises(BadInput, match='map coordinates'):
+            to_map([1, 2, 3, 4], where)
+    with pytest.raises(BadInput, match='no inverse'):
+        from_map(to_map([1, 2, 3, 4], NORTH), Affine(1, 1, 0, 1, 1, 0))

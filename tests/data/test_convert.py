@@ -1,4 +1,5 @@
 """Every reader on its fixture, on the fixtures of all others, and on damaged data; conversion, check and show."""
+
 import json
 
 import numpy as np
@@ -28,18 +29,26 @@ def shelf(tmp_path_factory):
     return base, truth
 
 
-def test_every_reader_has_a_fixture(): assert set(BUILD) == set(READERS)
+def test_every_reader_has_a_fixture():
+    assert set(BUILD) == set(READERS)
 
 
 # ---- what is read
+
 
 def objects_of(record):
     turn = next(t for t in record.turns if t.task == 'detection')
     return sorted((b.label, *to_pixels(b.box, *SIZE).round(1)) for b in parse_boxes(turn.answer).boxes)
 
 
-def close(got, want, tolerance=.5):
-    return len(got) == len(want) and all(g[0] == singular(w[0]) or g[0] == w[0] for g, w in zip(got, want)) and np.allclose([g[1:] for g in got], [w[1:] for w in want], atol=tolerance) if want else not got
+def close(got, want, tolerance=0.5):
+    return (
+        len(got) == len(want)
+        and all(g[0] == singular(w[0]) or g[0] == w[0] for g, w in zip(got, want))
+        and np.allclose([g[1:] for g in got], [w[1:] for w in want], atol=tolerance)
+        if want
+        else not got
+    )
 
 
 @pytest.mark.parametrize('name', list(READERS))
@@ -50,20 +59,36 @@ def test_reader_finds_what_its_fixture_holds(name, shelf):
     assert not left, left
     want = truth[name]
     keys = [r.image for r in records]
-    if not all(isinstance(k, str) for k in want):    # several records of one picture
+    if not all(isinstance(k, str) for k in want):  # several records of one picture
         keys = [(r.image, r.split if name == 'dior-rsvg' else i) for i, r in enumerate(records)]
     assert sorted(map(str, keys)) == sorted(map(str, want))
     for key, record in zip(keys, records):
         told = want[key]
         assert record.split == told.get('split', '')
         assert record.sensor == told.get('sensor', READERS[name].sensor)
-        if 'label' in told: assert [(t.answer, t.task) for t in record.turns] == [(told['label'], 'classification')]
-        if 'captions' in told: assert [t.answer for t in record.turns] == told['captions'] and {t.task for t in record.turns} == {'caption'}
-        if 'qa' in told: assert [(t.question, t.answer, t.task) for t in record.turns] == told['qa']
-        if 'objects' in told: assert close(objects_of(record), sorted((k, *map(float, b)) for k, b in told['objects']))
-        for (phrase, box), ground, region in zip(told['phrases'], record.turns[::2], record.turns[1::2], strict=True) if 'phrases' in told else ():
-            assert ground.task == 'grounding' and phrase in ground.question and region.task == 'region_caption' and region.answer == phrase
-            for text in (ground.answer, region.question): assert np.allclose(to_pixels(parse_boxes(text).boxes[0].box, *SIZE), box, atol=.1)
+        if 'label' in told:
+            assert [(t.answer, t.task) for t in record.turns] == [(told['label'], 'classification')]
+        if 'captions' in told:
+            assert [t.answer for t in record.turns] == told['captions'] and {
+                t.task for t in record.turns
+            } == {'caption'}
+        if 'qa' in told:
+            assert [(t.question, t.answer, t.task) for t in record.turns] == told['qa']
+        if 'objects' in told:
+            assert close(objects_of(record), sorted((k, *map(float, b)) for k, b in told['objects']))
+        for (phrase, box), ground, region in (
+            zip(told['phrases'], record.turns[::2], record.turns[1::2], strict=True)
+            if 'phrases' in told
+            else ()
+        ):
+            assert (
+                ground.task == 'grounding'
+                and phrase in ground.question
+                and region.task == 'region_caption'
+                and region.answer == phrase
+            )
+            for text in (ground.answer, region.question):
+                assert np.allclose(to_pixels(parse_boxes(text).boxes[0].box, *SIZE), box, atol=0.1)
 
 
 @pytest.mark.parametrize('name', list(READERS))
@@ -76,15 +101,22 @@ def test_records_are_valid_and_the_same_each_time(name, shelf):
 
 # ---- what is refused
 
+
 @pytest.mark.parametrize('name', [n for n, r in READERS.items() if not r.any])
 def test_reader_refuses_the_folders_of_all_others(name, shelf):
     base, _ = shelf
     taken = []
     for other in READERS:
-        if other == name: continue
-        try: taken.append((other, len(list(read(name, base / other)))))
+        if other == name:
+            continue
+        try:
+            taken.append((other, len(list(read(name, base / other)))))
         except BadInput as e:
-            assert 'does not look like' in str(e) and READERS[name].layout in str(e) and str(base / other) in str(e)
+            assert (
+                'does not look like' in str(e)
+                and READERS[name].layout in str(e)
+                and str(base / other) in str(e)
+            )
     assert not taken
 
 
@@ -92,27 +124,36 @@ def test_reader_refuses_the_folders_of_all_others(name, shelf):
 def test_reader_of_own_data_refuses_other_forms(name, shelf):
     base, _ = shelf
     mine = READERS[name].mechanism.__name__
-    alike = {'class_folders': {'rsivqa'}}.get(mine, set())   # its pictures lie in folders with names, which is all that class folders are
+    # its pictures lie in folders with names, which is all that class folders are
+    alike = {'class_folders': {'rsivqa'}}.get(mine, set())
     taken = []
     for other, reader in READERS.items():
-        if reader.mechanism.__name__ == mine or other in alike: continue
-        try: taken.append((other, len(list(read(name, base / other)))))
-        except BadInput as e: assert 'does not look like' in str(e)
+        if reader.mechanism.__name__ == mine or other in alike:
+            continue
+        try:
+            taken.append((other, len(list(read(name, base / other)))))
+        except BadInput as e:
+            assert 'does not look like' in str(e)
     assert not taken
 
 
 @pytest.mark.parametrize('name', list(READERS))
 def test_empty_and_missing_folders(name, tmp_path):
-    with pytest.raises(BadInput, match='does not look like'): list(read(name, tmp_path))
-    with pytest.raises(BadInput, match='no such folder'): list(read(name, tmp_path / 'gone'))
+    with pytest.raises(BadInput, match='does not look like'):
+        list(read(name, tmp_path))
+    with pytest.raises(BadInput, match='no such folder'):
+        list(read(name, tmp_path / 'gone'))
 
 
 def test_misspelt_reader_gets_a_proposal():
-    with pytest.raises(BadInput, match='did you mean.*hrsid'): find_reader('HRSDI')
-    with pytest.raises(BadInput, match='data list'): find_reader('qqqqqqq')
+    with pytest.raises(BadInput, match='did you mean.*hrsid'):
+        find_reader('HRSDI')
+    with pytest.raises(BadInput, match='data list'):
+        find_reader('qqqqqqq')
 
 
 # ---- damaged data
+
 
 @pytest.mark.parametrize('name', list(READERS))
 def test_damaged_picture_is_left_out_and_named(name, tmp_path):
@@ -122,44 +163,73 @@ def test_damaged_picture_is_left_out_and_named(name, tmp_path):
     whole = (tmp_path / victim).read_bytes()
     (tmp_path / victim).write_bytes(whole[:20])
     left, got = [], []
-    try: got = list(read(name, tmp_path, left))
-    except BadInput as e: assert 'nothing could be read' in str(e) or name == 'geojson'
+    try:
+        got = list(read(name, tmp_path, left))
+    except BadInput as e:
+        assert 'nothing could be read' in str(e) or name == 'geojson'
     assert victim not in {r.image for r in got}
-    assert any(victim in place or victim in why for place, why in left) and any('cannot be opened' in why for _, why in left)
+    assert any(victim in place or victim in why for place, why in left) and any(
+        'cannot be opened' in why for _, why in left
+    )
 
 
-@pytest.mark.parametrize('name', [n for n in READERS if n not in ('ucas-aod', 'vhr10', 'geojson') and READERS[n].mechanism.__name__ != 'class_folders'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        n
+        for n in READERS
+        if n not in ('ucas-aod', 'vhr10', 'geojson') and READERS[n].mechanism.__name__ != 'class_folders'
+    ],
+)
 def test_missing_picture_is_left_out_and_told(name, tmp_path):
     truth = build(name, tmp_path)
     victim = next(iter(truth))
     (tmp_path / (victim if isinstance(victim, str) else victim[0])).unlink()
     left, got = [], []
-    try: got = list(read(name, tmp_path, left))
-    except BadInput: pass
+    try:
+        got = list(read(name, tmp_path, left))
+    except BadInput:
+        pass
     assert len(got) < len(truth) and left
 
 
-@pytest.mark.parametrize('name', [n for n in READERS if READERS[n].mechanism.__name__ in ('coco', 'captions', 'rsvqa', 'qa_json', 'mmrs1m', 'llava')])
+@pytest.mark.parametrize(
+    'name',
+    [
+        n
+        for n in READERS
+        if READERS[n].mechanism.__name__ in ('coco', 'captions', 'rsvqa', 'qa_json', 'mmrs1m', 'llava')
+    ],
+)
 def test_truncated_json_is_named(name, tmp_path):
     build(name, tmp_path)
-    for path in tmp_path.rglob('*.json'): path.write_text(path.read_text()[:-9])
+    for path in tmp_path.rglob('*.json'):
+        path.write_text(path.read_text()[:-9])
     left = []
-    try: list(read(name, tmp_path, left))
-    except BadInput as e: left.append(('', str(e)))
+    try:
+        list(read(name, tmp_path, left))
+    except BadInput as e:
+        left.append(('', str(e)))
     assert any('JSON' in why for _, why in left)
 
 
 def test_truncated_xml_and_wild_boxes(tmp_path):
-    for i in range(4): picture(tmp_path / f'{i}.jpg')
+    for i in range(4):
+        picture(tmp_path / f'{i}.jpg')
     write(tmp_path / '0.xml', xml([('ship', SHIP)])[:-30])
     write(tmp_path / '1.xml', xml([('ship', (12, 6, 'nan', 16)), ('ship', CAR)]))
-    write(tmp_path / '2.xml', xml([('ship', (70, 50, 200, 200)), ('ship', (500, 500, 600, 600)), ('ship', (10, 10, 10, 20))]))
+    write(
+        tmp_path / '2.xml',
+        xml([('ship', (70, 50, 200, 200)), ('ship', (500, 500, 600, 600)), ('ship', (10, 10, 10, 20))]),
+    )
     write(tmp_path / '3.xml', xml([('ship', ('a', 6, 1, 16))]))
     left = []
     records = {r.image: r for r in read('voc', tmp_path, left, decimals=3)}
     assert set(records) == {'1.jpg', '2.jpg'}
     assert len(objects_of(records['1.jpg'])) == 1 and len(objects_of(records['2.jpg'])) == 2
-    assert np.allclose(max(o[3:] for o in objects_of(records['2.jpg'])), (80, 60), atol=.2), 'cut at the border of the picture'
+    assert np.allclose(max(o[3:] for o in objects_of(records['2.jpg'])), (80, 60), atol=0.2), (
+        'cut at the border of the picture'
+    )
     assert all(x2 > x1 for _, x1, _, x2, _ in objects_of(records['2.jpg'])), 'a box without width is widened'
     assert {n for n, _ in left} == {'0.xml', '1.jpg', '2.jpg', '3.xml'}
 
@@ -174,7 +244,8 @@ def test_too_many_objects(tmp_path):
 
 def test_stray_files_in_class_folders(tmp_path):
     build('resisc45', tmp_path)
-    for name in ('Thumbs.db', 'airport/.DS_Store', 'airport/notes.txt', 'airport/._airport_001.jpg'): write(tmp_path / 'NWPU-RESISC45' / name, 'x')
+    for name in ('Thumbs.db', 'airport/.DS_Store', 'airport/notes.txt', 'airport/._airport_001.jpg'):
+        write(tmp_path / 'NWPU-RESISC45' / name, 'x')
     picture(tmp_path / 'preview.jpg'), picture(tmp_path / 'NWPU-RESISC45/airport/beach_001.jpg')
     left = []
     assert len(list(read('resisc45', tmp_path, left))) == 3
@@ -190,7 +261,20 @@ def test_links_out_of_the_root_are_not_followed(tmp_path):
 
 def test_paths_in_annotations_cannot_climb(tmp_path):
     picture(tmp_path / 'secret.png'), picture(tmp_path / 'in/a.png')
-    write(tmp_path / 'in/x.json', [{'id': '1', 'image': image, 'conversations': [{'from': 'human', 'value': '<image>\nwhat?'}, {'from': 'gpt', 'value': 'x'}]} for image in ('a.png', '../secret.png', '/etc/passwd')])
+    write(
+        tmp_path / 'in/x.json',
+        [
+            {
+                'id': '1',
+                'image': image,
+                'conversations': [
+                    {'from': 'human', 'value': '<image>\nwhat?'},
+                    {'from': 'gpt', 'value': 'x'},
+                ],
+            }
+            for image in ('a.png', '../secret.png', '/etc/passwd')
+        ],
+    )
     left = []
     assert [r.image for r in read('llava', tmp_path / 'in', left)] == ['a.png'] and len(left) == 2
 
@@ -198,32 +282,47 @@ def test_paths_in_annotations_cannot_climb(tmp_path):
 def test_missing_xml_would_shift_all_phrases(tmp_path):
     build('dior-rsvg', tmp_path)
     write(tmp_path / 'DIOR_RSVG/Annotations/00002.xml', '<annotation>')
-    with pytest.raises(BadInput, match='miscounted'): list(read('dior-rsvg', tmp_path))
+    with pytest.raises(BadInput, match='miscounted'):
+        list(read('dior-rsvg', tmp_path))
 
 
 # ---- tilted boxes
 
+
 def test_oriented_keeps_the_corners(tmp_path):
     picture(tmp_path / 'images/1.png')
     write(tmp_path / 'labelTxt/1.txt', '20 10 30 20 20 30 10 20 plane 0\n')
-    tilted, upright = (parse_boxes(next(read('dota', tmp_path, oriented=o, decimals=3)).turns[0].answer).boxes[0].box for o in (True, False))
-    assert np.allclose(to_pixels(tilted, *SIZE), [20, 10, 30, 20, 20, 30, 10, 20], atol=.1)
-    assert np.allclose(to_pixels(upright, *SIZE), [10, 10, 30, 30], atol=.1)
+    tilted, upright = (
+        parse_boxes(next(read('dota', tmp_path, oriented=o, decimals=3)).turns[0].answer).boxes[0].box
+        for o in (True, False)
+    )
+    assert np.allclose(to_pixels(tilted, *SIZE), [20, 10, 30, 20, 20, 30, 10, 20], atol=0.1)
+    assert np.allclose(to_pixels(upright, *SIZE), [10, 10, 30, 30], atol=0.1)
 
 
 # ---- conversion
 
+
 def test_convert_check_load_show(tmp_path, shelf):
     base, truth = shelf
     info = convert('dota', base / 'dota', tmp_path / 'out', decimals=3)
-    assert info['records'] == 2 and info['tasks'] == {'detection': 2} and info['splits'] == {'train': 1, 'val': 1}
+    assert (
+        info['records'] == 2
+        and info['tasks'] == {'detection': 2}
+        and info['splits'] == {'train': 1, 'val': 1}
+    )
     report = check_records(tmp_path / 'out')
     assert report.total == 2 and not report.bad
-    assert load_records(tmp_path / 'out')[0] == Record.from_json(next(read_rows(tmp_path / 'out/records.jsonl')))
+    assert load_records(tmp_path / 'out')[0] == Record.from_json(
+        next(read_rows(tmp_path / 'out/records.jsonl'))
+    )
     show_records(tmp_path / 'out', out=tmp_path / 'sheet.png')
     assert as_chip(tmp_path / 'sheet.png').image.std() > 10 and not list(tmp_path.glob('.sheet*'))
-    assert convert('dota', base / 'dota', tmp_path / 'out', decimals=3) == json.loads((tmp_path / 'out/info.json').read_text())
-    with pytest.raises(BadInput, match='something else'): convert('dota', base / 'dota', tmp_path / 'out', decimals=2)
+    assert convert('dota', base / 'dota', tmp_path / 'out', decimals=3) == json.loads(
+        (tmp_path / 'out/info.json').read_text()
+    )
+    with pytest.raises(BadInput, match='something else'):
+        convert('dota', base / 'dota', tmp_path / 'out', decimals=2)
 
 
 def test_a_picture_that_vanished_is_reported(tmp_path):
@@ -235,32 +334,43 @@ def test_a_picture_that_vanished_is_reported(tmp_path):
 
 
 def test_refused_conversion_writes_nothing(tmp_path, shelf):
-    with pytest.raises(BadInput): convert('dior', shelf[0] / 'dota', tmp_path / 'out')
+    with pytest.raises(BadInput):
+        convert('dior', shelf[0] / 'dota', tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
     write(tmp_path / 'mine/thesis.txt', 'x')
-    with pytest.raises(BadInput, match='not empty'): convert('dota', shelf[0] / 'dota', tmp_path / 'mine')
+    with pytest.raises(BadInput, match='not empty'):
+        convert('dota', shelf[0] / 'dota', tmp_path / 'mine')
     assert sorted(p.name for p in (tmp_path / 'mine').iterdir()) == ['thesis.txt']
 
 
 @pytest.mark.parametrize('stop', [1, 3, 7, 12])
 def test_interrupted_conversion_goes_on(tmp_path, monkeypatch, stop):
-    for i in range(12): picture(tmp_path / f'in/well/{i}.png')
+    for i in range(12):
+        picture(tmp_path / f'in/well/{i}.png')
     convert('folders', tmp_path / 'in', tmp_path / 'whole')
     import earthgpt_lite.data.convert as module
+
     calls, real = [], module.record_of
 
     def tired(*args, **options):
         calls.append(1)
-        if len(calls) == stop: raise KeyboardInterrupt
+        if len(calls) == stop:
+            raise KeyboardInterrupt
         return real(*args, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(module, 'record_of', tired)
-        with pytest.raises(KeyboardInterrupt): convert('folders', tmp_path / 'in', tmp_path / 'out')
+        with pytest.raises(KeyboardInterrupt):
+            convert('folders', tmp_path / 'in', tmp_path / 'out')
     assert not (tmp_path / 'out/records.jsonl').exists()
     if stop > 1:
-        with pytest.raises(BadInput, match='interrupted'): check_records(tmp_path / 'out')
+        with pytest.raises(BadInput, match='interrupted'):
+            check_records(tmp_path / 'out')
     info = convert('folders', tmp_path / 'in', tmp_path / 'out')
-    assert info['records'] == 12 and (tmp_path / 'out/records.jsonl').read_bytes() == (tmp_path / 'whole/records.jsonl').read_bytes()
+    assert (
+        info['records'] == 12
+        and (tmp_path / 'out/records.jsonl').read_bytes() == (tmp_path / 'whole/records.jsonl').read_bytes()
+    )
 
 
 def test_interrupted_between_records_and_info(tmp_path):
@@ -268,35 +378,65 @@ def test_interrupted_between_records_and_info(tmp_path):
     convert('hrsid', tmp_path / 'in', tmp_path / 'out')
     whole = (tmp_path / 'out/records.jsonl').read_bytes()
     (tmp_path / 'out/info.json').unlink()
-    with pytest.raises(BadInput, match='interrupted'): load_records(tmp_path / 'out')
+    with pytest.raises(BadInput, match='interrupted'):
+        load_records(tmp_path / 'out')
     convert('hrsid', tmp_path / 'in', tmp_path / 'out')
     assert (tmp_path / 'out/records.jsonl').read_bytes() == whole
 
 
 def test_check_and_show_say_what_they_want(tmp_path):
-    with pytest.raises(BadInput, match='holds no converted data'): check_records(tmp_path)
-    with pytest.raises(BadInput, match='no such file'): check_records(tmp_path / 'gone')
+    with pytest.raises(BadInput, match='holds no converted data'):
+        check_records(tmp_path)
+    with pytest.raises(BadInput, match='no such file'):
+        check_records(tmp_path / 'gone')
 
 
 # ---- small parts
 
+
 def test_pictures_prefers_the_nearest(tmp_path):
-    for name in ('a/x.png', 'b/x.png', 'b/c/X.PNG', 'b/x.jpg'): picture(tmp_path / name)
+    for name in ('a/x.png', 'b/x.png', 'b/c/X.PNG', 'b/x.jpg'):
+        picture(tmp_path / name)
     found = Pictures(tmp_path)
-    assert found.find('x', 'a/y.xml') == 'a/x.png' and found.find('x.jpg', 'a/y.xml') == 'b/x.jpg' and found.find('b/c/x.png') == 'b/c/X.PNG' and found.find('z') is None
+    assert (
+        found.find('x', 'a/y.xml') == 'a/x.png'
+        and found.find('x.jpg', 'a/y.xml') == 'b/x.jpg'
+        and found.find('b/c/x.png') == 'b/c/X.PNG'
+        and found.find('z') is None
+    )
 
 
-@pytest.mark.parametrize('text, said', [('GolfCourse', 'golf course'), ('small-vehicle', 'small vehicle'), (' sea_ice ', 'sea ice'), ('T junction', 't junction')])
-def test_words(text, said): assert readable_name(text) == said
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('GolfCourse', 'golf course'),
+        ('small-vehicle', 'small vehicle'),
+        (' sea_ice ', 'sea ice'),
+        ('T junction', 't junction'),
+    ],
+)
+def test_words(text, said):
+    assert readable_name(text) == said
 
 
-@pytest.mark.parametrize('path, split', [('a/train/1.jpg', 'train'), ('VisDrone2019-DET-val/x/1.jpg', 'val'), ('JPEGImages_test/1.jpg', 'test'), ('contest/1.jpg', ''), ('validation/1.jpg', 'val')])
-def test_split_of(path, split): assert split_of(path) == split
+@pytest.mark.parametrize(
+    'path, split',
+    [
+        ('a/train/1.jpg', 'train'),
+        ('VisDrone2019-DET-val/x/1.jpg', 'val'),
+        ('JPEGImages_test/1.jpg', 'test'),
+        ('contest/1.jpg', ''),
+        ('validation/1.jpg', 'val'),
+    ],
+)
+def test_split_of(path, split):
+    assert split_of(path) == split
 
 
 def test_record_of_says_why_nothing_is_left(tmp_path):
     picture(tmp_path / 'a.png')
-    with pytest.raises(BadInput, match='nothing in the picture'): record_of(Parsed('a.png', objects=[('ship', (500, 500, 600, 600))]), tmp_path, READERS['coco'])
+    with pytest.raises(BadInput, match='nothing in the picture'):
+        record_of(Parsed('a.png', objects=[('ship', (500, 500, 600, 600))]), tmp_path, READERS['coco'])
     record, _ = record_of(Parsed('a.png', objects=[]), tmp_path, READERS['coco'])
     assert record.turns[0].answer == 'There are no objects.'
 
@@ -305,32 +445,48 @@ def test_geojson_through_a_rotated_transform(tmp_path):
     from affine import Affine
     from shapely.geometry import box, mapping
     from shapely.affinity import affine_transform
+
     turned = Affine.translation(500_000, 4_000_000) * Affine.rotation(30) * Affine.scale(10, -10)
     picture(tmp_path / 'a.tif', crs='EPSG:32631', transform=turned)
     there = affine_transform(box(*SHIP), [turned.a, turned.b, turned.d, turned.e, turned.c, turned.f])
-    write(tmp_path / 'x.geojson', {'type': 'FeatureCollection', 'crs': {'type': 'name', 'properties': {'name': 'EPSG:32631'}}, 'features': [{'type': 'Feature', 'properties': {}, 'geometry': mapping(there)}]})
+    write(
+        tmp_path / 'x.geojson',
+        {
+            'type': 'FeatureCollection',
+            'crs': {'type': 'name', 'properties': {'name': 'EPSG:32631'}},
+            'features': [{'type': 'Feature', 'properties': {}, 'geometry': mapping(there)}],
+        },
+    )
     got = objects_of(next(read('geojson', tmp_path, decimals=4)))
-    assert got[0][0] == 'object' and iou(np.array(got[0][1:]), np.array(SHIP, float)) > .98
+    assert got[0][0] == 'object' and iou(np.array(got[0][1:]), np.array(SHIP, float)) > 0.98
 
 
 def test_geojson_needs_a_crs(tmp_path):
     build('geojson', tmp_path), picture(tmp_path / 'plain.png')
     left = []
-    assert [r.image for r in read('geojson', tmp_path, left)] == ['scene.tif'] and ('plain.png', 'has no CRS, so that nothing on the map can be placed in it') in left
+    assert [r.image for r in read('geojson', tmp_path, left)] == ['scene.tif'] and (
+        'plain.png',
+        'has no CRS, so that nothing on the map can be placed in it',
+    ) in left
 
 
 def test_table_forms(tmp_path):
     picture(tmp_path / 'a.png')
-    for text, want in [('image,label\na.png,lake\n', [('lake', 'classification')]), ('Image,Caption\na.png,a lake.\na.png,water.\n', [('a lake.', 'caption'), ('water.', 'caption')]),
-                       ('image,question,answer,task\na.png,how many?,3,counting\n', [('3', 'counting')])]:
+    for text, want in [
+        ('image,label\na.png,lake\n', [('lake', 'classification')]),
+        ('Image,Caption\na.png,a lake.\na.png,water.\n', [('a lake.', 'caption'), ('water.', 'caption')]),
+        ('image,question,answer,task\na.png,how many?,3,counting\n', [('3', 'counting')]),
+    ]:
         write(tmp_path / 'a.csv', text)
         assert [(t.answer, t.task) for t in next(read('table', tmp_path)).turns] == want
     write(tmp_path / 'a.csv', 'image,x1,y1,x2,y2,label\na.png,1,2,x,4,lake\n')
-    with pytest.raises(BadInput, match='cannot be read'): list(read('table', tmp_path))
+    with pytest.raises(BadInput, match='cannot be read'):
+        list(read('table', tmp_path))
     assert table.__doc__
 
 
 # ---- tables
+
 
 def test_tables_name_every_reader_and_the_34_sets():
     assert all(f'`{r.name}`' in readers_table() for r in list_readers())
@@ -342,6 +498,7 @@ def test_tables_name_every_reader_and_the_34_sets():
 
 def test_the_page_is_in_step_with_the_table():
     from pathlib import Path
+
     page = (Path(__file__).parents[2] / 'docs/mmrs1m.md').read_text(encoding='utf-8')
     assert mmrs1m_table() in page and readers_table() in page
 
@@ -352,14 +509,27 @@ def test_sensors_of_the_table():
 
 # ---- the hub, without a network
 
+
 def test_from_hub_with_local_files(tmp_path):
     from earthgpt_lite.data.custom import from_hub
-    for label in ('dune', 'oasis'): picture(tmp_path / f'local/{label}/a.png')
+
+    for label in ('dune', 'oasis'):
+        picture(tmp_path / f'local/{label}/a.png')
     assert from_hub('imagefolder', tmp_path / 'out', data_dir=str(tmp_path / 'local')) == 2
-    assert sorted((r.turns[0].answer, r.split) for r in read('table', tmp_path / 'out')) == [('dune', 'train'), ('oasis', 'train')]
-    write(tmp_path / 'captioned/metadata.jsonl', '{"file_name": "a.png", "text": "a lake, and a wood"}\n'), picture(tmp_path / 'captioned/a.png')
+    assert sorted((r.turns[0].answer, r.split) for r in read('table', tmp_path / 'out')) == [
+        ('dune', 'train'),
+        ('oasis', 'train'),
+    ]
+    (
+        write(
+            tmp_path / 'captioned/metadata.jsonl', '{"file_name": "a.png", "text": "a lake, and a wood"}\n'
+        ),
+        picture(tmp_path / 'captioned/a.png'),
+    )
     from_hub('imagefolder', tmp_path / 'out2', data_dir=str(tmp_path / 'captioned'))
     assert next(read('table', tmp_path / 'out2')).turns[0].answer == 'a lake, and a wood'
     write(tmp_path / 'rows/a.csv', 'x,y\n1,2\n')
-    with pytest.raises(BadInput, match='no picture'): from_hub('csv', tmp_path / 'out3', data_files=str(tmp_path / 'rows/a.csv'))
-    with pytest.raises(BadInput, match='cannot be loaded'): from_hub('imagefolder', tmp_path / 'out4', data_dir=str(tmp_path / 'gone'))
+    with pytest.raises(BadInput, match='no picture'):
+        from_hub('csv', tmp_path / 'out3', data_files=str(tmp_path / 'rows/a.csv'))
+    with pytest.raises(BadInput, match='cannot be loaded'):
+        from_hub('imagefolder', tmp_path / 'out4', data_dir=str(tmp_path / 'gone'))

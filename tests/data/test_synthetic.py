@@ -1,4 +1,5 @@
 "Drawn islands and lakes: their boxes are true, they come from training ground only, and the exam does not know them."
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -6,55 +7,71 @@ from hypothesis import given, settings, strategies as st
 from earthgpt_lite.boxes.iou import iou
 from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.data.sample import synthetic as drawn_module
-from earthgpt_lite.data.sample.synthetic import pointing_examples, shape_with_box, synthetic_examples, wavy_outline
+from earthgpt_lite.data.sample.synthetic import (
+    pointing_examples,
+    shape_with_box,
+    synthetic_examples,
+    wavy_outline,
+)
 from earthgpt_lite.data.sample.world_map import SIDE
 
 
-@given(st.integers(0, 10_000), st.floats(0, .7))
+@given(st.integers(0, 10_000), st.floats(0, 0.7))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_box_is_that_of_a_piece_that_stands_alone(seed, mess):
     import shapely
     from rasterio.features import shapes
+
     mask, box = shape_with_box(np.random.default_rng(seed), mess)
     x1, y1, x2, y2 = (box * SIDE).round().astype(int)
-    assert 0 < x1 < x2 < SIDE and 0 < y1 < y2 < SIDE and .04 < (x2 - x1) * (y2 - y1) / SIDE ** 2 < .6
+    assert 0 < x1 < x2 < SIDE and 0 < y1 < y2 < SIDE and 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6
     rim = np.zeros_like(mask)
-    rim[max(0, y1 - 3):y2 + 3, max(0, x1 - 3):x2 + 3] = True
+    rim[max(0, y1 - 3) : y2 + 3, max(0, x1 - 3) : x2 + 3] = True
     rim[y1:y2, x1:x2] = False
     assert not (mask & rim).any()
     inside = np.zeros_like(mask)
     inside[y1:y2, x1:x2] = mask[y1:y2, x1:x2]
-    pieces = [shapely.geometry.shape(s).bounds for s, _ in shapes(inside.astype('uint8'), mask=inside, connectivity=8)]
-    assert (x1, y1, x2, y2) == tuple(np.array([[p[0], p[1]] for p in pieces]).min(0)) + tuple(np.array([[p[2], p[3]] for p in pieces]).max(0))
+    pieces = [
+        shapely.geometry.shape(s).bounds
+        for s, _ in shapes(inside.astype('uint8'), mask=inside, connectivity=8)
+    ]
+    assert (x1, y1, x2, y2) == tuple(np.array([[p[0], p[1]] for p in pieces]).min(0)) + tuple(
+        np.array([[p[2], p[3]] for p in pieces]).max(0)
+    )
 
 
 def test_without_swings_an_outline_is_an_ellipse():
-    mask = wavy_outline(np.random.default_rng(0), (.5, .5), (.8, .4), 0)
-    assert abs(mask.mean() - np.pi * .4 * .2) < .003
+    mask = wavy_outline(np.random.default_rng(0), (0.5, 0.5), (0.8, 0.4), 0)
+    assert abs(mask.mean() - np.pi * 0.4 * 0.2) < 0.003
 
 
 @pytest.fixture(scope='module')
-def drawn(): return synthetic_examples(40)
+def drawn():
+    return synthetic_examples(40)
 
 
 def test_the_answer_is_the_box_and_the_thing_differs_from_its_surroundings(drawn):
     for e in drawn:
         (turn,) = e.turns
         said = np.array(parse_boxes(turn.answer).boxes[0].box, float)
-        assert iou(said, e.place['box']) > .8 and e.split == 'train' and e.name.startswith('drawn/')
+        assert iou(said, e.place['box']) > 0.8 and e.split == 'train' and e.name.startswith('drawn/')
         x1, y1, x2, y2 = (e.place['box'] * SIDE).round().astype(int)
         middle = np.median(e.image[y1:y2, x1:x2].reshape(-1, 3), 0)
-        rim = np.concatenate([e.image[max(0, y1 - 3):y1 - 1].reshape(-1, 3), e.image[y2 + 1:y2 + 3].reshape(-1, 3)])
+        rim = np.concatenate(
+            [e.image[max(0, y1 - 3) : y1 - 1].reshape(-1, 3), e.image[y2 + 1 : y2 + 3].reshape(-1, 3)]
+        )
         assert not len(rim) or np.abs(middle - np.median(rim, 0)).sum() > 20
 
 
 def test_the_same_seed_draws_the_same(drawn):
-    again, other = synthetic_examples(3), synthetic_examples(3, seed=1)   # of other ground, too
+    again, other = synthetic_examples(3), synthetic_examples(3, seed=1)  # of other ground, too
     assert all((a.image == b.image).all() and a.turns == b.turns for a, b in zip(again, drawn))
     assert any((a.image != b.image).any() for a, b in zip(other, drawn))
 
 
 def test_validation_and_test_hold_no_drawn_ones(monkeypatch):
     monkeypatch.setattr(drawn_module, 'sample_examples', lambda split, seed: [(split, seed)])
-    assert pointing_examples('validation', 3) == [('validation', 3)] and pointing_examples('test') == [('test', 0)]
+    assert pointing_examples('validation', 3) == [('validation', 3)] and pointing_examples('test') == [
+        ('test', 0)
+    ]

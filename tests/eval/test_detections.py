@@ -1,4 +1,5 @@
 "Matching and average precision: by hand, against pycocotools, and against the rules of the DOTA kit."
+
 import contextlib
 import io
 
@@ -7,7 +8,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.iou import obb_iou, to_corners
-from earthgpt_lite.eval.detections import ap_by_label, average_precision, boxes_by_label, coco_map, compare, match_greedy, overlap_matrix, voc_map
+from earthgpt_lite.eval.detections import (
+    ap_by_label,
+    average_precision,
+    boxes_by_label,
+    coco_map,
+    compare,
+    match_greedy,
+    overlap_matrix,
+    voc_map,
+)
 
 LABELS = ['ship', 'plane', 'harbor']
 
@@ -17,17 +27,23 @@ def scene(rng, turned=False, ties=False):
     found, true = {}, {}
     for label in LABELS:
         n = rng.integers(0, 7)
-        corner = rng.uniform(0, .6, (n, 2))
-        truths = np.c_[corner, corner + rng.uniform(.03, .35, (n, 2))]
+        corner = rng.uniform(0, 0.6, (n, 2))
+        truths = np.c_[corner, corner + rng.uniform(0.03, 0.35, (n, 2))]
         copies = np.repeat(truths, rng.integers(0, 3, n), 0)
-        guess = copies + rng.normal(0, .02, copies.shape)
-        lone = rng.uniform(0, .5, (rng.integers(0, 3), 2))
-        guess = np.concatenate([guess, np.c_[lone, lone + .2]])
+        guess = copies + rng.normal(0, 0.02, copies.shape)
+        lone = rng.uniform(0, 0.5, (rng.integers(0, 3), 2))
+        guess = np.concatenate([guess, np.c_[lone, lone + 0.2]])
         guess = np.c_[np.minimum(guess[:, :2], guess[:, 2:]), np.maximum(guess[:, :2], guess[:, 2:])]
-        if turned: guess, truths = turn(guess, rng.uniform(0, 40, len(guess))), turn(truths, rng.uniform(0, 40, len(truths)))
-        scores = rng.integers(0, 4, len(guess)) / 4. if ties else rng.random(len(guess))
-        if len(guess): found[label] = (list(guess), scores)
-        if n: true[label] = (list(truths),)
+        if turned:
+            guess, truths = (
+                turn(guess, rng.uniform(0, 40, len(guess))),
+                turn(truths, rng.uniform(0, 40, len(truths))),
+            )
+        scores = rng.integers(0, 4, len(guess)) / 4.0 if ties else rng.random(len(guess))
+        if len(guess):
+            found[label] = (list(guess), scores)
+        if n:
+            true[label] = (list(truths),)
     return found, true
 
 
@@ -40,19 +56,36 @@ def coco_reference(found, true):
     "mAP of pycocotools on the same boxes."
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+
     box = lambda b: [float(b[0]), float(b[1]), float(b[2] - b[0]), float(b[3] - b[1])]
     truth, answers = [], []
     for i, (f, t) in enumerate(zip(found, true), 1):
         for k, label in enumerate(LABELS, 1):
             for b in t.get(label, ([],))[0]:
-                truth.append(dict(id=len(truth) + 1, image_id=i, category_id=k, bbox=box(b), area=box(b)[2] * box(b)[3], iscrowd=0))
-            for b, s in zip(*f.get(label, ([], []))): answers.append(dict(image_id=i, category_id=k, bbox=box(b), score=float(s)))
+                truth.append(
+                    dict(
+                        id=len(truth) + 1,
+                        image_id=i,
+                        category_id=k,
+                        bbox=box(b),
+                        area=box(b)[2] * box(b)[3],
+                        iscrowd=0,
+                    )
+                )
+            for b, s in zip(*f.get(label, ([], []))):
+                answers.append(dict(image_id=i, category_id=k, bbox=box(b), score=float(s)))
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
-        gt.dataset = dict(images=[dict(id=i + 1) for i in range(len(true))], annotations=truth, categories=[dict(id=k + 1, name=l) for k, l in enumerate(LABELS)])
+        gt.dataset = dict(
+            images=[dict(id=i + 1) for i in range(len(true))],
+            annotations=truth,
+            categories=[dict(id=k + 1, name=l) for k, l in enumerate(LABELS)],
+        )
         gt.createIndex()
         run = COCOeval(gt, gt.loadRes(answers), 'bbox')
-        run.evaluate(); run.accumulate(); run.summarize()
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
     return run.stats[:2]
 
 
@@ -64,28 +97,35 @@ def test_coco_map_equals_pycocotools(seed, ties):
     all_, half = coco_reference(found, true)
     assert 0 < all_ < half < 1
     assert coco_map(found, true) == pytest.approx(all_, abs=1e-6)
-    at_half = ap_by_label([compare(f, t, .5, most=100) for f, t in zip(found, true)], 101)
+    at_half = ap_by_label([compare(f, t, 0.5, most=100) for f, t in zip(found, true)], 101)
     assert np.mean(list(at_half.values())) == pytest.approx(half, abs=1e-6)
 
 
 def voc_reference(found, true, difficult, label, threshold, points):
     "The rules of VOC and of DOTA's task 1, step by step: rank over the whole set, best truth, one hit a truth, difficult ones ignored."
-    ranked = sorted(((s, i, b) for i, f in enumerate(found) for b, s in zip(*f.get(label, ([], [])))), key=lambda x: -x[0])
+    ranked = sorted(
+        ((s, i, b) for i, f in enumerate(found) for b, s in zip(*f.get(label, ([], [])))), key=lambda x: -x[0]
+    )
     used, hits = set(), []
     for _, i, b in ranked:
         truths = true[i].get(label, ([],))[0]
         table = [float(obb_iou(b, t)) for t in truths]
         j = int(np.argmax(table)) if table else -1
-        if j < 0 or table[j] <= threshold: hits.append(0)
-        elif difficult[i].get(label, [False] * len(truths))[j]: continue
+        if j < 0 or table[j] <= threshold:
+            hits.append(0)
+        elif difficult[i].get(label, [False] * len(truths))[j]:
+            continue
         else:
-            hits.append(int((i, j) not in used)); used.add((i, j))
+            hits.append(int((i, j) not in used))
+            used.add((i, j))
     total = sum(len(t.get(label, ([],))[0]) - sum(d.get(label, [])) for t, d in zip(true, difficult))
     recall, precision = np.cumsum(hits) / total, np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    if points == 11: return np.mean([max(precision[recall >= t], default=0) for t in np.linspace(0, 1, 11)])
+    if points == 11:
+        return np.mean([max(precision[recall >= t], default=0) for t in np.linspace(0, 1, 11)])
     area, before = 0, 0
     for k, r in enumerate(recall):
-        area += (r - before) * max(precision[k:]); before = r
+        area += (r - before) * max(precision[k:])
+        before = r
     return area
 
 
@@ -94,28 +134,32 @@ def voc_reference(found, true, difficult, label, threshold, points):
 def test_voc_and_dota_rules(turned, points):
     rng = np.random.default_rng(5)
     found, true = zip(*[scene(rng, turned) for _ in range(12)])
-    difficult = [{k: rng.random(len(v[0])) < .2 for k, v in t.items()} for t in true]
-    wanted = [voc_reference(found, true, difficult, k, .5, points) for k in LABELS]
-    assert voc_map(found, true, points=points, difficult=difficult) == pytest.approx(np.mean(wanted), abs=1e-6)
+    difficult = [{k: rng.random(len(v[0])) < 0.2 for k, v in t.items()} for t in true]
+    wanted = [voc_reference(found, true, difficult, k, 0.5, points) for k in LABELS]
+    assert voc_map(found, true, points=points, difficult=difficult) == pytest.approx(
+        np.mean(wanted), abs=1e-6
+    )
 
 
 def test_by_hand():
-    hits, scores = [True, False, True, False, True], [.9, .8, .7, .6, .5]
+    hits, scores = [True, False, True, False, True], [0.9, 0.8, 0.7, 0.6, 0.5]
     assert average_precision(scores, hits, 4) == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
     assert average_precision(scores, hits, 4, points=11) == pytest.approx((3 + 3 * 2 / 3 + 2 * 3 / 5) / 11)
-    assert average_precision([], [], 2) == 0 and np.isnan(average_precision([.1], [False], 0))
+    assert average_precision([], [], 2) == 0 and np.isnan(average_precision([0.1], [False], 0))
 
 
 def test_turned_boxes_by_hand():
-    diamond, square = [.5, .2, .8, .5, .5, .8, .2, .5], [.2, .2, .8, .8]
-    assert overlap_matrix([square], [diamond])[0, 0] == pytest.approx(.5)
-    assert match_greedy(overlap_matrix([square], [diamond]), .5 - 1e-9).tolist() == [0] and match_greedy(overlap_matrix([square], [diamond]), .51).tolist() == [-1]
+    diamond, square = [0.5, 0.2, 0.8, 0.5, 0.5, 0.8, 0.2, 0.5], [0.2, 0.2, 0.8, 0.8]
+    assert overlap_matrix([square], [diamond])[0, 0] == pytest.approx(0.5)
+    assert match_greedy(overlap_matrix([square], [diamond]), 0.5 - 1e-9).tolist() == [0] and match_greedy(
+        overlap_matrix([square], [diamond]), 0.51
+    ).tolist() == [-1]
 
 
 def test_weights_of_one_change_nothing_and_of_two_neither():
     rng = np.random.default_rng(1)
     tables = [compare(*scene(rng)) for _ in range(10)]
-    plain, weighted = ap_by_label(tables, 101), ap_by_label(tables, 101, np.array([[1.] * 10, [2.] * 10]))
+    plain, weighted = ap_by_label(tables, 101), ap_by_label(tables, 101, np.array([[1.0] * 10, [2.0] * 10]))
     assert all(np.allclose(weighted[k], plain[k]) for k in plain)
 
 
@@ -129,24 +173,33 @@ def test_weights_are_copies():
 
 
 def test_iou_never_enters_the_ranking():
-    truth = {'ship': ([[.1, .1, .3, .3], [.6, .6, .8, .8]],)}
-    found = {'ship': ([[.1, .1, .3, .3], [.4, .4, .5, .5]], np.array([.2, .9]))}
-    assert voc_map([found], [truth]) == pytest.approx(.25)
+    truth = {'ship': ([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.8]],)}
+    found = {'ship': ([[0.1, 0.1, 0.3, 0.3], [0.4, 0.4, 0.5, 0.5]], np.array([0.2, 0.9]))}
+    assert voc_map([found], [truth]) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize('text, counts', [
-    ('There are <p>2 ships</p>[0.1,0.1,0.2,0.2;0.3,0.3,0.4,0.4].', {'ship': 2}), ('There are no objects.', {}), ('[0.1,0.1,0.2,0.2]', {'': 1}), ('', {}),
-    ('<p>1 ship</p>[0.1,0.1,0.2,0.2] and <p>1 ship</p>[0.3,0.3,0.4,0.4]', {'ship': 2}), ('<p>Ship</p>[0.1,0.1,1.2,0.2]', {'ship': 1}), ('<p>1 ship</p>[0.1,0.1', {})])
+@pytest.mark.parametrize(
+    'text, counts',
+    [
+        ('There are <p>2 ships</p>[0.1,0.1,0.2,0.2;0.3,0.3,0.4,0.4].', {'ship': 2}),
+        ('There are no objects.', {}),
+        ('[0.1,0.1,0.2,0.2]', {'': 1}),
+        ('', {}),
+        ('<p>1 ship</p>[0.1,0.1,0.2,0.2] and <p>1 ship</p>[0.3,0.3,0.4,0.4]', {'ship': 2}),
+        ('<p>Ship</p>[0.1,0.1,1.2,0.2]', {'ship': 1}),
+        ('<p>1 ship</p>[0.1,0.1', {}),
+    ],
+)
 def test_boxes_by_label(text, counts):
     assert {k: len(b) for k, (b, _) in boxes_by_label(text).items()} == counts
 
 
 def test_scores_that_do_not_fit_become_their_mean():
-    assert boxes_by_label('[0.1,0.1,0.2,0.2]', [.2, .4])[''][1].tolist() == pytest.approx([.3])
+    assert boxes_by_label('[0.1,0.1,0.2,0.2]', [0.2, 0.4])[''][1].tolist() == pytest.approx([0.3])
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.floats(.1, .95))
+@given(st.integers(0, 10**6), st.floats(0.1, 0.95))
 def test_matching_is_one_to_one(seed, threshold):
     rng = np.random.default_rng(seed)
     table = rng.random((rng.integers(0, 8), rng.integers(0, 8)))
@@ -156,4 +209,6 @@ def test_matching_is_one_to_one(seed, threshold):
         assert len(set(hit)) == len(hit) and (table[found >= 0, hit] >= threshold).all()
     # COCO's rule leaves no pair that could still be matched
     left = set(range(table.shape[1])) - set(match_greedy(table, threshold))
-    assert all(table[i, j] < threshold for i in np.flatnonzero(match_greedy(table, threshold) < 0) for j in left)
+    assert all(
+        table[i, j] < threshold for i in np.flatnonzero(match_greedy(table, threshold) < 0) for j in left
+    )

@@ -1,4 +1,5 @@
 "An examination: portions, stops of every kind, wrong and unreadable pictures, the same numbers in the end."
+
 import json
 import os
 import signal
@@ -12,19 +13,37 @@ from PIL import Image
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import Sheet, box_logprobs, corrupted_answers, evaluate_model, join_shards, model_fingerprint, open_data, portions, shard_sheet, write_answers, wrong_images
+from earthgpt_lite.eval.runner import (
+    Sheet,
+    box_logprobs,
+    corrupted_answers,
+    evaluate_model,
+    join_shards,
+    model_fingerprint,
+    open_data,
+    portions,
+    shard_sheet,
+    write_answers,
+    wrong_images,
+)
 
 DEMO = [dict(image=i, question=f'{q}{i}') for q in 'ab' for i in range(5)]
 
 
-def echo(asked): return [dict(answer=q['question'], score=-len(q['question']) / 3) for q in asked]
+def echo(asked):
+    return [dict(answer=q['question'], score=-len(q['question']) / 3) for q in asked]
 
 
 def test_portions_keep_pictures_together_and_lose_nothing():
     for size in range(1, 12):
         parts = portions(DEMO, size)
-        assert sorted(i for p in parts for i in p) == list(range(10)) and all(len(p) >= size for p in parts[:-1])
-        assert all(len({k for k, p in enumerate(parts) for i in p if DEMO[i]['image'] == image}) == 1 for image in range(5))
+        assert sorted(i for p in parts for i in p) == list(range(10)) and all(
+            len(p) >= size for p in parts[:-1]
+        )
+        assert all(
+            len({k for k, p in enumerate(parts) for i in p if DEMO[i]['image'] == image}) == 1
+            for image in range(5)
+        )
 
 
 def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
@@ -32,36 +51,59 @@ def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
     asked = []
     for cut in range(0, len(whole) + 1, 7):
         (tmp_path / 'part.jsonl').write_bytes(whole[:cut])
-        assert write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3).read_bytes() == whole
+        assert (
+            write_answers(
+                tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3
+            ).read_bytes()
+            == whole
+        )
     (tmp_path / 'part.jsonl').write_bytes(whole)
-    asked.clear(); write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3)
+    asked.clear()
+    write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3)
     assert not asked
 
 
-@pytest.mark.parametrize('spoil', [
-    lambda rows: rows[0].update(by='another'), lambda rows: rows[0].update(question='what?'), lambda rows: rows.append(rows[0]), lambda rows: rows.reverse()])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda rows: rows[0].update(by='another'),
+        lambda rows: rows[0].update(question='what?'),
+        lambda rows: rows.append(rows[0]),
+        lambda rows: rows.reverse(),
+    ],
+)
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, spoil):
     path = write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
     rows = [json.loads(l) for l in path.read_text().splitlines()]
     spoil(rows)
     path.write_text(text := ''.join(json.dumps(r) + '\n' for r in rows))
-    with pytest.raises(BadInput, match='--force'): write_answers(path, DEMO, echo, 'me', 3)
+    with pytest.raises(BadInput, match='--force'):
+        write_answers(path, DEMO, echo, 'me', 3)
     assert path.read_text() == text
 
 
 def test_wrong_images_are_of_the_same_kind():
-    questions = [dict(image=f'{s}{k}{i}', question='?', sensor=s, source=k) for s in ('sar', 'optical') for k in 'xy' for i in range(4)]
+    questions = [
+        dict(image=f'{s}{k}{i}', question='?', sensor=s, source=k)
+        for s in ('sar', 'optical')
+        for k in 'xy'
+        for i in range(4)
+    ]
     wrong = wrong_images(questions)
-    assert all(a != q['image'] and a[:-1] == q['image'][:-1] for a, q in wrong.items()) and wrong == wrong_images(questions)
+    assert all(
+        a != q['image'] and a[:-1] == q['image'][:-1] for a, q in wrong.items()
+    ) and wrong == wrong_images(questions)
     assert wrong_images(questions[:1]) == {'sarx0': questions[0]}
 
 
 def test_fingerprint_sees_every_parameter(tiny):
     import copy
     import torch
+
     model = copy.deepcopy(tiny[0])
     assert model_fingerprint(model) == model_fingerprint(tiny[0])
-    with torch.no_grad(): list(model.parameters())[-1].view(-1)[0] += .5
+    with torch.no_grad():
+        list(model.parameters())[-1].view(-1)[0] += 0.5
     assert model_fingerprint(model) != model_fingerprint(tiny[0])
 
 
@@ -69,33 +111,72 @@ def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
     examples = few['validation'][:10]
     settings = dict(progress=False, say=None, size=8, max_new_tokens=12)
     once = evaluate_model(tiny, examples, tmp_path / 'a', **settings)
-    sheets = {n: (tmp_path / 'a' / n).read_bytes() for n in ('answers.jsonl', 'shuffled.jsonl', 'blind.jsonl')}
+    sheets = {
+        n: (tmp_path / 'a' / n).read_bytes() for n in ('answers.jsonl', 'shuffled.jsonl', 'blind.jsonl')
+    }
     (tmp_path / 'b').mkdir()
-    (tmp_path / 'b/answers.jsonl').write_bytes(sheets['answers.jsonl']); (tmp_path / 'b/shuffled.jsonl').write_bytes(sheets['shuffled.jsonl'][:999])
+    (tmp_path / 'b/answers.jsonl').write_bytes(sheets['answers.jsonl'])
+    (tmp_path / 'b/shuffled.jsonl').write_bytes(sheets['shuffled.jsonl'][:999])
     again = evaluate_model(tiny, examples, tmp_path / 'b', **settings)
-    assert again['results'] == once['results'] and {n: (tmp_path / 'b' / n).read_bytes() for n in sheets} == sheets
+    assert (
+        again['results'] == once['results']
+        and {n: (tmp_path / 'b' / n).read_bytes() for n in sheets} == sheets
+    )
     row = json.loads(sheets['answers.jsonl'].splitlines()[0])
-    assert {'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row) and row['question'] in row['prompt'] and model_fingerprint(tiny[0]) in row['by']
-    assert all(r['shuffled'] is not None and r['blind'] is not None for r in once['results']) and not any(once['problems'][k] for k in ('missing', 'unknown', 'duplicate'))
+    assert (
+        {'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row)
+        and row['question'] in row['prompt']
+        and model_fingerprint(tiny[0]) in row['by']
+    )
+    assert all(r['shuffled'] is not None and r['blind'] is not None for r in once['results']) and not any(
+        once['problems'][k] for k in ('missing', 'unknown', 'duplicate')
+    )
     assert 'data:image/png' in (tmp_path / 'b/report.html').read_text()
-    with pytest.raises(BadInput, match='--force'): evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', **settings)
-    with pytest.raises(BadInput, match='other options'): evaluate_model(tiny, examples, tmp_path / 'a', **settings | dict(max_new_tokens=11))
-    assert evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', force=True, baselines=False, **settings)['results'][0]['blind'] is None
+    with pytest.raises(BadInput, match='--force'):
+        evaluate_model(tiny, few['validation'][5:10], tmp_path / 'a', **settings)
+    with pytest.raises(BadInput, match='other options'):
+        evaluate_model(tiny, examples, tmp_path / 'a', **settings | dict(max_new_tokens=11))
+    assert (
+        evaluate_model(
+            tiny, few['validation'][5:10], tmp_path / 'a', force=True, baselines=False, **settings
+        )['results'][0]['blind']
+        is None
+    )
 
 
 @pytest.fixture
 def data(tmp_path):
     rng = np.random.default_rng(0)
     names = [f'{i}.png' for i in range(40)]
-    for n in names[:-1]: Image.fromarray(rng.integers(0, 255, (30, 50, 3), 'uint8')).save(tmp_path / n)
+    for n in names[:-1]:
+        Image.fromarray(rng.integers(0, 255, (30, 50, 3), 'uint8')).save(tmp_path / n)
     (tmp_path / names[-1]).write_text('no picture')
-    write_rows([Record(n, [Turn('is there any water in this image?', 'yes', 'presence'), Turn('where is the island?', '[0.10,0.30,0.60,0.60]', 'grounding'), Turn('describe this image.', 'only water.', 'caption')]) for n in names], tmp_path / 'data.jsonl')
+    write_rows(
+        [
+            Record(
+                n,
+                [
+                    Turn('is there any water in this image?', 'yes', 'presence'),
+                    Turn('where is the island?', '[0.10,0.30,0.60,0.60]', 'grounding'),
+                    Turn('describe this image.', 'only water.', 'caption'),
+                ],
+            )
+            for n in names
+        ],
+        tmp_path / 'data.jsonl',
+    )
     return tmp_path / 'data.jsonl'
 
 
 def test_a_picture_that_cannot_be_read_is_wrong_and_said(tiny, data, tmp_path):
-    metrics = evaluate_model(tiny, data, tmp_path / 'out', progress=False, say=None, baselines=False, max_new_tokens=8)
-    assert len(metrics['problems']['picture']) == 3 and all('39.png' in line for line in metrics['problems']['picture']) and metrics['results'][0]['n'] == 40
+    metrics = evaluate_model(
+        tiny, data, tmp_path / 'out', progress=False, say=None, baselines=False, max_new_tokens=8
+    )
+    assert (
+        len(metrics['problems']['picture']) == 3
+        and all('39.png' in line for line in metrics['problems']['picture'])
+        and metrics['results'][0]['n'] == 40
+    )
 
 
 MORTAL = """
@@ -104,36 +185,68 @@ from earthgpt_lite import examine
 write = examine.Sheet.write
 def write_and_end(sheet, said): write(sheet, said); end(sheet)
 examine.Sheet.write = write_and_end
-"""   # what follows defines `end`: it is called after each portion, so the kill comes at the same place on every machine
+# what follows defines `end`: it is called after each portion, so the kill comes at the same place on every machine
+"""
 
 
 def test_killed_and_started_again(saved, data, tmp_path):
     "SIGKILL while the sheets grow; the next run ends with the results of one that nobody disturbed."
-    code = MORTAL + f"""
+    code = (
+        MORTAL
+        + f"""
 def end(sheet):
     if sheet.done == 3:
         with open(sheet.path, 'a') as f: f.write('{{"image": "torn')
         os.kill(os.getpid(), signal.SIGKILL)
 examine.evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / 'killed')!r}, progress=False, size=6, say=None)
 """
-    assert subprocess.run([sys.executable, '-c', code], env=os.environ | {'OMP_NUM_THREADS': '1'}, timeout=600).returncode == -signal.SIGKILL
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, '-c', code], env=os.environ | {'OMP_NUM_THREADS': '1'}, timeout=600
+        ).returncode
+        == -signal.SIGKILL
+    )
     sheet = tmp_path / 'killed/answers.jsonl'
     assert sheet.read_bytes().count(b'\n') == 18 and not (tmp_path / 'killed/metrics.json').exists()
     again = evaluate_model(saved, data, tmp_path / 'killed', progress=False, size=6, say=None)
     once = evaluate_model(saved, data, tmp_path / 'quiet', progress=False, size=6, say=None)
-    assert again['results'] == once['results'] and sheet.read_bytes() == (tmp_path / 'quiet/answers.jsonl').read_bytes()
+    assert (
+        again['results'] == once['results']
+        and sheet.read_bytes() == (tmp_path / 'quiet/answers.jsonl').read_bytes()
+    )
 
 
 def test_bad_data(tiny, tmp_path):
     with pytest.raises(BadInput, match='no questions'):
         (tmp_path / 'e.json').write_text('[]')
         open_data(tmp_path / 'e.json')
-    with pytest.raises(BadInput, match='choose'): open_data('samples:holiday')
+    with pytest.raises(BadInput, match='choose'):
+        open_data('samples:holiday')
 
 
-@pytest.mark.parametrize('tokens, scores', [
-    ([('[', -9.), ('0.10', -1.), (',', 0.), ('0.20', -2.), (',0.30,0.40', 0.), (';', -9.), ('0.50,0.50,0.60,0.60', -.2), (']', -9.)], [-3 / 4, -.2]),
-    ([('one', -1.), (' ship [0.1,0.2,0.3,0.4] and [0.1,0.2,0.3,0.4]', -.5)], [-.5, -.5]), ([('[0.1,0.2', -1.), (']', 0.)], []), ([('no ships', -1.)], []), ([], [])])
+@pytest.mark.parametrize(
+    'tokens, scores',
+    [
+        (
+            [
+                ('[', -9.0),
+                ('0.10', -1.0),
+                (',', 0.0),
+                ('0.20', -2.0),
+                (',0.30,0.40', 0.0),
+                (';', -9.0),
+                ('0.50,0.50,0.60,0.60', -0.2),
+                (']', -9.0),
+            ],
+            [-3 / 4, -0.2],
+        ),
+        ([('one', -1.0), (' ship [0.1,0.2,0.3,0.4] and [0.1,0.2,0.3,0.4]', -0.5)], [-0.5, -0.5]),
+        ([('[0.1,0.2', -1.0), (']', 0.0)], []),
+        ([('no ships', -1.0)], []),
+        ([], []),
+    ],
+)
 def test_a_score_for_each_box(tokens, scores):
     assert box_logprobs(tokens) == pytest.approx(scores)
 
@@ -143,9 +256,14 @@ def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
     from earthgpt_lite.boxes.text import parse_boxes
     from earthgpt_lite.model.generation import generate_answers
     from earthgpt_lite.model.processor import to_pixel_values
-    (text, score, tokens), = generate_answers(*tiny, to_pixel_values(few['validation'][0].image)[None], [(0, 'where is the island?')], tokens=True)
+
+    ((text, score, tokens),) = generate_answers(
+        *tiny, to_pixel_values(few['validation'][0].image)[None], [(0, 'where is the island?')], tokens=True
+    )
     found = box_logprobs(tokens)
-    assert len(found) == len(parse_boxes(text, repair=True).boxes) and score == pytest.approx(np.mean([l for _, l in tokens]), abs=1e-5)
+    assert len(found) == len(parse_boxes(text, repair=True).boxes) and score == pytest.approx(
+        np.mean([l for _, l in tokens]), abs=1e-5
+    )
     assert not found or all(min(l for _, l in tokens) <= s <= 0 for s in found)
 
 
@@ -153,42 +271,69 @@ def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
 @pytest.mark.parametrize('begun', [0, 2])
 def test_shares_put_together_are_the_whole_sheet(tmp_path, processes, begun):
     one = write_answers(tmp_path / 'one.jsonl', DEMO, echo, 'me', 3).read_bytes()
-    (tmp_path / 'many.jsonl').write_bytes(b''.join(one.splitlines(True)[:2 * begun]))
+    (tmp_path / 'many.jsonl').write_bytes(b''.join(one.splitlines(True)[: 2 * begun]))
     whole = Sheet(tmp_path / 'many.jsonl', DEMO, 'me', 3)
     for rank in range(processes):
         own = shard_sheet(whole, rank, processes, 3)
         write_answers(own.path, own.questions, echo, 'me', 3)
     join_shards(whole, [shard_sheet(whole, rank, processes, 3) for rank in range(processes)])
-    assert (tmp_path / 'many.jsonl').read_bytes() == one and sorted(p.name for p in tmp_path.iterdir()) == ['many.jsonl', 'one.jsonl']
+    assert (tmp_path / 'many.jsonl').read_bytes() == one and sorted(p.name for p in tmp_path.iterdir()) == [
+        'many.jsonl',
+        'one.jsonl',
+    ]
 
 
 def test_worse_pictures_keep_a_share(tiny, data):
     questions, picture, _ = open_data(data)
-    rows = corrupted_answers(*tiny, questions, picture, names=['noise', 'rotation'], severities=(2,), max_new_tokens=8)
-    assert {r['corruption'] for r in rows} == {'noise', 'rotation'} and all(r['clean'] is not None for r in rows)
-    assert next(r for r in rows if r['task'] == 'presence')['n'] == 39                                  # the file that is no picture is left out
+    rows = corrupted_answers(
+        *tiny, questions, picture, names=['noise', 'rotation'], severities=(2,), max_new_tokens=8
+    )
+    assert {r['corruption'] for r in rows} == {'noise', 'rotation'} and all(
+        r['clean'] is not None for r in rows
+    )
+    # the file that is no picture is left out
+    assert next(r for r in rows if r['task'] == 'presence')['n'] == 39
 
 
 def test_worse_pictures_keep_their_blocks(tiny, few, monkeypatch):
     from earthgpt_lite.eval import runner as module
+
     seen = []
     monkeypatch.setattr(module, 'ask_worse', lambda ask, examples, *a, **k: seen.extend(ask(examples)) or [])
     questions, picture, _ = open_data(few['validation'][:6])
     corrupted_answers(*tiny, questions, picture, max_new_tokens=2)
-    assert {(p['image'], p['group']) for p in seen} == {(q['image'], q['group']) for q in questions} and any(p['group'] != p['image'] for p in seen)
+    assert {(p['image'], p['group']) for p in seen} == {(q['image'], q['group']) for q in questions} and any(
+        p['group'] != p['image'] for p in seen
+    )
 
 
 def test_metrics_say_who_answered(tiny, few, tmp_path):
-    evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', progress=False, say=None, baselines=False, max_new_tokens=4)
+    evaluate_model(
+        tiny,
+        few['validation'][:2],
+        tmp_path / 'a',
+        progress=False,
+        say=None,
+        baselines=False,
+        max_new_tokens=4,
+    )
     kept = json.loads((tmp_path / 'a/metrics.json').read_text())
-    assert kept['by'].endswith(f'{model_fingerprint(tiny[0])} max_new_tokens=4') and kept['processes'] == 1 and kept['asked'] == kept['scored']['questions'] and 'earthgpt-lite' in kept['versions']
-    with pytest.raises(BadInput, match='processes'): evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', processes=0)
+    assert (
+        kept['by'].endswith(f'{model_fingerprint(tiny[0])} max_new_tokens=4')
+        and kept['processes'] == 1
+        and kept['asked'] == kept['scored']['questions']
+        and 'earthgpt-lite' in kept['versions']
+    )
+    with pytest.raises(BadInput, match='processes'):
+        evaluate_model(tiny, few['validation'][:2], tmp_path / 'a', processes=0)
 
 
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_path):
     "Lightning's predict on gloo: both processes are killed; then two go on, and all sheets are those of one process."
-    (tmp_path / 'two.py').write_text(MORTAL + f"""
+    (tmp_path / 'two.py').write_text(
+        MORTAL
+        + f"""
 import sys
 def end(sheet):
     if 'STOP' not in os.environ or sheet.done < 2: return
@@ -196,18 +341,42 @@ def end(sheet):
     signal.pause()   # the first process waits for it
 metrics = examine.evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=int(sys.argv[2]), processes=2, say=print)
 print('first' if metrics else 'other')
-""")
+"""
+    )
     alone = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     run = [sys.executable, str(tmp_path / 'two.py'), str(tmp_path / 'two'), '6']
-    killed = subprocess.run(run, env=alone | {'STOP': '1'}, start_new_session=True, stdout=subprocess.DEVNULL, timeout=600)
-    assert killed.returncode == -signal.SIGKILL and (tmp_path / 'two/answers.0.2of2.jsonl').read_bytes().count(b'\n') == 12 and not (tmp_path / 'two/metrics.json').exists()
+    killed = subprocess.run(
+        run, env=alone | {'STOP': '1'}, start_new_session=True, stdout=subprocess.DEVNULL, timeout=600
+    )
+    assert (
+        killed.returncode == -signal.SIGKILL
+        and (tmp_path / 'two/answers.0.2of2.jsonl').read_bytes().count(b'\n') == 12
+        and not (tmp_path / 'two/metrics.json').exists()
+    )
     done = subprocess.run(run, env=alone, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and done.stdout.split().count('first') == done.stdout.split().count('other') == 1, done.stdout + done.stderr
-    assert done.stdout.count('120 questions') == 1                                                       # only the first process speaks
+    assert (
+        done.returncode == 0 and done.stdout.split().count('first') == done.stdout.split().count('other') == 1
+    ), done.stdout + done.stderr
+    # only the first process speaks
+    assert done.stdout.count('120 questions') == 1
     once = evaluate_model(saved, data, tmp_path / 'one', device='cpu', progress=False, size=6, say=None)
-    assert json.loads((tmp_path / 'two/metrics.json').read_text())['results'] == json.loads(json.dumps(once['results']))
-    for name in ('answers', 'shuffled', 'blind'): assert (tmp_path / f'two/{name}.jsonl').read_bytes() == (tmp_path / f'one/{name}.jsonl').read_bytes()
-    assert sorted(p.name for p in (tmp_path / 'two').iterdir()) == ['answers.jsonl', 'blind.jsonl', 'metrics.json', 'report.html', 'shuffled.jsonl']
-    few = subprocess.run([*run[:2], str(tmp_path / 'few'), '1000'], env=alone, capture_output=True, text=True, timeout=300)      # one portion: the second process has nothing to do
+    assert json.loads((tmp_path / 'two/metrics.json').read_text())['results'] == json.loads(
+        json.dumps(once['results'])
+    )
+    for name in ('answers', 'shuffled', 'blind'):
+        assert (tmp_path / f'two/{name}.jsonl').read_bytes() == (tmp_path / f'one/{name}.jsonl').read_bytes()
+    assert sorted(p.name for p in (tmp_path / 'two').iterdir()) == [
+        'answers.jsonl',
+        'blind.jsonl',
+        'metrics.json',
+        'report.html',
+        'shuffled.jsonl',
+    ]
+    # one portion: the second process has nothing to do
+    few = subprocess.run(
+        [*run[:2], str(tmp_path / 'few'), '1000'], env=alone, capture_output=True, text=True, timeout=300
+    )
     again = evaluate_model(saved, data, tmp_path / 'alone', device='cpu', progress=False, size=1000, say=None)
-    assert few.returncode == 0 and json.loads((tmp_path / 'few/metrics.json').read_text())['results'] == json.loads(json.dumps(again['results'])), few.stderr
+    assert few.returncode == 0 and json.loads((tmp_path / 'few/metrics.json').read_text())[
+        'results'
+    ] == json.loads(json.dumps(again['results'])), few.stderr

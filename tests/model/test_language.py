@@ -1,16 +1,52 @@
 "The LLaMA that lesson 09 builds is the one of transformers, in numbers; the small LLaMA and the order of its coordinates."
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from earthgpt_lite.model.language import init_coordinate_embeddings, last_layer_parts, small_llama, targets_only
+from earthgpt_lite.model.language import (
+    init_coordinate_embeddings,
+    last_layer_parts,
+    small_llama,
+    targets_only,
+)
 from earthgpt_lite.model.tokens import COORDINATES, train_tokenizer
 from fixtures_language import from_lesson, real_weights
 
-LESSON = from_lesson('4_model/09_language', 'RMSNorm', 'angles', 'turn', 'causal', 'Attention', 'GatedMLP', 'Block', 'Llama', 'neighbours')
-BASE = dict(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, initializer_range=.3)
-SHAPES = [dict(), dict(num_key_value_heads=1), dict(num_key_value_heads=4), dict(head_dim=16), dict(tie_word_embeddings=True), dict(rms_norm_eps=1e-3),
-          dict(rope_parameters=dict(rope_type='default', rope_theta=100_000.)), dict(hidden_size=24, num_attention_heads=3, num_key_value_heads=3), dict(num_hidden_layers=6)]
+LESSON = from_lesson(
+    '4_model/09_language',
+    'RMSNorm',
+    'angles',
+    'turn',
+    'causal',
+    'Attention',
+    'GatedMLP',
+    'Block',
+    'Llama',
+    'neighbours',
+)
+BASE = dict(
+    vocab_size=61,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    initializer_range=0.3,
+)
+SHAPES = [
+    dict(),
+    dict(num_key_value_heads=1),
+    dict(num_key_value_heads=4),
+    dict(head_dim=16),
+    dict(tie_word_embeddings=True),
+    dict(rms_norm_eps=1e-3),
+    dict(rope_parameters=dict(rope_type='default', rope_theta=100_000.0)),
+    dict(hidden_size=24, num_attention_heads=3, num_key_value_heads=3),
+    dict(num_hidden_layers=6),
+]
+
 
 def both(change, dtype, seed=0):
     torch.manual_seed(seed)
@@ -18,10 +54,12 @@ def both(change, dtype, seed=0):
     theirs = AutoModelForCausalLM.from_config(config).to(dtype).eval()
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
-            if 'norm' in name: weight.uniform_(.5, 1.5)
+            if 'norm' in name:
+                weight.uniform_(0.5, 1.5)
     ours = LESSON['Llama'](config).to(dtype)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs, torch.randint(0, 61, (3, 17))
+
 
 @torch.no_grad()
 def off(ours, theirs, ids):
@@ -34,30 +72,48 @@ def test_by_hand_is_the_librarys(change):
     assert off(*both(change, torch.float32)) <= 1e-5
     assert off(*both(change, torch.float64)) <= 1e-9
 
+
 @pytest.mark.parametrize('part', ['self_attn', 'mlp', 'input_layernorm'])
 def test_each_part_by_itself(part):
     ours, theirs, _ = both({}, torch.float64)
     x, places = torch.randn(2, 9, 32).double(), torch.arange(9)[None].expand(2, -1)
     mine, reference = getattr(ours.model['layers'][1], part), getattr(theirs.model.layers[1], part)
     given = (places,) if part == 'self_attn' else ()
-    library = dict(position_embeddings=theirs.model.rotary_emb(x, places), attention_mask=None) if part == 'self_attn' else {}
+    library = (
+        dict(position_embeddings=theirs.model.rotary_emb(x, places), attention_mask=None)
+        if part == 'self_attn'
+        else {}
+    )
     expected = reference(x, **library)
-    torch.testing.assert_close(mine(x, *given), expected[0] if part == 'self_attn' else expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        mine(x, *given), expected[0] if part == 'self_attn' else expected, atol=1e-9, rtol=0
+    )
+
 
 @pytest.mark.parametrize('fault', ['turn', 'causal', 'angles'])
 def test_the_comparison_can_fail(fault, monkeypatch):
     "Pairs of neighbours, an open mask, places that begin at one too few: each is seen"
-    wrong = dict(turn=LESSON['neighbours'], causal=lambda new, seen: torch.ones(new, seen, dtype=torch.bool), angles=lambda places, size, theta: LESSON['_angles'](places * 2, size, theta))
+    wrong = dict(
+        turn=LESSON['neighbours'],
+        causal=lambda new, seen: torch.ones(new, seen, dtype=torch.bool),
+        angles=lambda places, size, theta: LESSON['_angles'](places * 2, size, theta),
+    )
     monkeypatch.setitem(LESSON, '_angles', LESSON['angles'])
     monkeypatch.setitem(LESSON, fault, wrong[fault])
     assert off(*both({}, torch.float64)) > 1e-4
 
+
 def test_cached_is_uncached():
     ours, theirs, ids = both({}, torch.float64)
     caches = [[] for _ in range(3)]
-    with torch.no_grad(): steps = torch.cat([ours(ids[:, :5], caches)] + [ours(ids[:, k:k + 1], caches) for k in range(5, 17)], 1)
-    with torch.no_grad(): torch.testing.assert_close(steps, ours(ids), atol=1e-9, rtol=0)
-    assert all(k.shape == v.shape == (3, 2, 17, 8) for k, v in caches)   # two heads are kept, not four
+    with torch.no_grad():
+        steps = torch.cat(
+            [ours(ids[:, :5], caches)] + [ours(ids[:, k : k + 1], caches) for k in range(5, 17)], 1
+        )
+    with torch.no_grad():
+        torch.testing.assert_close(steps, ours(ids), atol=1e-9, rtol=0)
+    assert all(k.shape == v.shape == (3, 2, 17, 8) for k, v in caches)  # two heads are kept, not four
+
 
 def test_a_score_depends_on_the_distance_alone():
     angles, turn = LESSON['angles'], LESSON['turn']
@@ -68,13 +124,20 @@ def test_a_score_depends_on_the_distance_alone():
 
 
 @pytest.fixture(scope='module')
-def tokenizer(): return train_tokenizer([' is there a lake?', ' yes', ' [0.10,0.20,0.30,0.40]'] * 5)
+def tokenizer():
+    return train_tokenizer([' is there a lake?', ' yes', ' [0.10,0.20,0.30,0.40]'] * 5)
+
 
 def test_small_llama_fits_its_tokenizer(tokenizer):
     config = small_llama(tokenizer, 48, 2, 4)
     model = AutoModelForCausalLM.from_config(config)
-    assert config.vocab_size == len(tokenizer) and (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 1, 2)
+    assert config.vocab_size == len(tokenizer) and (
+        config.pad_token_id,
+        config.bos_token_id,
+        config.eos_token_id,
+    ) == (0, 1, 2)
     assert model.get_input_embeddings().weight.data_ptr() == model.lm_head.weight.data_ptr()
+
 
 def test_coordinates_lie_in_order_and_nothing_else_moves(tokenizer):
     model = AutoModelForCausalLM.from_config(small_llama(tokenizer, 64, 1, 4))
@@ -85,49 +148,72 @@ def test_coordinates_lie_in_order_and_nothing_else_moves(tokenizer):
     others = [i for i in range(len(tokenizer)) if i not in set(places)]
     assert torch.equal(before[others], after[others])
     likeness = torch.nn.functional.cosine_similarity(after[places][:, None], after[places][None], dim=-1)
-    assert likeness.diagonal(1).min() > .9 and likeness[10, 12] > likeness[10, 20] > likeness[10, 90]
-    assert after[places].std().item() == pytest.approx(before.std().item(), rel=.05)
+    assert likeness.diagonal(1).min() > 0.9 and likeness[10, 12] > likeness[10, 20] > likeness[10, 90]
+    assert after[places].std().item() == pytest.approx(before.std().item(), rel=0.05)
 
 
 def spoken(kind):
     "A small causal LM of a family, shaken; some thirty tokens and which of them are read"
     from transformers import AutoConfig
+
     torch.manual_seed(0)
-    sizes = dict(vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **({} if kind == 'gpt2' else dict(num_key_value_heads=2, intermediate_size=48))))
-    model = model.eval() if kind == 'mixtral' else model.double().eval()   # its experts know no double precision
+    sizes = dict(
+        vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256
+    )
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            kind, **sizes, **({} if kind == 'gpt2' else dict(num_key_value_heads=2, intermediate_size=48))
+        )
+    )
+    # its experts know no double precision
+    model = model.eval() if kind == 'mixtral' else model.double().eval()
     with torch.no_grad():
-        for p in model.parameters(): p.add_(torch.randn_like(p) * .1)
-    return model, torch.randint(0, 61, (5, 90)), torch.rand(5, 90) < .1
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    return model, torch.randint(0, 61, (5, 90)), torch.rand(5, 90) < 0.1
+
 
 def learned(model, ids, read, parts, mask=None):
     "Loss on the tokens that are read, and all gradients"
     model.zero_grad()
-    with targets_only(parts, read): hidden = model.base_model(input_ids=ids, use_cache=False, attention_mask=mask).last_hidden_state
+    with targets_only(parts, read):
+        hidden = model.base_model(input_ids=ids, use_cache=False, attention_mask=mask).last_hidden_state
     loss = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden[read]), ids[read])
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
-@pytest.mark.parametrize('kind, parts', [('llama', 3), ('qwen2', 3), ('qwen3', 3), ('mixtral', 2), ('gpt2', 0)])
+
+@pytest.mark.parametrize(
+    'kind, parts', [('llama', 3), ('qwen2', 3), ('qwen3', 3), ('mixtral', 2), ('gpt2', 0)]
+)
 def test_a_last_layer_that_computes_only_what_is_read_learns_the_same(kind, parts):
     model, ids, read = spoken(kind)
     assert len(last_layer_parts(model)) == parts
-    (plain, slope), (spared, same) = learned(model, ids, read, []), learned(model, ids, read, last_layer_parts(model))
+    (plain, slope), (spared, same) = (
+        learned(model, ids, read, []),
+        learned(model, ids, read, last_layer_parts(model)),
+    )
     assert plain == pytest.approx(spared, rel=1e-6) and (slope - same).abs().max() <= 1e-5 * slope.abs().max()
+
 
 def test_other_tokens_are_not_computed():
     "So that the test above can fail"
     model, ids, read = spoken('llama')
-    with targets_only(last_layer_parts(model), read.roll(7)): hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    with targets_only(last_layer_parts(model), read.roll(7)):
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     plain = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     assert (hidden - plain)[read].abs().max() > 1e-3 and (hidden - plain)[read.roll(7)].abs().max() < 1e-6
+
 
 def test_nothing_is_left_on_the_layer():
     model, ids, read = spoken('llama')
     with pytest.raises(ZeroDivisionError):
-        with targets_only(last_layer_parts(model), read): 1 / 0
+        with targets_only(last_layer_parts(model), read):
+            1 / 0
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in last_layer_parts(model))
-    with targets_only(last_layer_parts(model), torch.zeros_like(read)): assert model.base_model(input_ids=ids).last_hidden_state.isfinite().all()
+    with targets_only(last_layer_parts(model), torch.zeros_like(read)):
+        assert model.base_model(input_ids=ids).last_hidden_state.isfinite().all()
+
 
 @pytest.mark.parametrize('kind', ['llama', 'qwen3'])
 def test_lean_attention_is_eager_attention(kind):
@@ -142,19 +228,25 @@ def test_lean_attention_is_eager_attention(kind):
     (plain, slope), (lean, same) = found
     assert plain == pytest.approx(lean, rel=1e-5) and (slope - same).abs().max() <= 1e-4 * slope.abs().max()
 
+
 def test_lean_attention_in_half_precision_survives_a_row_that_sees_nothing():
     from earthgpt_lite.model.language import lean_attention
+
     q, k, v = torch.randn(3, 1, 2, 6, 8).bfloat16()
     mask = torch.full((1, 1, 6, 6), torch.finfo(torch.float32).min).triu(1)
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask.bfloat16()).transpose(1, 2)
-    torch.testing.assert_close(lean_attention(torch.nn.Module(), q, k, v, mask)[0], plain, atol=3e-2, rtol=3e-2)
+    torch.testing.assert_close(
+        lean_attention(torch.nn.Module(), q, k, v, mask)[0], plain, atol=3e-2, rtol=3e-2
+    )
     mask[:, :, 2] = torch.finfo(torch.float32).min
     assert lean_attention(torch.nn.Module(), q, k, v, mask)[0].isfinite().all()
+
 
 def test_a_step_of_earthgpt_learns_the_same_with_and_without(tiny, few, monkeypatch):
     from copy import deepcopy
 
     from earthgpt_lite.train.dataset import InstructionBatches
+
     model, found = deepcopy(tiny[0]).double().train(), []
     batch = InstructionBatches(few['train'][:8], tiny[1], model.config, 8).batch(0)
     for parts in (last_layer_parts, lambda language: []):
@@ -162,24 +254,36 @@ def test_a_step_of_earthgpt_learns_the_same_with_and_without(tiny, few, monkeypa
         model.zero_grad()
         loss = model(**vars(batch)).loss
         loss.backward()
-        found.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+        found.append(
+            (loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        )
     monkeypatch.setattr('earthgpt_lite.model.language.last_layer_parts', last_layer_parts)
-    model.gradient_checkpointing_enable()   # the layer is run a second time, when nothing says any more what is read
+    # the layer is run a second time, when nothing says any more what is read
+    model.gradient_checkpointing_enable()
     model.zero_grad()
     model(**vars(batch)).loss.backward()
     again = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert (again - found[1][1]).norm() < 1e-6 * found[1][1].norm()
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-7) and (found[0][1] - found[1][1]).norm() < 1e-6 * found[1][1].norm()
+    assert (
+        found[0][0] == pytest.approx(found[1][0], rel=1e-7)
+        and (found[0][1] - found[1][1]).norm() < 1e-6 * found[1][1].norm()
+    )
 
 
 @pytest.mark.slow
 def test_by_hand_is_the_real_smollm2():
     from earthgpt_lite.model.backbones import load_language
+
     theirs, tokenizer, chat = load_language(real_weights('HuggingFaceTB/SmolLM2-135M-Instruct'))
     assert chat.begin.startswith('<|im_start|>system\nYou are a helpful AI assistant named SmolLM')
     ours = LESSON['Llama'](theirs.config)
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    ids = torch.tensor([tokenizer(chat.begin, add_special_tokens=False).input_ids + chat.encode_question(tokenizer, 'What is the capital of France?')])
+    ids = torch.tensor(
+        [
+            tokenizer(chat.begin, add_special_tokens=False).input_ids
+            + chat.encode_question(tokenizer, 'What is the capital of France?')
+        ]
+    )
     assert off(ours, theirs, ids) <= 1e-5
     said = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-    assert 'Paris' in tokenizer.decode(said[0, ids.shape[1]:])
+    assert 'Paris' in tokenizer.decode(said[0, ids.shape[1] :])

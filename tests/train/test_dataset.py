@@ -1,4 +1,5 @@
 "Batches: every picture once in a pass for any size, parts that add up, rows that are full and leak nothing."
+
 from dataclasses import replace
 from functools import lru_cache
 
@@ -17,10 +18,14 @@ from earthgpt_lite.train.dataset import InstructionBatches, data_fingerprint, pa
 
 tok = lru_cache(1)(tokenizer)
 config = lru_cache(1)(lambda: small(tok()).config)
-def batches(n=20, size=6, **k): return InstructionBatches(examples(n), tok(), config(), size, **k)
+
+
+def batches(n=20, size=6, **k):
+    return InstructionBatches(examples(n), tok(), config(), size, **k)
 
 
 # which pictures
+
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
@@ -29,16 +34,24 @@ def test_no_picture_is_seen_twice_or_missed_in_a_pass(n, size, world, rounds, se
     b = batches(n, size, seed=seed)
     parts = world * rounds
     if parts > min(n, size):
-        with pytest.raises(BadInput, match='cannot be dealt'): b.shard([0], parts)
+        with pytest.raises(BadInput, match='cannot be dealt'):
+            b.shard([0], parts)
         return
-    passes, steps = size, n   # n steps of `size` pictures are `size` passes
+    passes, steps = size, n  # n steps of `size` pictures are `size` passes
     seen = [b.indices(k) for k in range(steps)]
     flat = sum(seen, [])
-    for p in range(passes): assert sorted(flat[p * n:(p + 1) * n]) == list(range(n))
-    mine = [[seen[k][r * world + rank::parts] for k in range(steps) for r in range(rounds)] for rank in range(world)]
+    for p in range(passes):
+        assert sorted(flat[p * n : (p + 1) * n]) == list(range(n))
+    mine = [
+        [seen[k][r * world + rank :: parts] for k in range(steps) for r in range(rounds)]
+        for rank in range(world)
+    ]
     assert sorted(i for rank in mine for part in rank for i in part) == sorted(flat)
-    assert len({len(rank) for rank in mine}) == 1, 'ranks with unequal numbers of batches would wait for one another for ever'
+    assert len({len(rank) for rank in mine}) == 1, (
+        'ranks with unequal numbers of batches would wait for one another for ever'
+    )
     assert all(part for rank in mine for part in rank), 'an empty part has no gradient'
+
 
 @pytest.mark.parametrize('world,rounds', [(1, 1), (2, 1), (2, 2), (3, 2)])
 def test_what_the_ranks_are_given_is_the_step(world, rounds):
@@ -47,47 +60,75 @@ def test_what_the_ranks_are_given_is_the_step(world, rounds):
     dealt = [b.batch(4, r * world + rank, parts) for rank in range(world) for r in range(rounds)]
     key = lambda batch: sorted(p.numpy().tobytes() for p in batch.pixel_values)
     assert sorted(sum((key(d) for d in dealt), [])) == key(whole)
-    assert sum(int((d.labels != IGNORE).sum()) for d in dealt) == int((whole.labels != IGNORE).sum()) == b.target_count(4)
+    assert (
+        sum(int((d.labels != IGNORE).sum()) for d in dealt)
+        == int((whole.labels != IGNORE).sum())
+        == b.target_count(4)
+    )
+
 
 def test_iteration_begins_at_a_step_and_gives_the_parts_of_a_rank():
     b = batches()
     b.shard([1, 3], 4)
     b.start = 2
     got = [x for x, _ in zip(b, range(4))]
-    for x, (step, part) in zip(got, [(2, 1), (2, 3), (3, 1), (3, 3)]): assert torch.equal(x.pixel_values, b.batch(step, part, 4).pixel_values)
+    for x, (step, part) in zip(got, [(2, 1), (2, 3), (3, 1), (3, 3)]):
+        assert torch.equal(x.pixel_values, b.batch(step, part, 4).pixel_values)
+
 
 def test_a_text_is_encoded_once_however_many_pictures_have_it(monkeypatch):
     from earthgpt_lite.model.tokens import ChatFormat, encode_turns
+
     said, plain = [], type(tok()).__call__
-    monkeypatch.setattr(type(tok()), '__call__', lambda self, text, **k: said.append(text) or plain(self, text, **k))
+    monkeypatch.setattr(
+        type(tok()), '__call__', lambda self, text, **k: said.append(text) or plain(self, text, **k)
+    )
     b = batches(augment=False)
     rows = [pairs for step in range(4) for _, _, pairs, _ in b._rows(step, 0, 1)]
     assert len(said) == len(set(said)) > 5
-    fresh = [encode_turns(tok(), examples()[i].turns, ChatFormat()) for step in range(4) for i in b.indices(step)]
-    assert rows == fresh   # and nobody has changed what is kept
+    fresh = [
+        encode_turns(tok(), examples()[i].turns, ChatFormat()) for step in range(4) for i in b.indices(step)
+    ]
+    assert rows == fresh  # and nobody has changed what is kept
+
 
 def test_parts_sum_to_the_gradient_of_the_whole():
     model, b = small(tok()).double(), batches()
+
     def gradient(losses):
         model.zero_grad()
-        for loss in losses: loss.backward()
+        for loss in losses:
+            loss.backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
     want = gradient([model(**vars(b.batch(0))).loss])
     got = gradient(model(**vars(b.batch(0, part, 3))).loss_sum / b.target_count(0) for part in range(3))
-    assert max((want[n] - got[n]).abs().max() for n in want) < 1e-6 * max(w.abs().max() for w in want.values())
+    assert max((want[n] - got[n]).abs().max() for n in want) < 1e-6 * max(
+        w.abs().max() for w in want.values()
+    )
+
 
 def test_mixed_by_weights():
     data = [replace(e, sensor=Sensor.SAR if i < 4 else Sensor.OPTICAL) for i, e in enumerate(examples(40))]
+
     def shares(sampling_weights, seed=0):
         b = InstructionBatches(data, tok(), config(), 40, sampling_weights=sampling_weights, seed=seed)
         return np.bincount(b.indices(0), minlength=40)
+
     assert (shares(None) == 1).all()
     half = shares(dict(sar=1, optical=1))
     assert half[:4].sum() == 20 and half[:4].max() - half[:4].min() <= 1 and half[4:].max() <= 1
     assert shares(dict(sar=0, optical=3))[:4].sum() == 0
     assert (shares(dict(sar=1, optical=1)) == half).all()
-    for bad in (dict(sar=1), dict(sar=1, optical=1, infrared=1), dict(sar=-1, optical=2), dict(sar=0, optical=0)):
-        with pytest.raises(BadInput, match='mix .*give each of the sensors optical, sar'): InstructionBatches(data, tok(), config(), 4, sampling_weights=bad)
+    for bad in (
+        dict(sar=1),
+        dict(sar=1, optical=1, infrared=1),
+        dict(sar=-1, optical=2),
+        dict(sar=0, optical=0),
+    ):
+        with pytest.raises(BadInput, match='mix .*give each of the sensors optical, sar'):
+            InstructionBatches(data, tok(), config(), 4, sampling_weights=bad)
+
 
 def test_the_mark_of_the_data_sees_pictures_words_and_order():
     data = examples(6)
@@ -95,17 +136,27 @@ def test_the_mark_of_the_data_sees_pictures_words_and_order():
     assert data_fingerprint(examples(6)) == want
     darker = replace(data[2], image=data[2].image // 2)
     other = replace(data[2], turns=[replace(data[2].turns[0], answer='ice cream')])
-    for changed in (data[:2] + [darker] + data[3:], data[:2] + [other] + data[3:], data[::-1], data[:5]): assert data_fingerprint(changed) != want
+    for changed in (data[:2] + [darker] + data[3:], data[:2] + [other] + data[3:], data[::-1], data[:5]):
+        assert data_fingerprint(changed) != want
 
 
 # rows
 
+
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 600))
 def test_bins_are_what_pack_makes(lengths, sequence_length):
-    rows = [dict(input_ids=[1] * n, labels=[1] * n, position_ids=[0] * n, segment_ids=[1] * n, prefix_ids=[1] * n) for n in lengths]
+    rows = [
+        dict(input_ids=[1] * n, labels=[1] * n, position_ids=[0] * n, segment_ids=[1] * n, prefix_ids=[1] * n)
+        for n in lengths
+    ]
     packed, _ = pack_best_fit(rows, sequence_length)
-    assert sorted(len(r['input_ids']) for r in packed) == sorted(bins(lengths, max(sequence_length, max(lengths))) if sequence_length >= max(lengths) else [len(r['input_ids']) for r in packed])
+    assert sorted(len(r['input_ids']) for r in packed) == sorted(
+        bins(lengths, max(sequence_length, max(lengths)))
+        if sequence_length >= max(lengths)
+        else [len(r['input_ids']) for r in packed]
+    )
+
 
 @settings(deadline=None)
 @given(st.lists(st.integers(60, 300), min_size=1, max_size=40))
@@ -115,15 +166,21 @@ def test_the_best_capacity_is_never_worse_than_a_row_for_each_and_never_too_long
     assert max(lengths) <= c <= max(1024, max(lengths)) and sum(filled) == sum(lengths) and max(filled) <= c
     assert sum(lengths) / (len(filled) * max(filled)) >= sum(lengths) / (len(lengths) * max(lengths)) - 1e-9
 
+
 def test_rows_of_the_samples_are_full(few, tiny):
     "Fill at least .95 on the samples"
     b = InstructionBatches(few['train'], tiny[1], tiny[0].config, 24, sequence_length=None)
-    assert np.mean([packing_efficiency(b.batch(k)) for k in range(8)]) >= .95
+    assert np.mean([packing_efficiency(b.batch(k)) for k in range(8)]) >= 0.95
+
 
 def test_packed_rows_give_the_loss_of_unpacked_ones():
     model, b = small(tok()).double().eval(), batches(size=8, augment=False)
-    with torch.no_grad(): one, many = (model(**vars(b_.batch(0))).loss for b_ in (b, batches(size=8, augment=False, sequence_length=1)))
+    with torch.no_grad():
+        one, many = (
+            model(**vars(b_.batch(0))).loss for b_ in (b, batches(size=8, augment=False, sequence_length=1))
+        )
     assert abs(one - many) < 1e-5 and b.batch(0).input_ids.shape[0] < 8
+
 
 def test_no_pair_sees_another():
     "The gradient of one pair's loss with respect to every token that is not its own or its picture's is exactly zero"
@@ -133,17 +190,34 @@ def test_no_pair_sees_another():
     for row in range(len(b.input_ids)):
         for segment in set(b.segment_ids[row].tolist()) - {0}:
             mine = b.segment_ids[row] == segment
-            if not (b.labels[row][mine] != IGNORE).any(): continue
+            if not (b.labels[row][mine] != IGNORE).any():
+                continue
             words = table(b.input_ids.clamp(max=table.num_embeddings - 1)).detach().requires_grad_()
-            labels = torch.where(mine[None] & (torch.arange(len(b.input_ids)) == row)[:, None], b.labels, IGNORE)
-            model(inputs_embeds=words, labels=labels, segment_ids=b.segment_ids, prefix_ids=b.prefix_ids, position_ids=b.position_ids).loss.backward()
+            labels = torch.where(
+                mine[None] & (torch.arange(len(b.input_ids)) == row)[:, None], b.labels, IGNORE
+            )
+            model(
+                inputs_embeds=words,
+                labels=labels,
+                segment_ids=b.segment_ids,
+                prefix_ids=b.prefix_ids,
+                position_ids=b.position_ids,
+            ).loss.backward()
             own = mine | (b.segment_ids[row] == b.prefix_ids[row][mine][0])
-            assert words.grad[row][own].abs().sum() > 0 and (words.grad[row][~own] == 0).all() and (words.grad[[i for i in range(len(b.input_ids)) if i != row]] == 0).all()
+            assert (
+                words.grad[row][own].abs().sum() > 0
+                and (words.grad[row][~own] == 0).all()
+                and (words.grad[[i for i in range(len(b.input_ids)) if i != row]] == 0).all()
+            )
+
 
 def test_a_dialogue_is_one_segment_that_sees_what_was_said():
     data = examples(1)
     talk = [Turn('what covers this image?', 'water', Task.VQA), Turn('is it deep?', 'yes', Task.DIALOGUE)]
-    apart, together = (InstructionBatches([replace(data[0], turns=t)], tok(), config(), 1, augment=False).batch(0) for t in ([replace(t, task=Task.VQA) for t in talk], talk))
+    apart, together = (
+        InstructionBatches([replace(data[0], turns=t)], tok(), config(), 1, augment=False).batch(0)
+        for t in ([replace(t, task=Task.VQA) for t in talk], talk)
+    )
     assert apart.segment_ids.max() == 3 and together.segment_ids.max() == 2
     last = together.position_ids[0, -1]
     assert last == together.position_ids.shape[1] - 1 and apart.position_ids.max() < last
@@ -151,31 +225,64 @@ def test_a_dialogue_is_one_segment_that_sees_what_was_said():
 
 # tasks in the mix
 
-def asked(b, steps): return [str(t.task) for step in range(steps) for k, i in enumerate(b.indices(step)) for t in b._chosen(b.examples[i], step, k)]
+
+def asked(b, steps):
+    return [
+        str(t.task)
+        for step in range(steps)
+        for k, i in enumerate(b.indices(step))
+        for t in b._chosen(b.examples[i], step, k)
+    ]
+
 
 def test_tasks_have_their_shares():
     data, weights = examples(60), dict(classification=1, presence=1, grounding=2)
     b = InstructionBatches(data, tok(), config(), 30, sampling_weights=weights)
     seen, plain = asked(b, 40), asked(InstructionBatches(data, tok(), config(), 30), 40)
     shares = {t: seen.count(t) / len(seen) for t in weights}
-    assert plain.count('grounding') / len(plain) < .3 and len(seen) < len(plain)
-    assert shares['grounding'] == pytest.approx(.5, abs=.05) and shares['presence'] == pytest.approx(.25, abs=.05)
+    assert plain.count('grounding') / len(plain) < 0.3 and len(seen) < len(plain)
+    assert shares['grounding'] == pytest.approx(0.5, abs=0.05) and shares['presence'] == pytest.approx(
+        0.25, abs=0.05
+    )
     assert seen == asked(InstructionBatches(data, tok(), config(), 30, sampling_weights=weights), 40)
     assert [b.pairs(k) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
-    assert sum(int((x.labels != IGNORE).sum()) for x in (b.batch(5, part, 2) for part in (0, 1))) == b.target_count(5)
+    assert sum(
+        int((x.labels != IGNORE).sum()) for x in (b.batch(5, part, 2) for part in (0, 1))
+    ) == b.target_count(5)
 
-def asked_at(b, step): return [t for k, i in enumerate(b.indices(step)) for t in b._chosen(b.examples[i], step, k)]
+
+def asked_at(b, step):
+    return [t for k, i in enumerate(b.indices(step)) for t in b._chosen(b.examples[i], step, k)]
+
 
 def test_a_task_of_no_weight_is_never_asked_and_both_kinds_of_weights_go_together():
     data = [replace(e, sensor=Sensor.SAR if i < 4 else Sensor.OPTICAL) for i, e in enumerate(examples(40))]
-    b = InstructionBatches(data, tok(), config(), 40, sampling_weights=dict(sar=1, optical=1, classification=0, presence=1, grounding=1))
+    b = InstructionBatches(
+        data,
+        tok(),
+        config(),
+        40,
+        sampling_weights=dict(sar=1, optical=1, classification=0, presence=1, grounding=1),
+    )
     assert set(asked(b, 8)) == {'presence', 'grounding'}
     places = [i for k in range(8) for i in b.indices(k)]
-    assert all(len(data[i].turns) > 1 for i in places) and abs(sum(i < 4 for i in places) / len(places) - .5) < .03
-    for bad, what in ((dict(presence=1), 'tasks classification, grounding, presence'), (dict(sar=1, optical=1, presence=1), 'tasks'), (dict(sarr=1), 'sensors')):
-        with pytest.raises(BadInput, match=f'give each of the {what}'): InstructionBatches(data, tok(), config(), 4, sampling_weights=bad)
+    assert (
+        all(len(data[i].turns) > 1 for i in places)
+        and abs(sum(i < 4 for i in places) / len(places) - 0.5) < 0.03
+    )
+    for bad, what in (
+        (dict(presence=1), 'tasks classification, grounding, presence'),
+        (dict(sar=1, optical=1, presence=1), 'tasks'),
+        (dict(sarr=1), 'sensors'),
+    ):
+        with pytest.raises(BadInput, match=f'give each of the {what}'):
+            InstructionBatches(data, tok(), config(), 4, sampling_weights=bad)
+
 
 def test_a_dialogue_is_asked_whole():
-    data = [replace(e, turns=[Turn('what is it?', 'water', Task.VQA), Turn('is it deep?', 'yes', Task.DIALOGUE)]) for e in examples(4)]
+    data = [
+        replace(e, turns=[Turn('what is it?', 'water', Task.VQA), Turn('is it deep?', 'yes', Task.DIALOGUE)])
+        for e in examples(4)
+    ]
     b = InstructionBatches(data, tok(), config(), 4, sampling_weights=dict(vqa=0, dialogue=1))
     assert asked(b, 3) == ['vqa', 'dialogue'] * 12

@@ -1,4 +1,5 @@
 "A run from a file: every key known, YAML equal to the command line equal to Python, data read when it is wanted."
+
 import json
 import os
 from dataclasses import replace
@@ -14,161 +15,355 @@ from earthgpt_lite.model.modeling import load
 from earthgpt_lite.train import run as module
 from earthgpt_lite.train.adapters import load_adapter
 from earthgpt_lite.train.module import EarthGPTModule
-from earthgpt_lite.train.run import RunOptions, StageOptions, check_keys, find_run, known_keys, make_train_parser, open_examples, read_run, recipes, train, train_command
+from earthgpt_lite.train.run import (
+    RunOptions,
+    StageOptions,
+    check_keys,
+    find_run,
+    known_keys,
+    make_train_parser,
+    open_examples,
+    read_run,
+    recipes,
+    train,
+    train_command,
+)
 from earthgpt_lite.train.stages import STAGES
+
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
     "A nano that takes a hundredth of its time"
     from fixtures_training import small
+
     monkeypatch.setattr(module, 'nano', lambda tok: small(tok, image_size=64))
+
 
 @pytest.fixture
 def data(tmp_path):
     rng = np.random.default_rng(0)
     rows = []
     for i in range(9):
-        Image.fromarray((rng.integers(0, 60, (32, 40, 3)) + 60 * (i % 3)).astype('uint8')).save(tmp_path/f'{i}.png')
-        rows.append({'image': f'{i}.png', 'conversations': [{'from': 'human', 'value': 'what is it?'}, {'from': 'gpt', 'value': 'water sand ice'.split()[i % 3]}], 'split': 'train' if i < 8 else 'test'})
-    (tmp_path/'records.json').write_text(json.dumps(rows))
+        Image.fromarray((rng.integers(0, 60, (32, 40, 3)) + 60 * (i % 3)).astype('uint8')).save(
+            tmp_path / f'{i}.png'
+        )
+        rows.append(
+            {
+                'image': f'{i}.png',
+                'conversations': [
+                    {'from': 'human', 'value': 'what is it?'},
+                    {'from': 'gpt', 'value': 'water sand ice'.split()[i % 3]},
+                ],
+                'split': 'train' if i < 8 else 'test',
+            }
+        )
+    (tmp_path / 'records.json').write_text(json.dumps(rows))
     return tmp_path
 
-def choice(data, **k): return RunOptions(**dict(data=str(data/'records.json'), out=str(data/'run'), steps=3, batch_size=4, device='cpu', precision='32-true', progress=False) | k)
+
+def choice(data, **k):
+    return RunOptions(
+        **dict(
+            data=str(data / 'records.json'),
+            out=str(data / 'run'),
+            steps=3,
+            batch_size=4,
+            device='cpu',
+            precision='32-true',
+            progress=False,
+        )
+        | k
+    )
+
 
 def test_every_key_is_documented():
     page = make_train_parser().format_help().partition('\noptions:')[2]
     for key in known_keys():
-        if key == 'stage': continue
+        if key == 'stage':
+            continue
         line = page.split(f'--{key} ')[1].split('\n  --')[0].partition('(type')[0]
         assert len(line.split()) > 3, f'{key} is not explained'
 
-@pytest.mark.parametrize('key,near', [('batchsize', 'batch_size'), ('stage.wieght_decay', 'stage.weight_decay'), ('lr', 'stage.lr'), ('step', 'steps'), ('stage.nmae', 'stage.name'), ('stage.learning_rate', 'stage.lr'), ('epochs', 'steps')])
+
+@pytest.mark.parametrize(
+    'key,near',
+    [
+        ('batchsize', 'batch_size'),
+        ('stage.wieght_decay', 'stage.weight_decay'),
+        ('lr', 'stage.lr'),
+        ('step', 'steps'),
+        ('stage.nmae', 'stage.name'),
+        ('stage.learning_rate', 'stage.lr'),
+        ('epochs', 'steps'),
+    ],
+)
 def test_a_misspelt_key_is_named_and_the_nearest_offered(data, key, near):
-    with pytest.raises(BadInput, match=f"there is no '{key}'; is '{near}' meant"): train_command([f'--{key}', '1'])
+    with pytest.raises(BadInput, match=f"there is no '{key}'; is '{near}' meant"):
+        train_command([f'--{key}', '1'])
     top, _, sub = key.rpartition('.')
-    (data/'run.yaml').write_text(yaml.safe_dump({'steps': 1, **({top: {sub: 1}} if top else {key: 1})}))
-    with pytest.raises(BadInput, match=f"run.yaml: there is no '{key}'; is '{near}' meant"): train_command(['--config', str(data/'run.yaml')])
+    (data / 'run.yaml').write_text(yaml.safe_dump({'steps': 1, **({top: {sub: 1}} if top else {key: 1})}))
+    with pytest.raises(BadInput, match=f"run.yaml: there is no '{key}'; is '{near}' meant"):
+        train_command(['--config', str(data / 'run.yaml')])
 
-@pytest.mark.parametrize('words,said', [(['--steps', 'many'], 'steps'), (['--stage.name', 'tunes', '--steps', '1'], 'tunes'), (['--augment', 'maybe', '--steps', '1'], 'augment'), ([], 'minutes or --steps'),
-                                        (['--steps', '1', '--minutes', '1'], 'minutes or --steps'), (['--config', 'nowhere.yaml'], 'nowhere.yaml: No such file')])
+
+@pytest.mark.parametrize(
+    'words,said',
+    [
+        (['--steps', 'many'], 'steps'),
+        (['--stage.name', 'tunes', '--steps', '1'], 'tunes'),
+        (['--augment', 'maybe', '--steps', '1'], 'augment'),
+        ([], 'minutes or --steps'),
+        (['--steps', '1', '--minutes', '1'], 'minutes or --steps'),
+        (['--config', 'nowhere.yaml'], 'nowhere.yaml: No such file'),
+    ],
+)
 def test_wrong_values_are_refused(words, said):
-    with pytest.raises(BadInput, match=said): train_command(words)
+    with pytest.raises(BadInput, match=said):
+        train_command(words)
 
-@pytest.mark.parametrize('text,said', [('a: [1', 'is no YAML'), ('- 1', 'holds no keys'), ('stage: 3', 'stage is a group of keys')])
+
+@pytest.mark.parametrize(
+    'text,said', [('a: [1', 'is no YAML'), ('- 1', 'holds no keys'), ('stage: 3', 'stage is a group of keys')]
+)
 def test_wrong_files_are_refused(tmp_path, text, said):
-    (tmp_path/'run.yaml').write_text(text)
-    with pytest.raises(BadInput, match=said): train_command(['--config', str(tmp_path/'run.yaml'), '--steps', '1'])
+    (tmp_path / 'run.yaml').write_text(text)
+    with pytest.raises(BadInput, match=said):
+        train_command(['--config', str(tmp_path / 'run.yaml'), '--steps', '1'])
+
 
 def test_yaml_command_line_and_python_are_one(data, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
-    want = choice(data, stage=StageOptions('tune', lr=2e-3, norms=True), sampling_weights=dict(optical=1.), sequence_length=None)
+    want = choice(
+        data,
+        stage=StageOptions('tune', lr=2e-3, norms=True),
+        sampling_weights=dict(optical=1.0),
+        sequence_length=None,
+    )
     from dataclasses import asdict
-    (data/'run.yaml').write_text(yaml.safe_dump(asdict(want)))
-    train_command(['--config', str(data/'run.yaml')])
-    train_command(['--config', str(data/'run.yaml'), '--stage.lr', '1e-5', '--steps=7'])
-    words = ['--stage.name', 'tune', '--stage.lr', '0.002', '--stage.norms', 'true', '--mix.optical', '1', '--capacity', 'null', '--progress', 'false']
-    for k in ('data', 'out', 'steps', 'batch_size', 'device', 'precision'): words += [f'--{k}', str(getattr(want, k))]
+
+    (data / 'run.yaml').write_text(yaml.safe_dump(asdict(want)))
+    train_command(['--config', str(data / 'run.yaml')])
+    train_command(['--config', str(data / 'run.yaml'), '--stage.lr', '1e-5', '--steps=7'])
+    words = [
+        '--stage.name',
+        'tune',
+        '--stage.lr',
+        '0.002',
+        '--stage.norms',
+        'true',
+        '--mix.optical',
+        '1',
+        '--capacity',
+        'null',
+        '--progress',
+        'false',
+    ]
+    for k in ('data', 'out', 'steps', 'batch_size', 'device', 'precision'):
+        words += [f'--{k}', str(getattr(want, k))]
     train_command(words)
-    assert seen[0] == want == seen[2] and seen[1] == choice(data, stage=StageOptions('tune', lr=1e-5, norms=True), sampling_weights=dict(optical=1.), sequence_length=None, steps=7)
-    with pytest.raises(SystemExit): train_command(['--config', str(data/'run.yaml'), '--print_config'])
-    (data/'again.yaml').write_text(capsys.readouterr().out)
-    train_command(['--config', str(data/'again.yaml')])
+    assert seen[0] == want == seen[2] and seen[1] == choice(
+        data,
+        stage=StageOptions('tune', lr=1e-5, norms=True),
+        sampling_weights=dict(optical=1.0),
+        sequence_length=None,
+        steps=7,
+    )
+    with pytest.raises(SystemExit):
+        train_command(['--config', str(data / 'run.yaml'), '--print_config'])
+    (data / 'again.yaml').write_text(capsys.readouterr().out)
+    train_command(['--config', str(data / 'again.yaml')])
     assert seen[3] == want
+
 
 def test_two_stages_one_after_the_other(data, capsys):
     record = train(choice(data))
-    assert record['made'] == 'model' and {'model', 'run.json', 'run.yaml', 'log'} <= set(os.listdir(data/'run')) and not list((data/'run').glob('*.ckpt'))
+    assert (
+        record['made'] == 'model'
+        and {'model', 'run.json', 'run.yaml', 'log'} <= set(os.listdir(data / 'run'))
+        and not list((data / 'run').glob('*.ckpt'))
+    )
     assert 'projector' in (page := capsys.readouterr().out) and 'trained' in page
-    assert read_run(data/'run'/'run.yaml')['steps'] == 3
-    second = train(choice(data, model=str(data/'run'), out=str(data/'two'), stage=StageOptions('tune')), say=lambda s: None)
-    base, _ = load(data/'run', 'cpu')
-    assert second['made'] == 'adapter.safetensors' and load_adapter(base, data/'two'/'adapter.safetensors')['stage'] == 'tune'
-    merged = train(choice(data, model=str(data/'run'), out=str(data/'three'), stage=StageOptions('tune'), merge_adapter=True), say=lambda s: None)
-    assert merged['made'] == 'model' and load(data/'three', 'cpu')
+    assert read_run(data / 'run' / 'run.yaml')['steps'] == 3
+    second = train(
+        choice(data, model=str(data / 'run'), out=str(data / 'two'), stage=StageOptions('tune')),
+        say=lambda s: None,
+    )
+    base, _ = load(data / 'run', 'cpu')
+    assert (
+        second['made'] == 'adapter.safetensors'
+        and load_adapter(base, data / 'two' / 'adapter.safetensors')['stage'] == 'tune'
+    )
+    merged = train(
+        choice(
+            data,
+            model=str(data / 'run'),
+            out=str(data / 'three'),
+            stage=StageOptions('tune'),
+            merge_adapter=True,
+        ),
+        say=lambda s: None,
+    )
+    assert merged['made'] == 'model' and load(data / 'three', 'cpu')
+
 
 def test_only_the_first_process_writes(data, monkeypatch, capsys):
     "As SLURM counts: neither RANK nor LOCAL_RANK is set there"
     monkeypatch.setattr(module.rank_zero_only, 'rank', 1)
-    for name in ('RANK', 'LOCAL_RANK'): monkeypatch.delenv(name, raising=False)
+    for name in ('RANK', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, 'fit', lambda *a, **k: dict(steps=1, losses=[]))
     assert train(choice(data))['steps'] == 1
-    assert not list((data/'run').iterdir()) and not capsys.readouterr().out
+    assert not list((data / 'run').iterdir()) and not capsys.readouterr().out
+
 
 def test_a_look_at_held_out_records_beside_the_run(data, monkeypatch):
     "Only records that say they are held out are looked at; the best model is kept; without a better one the run ends"
-    rows = json.loads((data/'records.json').read_text())
-    (data/'held.json').write_text(json.dumps([r | ({'split': 'validation'} if i in (1, 2) else {}) for i, r in enumerate(rows)]))
-    said, held = [], replace(choice(data, validate_every=2, steps=5), data=str(data/'held.json'))
+    rows = json.loads((data / 'records.json').read_text())
+    (data / 'held.json').write_text(
+        json.dumps([r | ({'split': 'validation'} if i in (1, 2) else {}) for i, r in enumerate(rows)])
+    )
+    said, held = [], replace(choice(data, validate_every=2, steps=5), data=str(data / 'held.json'))
     record = train(held, say=said.append)
     assert [s for s, _ in record['held_out']] == [2, 4, 5] and record['pairs'] == 20
     best = min(record['held_out'], key=lambda s: s[1])
-    assert f'held-out loss {best[1]:.3f} at step {best[0]}' in said[-1] and sum(' -> ' in x for x in said) == 6
-    model, tok = load(data/'run'/'best', 'cpu')
-    shown = module.Validation([e for e in open_examples(held.data, split='validation') if e.split == 'validation'], tok)
+    assert (
+        f'held-out loss {best[1]:.3f} at step {best[0]}' in said[-1] and sum(' -> ' in x for x in said) == 6
+    )
+    model, tok = load(data / 'run' / 'best', 'cpu')
+    shown = module.Validation(
+        [e for e in open_examples(held.data, split='validation') if e.split == 'validation'], tok
+    )
     alone = L.Trainer(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False)
     assert shown.loss(EarthGPTModule(model, STAGES['scratch']), alone) == pytest.approx(best[1], abs=1e-5)
-    losses = iter([2., 3., 4.])
+    losses = iter([2.0, 3.0, 4.0])
     monkeypatch.setattr(module.Validation, 'loss', lambda self, of, trainer: next(losses))
-    assert train(replace(held, out=str(data/'b'), validate_every=1, patience=1, steps=30), say=said.append)['steps'] <= 3
-    with pytest.raises(BadInput, match="records.json holds no records of the split 'validation'"): train(choice(data, out=str(data/'c'), validate_every=2))
-    (data/'unsplit.json').write_text(json.dumps([{k: v for k, v in r.items() if k != 'split'} for r in rows]))
-    with pytest.raises(BadInput, match='no record says that it is of the split validation.*validate_every'): train(replace(held, data=str(data/'unsplit.json'), out=str(data/'c')))
-    with pytest.raises(BadInput, match='patience counts looks.*validate_every'): train(choice(data, out=str(data/'c'), patience=2))
-    assert not (data/'c').exists()
+    assert (
+        train(replace(held, out=str(data / 'b'), validate_every=1, patience=1, steps=30), say=said.append)[
+            'steps'
+        ]
+        <= 3
+    )
+    with pytest.raises(BadInput, match="records.json holds no records of the split 'validation'"):
+        train(choice(data, out=str(data / 'c'), validate_every=2))
+    (data / 'unsplit.json').write_text(
+        json.dumps([{k: v for k, v in r.items() if k != 'split'} for r in rows])
+    )
+    with pytest.raises(BadInput, match='no record says that it is of the split validation.*validate_every'):
+        train(replace(held, data=str(data / 'unsplit.json'), out=str(data / 'c')))
+    with pytest.raises(BadInput, match='patience counts looks.*validate_every'):
+        train(choice(data, out=str(data / 'c'), patience=2))
+    assert not (data / 'c').exists()
+
 
 def test_the_second_run_in_a_folder_is_refused(data):
     train(choice(data, steps=1), say=lambda s: None)
-    with pytest.raises(BadInput, match='holds a finished run'): train(choice(data, steps=1))
-    (data/'four').mkdir()
-    (data/'four'/'last.ckpt').write_bytes(b'x')
-    with pytest.raises(BadInput, match='interrupted run.*--resume'): train(choice(data, out=str(data/'four')))
+    with pytest.raises(BadInput, match='holds a finished run'):
+        train(choice(data, steps=1))
+    (data / 'four').mkdir()
+    (data / 'four' / 'last.ckpt').write_bytes(b'x')
+    with pytest.raises(BadInput, match='interrupted run.*--resume'):
+        train(choice(data, out=str(data / 'four')))
+
 
 def test_a_stopped_run_says_how_to_go_on(data, monkeypatch, capsys):
     import signal
     from earthgpt_lite.train.module import EarthGPTModule
+
     step = EarthGPTModule.training_step
     with monkeypatch.context() as patch:
-        patch.setattr(EarthGPTModule, 'training_step', lambda self, b, i: (os.kill(os.getpid(), signal.SIGTERM) if self.global_step == 1 else None, step(self, b, i))[1])
-        words = ['--data', str(data/'records.json'), '--out', str(data/'run'), '--steps', '4', '--batch_size', '4', '--device', 'cpu', '--progress', 'false']
+        patch.setattr(
+            EarthGPTModule,
+            'training_step',
+            lambda self, b, i: (
+                os.kill(os.getpid(), signal.SIGTERM) if self.global_step == 1 else None,
+                step(self, b, i),
+            )[1],
+        )
+        words = [
+            '--data',
+            str(data / 'records.json'),
+            '--out',
+            str(data / 'run'),
+            '--steps',
+            '4',
+            '--batch_size',
+            '4',
+            '--device',
+            'cpu',
+            '--progress',
+            'false',
+        ]
         assert train_command(words) == 130
     said = capsys.readouterr().out
     assert 'Go on: earthgpt-lite train --config' in said and '--resume' in said
-    assert train_command(['--config', str(data/'run'/'run.yaml'), '--resume']) == 0 and json.loads((data/'run'/'run.json').read_text())['steps'] == 4
+    assert (
+        train_command(['--config', str(data / 'run' / 'run.yaml'), '--resume']) == 0
+        and json.loads((data / 'run' / 'run.json').read_text())['steps'] == 4
+    )
+
 
 def test_records_are_read_when_wanted(data):
-    found = open_examples(str(data/'records.json'), size=16)
-    assert len(found) == 8 and found[3].image.shape == (16, 16, 3) and len(open_examples(str(data/'records.json'), split='test')) == 1
-    (data/'3.png').unlink()
-    with pytest.raises(BadInput, match='3.png was there when the run began'): found[3].image
-    with pytest.raises(BadInput, match='record 3 names an image that is not there'): open_examples(str(data/'records.json'))
-    for bad, said in ((data/'no.json', 'no such file'), (data/'records.json', 'no records of the split')):
-        with pytest.raises(BadInput, match=said): open_examples(str(bad), split='x')
+    found = open_examples(str(data / 'records.json'), size=16)
+    assert (
+        len(found) == 8
+        and found[3].image.shape == (16, 16, 3)
+        and len(open_examples(str(data / 'records.json'), split='test')) == 1
+    )
+    (data / '3.png').unlink()
+    with pytest.raises(BadInput, match='3.png was there when the run began'):
+        found[3].image
+    with pytest.raises(BadInput, match='record 3 names an image that is not there'):
+        open_examples(str(data / 'records.json'))
+    for bad, said in ((data / 'no.json', 'no such file'), (data / 'records.json', 'no records of the split')):
+        with pytest.raises(BadInput, match=said):
+            open_examples(str(bad), split='x')
+
 
 def test_a_picture_that_goes_in_the_middle_of_a_run_stops_it_by_name(data, monkeypatch):
     from earthgpt_lite.train.module import EarthGPTModule
+
     step = EarthGPTModule.training_step
+
     def losing(self, batch, index):
-        if self.global_step == 1: [p.unlink() for p in data.glob('[0-9].png')]
+        if self.global_step == 1:
+            [p.unlink() for p in data.glob('[0-9].png')]
         return step(self, batch, index)
+
     monkeypatch.setattr(EarthGPTModule, 'training_step', losing)
-    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'): train(choice(data, checkpoint_every=1, steps=9), say=lambda s: None)
-    assert (data/'run'/'last.ckpt').exists()
+    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'):
+        train(choice(data, checkpoint_every=1, steps=9), say=lambda s: None)
+    assert (data / 'run' / 'last.ckpt').exists()
+
 
 @pytest.mark.parametrize('name', recipes())
 def test_recipes_can_be_read(name, monkeypatch):
     seen = []
     monkeypatch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
-    assert train_command(['--config', name]) == 0 and name.startswith(seen[0].out.removeprefix('runs/')) and seen[0].stage.name == name.removeprefix('nano').rpartition('-')[2] or (name, seen[0].stage.name) == ('nano', 'scratch')
+    assert (
+        train_command(['--config', name]) == 0
+        and name.startswith(seen[0].out.removeprefix('runs/'))
+        and seen[0].stage.name == name.removeprefix('nano').rpartition('-')[2]
+        or (name, seen[0].stage.name) == ('nano', 'scratch')
+    )
     from earthgpt_lite.model.presets import presets
-    assert seen[0].model in presets() or seen[0].model.removeprefix('runs/') in recipes(), 'a recipe begins with a preset or with what another recipe made'
+
+    assert seen[0].model in presets() or seen[0].model.removeprefix('runs/') in recipes(), (
+        'a recipe begins with a preset or with what another recipe made'
+    )
+
 
 def test_samples_of_one_source(few, monkeypatch):
     import earthgpt_lite.data.sample.trees as trees
+
     monkeypatch.setattr(trees, 'sample_examples', lambda split: few[split])
     found = open_examples('samples/global')
-    assert found == [e for e in few['train'] if e.name.startswith('global/')] and 0 < len(found) < len(few['train']) == len(open_examples('samples'))
-    with pytest.raises(BadInput, match="samples/mars: the samples have no source 'mars'; they are global, "): open_examples('samples/mars')
+    assert found == [e for e in few['train'] if e.name.startswith('global/')] and 0 < len(found) < len(
+        few['train']
+    ) == len(open_examples('samples'))
+    with pytest.raises(BadInput, match="samples/mars: the samples have no source 'mars'; they are global, "):
+        open_examples('samples/mars')
+
 
 def test_parts_at_their_own_rates(data):
     given = choice(data, stage=StageOptions('align', lr=1e-3, rates=dict(attention=2e-5)))
@@ -176,8 +371,13 @@ def test_parts_at_their_own_rates(data):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'train', lambda run, resume, force: seen.append(run))
-        train_command(['--steps', '1', '--stage.name', 'align', '--stage.rates.attention', '2e-5', '--stage.lr', '1e-3'])
-        (data/'run.yaml').write_text('steps: 1\nstage:\n  name: align\n  lr: 0.001\n  rates:\n    attention: 0.00002\n')
-        train_command(['--config', str(data/'run.yaml')])
+        train_command(
+            ['--steps', '1', '--stage.name', 'align', '--stage.rates.attention', '2e-5', '--stage.lr', '1e-3']
+        )
+        (data / 'run.yaml').write_text(
+            'steps: 1\nstage:\n  name: align\n  lr: 0.001\n  rates:\n    attention: 0.00002\n'
+        )
+        train_command(['--config', str(data / 'run.yaml')])
     assert seen[0].stage == seen[1].stage == given.stage
-    with pytest.raises(BadInput, match="stage.rates: there is no part 'atention'; parts are vit, "): StageOptions('align', rates=dict(atention=1)).stage()
+    with pytest.raises(BadInput, match="stage.rates: there is no part 'atention'; parts are vit, "):
+        StageOptions('align', rates=dict(atention=1)).stage()

@@ -1,4 +1,5 @@
 "Stages and adapters: what trains, what stays the same to the bit, what is refused."
+
 import sys
 from copy import deepcopy
 from dataclasses import replace
@@ -10,52 +11,98 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.language import small_llama
 from earthgpt_lite.model.modeling import load, save
-from earthgpt_lite.train.adapters import ScaledLinear, add_bias, add_lora, added_adapters, base_fingerprint, load_adapter, merge_adapter, prepare_stage, save_adapter
+from earthgpt_lite.train.adapters import (
+    ScaledLinear,
+    add_bias,
+    add_lora,
+    added_adapters,
+    base_fingerprint,
+    load_adapter,
+    merge_adapter,
+    prepare_stage,
+    save_adapter,
+)
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.stages import PARTS, STAGES, Stage, freeze_map, freeze_table, part_of, tune_stage
 
+
 @pytest.fixture(scope='module')
-def tok(): return make_tokenizer()
+def tok():
+    return make_tokenizer()
+
 
 @pytest.fixture(scope='module')
 def batch(tok):
     return InstructionBatches(examples(6), tok, small(tok).config, 6, augment=False).batch(0)
 
-def logits(model, batch):
-    with torch.no_grad(): return model.eval()(**{k: v for k, v in batch.items() if k != 'labels'}).logits
 
-def shake(model, size=.3):
+def logits(model, batch):
+    with torch.no_grad():
+        return model.eval()(**{k: v for k, v in batch.items() if k != 'labels'}).logits
+
+
+def shake(model, size=0.3):
     torch.manual_seed(5)
     with torch.no_grad():
         for n, p in model.named_parameters():
-            if part_of(n) in ('scale', 'bias', 'lora'): p += size * torch.randn_like(p)
+            if part_of(n) in ('scale', 'bias', 'lora'):
+                p += size * torch.randn_like(p)
 
-def free(model): return {n for n, p in model.named_parameters() if p.requires_grad}
+
+def free(model):
+    return {n for n, p in model.named_parameters() if p.requires_grad}
 
 
 # parts and stages
 
-@pytest.mark.parametrize('name,part', [
-    ('perception.vit.vit.encoder.layer.0.attention.attention.query.weight', 'vit'), ('perception.cnn.cnn.encoder.stages.0.layers.0.layer.0.convolution.weight', 'cnn'),
-    ('perception.vit.norms.1.weight', 'fusion'), ('perception.cnn.lateral.0.weight', 'fusion'), ('perception.cnn.blocks.0.1.bias', 'fusion'), ('projector.norm.weight', 'projector'),
-    ('language.model.layers.3.self_attn.o_proj.weight', 'attention'), ('language.model.layers.3.post_attention_layernorm.weight', 'norms'), ('language.model.norm.weight', 'norms'),
-    ('language.model.layers.3.mlp.gate_proj.weight', 'feedforward'), ('language.model.embed_tokens.weight', 'embeddings'), ('language.lm_head.weight', 'embeddings'),
-    ('language.transformer.h.0.ln_1.weight', 'norms'), ('language.transformer.h.0.attn.c_attn.weight', 'attention'), ('language.transformer.wte.weight', 'embeddings'),
-    ('language.model.layers.0.self_attn.q_norm.weight', 'norms'), ('language.model.layers.0.mlp.up_proj.tune_scale', 'scale'),
-    ('language.model.layers.0.mlp.up_proj.tune_bias', 'bias'), ('language.model.layers.0.self_attn.q_proj.bias', 'attention'),
-    ('language.model.layers.0.self_attn.q_proj.lora_A.default.weight', 'lora'), ('language.model.layers.0.self_attn.q_proj.base_layer.weight', 'attention')])
-def test_part_of(name, part): assert part_of(name) == part and part in PARTS
+
+@pytest.mark.parametrize(
+    'name,part',
+    [
+        ('perception.vit.vit.encoder.layer.0.attention.attention.query.weight', 'vit'),
+        ('perception.cnn.cnn.encoder.stages.0.layers.0.layer.0.convolution.weight', 'cnn'),
+        ('perception.vit.norms.1.weight', 'fusion'),
+        ('perception.cnn.lateral.0.weight', 'fusion'),
+        ('perception.cnn.blocks.0.1.bias', 'fusion'),
+        ('projector.norm.weight', 'projector'),
+        ('language.model.layers.3.self_attn.o_proj.weight', 'attention'),
+        ('language.model.layers.3.post_attention_layernorm.weight', 'norms'),
+        ('language.model.norm.weight', 'norms'),
+        ('language.model.layers.3.mlp.gate_proj.weight', 'feedforward'),
+        ('language.model.embed_tokens.weight', 'embeddings'),
+        ('language.lm_head.weight', 'embeddings'),
+        ('language.transformer.h.0.ln_1.weight', 'norms'),
+        ('language.transformer.h.0.attn.c_attn.weight', 'attention'),
+        ('language.transformer.wte.weight', 'embeddings'),
+        ('language.model.layers.0.self_attn.q_norm.weight', 'norms'),
+        ('language.model.layers.0.mlp.up_proj.tune_scale', 'scale'),
+        ('language.model.layers.0.mlp.up_proj.tune_bias', 'bias'),
+        ('language.model.layers.0.self_attn.q_proj.bias', 'attention'),
+        ('language.model.layers.0.self_attn.q_proj.lora_A.default.weight', 'lora'),
+        ('language.model.layers.0.self_attn.q_proj.base_layer.weight', 'attention'),
+    ],
+)
+def test_part_of(name, part):
+    assert part_of(name) == part and part in PARTS
+
 
 def test_what_each_stage_trains(tok):
-    want = dict(scratch={'vit', 'cnn', 'fusion', 'projector', 'attention', 'feedforward', 'norms', 'embeddings'}, project={'projector'},
-                align={'fusion', 'projector', 'attention', 'norms'}, tune={'scale', 'bias'}, lora={'lora'})
+    want = dict(
+        scratch={'vit', 'cnn', 'fusion', 'projector', 'attention', 'feedforward', 'norms', 'embeddings'},
+        project={'projector'},
+        align={'fusion', 'projector', 'attention', 'norms'},
+        tune={'scale', 'bias'},
+        lora={'lora'},
+    )
     want['full'] = want['scratch']
     assert set(want) == set(STAGES)
     for name, parts in want.items():
         model = small(tok)
-        if name == 'lora': pytest.importorskip('peft')
+        if name == 'lora':
+            pytest.importorskip('peft')
         prepare_stage(model, STAGES[name])
         assert {part_of(n) for n in free(model)} == parts, name
+
 
 def test_every_free_parameter_gets_a_gradient_and_no_other_does(tok, batch):
     "What gets none would stop a run on several processes; what gets one though frozen would cost memory."
@@ -65,12 +112,16 @@ def test_every_free_parameter_gets_a_gradient_and_no_other_does(tok, batch):
         model(**vars(batch)).loss.backward()
         assert {n for n, p in model.named_parameters() if p.grad is not None} == free(model), name
 
+
 def test_encoders_that_the_model_freezes_stay_frozen_in_every_stage(tok, batch):
     model = small(tok, train_encoders=False)
     STAGES['full'].freeze(model)
-    assert not {'vit', 'cnn'} & {part_of(n) for n in free(model)} and 'fusion' in {part_of(n) for n in free(model)}
+    assert not {'vit', 'cnn'} & {part_of(n) for n in free(model)} and 'fusion' in {
+        part_of(n) for n in free(model)
+    }
     model(**vars(batch)).loss.backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == free(model)
+
 
 @pytest.mark.parametrize('switch,part', [(dict(norms=True), 'norms'), (dict(projector=True), 'projector')])
 def test_switches_of_tune(tok, switch, part):
@@ -78,13 +129,21 @@ def test_switches_of_tune(tok, switch, part):
     prepare_stage(model, tune_stage(**switch))
     assert {part_of(n) for n in free(model)} == {'scale', 'bias', part}
 
+
 def test_a_stage_refuses(tok):
     model = small(tok)
-    with pytest.raises(BadInput, match="'x' trains nothing.*projecter.*parts are perception, projector, language"): Stage('x', ('projecter',)).freeze(model)
-    with pytest.raises(BadInput, match="names what is not there.*atention"): Stage('x', ('projector', 'atention')).freeze(model)
-    with pytest.raises(BadInput, match="'tune' trains nothing.*adapters.prepare"): STAGES['tune'].freeze(model)
-    with pytest.raises(BadInput, match='adds \'prompts\': choose bias, lora'): prepare_stage(model, Stage('x', adapter='prompts'))
+    with pytest.raises(
+        BadInput, match="'x' trains nothing.*projecter.*parts are perception, projector, language"
+    ):
+        Stage('x', ('projecter',)).freeze(model)
+    with pytest.raises(BadInput, match="names what is not there.*atention"):
+        Stage('x', ('projector', 'atention')).freeze(model)
+    with pytest.raises(BadInput, match="'tune' trains nothing.*adapters.prepare"):
+        STAGES['tune'].freeze(model)
+    with pytest.raises(BadInput, match='adds \'prompts\': choose bias, lora'):
+        prepare_stage(model, Stage('x', adapter='prompts'))
     assert all(p.requires_grad for p in model.parameters()), 'a refused stage changes nothing'
+
 
 def test_groups_hold_every_free_parameter_once_and_scales_are_never_decayed(tok):
     model = small(tok)
@@ -95,30 +154,41 @@ def test_groups_hold_every_free_parameter_once_and_scales_are_never_decayed(tok)
     assert len(held) == len(set(held)) == len(free(model)) and {names[i] for i in held} == free(model)
     for g in groups:
         parts = {part_of(names[id(p)]) for p in g['params']}
-        if parts & {'scale', 'bias', 'norms'}: assert g['weight_decay'] == 0
+        if parts & {'scale', 'bias', 'norms'}:
+            assert g['weight_decay'] == 0
         assert all((g['lr'] == 1e-4) == (part_of(names[id(p)]) == 'projector') for p in g['params'])
+
 
 def test_decay_leaves_a_scale_without_gradient_at_one(tok):
     model = small(tok)
     prepare_stage(model, STAGES['tune'])
-    optimizer = torch.optim.AdamW(replace(STAGES['tune'], weight_decay=.5).groups(model), lr=.1)
-    for p in model.parameters(): p.grad = torch.zeros_like(p) if p.requires_grad else None
-    for _ in range(20): optimizer.step()
+    optimizer = torch.optim.AdamW(replace(STAGES['tune'], weight_decay=0.5).groups(model), lr=0.1)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    for _ in range(20):
+        optimizer.step()
     assert all((p == 1).all() for n, p in model.named_parameters() if part_of(n) == 'scale')
+
 
 def test_freeze_map_adds_up(tok):
     model = small(tok)
     prepare_stage(model, STAGES['tune'])
     rows = freeze_map(model)
-    assert sum(r[1] for r in rows) == model.num_parameters() and sum(r[2] for r in rows) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(r[1] for r in rows) == model.num_parameters() and sum(r[2] for r in rows) == sum(
+        p.numel() for p in model.parameters() if p.requires_grad
+    )
     assert all(r[3] == 8 * r[2] for r in rows) and f'{model.num_parameters():,}' in freeze_table(model)
     optimizer = torch.optim.AdamW(STAGES['tune'].groups(model))
-    for p in model.parameters(): p.grad = torch.zeros_like(p) if p.requires_grad else None
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
     optimizer.step()
-    assert sum(v.nbytes for s in optimizer.state.values() for k, v in s.items() if k != 'step') == sum(r[3] for r in rows)
+    assert sum(v.nbytes for s in optimizer.state.values() for k, v in s.items() if k != 'step') == sum(
+        r[3] for r in rows
+    )
 
 
 # scale and bias
+
 
 @pytest.mark.parametrize('side', ['input', 'output'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -126,97 +196,168 @@ def test_an_untrained_wrap_is_the_same_to_the_bit(tok, batch, side, dtype):
     base = small(tok).eval()
     wrapped = deepcopy(base)
     add_bias(wrapped, side)
-    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16): assert torch.equal(logits(wrapped, batch), logits(base, batch))
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert torch.equal(logits(wrapped, batch), logits(base, batch))
+
 
 @pytest.mark.parametrize('side', ['input', 'output'])
 def test_merged_is_equal_and_loads_as_a_plain_model(tok, batch, side, tmp_path):
     model = small(tok)
-    add_bias(model, side); shake(model)
+    add_bias(model, side)
+    shake(model)
     want = logits(model, batch)
-    assert (want - logits(small(tok), batch)).abs().max() > .01 * want.abs().max()
+    assert (want - logits(small(tok), batch)).abs().max() > 0.01 * want.abs().max()
     merge_adapter(model)
     assert added_adapters(model) == '' and not any(isinstance(m, ScaledLinear) for m in model.modules())
     assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max()
-    save(model, tok, tmp_path/'model')
-    again, _ = load(tmp_path/'model', 'cpu')
+    save(model, tok, tmp_path / 'model')
+    again, _ = load(tmp_path / 'model', 'cpu')
     assert torch.equal(logits(again, batch), logits(model, batch))
+
 
 def test_the_formulas_by_hand():
     torch.manual_seed(0)
     linear, x = torch.nn.Linear(5, 3), torch.randn(7, 5)
     for side in ('input', 'output'):
         layer = ScaledLinear(linear, side)
-        with torch.no_grad(): layer.tune_scale.uniform_(.5, 2); layer.tune_bias.normal_()
+        with torch.no_grad():
+            layer.tune_scale.uniform_(0.5, 2)
+            layer.tune_bias.normal_()
         s, b, W, own = layer.tune_scale, layer.tune_bias, linear.weight, linear.bias
         want = (x * s) @ W.T + own + b if side == 'input' else s * (x @ W.T + own + b)
-        assert torch.allclose(layer(x), want, atol=1e-6) and torch.allclose(layer.folded()(x), want, atol=1e-6)
+        assert torch.allclose(layer(x), want, atol=1e-6) and torch.allclose(
+            layer.folded()(x), want, atol=1e-6
+        )
+
 
 def test_the_count_of_llama_2_13b():
     "3,911,680, as counted by hand from width 5120, feed-forward 13824 and 40 blocks; nothing is allocated"
     from types import SimpleNamespace
     from transformers import AutoModelForCausalLM, LlamaConfig
-    with torch.device('meta'): language = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=32000, hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40, num_key_value_heads=40))
+
+    with torch.device('meta'):
+        language = AutoModelForCausalLM.from_config(
+            LlamaConfig(
+                vocab_size=32000,
+                hidden_size=5120,
+                intermediate_size=13824,
+                num_hidden_layers=40,
+                num_attention_heads=40,
+                num_key_value_heads=40,
+            )
+        )
     model = SimpleNamespace(language=language, named_parameters=language.named_parameters)
     add_bias(model)
-    assert sum(p.numel() for n, p in language.named_parameters() if part_of(n) in ('scale', 'bias')) == 3_911_680
+    assert (
+        sum(p.numel() for n, p in language.named_parameters() if part_of(n) in ('scale', 'bias')) == 3_911_680
+    )
+
 
 def test_a_model_without_room_for_biases_is_not_merged(tok, batch):
     from transformers import Qwen2Config
-    model = small(tok, text_config=Qwen2Config(vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512))
-    add_bias(model); shake(model)
+
+    model = small(
+        tok,
+        text_config=Qwen2Config(
+            vocab_size=len(tok),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+        ),
+    )
+    add_bias(model)
+    shake(model)
     want = logits(model, batch)
-    with pytest.raises(BadInput, match='qwen2 has no place for a bias in o_proj.*save_adapter'): merge_adapter(model)
+    with pytest.raises(BadInput, match='qwen2 has no place for a bias in o_proj.*save_adapter'):
+        merge_adapter(model)
     assert torch.equal(logits(model, batch), want) and added_adapters(model) == 'bias'
+
 
 def test_wrong_uses_of_additions(tok):
     model = small(tok)
-    with pytest.raises(BadInput, match='nothing to merge'): merge_adapter(model)
-    with pytest.raises(BadInput, match='no side'): add_bias(small(tok), 'left')
+    with pytest.raises(BadInput, match='nothing to merge'):
+        merge_adapter(model)
+    with pytest.raises(BadInput, match='no side'):
+        add_bias(small(tok), 'left')
     add_bias(model)
-    with pytest.raises(BadInput, match='has its bias already'): add_bias(model)
-    with pytest.raises(BadInput, match='has its bias already'): prepare_stage(model, STAGES['lora'])
+    with pytest.raises(BadInput, match='has its bias already'):
+        add_bias(model)
+    with pytest.raises(BadInput, match='has its bias already'):
+        prepare_stage(model, STAGES['lora'])
     from transformers import GPT2Config
+
     other = small(tok, text_config=GPT2Config(vocab_size=len(tok), n_embd=32, n_layer=1, n_head=2))
-    with pytest.raises(BadInput, match='gpt2 has no linear layers'): add_bias(other)
+    with pytest.raises(BadInput, match='gpt2 has no linear layers'):
+        add_bias(other)
 
 
 # adapters
 
+
 @pytest.mark.parametrize('kind', ['bias', 'lora'])
 @pytest.mark.parametrize('exact', [True, False])
 def test_an_adapter_comes_back(tok, batch, tmp_path, kind, exact):
-    if kind == 'lora': pytest.importorskip('peft')
+    if kind == 'lora':
+        pytest.importorskip('peft')
     model, again = small(tok), small(tok)
-    prepare_stage(model, tune_stage(norms=True, projector=True) if kind == 'bias' else STAGES['lora']); shake(model, .05)
-    with torch.no_grad(): [p.mul_(1.1) for n, p in model.named_parameters() if part_of(n) in ('norms', 'projector') and p.requires_grad]
-    save_adapter(model, tmp_path/'a'/'adapter.safetensors', 'runs/base', exact=exact)
-    about = load_adapter(again, tmp_path/'a'/'adapter.safetensors')
+    prepare_stage(model, tune_stage(norms=True, projector=True) if kind == 'bias' else STAGES['lora'])
+    shake(model, 0.05)
+    with torch.no_grad():
+        [
+            p.mul_(1.1)
+            for n, p in model.named_parameters()
+            if part_of(n) in ('norms', 'projector') and p.requires_grad
+        ]
+    save_adapter(model, tmp_path / 'a' / 'adapter.safetensors', 'runs/base', exact=exact)
+    about = load_adapter(again, tmp_path / 'a' / 'adapter.safetensors')
     want, got = logits(model, batch), logits(again, batch)
-    assert about['base'] == 'runs/base' and about['kind'] == kind and [p.name for p in (tmp_path/'a').iterdir()] == ['adapter.safetensors']
-    if exact: assert torch.equal(want, got)
-    else: assert 0 < (want - got).abs().max() < 2e-3 * want.abs().max()
+    assert (
+        about['base'] == 'runs/base'
+        and about['kind'] == kind
+        and [p.name for p in (tmp_path / 'a').iterdir()] == ['adapter.safetensors']
+    )
+    if exact:
+        assert torch.equal(want, got)
+    else:
+        assert 0 < (want - got).abs().max() < 2e-3 * want.abs().max()
+
 
 def test_an_adapter_is_refused_on_another_base(tok, batch, tmp_path):
-    model, path = small(tok), tmp_path/'a.safetensors'
-    prepare_stage(model, STAGES['tune']); shake(model); save_adapter(model, path, 'runs/base')
+    model, path = small(tok), tmp_path / 'a.safetensors'
+    prepare_stage(model, STAGES['tune'])
+    shake(model)
+    save_adapter(model, path, 'runs/base')
     for other in (small(tok, seed=1), small(tok, text_config=small_llama(tok, 32, 1, 2))):
         want = logits(other, batch)
-        with pytest.raises(BadInput, match='made for runs/base'): load_adapter(other, path)
+        with pytest.raises(BadInput, match='made for runs/base'):
+            load_adapter(other, path)
         assert torch.equal(logits(other, batch), want) and not added_adapters(other)
     small_change = small(tok)
-    with torch.no_grad(): small_change.language.model.layers[1].mlp.up_proj.weight[0, 0] += .1
-    with pytest.raises(BadInput, match='another one or has been trained since'): load_adapter(small_change, path)
-    carries = small(tok); add_bias(carries)
-    with pytest.raises(BadInput, match='already'): load_adapter(carries, path)
-    load_adapter(small(tok).bfloat16(), path)   # the same base in another precision is the same base
+    with torch.no_grad():
+        small_change.language.model.layers[1].mlp.up_proj.weight[0, 0] += 0.1
+    with pytest.raises(BadInput, match='another one or has been trained since'):
+        load_adapter(small_change, path)
+    carries = small(tok)
+    add_bias(carries)
+    with pytest.raises(BadInput, match='already'):
+        load_adapter(carries, path)
+    load_adapter(small(tok).bfloat16(), path)  # the same base in another precision is the same base
+
 
 def test_bad_adapter_files(tok, tmp_path):
     from safetensors.torch import save_file
-    save_file({'a': torch.zeros(2)}, tmp_path/'plain.safetensors')
-    (tmp_path/'cut.safetensors').write_bytes(b'12345')
+
+    save_file({'a': torch.zeros(2)}, tmp_path / 'plain.safetensors')
+    (tmp_path / 'cut.safetensors').write_bytes(b'12345')
     for name, words in dict(gone='no such file', plain='is no adapter', cut='no whole safetensors').items():
-        with pytest.raises(BadInput, match=words): load_adapter(small(tok), tmp_path/f'{name}.safetensors')
-    with pytest.raises(BadInput, match='no adapter to save'): save_adapter(small(tok), tmp_path/'x.safetensors')
+        with pytest.raises(BadInput, match=words):
+            load_adapter(small(tok), tmp_path / f'{name}.safetensors')
+    with pytest.raises(BadInput, match='no adapter to save'):
+        save_adapter(small(tok), tmp_path / 'x.safetensors')
+
 
 def test_the_fingerprint_sees_every_tensor(tok):
     model = small(tok)
@@ -227,20 +368,30 @@ def test_the_fingerprint_sees_every_tensor(tok):
             p.view(-1)[0] += 1
             assert base_fingerprint(model) != want
             p.view(-1)[0] -= 1
-    model = small(tok); add_bias(model); shake(model)
+    model = small(tok)
+    add_bias(model)
+    shake(model)
     assert base_fingerprint(model) == want
 
 
 # LoRA
+
 
 def test_lora_begins_as_the_base_and_merges(tok, batch):
     pytest.importorskip('peft')
     model, want = small(tok), logits(small(tok), batch)
     add_lora(model, 2, 4)
     assert torch.equal(logits(model, batch), want)
-    shake(model, .1); want = logits(model, batch); merge_adapter(model)   # larger numbers than training makes: rounding grows with them
-    assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max() and set(dict(model.named_parameters())) == set(dict(small(tok).named_parameters()))
+    # larger numbers than training makes: rounding grows with them
+    shake(model, 0.1)
+    want = logits(model, batch)
+    merge_adapter(model)
+    assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max() and set(
+        dict(model.named_parameters())
+    ) == set(dict(small(tok).named_parameters()))
+
 
 def test_lora_without_peft_is_asked_for_by_name(tok, monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)
-    with pytest.raises(BadInput, match=r'pip install "earthgpt-lite\[lora\]"'): prepare_stage(small(tok), STAGES['lora'])
+    with pytest.raises(BadInput, match=r'pip install "earthgpt-lite\[lora\]"'):
+        prepare_stage(small(tok), STAGES['lora'])

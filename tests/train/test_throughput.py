@@ -1,4 +1,5 @@
 "Pace, speed, loggers and the compiler: minutes hold whatever the rounds, FLOPs are those that torch counts, nothing is asked for in silence."
+
 import csv
 from types import SimpleNamespace
 
@@ -16,21 +17,39 @@ from earthgpt_lite.train.callbacks import TimeBudget, make_loggers
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.module import fit
 from earthgpt_lite.train.stages import STAGES, tune_stage
-from earthgpt_lite.train.throughput import compile_blocks, peak_flops, picture_flops, repeated_blocks, step_flops, uncompile
+from earthgpt_lite.train.throughput import (
+    compile_blocks,
+    peak_flops,
+    picture_flops,
+    repeated_blocks,
+    step_flops,
+    uncompile,
+)
 
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False)
 
+
 @pytest.fixture(scope='module')
-def tok(): return make_tokenizer()
+def tok():
+    return make_tokenizer()
 
 
 # pace
 
+
 @settings(deadline=None)
-@given(st.integers(1, 12), st.floats(.1, 20), st.floats(5, 60))
+@given(st.integers(1, 12), st.floats(0.1, 20), st.floats(5, 60))
 def test_minutes_hold_whatever_the_rounds(rounds, each, minutes):
     "A trainer of cardboard and a clock by hand: the run ends within its minutes, and uses them"
-    now, trainer = [0.], SimpleNamespace(global_step=0, world_size=1, should_stop=False, fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=-1)))
+    now, trainer = (
+        [0.0],
+        SimpleNamespace(
+            global_step=0,
+            world_size=1,
+            should_stop=False,
+            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=-1)),
+        ),
+    )
     module, clock = SimpleNamespace(total=None), TimeBudget(minutes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pace.time, 'perf_counter', lambda: now[0])
@@ -42,92 +61,145 @@ def test_minutes_hold_whatever_the_rounds(rounds, each, minutes):
                 clock.on_train_batch_end(trainer, module, None, None, r)
                 assert r == rounds - 1 or not trainer.should_stop, 'stopped between two rounds of a step'
     step = each * rounds
-    assert .97 * 60 * minutes - 1.5 * step <= now[0] <= max(60 * minutes, 2 * step) + 1e-9 * now[0]   # the clock adds up small numbers
+    # the clock adds up small numbers
+    assert 0.97 * 60 * minutes - 1.5 * step <= now[0] <= max(60 * minutes, 2 * step) + 1e-9 * now[0]
 
 
 # arithmetic
 
-@pytest.mark.parametrize('stage', [STAGES['scratch'], STAGES['align'], STAGES['project'], tune_stage(), STAGES['lora']], ids=lambda s: s.name)
+
+@pytest.mark.parametrize(
+    'stage',
+    [STAGES['scratch'], STAGES['align'], STAGES['project'], tune_stage(), STAGES['lora']],
+    ids=lambda s: s.name,
+)
 def test_what_a_step_needs_is_what_torch_counts_without_the_padding(tok, stage):
-    if stage.name == 'lora': pytest.importorskip('peft')
+    if stage.name == 'lora':
+        pytest.importorskip('peft')
     model = small(tok)
     prepare_stage(model, stage)
     batch = InstructionBatches(examples(), tok, model.config, 6, sequence_length=None).batch(0)
-    batch.labels[:] = 1   # all of them graded, so that nothing is spared in the last layer
+    batch.labels[:] = 1  # all of them graded, so that nothing is spared in the last layer
     picture = picture_flops(model)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter: model(**vars(batch)).loss.backward()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**vars(batch)).loss.backward()
     share = step_flops(model, picture, batch) / counter.get_total_flops()
-    assert .8 < share < 1.05, share
+    assert 0.8 < share < 1.05, share
+
 
 def test_counting_leaves_the_model_as_it_was(tok):
     model = small(tok).train()
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    assert picture_flops(model)['cnn'] > 0 and model.training and all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert (
+        picture_flops(model)['cnn'] > 0
+        and model.training
+        and all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    )
+
 
 def test_peaks_by_name():
-    assert peak_flops('NVIDIA H100 80GB HBM3') == 989e12 > peak_flops('NVIDIA H100 PCIe') and peak_flops('NVIDIA A10') == 125e12 != peak_flops('NVIDIA A100-SXM4-40GB') == 312e12
-    assert peak_flops('NVIDIA A10G') is peak_flops('GeForce GTX 1080') is None and peak_flops('Tesla T4') == 65e12
+    assert (
+        peak_flops('NVIDIA H100 80GB HBM3') == 989e12 > peak_flops('NVIDIA H100 PCIe')
+        and peak_flops('NVIDIA A10') == 125e12 != peak_flops('NVIDIA A100-SXM4-40GB') == 312e12
+    )
+    assert (
+        peak_flops('NVIDIA A10G') is peak_flops('GeForce GTX 1080') is None
+        and peak_flops('Tesla T4') == 65e12
+    )
+
 
 def log_of(folder):
-    with open(folder/'log'/'metrics.csv') as f: return list(csv.DictReader(f))
+    with open(folder / 'log' / 'metrics.csv') as f:
+        return list(csv.DictReader(f))
+
 
 def test_the_share_of_the_peak_is_logged_where_one_is_known(tok, tmp_path):
-    fit(small(tok), tok, examples(), tmp_path/'cpu', steps=10, **SHORT)
-    assert 'mfu' not in log_of(tmp_path/'cpu')[0] and float(log_of(tmp_path/'cpu')[-1]['tokens_s']) > 0
+    fit(small(tok), tok, examples(), tmp_path / 'cpu', steps=10, **SHORT)
+    assert 'mfu' not in log_of(tmp_path / 'cpu')[0] and float(log_of(tmp_path / 'cpu')[-1]['tokens_s']) > 0
+
     class Known(pace.Throughput):
-        def on_train_start(self, trainer, module): super().on_train_start(trainer, module); self.peak = 1e10
+        def on_train_start(self, trainer, module):
+            super().on_train_start(trainer, module)
+            self.peak = 1e10
+
     model = small(tok)
-    fit(model, tok, examples(), tmp_path/'known', steps=10, callbacks=[Known(model)], **SHORT)
-    row, b = log_of(tmp_path/'known')[-1], InstructionBatches(examples(), tok, model.config, 6)
+    fit(model, tok, examples(), tmp_path / 'known', steps=10, callbacks=[Known(model)], **SHORT)
+    row, b = log_of(tmp_path / 'known')[-1], InstructionBatches(examples(), tok, model.config, 6)
     seconds = sum(len(b.batch(k).pixel_values) for k in range(10)) / float(row['images_s'])
     want = sum(step_flops(model, picture_flops(model), b.batch(k)) for k in range(10)) / seconds / 1e10
-    assert float(row['mfu']) == pytest.approx(want, rel=.1)
+    assert float(row['mfu']) == pytest.approx(want, rel=0.1)
 
 
 # loggers
 
+
 def test_tensorboard_only_if_asked(tok, tmp_path, monkeypatch):
-    fit(small(tok), tok, examples(), tmp_path/'a', steps=1, **SHORT)
-    assert not list((tmp_path/'a').rglob('events*'))
-    with pytest.raises(BadInput, match="no logger 'paper': choose csv, tensorboard or wandb"): make_loggers(tmp_path, 'paper')
+    fit(small(tok), tok, examples(), tmp_path / 'a', steps=1, **SHORT)
+    assert not list((tmp_path / 'a').rglob('events*'))
+    with pytest.raises(BadInput, match="no logger 'paper': choose csv, tensorboard or wandb"):
+        make_loggers(tmp_path, 'paper')
     import lightning.pytorch.loggers as loggers
-    def missing(*a, **k): raise ModuleNotFoundError('tensorboard')
+
+    def missing(*a, **k):
+        raise ModuleNotFoundError('tensorboard')
+
     with monkeypatch.context() as patch:
-        patch.setattr(loggers, 'TensorBoardLogger', missing); patch.setattr(loggers, 'WandbLogger', missing)
-        with pytest.raises(BadInput, match='tensorboard needs its package: pip install "earthgpt-lite.log."'): fit(small(tok), tok, examples(), tmp_path/'b', steps=1, logger='tensorboard', **SHORT)
-        with pytest.raises(BadInput, match='wandb needs its package: pip install wandb'): make_loggers(tmp_path, 'wandb')
+        patch.setattr(loggers, 'TensorBoardLogger', missing)
+        patch.setattr(loggers, 'WandbLogger', missing)
+        with pytest.raises(BadInput, match='tensorboard needs its package: pip install "earthgpt-lite.log."'):
+            fit(small(tok), tok, examples(), tmp_path / 'b', steps=1, logger='tensorboard', **SHORT)
+        with pytest.raises(BadInput, match='wandb needs its package: pip install wandb'):
+            make_loggers(tmp_path, 'wandb')
+
 
 def test_tensorboard_gets_what_the_file_gets(tok, tmp_path):
     pytest.importorskip('tensorboard')
     fit(small(tok), tok, examples(), tmp_path, steps=10, logger='tensorboard', **SHORT)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    seen = EventAccumulator(str(tmp_path/'log')).Reload()
+
+    seen = EventAccumulator(str(tmp_path / 'log')).Reload()
     assert seen.Scalars('loss')[-1].value == pytest.approx(float(log_of(tmp_path)[-1]['loss']), rel=1e-5)
 
 
 # compile
 
+
 def test_a_missing_compiler_is_told_before_the_run(tok, tmp_path, monkeypatch):
-    def nothing(*a, **k): raise RuntimeError('No working C++ compiler found')
+    def nothing(*a, **k):
+        raise RuntimeError('No working C++ compiler found')
+
     monkeypatch.setattr(torch, 'compile', nothing)
-    with pytest.raises(BadInput, match='compile needs a compiler: .*No working C.. compiler found.*leave compile out'): fit(small(tok), tok, examples(), tmp_path, steps=1, compile=True, **SHORT)
+    with pytest.raises(
+        BadInput, match='compile needs a compiler: .*No working C.. compiler found.*leave compile out'
+    ):
+        fit(small(tok), tok, examples(), tmp_path, steps=1, compile=True, **SHORT)
+
 
 def test_compiled_blocks_keep_names_and_losses_and_go_again(tok, tmp_path, monkeypatch):
     "With the tracer alone; the code is as slow as before, but made the same way"
     trace, used = torch.nn.Module.compile, []
     monkeypatch.setattr(torch, 'compile', lambda f, **k: f)
-    def eager(self, **options): used.append(options); from torch._dynamo import optimize; self._compiled_call_impl = optimize('eager', dynamic=True)(self._call_impl)
+
+    def eager(self, **options):
+        used.append(options)
+        from torch._dynamo import optimize
+
+        self._compiled_call_impl = optimize('eager', dynamic=True)(self._call_impl)
+
     monkeypatch.setattr(torch.nn.Module, 'compile', eager)
     plain, model = small(tok), small(tok)
     names = list(model.state_dict())
-    want = fit(plain, tok, examples(), tmp_path/'a', steps=3, **SHORT)['losses']
-    got = fit(model, tok, examples(), tmp_path/'b', steps=3, compile=True, **SHORT)['losses']
+    want = fit(plain, tok, examples(), tmp_path / 'a', steps=3, **SHORT)['losses']
+    got = fit(model, tok, examples(), tmp_path / 'b', steps=3, compile=True, **SHORT)['losses']
     assert used == [dict(dynamic=True)] * 4 and max(abs(a - b) for (_, a), (_, b) in zip(want, got)) < 1e-5
-    assert list(model.state_dict()) == names and all(b._compiled_call_impl is None for b in repeated_blocks(model))
+    assert list(model.state_dict()) == names and all(
+        b._compiled_call_impl is None for b in repeated_blocks(model)
+    )
+
 
 @pytest.mark.slow
 def test_a_compiled_run_is_the_run(tok, tmp_path):
     plain, model = small(tok), small(tok)
-    want = fit(plain, tok, examples(), tmp_path/'a', steps=3, **SHORT)['losses']
-    got = fit(model, tok, examples(), tmp_path/'b', steps=3, compile=True, **SHORT)['losses']
+    want = fit(plain, tok, examples(), tmp_path / 'a', steps=3, **SHORT)['losses']
+    got = fit(model, tok, examples(), tmp_path / 'b', steps=3, compile=True, **SHORT)['losses']
     assert max(abs(a - b) for (_, a), (_, b) in zip(want, got)) < 1e-4

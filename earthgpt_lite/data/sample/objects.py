@@ -13,19 +13,34 @@ from rasterio.features import shapes
 
 from ...boxes.text import format_box
 from ..records import Task, Turn, sample_question
-from .world_map import COVERS, DATA, Example, LandCoverChip, SIDE, SPLITS, block_of, footprint, global_examples, land_cover, read_cover, read_landcover_chip, split_of
+from earthgpt_lite.data.sample.world_map import (
+    COVERS,
+    DATA,
+    Example,
+    LandCoverChip,
+    SIDE,
+    SPLITS,
+    block_of,
+    footprint,
+    global_examples,
+    land_cover,
+    read_cover,
+    read_landcover_chip,
+    split_of,
+)
 from ...errors import BadInput
 
 # %% ../../../nbs/3_data/09_objects.ipynb #1f7a666e
 @lru_cache(1)
-def lakes_and_islands() -> list:   # (kind, (west, south, east, north))
+def lakes_and_islands() -> list:  # (kind, (west, south, east, north))
     "All lakes and islands of 0.25 to 4.5 degrees on the land cover map."
-    with rasterio.open(DATA / 'global_landcover.tif') as file: transform = file.transform
+    with rasterio.open(DATA / 'global_landcover.tif') as file:
+        transform = file.transform
     found = []
     for outline, water in shapes((land_cover() == 0).astype('uint8'), connectivity=4, transform=transform):
         corners = np.array(outline['coordinates'][0])
         (west, south), (east, north) = corners.min(0), corners.max(0)
-        if .25 <= max(east - west, north - south) <= 4.5 and -78 < south and north < 78:
+        if 0.25 <= max(east - west, north - south) <= 4.5 and -78 < south and north < 78:
             found.append(('lake' if water else 'island', (west, south, east, north)))
     return found
 
@@ -37,39 +52,48 @@ def _inside(mask):
         ring = np.array(outline['coordinates'][0])
         (x1, y1), (x2, y2) = ring.min(0), ring.max(0)
         area = abs(np.dot(ring[:-1, 0], ring[1:, 1]) - np.dot(ring[1:, 0], ring[:-1, 1])) / 2
-        if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE: found.append((area, int(x1), int(y1), int(x2), int(y2)))
+        if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE:
+            found.append((area, int(x1), int(y1), int(x2), int(y2)))
     return sorted(found, reverse=True)
+
 
 def _largest(cover, kind):
     "(x1, y1, x2, y2) in pixels of the one lake or island that is much larger than any other inside, or None."
     found = _inside(cover == 0 if kind == 'lake' else cover != 0)
-    if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]: return None
+    if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]:
+        return None
     x1, y1, x2, y2 = found[0][1:]
-    return found[0][1:] if .04 < (x2 - x1) * (y2 - y1) / SIDE ** 2 < .6 else None
+    return found[0][1:] if 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6 else None
+
 
 def find_object(
     chip: LandCoverChip,
-    kind: str,            # lake or island
-    contrast: float = 80, # least difference to its rim, sum over red, green and blue
-    place: tuple | None = None,   # its box in pixels, if it was looked for before
-) -> tuple | None:        # box (4,) in 0..1, and the land cover on it or around it
+    kind: str,  # lake or island
+    contrast: float = 80,  # least difference to its rim, sum over red, green and blue
+    place: tuple | None = None,  # its box in pixels, if it was looked for before
+) -> tuple | None:  # box (4,) in 0..1, and the land cover on it or around it
     "The one lake or island that stands out inside a chip, or None."
     water = chip.cover == 0
     mask = water if kind == 'lake' else ~water
     place = place or _largest(chip.cover, kind)
-    if place is None: return None
+    if place is None:
+        return None
     x1, y1, x2, y2 = place
     near = np.zeros_like(mask)
-    near[max(0, y1 - 3):y2 + 3, max(0, x1 - 3):x2 + 3] = True
+    near[max(0, y1 - 3) : y2 + 3, max(0, x1 - 3) : x2 + 3] = True
     own = mask & near
-    if not (near & ~mask).any() or np.abs(chip.image[own].mean(0) - chip.image[near & ~mask].mean(0)).sum() < contrast: return None
+    if (
+        not (near & ~mask).any()
+        or np.abs(chip.image[own].mean(0) - chip.image[near & ~mask].mean(0)).sum() < contrast
+    ):
+        return None
     land = np.bincount(chip.cover[near & ~water], minlength=len(COVERS))[1:]
-    return np.array(place) / SIDE, COVERS[1 + land.argmax()] if land.max() > .6 * land.sum() else None
+    return np.array(place) / SIDE, COVERS[1 + land.argmax()] if land.max() > 0.6 * land.sum() else None
 
 # %% ../../../nbs/3_data/09_objects.ipynb #e9035d56
 def object_examples(
     split: str,
-    windows: int | None = None,   # tried around each thing
+    windows: int | None = None,  # tried around each thing
     seed: int = 0,
 ) -> list[Example]:
     "Chips around islands and lakes with grounding and, where the land on or around them is of one kind, region caption."
@@ -78,22 +102,33 @@ def object_examples(
         for number, (kind, (west, south, east, north)) in enumerate(lakes_and_islands()):
             for _ in range(windows or (5 if split == 'train' else 8)):
                 bounds = _window(west, south, east, north, rng)
-                if split_of(bounds) != split: continue
+                if split_of(bounds) != split:
+                    continue
                 cover = read_cover(b, bounds)
                 place = _largest(cover, kind)
-                if place is None: continue
+                if place is None:
+                    continue
                 chip = read_landcover_chip((a, b), bounds, cover)
                 thing = find_object(chip, kind, place=place)
-                if thing: examples.append(_thing_example(chip, kind, *thing, f'{kind}/{split}/{len(examples):05d}', number, rng))
+                if thing:
+                    examples.append(
+                        _thing_example(chip, kind, *thing, f'{kind}/{split}/{len(examples):05d}', number, rng)
+                    )
     return examples
+
 
 def _window(west, south, east, north, rng):
     "A footprint around a thing, of changing size and offset."
     lat, lon = (south + north) / 2, (west + east) / 2
-    squeeze = max(math.cos(math.radians(lat)), .15)
+    squeeze = max(math.cos(math.radians(lat)), 0.15)
     high, wide = north - south, (east - west) * squeeze
-    span = float(np.clip(max(high, wide) / rng.uniform(.25, .75), .8, 8))
-    return footprint(lat + rng.uniform(-.45, .45) * (span - high), lon + rng.uniform(-.45, .45) * (span - wide) / squeeze, span)
+    span = float(np.clip(max(high, wide) / rng.uniform(0.25, 0.75), 0.8, 8))
+    return footprint(
+        lat + rng.uniform(-0.45, 0.45) * (span - high),
+        lon + rng.uniform(-0.45, 0.45) * (span - wide) / squeeze,
+        span,
+    )
+
 
 def _thing_example(chip, kind, box, land, name, number, rng):
     text = format_box(box)
@@ -101,14 +136,21 @@ def _thing_example(chip, kind, box, land, name, number, rng):
     if land:
         said = f'a lake in {land}.' if kind == 'lake' else f'an island of {land}.'
         turns.append(Turn(sample_question(Task.REGION_CAPTION, rng, box=text), said, Task.REGION_CAPTION))
-    return Example(chip.image, turns, name, chip.split, place=dict(bounds=chip.bounds, box=box, thing=number, block=block_of(chip.bounds)))
+    return Example(
+        chip.image,
+        turns,
+        name,
+        chip.split,
+        place=dict(bounds=chip.bounds, box=box, thing=number, block=block_of(chip.bounds)),
+    )
 
 # %% ../../../nbs/3_data/09_objects.ipynb #2a089a21
 def optical_examples(
     split: str,
-    n: int | None = None,      # pictures of the whole Earth
+    n: int | None = None,  # pictures of the whole Earth
     seed: int = 0,
 ) -> list[Example]:
     "All optical examples of the global sample: the whole Earth, and its islands and lakes. Pictures without a question are left out."
-    if split not in SPLITS: raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
+    if split not in SPLITS:
+        raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
     return [e for e in global_examples(split, n, seed) + object_examples(split, seed=seed) if e.turns]

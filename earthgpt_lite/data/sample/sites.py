@@ -26,40 +26,76 @@ from ...raster.reading import read_scene
 @dataclass(frozen=True)
 class Site:
     "A scene with its truth: how it is shown, how it is cut, what its pieces are called."
-    pictures: tuple       # files: one, or one for each date
-    cover: str            # file of the truth: 0 undecided, then the kinds that its tags name
-    limits: tuple         # physical values that become black and white, a pair for each layer
-    block: int            # side of the squares that are dealt to the splits, pixels
-    chip: int             # side of a chip, pixels
-    step: int             # between neighbouring chips of validation and test
-    bands: str | None = None                                 # what `Scene.layers` is asked for
-    hiding: dict = field(default_factory=dict, hash=False)   # kind: the undecided kinds it may hide among, if not all
-    things: dict = field(default_factory=dict, hash=False)   # kind: what a lone piece of it is called
-    thin: int = 1         # of chips that show a single kind, keep every so many
 
-MONTHS, DAYS = ('2017-01', '2017-04', '2017-07', '2017-10'), ('2017-01-24', '2017-08-04', '2018-02-12', '2018-11-03')
-RADAR = (-20, -5), (-26, -10), (1, 11)   # VV, VH and their difference, dB
+    pictures: tuple  # files: one, or one for each date
+    cover: str  # file of the truth: 0 undecided, then the kinds that its tags name
+    limits: tuple  # physical values that become black and white, a pair for each layer
+    block: int  # side of the squares that are dealt to the splits, pixels
+    chip: int  # side of a chip, pixels
+    step: int  # between neighbouring chips of validation and test
+    bands: str | None = None  # what `Scene.layers` is asked for
+    # kind: the undecided kinds it may hide among, if not all
+    hiding: dict = field(default_factory=dict, hash=False)
+    things: dict = field(default_factory=dict, hash=False)  # kind: what a lone piece of it is called
+    thin: int = 1  # of chips that show a single kind, keep every so many
+
+
+MONTHS, DAYS = (
+    ('2017-01', '2017-04', '2017-07', '2017-10'),
+    ('2017-01-24', '2017-08-04', '2018-02-12', '2018-11-03'),
+)
+RADAR = (-20, -5), (-26, -10), (1, 11)  # VV, VH and their difference, dB
 SITES = {
-    'virginia': Site(('sentinel2_virginia.tif',), 'sentinel2_virginia_cover.tif', ((.035, .20), (.055, .18), (.085, .18)), 208, 96, 24, 'true',
-                     {'water': ('marsh or mud',), 'sand': ()}, {'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'}, 4),
-    'florida': Site(tuple(f'sentinel1_florida_{d}.tif' for d in MONTHS), 'sentinel1_florida_cover.tif', RADAR, 50, 32, 6,
-                    hiding={'water': ()}, things={'water': 'the lake', 'open land': 'the clearing'}),
-    'sabah': Site(tuple(f'sentinel1_sabah_{d}.tif' for d in DAYS), 'sentinel1_sabah_cover.tif', RADAR, 50, 32, 6, hiding={'water': ()}),
-    'alabama': Site(('landsat8_alabama_thermal.tif',), 'landsat8_alabama_cover.tif', ((266, 299),), 75, 48, 9),
+    'virginia': Site(
+        ('sentinel2_virginia.tif',),
+        'sentinel2_virginia_cover.tif',
+        ((0.035, 0.20), (0.055, 0.18), (0.085, 0.18)),
+        208,
+        96,
+        24,
+        'true',
+        {'water': ('marsh or mud',), 'sand': ()},
+        {'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'},
+        4,
+    ),
+    'florida': Site(
+        tuple(f'sentinel1_florida_{d}.tif' for d in MONTHS),
+        'sentinel1_florida_cover.tif',
+        RADAR,
+        50,
+        32,
+        6,
+        hiding={'water': ()},
+        things={'water': 'the lake', 'open land': 'the clearing'},
+    ),
+    'sabah': Site(
+        tuple(f'sentinel1_sabah_{d}.tif' for d in DAYS),
+        'sentinel1_sabah_cover.tif',
+        RADAR,
+        50,
+        32,
+        6,
+        hiding={'water': ()},
+    ),
+    'alabama': Site(
+        ('landsat8_alabama_thermal.tif',), 'landsat8_alabama_cover.tif', ((266, 299),), 75, 48, 9
+    ),
 }
 UNASKED = 'undecided', 'marsh or mud'
 
+
 def find_site(name: str) -> Site:
     "A site by name; `BadInput` lists the right ones."
-    if name not in SITES: raise BadInput(f'no site named {name!r}: choose {", ".join(SITES)}')
+    if name not in SITES:
+        raise BadInput(f'no site named {name!r}: choose {", ".join(SITES)}')
     return SITES[name]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #70b17cb7
 @lru_cache(12)
 def render_site(
-    name: str,     # of a site
+    name: str,  # of a site
     picture: str,  # one of its files
-):                 # (h, w, 3) uint8, and the Scene
+):  # (h, w, 3) uint8, and the Scene
     "A whole picture of a site, with the limits of the site."
     site, scene = find_site(name), read_scene(DATA / picture)
     layers = Stretch(site.limits)(scene.layers(site.bands))
@@ -68,57 +104,72 @@ def render_site(
 
 # %% ../../../nbs/3_data/10_sites.ipynb #11e4bc79
 @lru_cache(8)
-def ground_truth(name: str):   # (h, w) uint8, and the name of each value
+def ground_truth(name: str):  # (h, w) uint8, and the name of each value
     "What the ground of a site is, pixel by pixel."
-    with rasterio.open(DATA / find_site(name).cover) as file: tags, cover = file.tags(), file.read(1)
+    with rasterio.open(DATA / find_site(name).cover) as file:
+        tags, cover = file.tags(), file.read(1)
     return cover, tuple(tags[f'CLASS_{i}'] for i in range(sum(k.startswith('CLASS_') for k in tags)))
 
 # %% ../../../nbs/3_data/10_sites.ipynb #9ca23c01
 def class_fractions(
-    cover,        # (h, w) kinds as small integers
+    cover,  # (h, w) kinds as small integers
     kinds: int,
 ) -> np.ndarray:  # (kinds,) sums to 1
     "Share of the area that each kind covers."
     return np.bincount(cover.ravel(), minlength=kinds) / cover.size
 
+
 @lru_cache(8)
-def spatial_split(name: str) -> np.ndarray:   # (rows, columns) of blocks: index into SPLITS
+def spatial_split(name: str) -> np.ndarray:  # (rows, columns) of blocks: index into SPLITS
     "Which split each block of a site belongs to: of five that hold the same kinds, one for validation and one for test."
     size, (cover, labels) = find_site(name).block, ground_truth(name)
     rows, columns = (n // size for n in cover.shape)
-    held = {(r, c): class_fractions(cover[r * size:(r + 1) * size, c * size:(c + 1) * size], len(labels)) for r in range(rows) for c in range(columns)}
+    held = {
+        (r, c): class_fractions(cover[r * size : (r + 1) * size, c * size : (c + 1) * size], len(labels))
+        for r in range(rows)
+        for c in range(columns)
+    }
     rarest = np.argsort(sum(held.values())[1:]) + 1
-    first = lambda b: next((i for i, k in enumerate(rarest) if held[b][k] > .04), len(rarest))
+    first = lambda b: next((i for i, k in enumerate(rarest) if held[b][k] > 0.04), len(rarest))
     dealt = np.zeros((rows, columns), int)
-    for i, b in enumerate(sorted(held, key=lambda b: (first(b), held[b][1:].argmax(), -held[b].max(), b))): dealt[b] = (0, 1, 0, 2, 0)[i % 5]
+    for i, b in enumerate(sorted(held, key=lambda b: (first(b), held[b][1:].argmax(), -held[b].max(), b))):
+        dealt[b] = (0, 1, 0, 2, 0)[i % 5]
     return dealt
 
 # %% ../../../nbs/3_data/10_sites.ipynb #7bd39d04
 def chip_windows(
     name: str,
     split: str,
-    n: int = 1000,   # chips drawn for training
+    n: int = 1000,  # chips drawn for training
     seed: int = 0,
-) -> list:           # (column, row, side) in pixels of the scene
+) -> list:  # (column, row, side) in pixels of the scene
     "Where the chips of a split lie."
     site = find_site(name)
-    blocks, room = np.argwhere(spatial_split(name) == SPLITS.index(split)) * site.block, site.block - site.chip
+    blocks, room = (
+        np.argwhere(spatial_split(name) == SPLITS.index(split)) * site.block,
+        site.block - site.chip,
+    )
     if split == 'train':
         rng = np.random.default_rng(seed)
         starts = blocks[rng.integers(len(blocks), size=n)] + rng.integers(0, room + 1, (n, 2))
     else:
         grid = np.arange(0, room + 1, site.step)
-        starts = (blocks[:, None] + np.stack(np.meshgrid(grid, grid, indexing='ij'), -1).reshape(-1, 2)).reshape(-1, 2)
+        starts = (
+            blocks[:, None] + np.stack(np.meshgrid(grid, grid, indexing='ij'), -1).reshape(-1, 2)
+        ).reshape(-1, 2)
     return [(int(c), int(r), site.chip) for r, c in starts]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #4375bc71
 def label_uncertainty(
     name: str,
-    shares,         # (kinds,) of a chip
-) -> np.ndarray:    # (kinds,) share of the chip where each kind may hide
+    shares,  # (kinds,) of a chip
+) -> np.ndarray:  # (kinds,) share of the chip where each kind may hide
     "How much more of each kind there may be than the truth says."
     labels, hiding = ground_truth(name)[1], find_site(name).hiding
-    return np.array([sum(shares[labels.index(h)] for h in hiding.get(k, UNASKED) if h in labels) for k in labels])
+    return np.array(
+        [sum(shares[labels.index(h)] for h in hiding.get(k, UNASKED) if h in labels) for k in labels]
+    )
+
 
 def asked_classes(name: str) -> list[int]:
     "The kinds that questions are about."
@@ -127,38 +178,49 @@ def asked_classes(name: str) -> list[int]:
 # %% ../../../nbs/3_data/10_sites.ipynb #1f5071ff
 def yes_no_turns(
     name: str,
-    chips,        # (kinds,) shares of each chip
+    chips,  # (kinds,) shares of each chip
     rng,
-) -> dict:        # {task: {question: (chips with yes, chips with no)}}
+) -> dict:  # {task: {question: (chips with yes, chips with no)}}
     "Presence and comparison, where the answer is beyond doubt."
     found, labels = {Task.PRESENCE: {}, Task.COMPARISON: {}}, ground_truth(name)[1]
-    def add(task, i, yes, **words): found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
+
+    def add(task, i, yes, **words):
+        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
+
     for i, s in enumerate(chips):
         d = label_uncertainty(name, s)
         for k in asked_classes(name):
-            if s[k] > .1 or s[k] < .01 and d[k] < .1: add(Task.PRESENCE, i, s[k] > .1, label=labels[k])
+            if s[k] > 0.1 or s[k] < 0.01 and d[k] < 0.1:
+                add(Task.PRESENCE, i, s[k] > 0.1, label=labels[k])
             for j in asked_classes(name):
-                if s[k] - s[j] > .1 + d[j]: add(Task.COMPARISON, i, True, a=labels[k], b=labels[j])
-                if s[j] - s[k] > .1 + d[k]: add(Task.COMPARISON, i, False, a=labels[k], b=labels[j])
+                if s[k] - s[j] > 0.1 + d[j]:
+                    add(Task.COMPARISON, i, True, a=labels[k], b=labels[j])
+                if s[j] - s[k] > 0.1 + d[k]:
+                    add(Task.COMPARISON, i, False, a=labels[k], b=labels[j])
     return found
 
+
 def describe_cover(
-    shares,       # (kinds,)
+    shares,  # (kinds,)
     labels,
-    kinds,        # that may be named
+    kinds,  # that may be named
 ) -> str | None:  # None: too close to call, or too much is undecided
     "What covers more than a tenth, the largest first."
-    if any(.06 < shares[k] < .1 for k in kinds) or sum(shares[k] for k in kinds) < .8: return None
-    names = [labels[k] for k in sorted(kinds, key=lambda k: -shares[k]) if shares[k] > .1]
-    if len(names) < 2: return f'only {names[0]} in this image.' if names and max(shares[k] for k in kinds) > .9 else None
-    return f'{"mostly " if max(shares[k] for k in kinds) >= .6 else ""}{", ".join(names[:-1])} and {names[-1]}.'
+    if any(0.06 < shares[k] < 0.1 for k in kinds) or sum(shares[k] for k in kinds) < 0.8:
+        return None
+    names = [labels[k] for k in sorted(kinds, key=lambda k: -shares[k]) if shares[k] > 0.1]
+    if len(names) < 2:
+        return f'only {names[0]} in this image.' if names and max(shares[k] for k in kinds) > 0.9 else None
+    return (
+        f'{"mostly " if max(shares[k] for k in kinds) >= 0.6 else ""}{", ".join(names[:-1])} and {names[-1]}.'
+    )
 
 # %% ../../../nbs/3_data/10_sites.ipynb #3c9a45e1
 def isolated_component(
-    mask,                # (h, w) bool
-    least: float = .03,  # smallest share of the chip that its box may cover
-    most: float = .5,
-):                       # (4,) box in 0..1, or None
+    mask,  # (h, w) bool
+    least: float = 0.03,  # smallest share of the chip that its box may cover
+    most: float = 0.5,
+):  # (4,) box in 0..1, or None
     "The box of the one compact piece of a mask that does not touch the rim, if no other piece comes near its size."
     h, w = mask.shape
     pieces = []
@@ -167,18 +229,20 @@ def isolated_component(
         x, y = ring.T
         pieces.append((abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2, x.min(), y.min(), x.max(), y.max()))
     pieces.sort(reverse=True)
-    if not pieces or len(pieces) > 1 and pieces[1][0] * 1.7 > pieces[0][0]: return None
+    if not pieces or len(pieces) > 1 and pieces[1][0] * 1.7 > pieces[0][0]:
+        return None
     area, x1, y1, x2, y2 = pieces[0]
     box = (x2 - x1) * (y2 - y1)
-    if min(x1, y1) <= 0 or x2 >= w or y2 >= h or area < .5 * box or not least < box / (h * w) < most: return None
+    if min(x1, y1) <= 0 or x2 >= w or y2 >= h or area < 0.5 * box or not least < box / (h * w) < most:
+        return None
     return np.array([x1 / w, y1 / h, x2 / w, y2 / h])
 
 # %% ../../../nbs/3_data/10_sites.ipynb #db1ec9b3
 def found_objects(
     name: str,
-    cover,          # (h, w) of the chip
-    values,         # (c, h, w) physical pixels of the chip
-) -> list:          # (what it is called, box)
+    cover,  # (h, w) of the chip
+    values,  # (c, h, w) physical pixels of the chip
+) -> list:  # (what it is called, box)
     "Lone pieces in a chip: of a kind of ground, or of warmth."
     site, labels = find_site(name), ground_truth(name)[1]
     masks = [(words, cover == labels.index(kind)) for kind, words in site.things.items()]
@@ -187,9 +251,10 @@ def found_objects(
         masks = [('the cold patch', values[0] < middle - 4), ('the warm patch', values[0] > middle + 4)]
     return [(words, box) for words, mask in masks if (box := isolated_component(mask)) is not None]
 
+
 def warmer_half(
-    values,   # (1, h, w) kelvin
-):            # True: left is warmer; None: less than 2 kelvin between the halves
+    values,  # (1, h, w) kelvin
+):  # True: left is warmer; None: less than 2 kelvin between the halves
     "Which half of a thermal chip is warmer."
     left, right = (v.mean() for v in np.array_split(values[0], 2, axis=1))
     return None if abs(left - right) < 2 else bool(left > right)
@@ -199,74 +264,108 @@ def _cut(name, split, n, seed):
     "(window, cover, values, picture file) for the chips of a split that are decided enough."
     site, (cover, labels) = find_site(name), ground_truth(name)
     for i, (c, r, side) in enumerate(chip_windows(name, split, n, seed)):
-        piece = cover[r:r + side, c:c + side]
+        piece = cover[r : r + side, c : c + side]
         shares = class_fractions(piece, len(labels))
         marsh = shares[labels.index(UNASKED[1])] if UNASKED[1] in labels else 0
-        if sum(shares[asked_classes(name)]) < .7 or marsh > .1 or shares.max() > .98 and i % site.thin: continue
+        if sum(shares[asked_classes(name)]) < 0.7 or marsh > 0.1 or shares.max() > 0.98 and i % site.thin:
+            continue
         picture = site.pictures[i % len(site.pictures)]
-        yield (c, r, side), piece, render_site(name, picture)[1].pixels[:, r:r + side, c:c + side], picture
+        yield (
+            (c, r, side),
+            piece,
+            render_site(name, picture)[1].pixels[:, r : r + side, c : c + side],
+            picture,
+        )
+
 
 def _example(name, split, number, window, picture, shares):
     (c, r, side), (image, scene), block = window, render_site(name, picture), find_site(name).block
-    chip = np.asarray(Image.fromarray(image[r:r + side, c:c + side]).resize((SIDE, SIDE), Image.BICUBIC))
-    corners = tuple(scene.frame.to_map([(c, r + side), (c + side, r)]).ravel().tolist())     # west, south, east, north
-    place = dict(site=name, file=picture, window=window, bounds=corners, crs=scene.crs.to_string(), shares=shares, block=f'{name}-{r // block}-{c // block}')
+    chip = np.asarray(Image.fromarray(image[r : r + side, c : c + side]).resize((SIDE, SIDE), Image.BICUBIC))
+    # west, south, east, north
+    corners = tuple(scene.frame.to_map([(c, r + side), (c + side, r)]).ravel().tolist())
+    place = dict(
+        site=name,
+        file=picture,
+        window=window,
+        bounds=corners,
+        crs=scene.crs.to_string(),
+        shares=shares,
+        block=f'{name}-{r // block}-{c // block}',
+    )
     return Example(chip, [], f'{name}/{split}/{number:05d}', split, scene.sensor, place)
+
 
 def _box_turns(things, rng):
     for words, box in things:
         text = format_box(box)
         yield Turn(sample_question(Task.GROUNDING, rng, label=words), text, Task.GROUNDING)
-        yield Turn(sample_question(Task.REGION_CAPTION, rng, box=text), f'{words.replace("the ", "a " if words != "the water" else "", 1)}.', Task.REGION_CAPTION)
+        yield Turn(
+            sample_question(Task.REGION_CAPTION, rng, box=text),
+            f'{words.replace("the ", "a " if words != "the water" else "", 1)}.',
+            Task.REGION_CAPTION,
+        )
+
 
 def site_examples(
-    name: str,       # a key of SITES
-    split: str,      # 'train', 'validation' or 'test'
-    n: int = 1000,   # chips drawn for training; some are dropped
+    name: str,  # a key of SITES
+    split: str,  # 'train', 'validation' or 'test'
+    n: int = 1000,  # chips drawn for training; some are dropped
     seed: int = 0,
-    room: int | None = None,   # presence questions a picture may get, and as many comparisons; None: 3 in training, 2 elsewhere
+    # presence questions a picture may get, and as many comparisons; None: 3 in training, 2 elsewhere
+    room: int | None = None,
 ) -> list[Example]:
     "Chips of one site with all their questions."
     rng, labels, kinds = np.random.default_rng(seed + 1), ground_truth(name)[1], asked_classes(name)
     cuts = list(_cut(name, split, n, seed))
     chips = [class_fractions(cover, len(labels)) for _, cover, _, _ in cuts]
-    examples = [_example(name, split, i, window, picture, s) for i, ((window, _, _, picture), s) in enumerate(zip(cuts, chips))]
+    examples = [
+        _example(name, split, i, window, picture, s)
+        for i, ((window, _, _, picture), s) in enumerate(zip(cuts, chips))
+    ]
     candidates = yes_no_turns(name, chips, rng)
     if name == 'alabama':
         warmer = [warmer_half(values) for _, _, values, _ in cuts]
-        candidates[Task.VQA] = {'is the left half warmer than the right half?': tuple([i for i, w in enumerate(warmer) if w is side] for side in (True, False))}
+        candidates[Task.VQA] = {
+            'is the left half warmer than the right half?': tuple(
+                [i for i, w in enumerate(warmer) if w is side] for side in (True, False)
+            )
+        }
     for task, questions in candidates.items():
-        for i, question, answer in balance_yes_no(questions, room or (3 if split == 'train' else 2), rng): examples[i].turns.append(Turn(question, answer, task))
+        for i, question, answer in balance_yes_no(questions, room or (3 if split == 'train' else 2), rng):
+            examples[i].turns.append(Turn(question, answer, task))
     for (_, cover, values, _), s, example in zip(cuts, chips, examples):
         top, text = max(kinds, key=lambda k: s[k]), describe_cover(s, labels, kinds)
-        if s[top] > (.5 if split == 'train' else .6): example.turns.append(Turn(sample_question(Task.CLASSIFICATION, rng), labels[top], Task.CLASSIFICATION))
-        if text and (split == 'train' or is_clear(s[list(kinds)])): example.turns.append(Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION))
+        if s[top] > (0.5 if split == 'train' else 0.6):
+            example.turns.append(
+                Turn(sample_question(Task.CLASSIFICATION, rng), labels[top], Task.CLASSIFICATION)
+            )
+        if text and (split == 'train' or is_clear(s[list(kinds)])):
+            example.turns.append(Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION))
         example.turns.extend(_box_turns(found_objects(name, cover, values), rng))
     return [e for e in examples if e.turns]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #7fb64bce
-def contact_sheet(
-    examples,
-    rows: int = 2,
-    columns: int = 8,
-    seed: int = 0,
-):
+def contact_sheet(examples, rows: int = 2, columns: int = 8, seed: int = 0):
     "Chips drawn at random, each with one of its questions and the answer; for the eye to judge the truth."
     import matplotlib.pyplot as plt
+
     fig, axes = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.55 * rows), layout='compressed')
     for ax, i in zip(axes.flat, np.random.default_rng(seed).permutation(len(examples))):
         turn = examples[i].turns[i % len(examples[i].turns)]
         words = textwrap.wrap(f'{turn.question[-60:]} {turn.answer}', 26)[:4]
-        ax.imshow(examples[i].image); ax.set_title('\n'.join(words), fontsize=5)
-    for ax in axes.flat: ax.axis('off')
+        ax.imshow(examples[i].image)
+        ax.set_title('\n'.join(words), fontsize=5)
+    for ax in axes.flat:
+        ax.axis('off')
 
 # %% ../../../nbs/3_data/10_sites.ipynb #a5472b5c
 def all_site_examples(
     split: str,
-    n: float = 1,     # scales the number of training chips
+    n: float = 1,  # scales the number of training chips
     seed: int = 0,
 ) -> list[Example]:
     "The examples of all four sites."
-    if split not in SPLITS: raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
+    if split not in SPLITS:
+        raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
     drawn = dict(virginia=2200, florida=2000, sabah=1000, alabama=800)
     return [e for name in SITES for e in site_examples(name, split, round(n * drawn[name]), seed)]

@@ -17,18 +17,20 @@ from .world_map import Example, SIDE, global_chips
 from ...raster.chips import dihedral_image
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #8afc8a76
-_Y, _X = (np.indices((SIDE, SIDE)) + .5) / SIDE
+_Y, _X = (np.indices((SIDE, SIDE)) + 0.5) / SIDE
+
 
 def wavy_outline(
     rng,
-    middle,              # x, y in 0..1
-    size,                # width and height in 0..1, before it swings
-    rough: float = .25,  # how much it swings
-) -> np.ndarray:         # (SIDE, SIDE) bool
+    middle,  # x, y in 0..1
+    size,  # width and height in 0..1, before it swings
+    rough: float = 0.25,  # how much it swings
+) -> np.ndarray:  # (SIDE, SIDE) bool
     "A wavy shape."
     y, x = (_Y - middle[1]) / size[1], (_X - middle[0]) / size[0]
-    angle, radius = np.arctan2(y, x), 1.
-    for k in range(2, 7): radius = radius + rng.normal() * rough / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    angle, radius = np.arctan2(y, x), 1.0
+    for k in range(2, 7):
+        radius = radius + rng.normal() * rough / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
     return 2 * np.hypot(y, x) < radius
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #b56657f0
@@ -36,29 +38,32 @@ def _extent(mask):
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
 
+
 def _main(rng):
     "The shape that is asked for, inside the picture, and its box in pixels."
     while True:
-        size = rng.uniform(.25, .75) * np.exp(rng.normal(0, .25, 2))
-        mask = wavy_outline(rng, rng.uniform(.05, .95, 2), size)
+        size = rng.uniform(0.25, 0.75) * np.exp(rng.normal(0, 0.25, 2))
+        mask = wavy_outline(rng, rng.uniform(0.05, 0.95, 2), size)
         x1, y1, x2, y2 = _extent(mask)
-        if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE and .04 < (x2 - x1) * (y2 - y1) / SIDE ** 2 < .6: return mask, (x1, y1, x2, y2)
+        if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE and 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6:
+            return mask, (x1, y1, x2, y2)
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #a45a600c
 def shape_with_box(
     rng,
-    mess: float = .5,   # how likely is one more coast, and one more small shape
-):                      # (SIDE, SIDE) bool, box (4,) in 0..1
+    mess: float = 0.5,  # how likely is one more coast, and one more small shape
+):  # (SIDE, SIDE) bool, box (4,) in 0..1
     "A shape that lies inside the picture, with its box, among coasts and smaller shapes."
     mask, (x1, y1, x2, y2) = _main(rng)
     free = np.ones_like(mask)
-    free[max(0, y1 - 3):y2 + 3, max(0, x1 - 3):x2 + 3] = False
+    free[max(0, y1 - 3) : y2 + 3, max(0, x1 - 3) : x2 + 3] = False
     while rng.random() < mess:
         side, along = rng.integers(4), rng.random()
-        middle = ((-.1, along), (1.1, along), (along, -.1), (along, 1.1))[side]
-        mask = mask | wavy_outline(rng, middle, rng.uniform(.3, .9, 2)) & free
-    small = .3 * np.sqrt((x2 - x1) * (y2 - y1)) / SIDE
-    while rng.random() < mess: mask = mask | wavy_outline(rng, rng.random(2), [rng.uniform(.03, small)] * 2) & free
+        middle = ((-0.1, along), (1.1, along), (along, -0.1), (along, 1.1))[side]
+        mask = mask | wavy_outline(rng, middle, rng.uniform(0.3, 0.9, 2)) & free
+    small = 0.3 * np.sqrt((x2 - x1) * (y2 - y1)) / SIDE
+    while rng.random() < mess:
+        mask = mask | wavy_outline(rng, rng.random(2), [rng.uniform(0.03, small)] * 2) & free
     return mask, np.array([x1, y1, x2, y2]) / SIDE
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #c1f786eb
@@ -66,22 +71,37 @@ def shape_with_box(
 def _grounds(seed):
     "Pictures of land without water, and colours of water, both of training ground."
     chips = global_chips('train', 2400, seed)
-    return [c.image for c in chips if c.shares[0] < .01], [np.median(c.image[c.cover == 0], 0) for c in chips if c.shares[0] > .05]
+    return [c.image for c in chips if c.shares[0] < 0.01], [
+        np.median(c.image[c.cover == 0], 0) for c in chips if c.shares[0] > 0.05
+    ]
 
-def synthetic_examples(
-    n: int = 6000,
-    seed: int = 0,
-) -> list[Example]:   # of the split train
+
+def synthetic_examples(n: int = 6000, seed: int = 0) -> list[Example]:  # of the split train
     "Islands and lakes that nature did not make, each with one question for its box. Only ground of training blocks is used."
     rng, (lands, waters), examples = np.random.default_rng(seed), _grounds(seed), []
     while len(examples) < n:
-        land, water = dihedral_image(lands[rng.integers(len(lands))], int(rng.integers(4)), False), waters[rng.integers(len(waters))]
-        if np.abs(land.mean((0, 1)) - water).sum() < 60: continue
+        land, water = (
+            dihedral_image(lands[rng.integers(len(lands))], int(rng.integers(4)), False),
+            waters[rng.integers(len(waters))],
+        )
+        if np.abs(land.mean((0, 1)) - water).sum() < 60:
+            continue
         kind, (mask, box) = ('lake', 'island')[rng.integers(2)], shape_with_box(rng)
-        soft = np.asarray(Image.fromarray(np.uint8(mask) * 255).filter(ImageFilter.GaussianBlur(float(rng.choice([0, .5, 1, 2])))))[..., None] / 255
+        soft = (
+            np.asarray(
+                Image.fromarray(np.uint8(mask) * 255).filter(
+                    ImageFilter.GaussianBlur(float(rng.choice([0, 0.5, 1, 2])))
+                )
+            )[..., None]
+            / 255
+        )
         inner, outer = (water, land) if kind == 'lake' else (land, water)
-        image = np.clip(soft * inner + (1 - soft) * outer + rng.normal(0, 1.5, land.shape), 0, 255).astype('uint8')
-        turn = Turn(sample_question(Task.GROUNDING, rng, label=f'the {kind}'), format_box(box), Task.GROUNDING)
+        image = np.clip(soft * inner + (1 - soft) * outer + rng.normal(0, 1.5, land.shape), 0, 255).astype(
+            'uint8'
+        )
+        turn = Turn(
+            sample_question(Task.GROUNDING, rng, label=f'the {kind}'), format_box(box), Task.GROUNDING
+        )
         examples.append(Example(image, [turn], f'drawn/{len(examples):05d}', 'train', place=dict(box=box)))
     return examples
 
@@ -89,10 +109,15 @@ def synthetic_examples(
 def pointing_examples(
     split: str,
     seed: int = 0,
-    windows: int = 24,    # around each real thing, in training
-    drawn: int = 6000,    # pictures, in training
+    windows: int = 24,  # around each real thing, in training
+    drawn: int = 6000,  # pictures, in training
 ) -> list[Example]:
     "The sample; in training with more windows around islands and lakes, and with drawn ones."
     examples = sample_examples(split, seed=seed)
-    if split != 'train': return examples
-    return [e for e in examples if 'thing' not in e.place] + object_examples(split, windows, seed) + synthetic_examples(drawn, seed)
+    if split != 'train':
+        return examples
+    return (
+        [e for e in examples if 'thing' not in e.place]
+        + object_examples(split, windows, seed)
+        + synthetic_examples(drawn, seed)
+    )

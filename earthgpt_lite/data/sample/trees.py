@@ -23,49 +23,62 @@ from ...raster.reading import read_scene
 
 # %% ../../../nbs/3_data/11_trees.ipynb #dcadc34f
 @lru_cache(1)
-def tree_boxes() -> dict:   # file: (n, 4) x1, y1, x2, y2 in pixels
+def tree_boxes() -> dict:  # file: (n, 4) x1, y1, x2, y2 in pixels
     "All boxes of trees, by file."
     return {k: np.array(v, float) for k, v in json.loads((DATA / 'aerial_boxes.json').read_text()).items()}
 
+
 @lru_cache(3)
-def aerial(name: str) -> np.ndarray:   # (h, w, 3) uint8
+def aerial(name: str) -> np.ndarray:  # (h, w, 3) uint8
     "A whole aerial picture."
     return np.ascontiguousarray(read_scene(DATA / name).pixels.transpose(1, 2, 0))
 
 # %% ../../../nbs/3_data/11_trees.ipynb #631a8cb1
 def trees_in(
     name: str,  # an aerial file
-    window,     # (column, row, side) in pixels
-):              # (n, 4) boxes in 0..1, the largest first; whether their number is doubtful; (32, 32) bool, where there is tree
+    window,  # (column, row, side) in pixels
+    # (n, 4) boxes in 0..1, the largest first; whether their number is doubtful; (32, 32) bool, where there is tree
+):
     "The trees of an aerial chip."
     boxes, (c, r, side) = tree_boxes()[name], window
     cut = np.clip(boxes, [c, r, c, r], [c + side, r + side] * 2)
     area = lambda b: np.prod(b[:, 2:] - b[:, :2], 1)
     seen = area(cut) / area(boxes)
-    kept, small = seen >= .5, (boxes[:, 2:] - boxes[:, :2]).min(1) < 14
-    doubtful = ((seen > .2) & ~kept | kept & small).any()
+    kept, small = seen >= 0.5, (boxes[:, 2:] - boxes[:, :2]).min(1) < 14
+    doubtful = ((seen > 0.2) & ~kept | kept & small).any()
     order = np.argsort(-area(cut[kept]), kind='stable')
-    return (cut[kept][order] - [c, r, c, r]) / side, bool(doubtful), _wooded((cut[seen > 0] - [c, r, c, r]) / side)
+    return (
+        (cut[kept][order] - [c, r, c, r]) / side,
+        bool(doubtful),
+        _wooded((cut[seen > 0] - [c, r, c, r]) / side),
+    )
 
-def _wooded(boxes):   # where a grid of 32 x 32 points lies in any box
-    y, x = (np.indices((32, 32)) + .5) / 32
+
+def _wooded(boxes):  # where a grid of 32 x 32 points lies in any box
+    y, x = (np.indices((32, 32)) + 0.5) / 32
     x1, y1, x2, y2 = boxes.T[:, :, None, None]
     return ((x1 < x) & (x < x2) & (y1 < y) & (y < y2)).any(0)
 
 # %% ../../../nbs/3_data/11_trees.ipynb #2c5fe15d
-TREES = {   # file: {split: rectangles x1, y1, x2, y2 in pixels}; no rectangle meets another
-    'aerial_meadow.tif': dict(train=[(0, 0, 2299, 824), (0, 1648, 2299, 2472)], validation=[(0, 824, 2299, 1236)], test=[(0, 1236, 2299, 1648)]),
-    'aerial_road.tif': dict(train=[(0, 0, 1249, 345)], validation=[(0, 345, 1249, 690)], test=[(0, 690, 1249, 1035)]),
+TREES = {  # file: {split: rectangles x1, y1, x2, y2 in pixels}; no rectangle meets another
+    'aerial_meadow.tif': dict(
+        train=[(0, 0, 2299, 824), (0, 1648, 2299, 2472)],
+        validation=[(0, 824, 2299, 1236)],
+        test=[(0, 1236, 2299, 1648)],
+    ),
+    'aerial_road.tif': dict(
+        train=[(0, 0, 1249, 345)], validation=[(0, 345, 1249, 690)], test=[(0, 690, 1249, 1035)]
+    ),
     'aerial_sand.tif': dict(train=[(0, 0, 400, 400)]),
 }
-TREE_CHIP = 128   # pixels, 12.8 m
+TREE_CHIP = 128  # pixels, 12.8 m
 
 # %% ../../../nbs/3_data/11_trees.ipynb #ec83a5a6
 def tree_windows(
     split: str,
-    n: int = 5000,   # drawn for training, by area
+    n: int = 5000,  # drawn for training, by area
     seed: int = 0,
-):                   # yields file, (column, row, side)
+):  # yields file, (column, row, side)
     "Where the chips of a split lie."
     rng, area = np.random.default_rng(seed), lambda x1, y1, x2, y2: (x2 - x1) * (y2 - y1)
     total = sum(area(*part) for parts in TREES.values() for part in parts['train'])
@@ -73,109 +86,189 @@ def tree_windows(
         for x1, y1, x2, y2 in parts.get(split, ()):
             if split == 'train':
                 for side in rng.integers(112, 153, round(n * area(x1, y1, x2, y2) / total)):
-                    yield name, (int(rng.integers(x1, x2 - side + 1)), int(rng.integers(y1, y2 - side + 1)), int(side))
-            else: yield from ((name, (x, y, TREE_CHIP)) for y in range(y1, y2 - TREE_CHIP + 1, 40) for x in range(x1, x2 - TREE_CHIP + 1, 40))
+                    yield (
+                        name,
+                        (
+                            int(rng.integers(x1, x2 - side + 1)),
+                            int(rng.integers(y1, y2 - side + 1)),
+                            int(side),
+                        ),
+                    )
+            else:
+                yield from (
+                    (name, (x, y, TREE_CHIP))
+                    for y in range(y1, y2 - TREE_CHIP + 1, 40)
+                    for x in range(x1, x2 - TREE_CHIP + 1, 40)
+                )
 
 # %% ../../../nbs/3_data/11_trees.ipynb #38e5faed
 NUMBERS = 'no', 'one', 'two', 'three'
 
+
 def tree_scene(
-    n: int,           # trees
+    n: int,  # trees
     doubtful: bool,
-    share: float,     # of the chip that trees cover
-):                    # scene class and caption, None where it is too close to call
+    share: float,  # of the chip that trees cover
+):  # scene class and caption, None where it is too close to call
     "What an aerial chip is called."
-    if share == 0: return 'open ground', 'open ground without trees.'
-    if share > .35: return 'woodland', 'only woodland in this image.'
+    if share == 0:
+        return 'open ground', 'open ground without trees.'
+    if share > 0.35:
+        return 'woodland', 'only woodland in this image.'
     number = NUMBERS[n] if n < len(NUMBERS) else 'several'
-    return None, f'{number} tree{"s" * (n > 1)} on open ground.' if n and not doubtful and share > .03 else None
+    return (
+        None,
+        f'{number} tree{"s" * (n > 1)} on open ground.' if n and not doubtful and share > 0.03 else None,
+    )
 
 # %% ../../../nbs/3_data/11_trees.ipynb #5202d91f
 def shadow_mask(
-    image,        # (h, w, 3) uint8
+    image,  # (h, w, 3) uint8
 ) -> np.ndarray:  # (32, 32) bool
     "Where an aerial chip is too dark to tell what is there."
     return np.asarray(Image.fromarray(image).convert('L').resize((32, 32), Image.BOX)) < 85
 
+
 def _clear_ground(wood, dark, rng):
     found = []
     for _ in range(8):
-        w, h = rng.uniform(.18, .45, 2)
+        w, h = rng.uniform(0.18, 0.45, 2)
         x, y = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
         spot = slice(int(y * 32), int(np.ceil((y + h) * 32))), slice(int(x * 32), int(np.ceil((x + w) * 32)))
-        if not wood[spot].any() and dark[spot].mean() < .1: found.append(np.array([x, y, x + w, y + h]))
+        if not wood[spot].any() and dark[spot].mean() < 0.1:
+            found.append(np.array([x, y, x + w, y + h]))
     return found
 
+
 def tree_region(
-    boxes,     # (n, 4) in 0..1
-    wood,      # (32, 32) where there is tree
-    dark,      # (32, 32) where nothing can be told
-    side,      # of the chip, pixels of 0.1 m
+    boxes,  # (n, 4) in 0..1
+    wood,  # (32, 32) where there is tree
+    dark,  # (32, 32) where nothing can be told
+    side,  # of the chip, pixels of 0.1 m
     rng,
-):             # box and words, or None
+):  # box and words, or None
     "A region of an aerial chip: a large tree, a small one, or open ground, each as likely where it exists."
     sizes, inside = (boxes[:, 2:] - boxes[:, :2]).min(1) * side, (boxes.min(1) > 0) & (boxes.max(1) < 1)
-    choices = [('a large tree crown.', boxes[inside & (sizes > 50)]), ('a small tree crown.', boxes[inside & (sizes > 14) & (sizes < 30)]), ('open ground without trees.', _clear_ground(wood, dark, rng))]
+    choices = [
+        ('a large tree crown.', boxes[inside & (sizes > 50)]),
+        ('a small tree crown.', boxes[inside & (sizes > 14) & (sizes < 30)]),
+        ('open ground without trees.', _clear_ground(wood, dark, rng)),
+    ]
     choices = [(words, found) for words, found in choices if len(found)]
-    if not choices: return None
+    if not choices:
+        return None
     words, found = choices[rng.integers(len(choices))]
     return found[rng.integers(len(found))], words
 
 # %% ../../../nbs/3_data/11_trees.ipynb #2d5cd6fe
 def tree_turns(
-    boxes,     # as `trees_in` gives them
+    boxes,  # as `trees_in` gives them
     doubtful,
     wood,
-    dark,      # as `shade` gives it
-    side,      # of the chip, pixels
+    dark,  # as `shade` gives it
+    side,  # of the chip, pixels
     rng,
-):             # yields Turn
+):  # yields Turn
     "The turns of an aerial chip that are not yes/no."
     n, say = len(boxes), lambda task, answer, **words: Turn(sample_question(task, rng, **words), answer, task)
     scene, text = tree_scene(n, doubtful, wood.mean())
-    if scene: yield say(Task.CLASSIFICATION, scene)
-    if text: yield say(Task.CAPTION, text)
-    if not doubtful and 0 < n < len(NUMBERS): yield say(Task.DETECTION, format_detection([('tree', b) for b in boxes]), label='trees')
+    if scene:
+        yield say(Task.CLASSIFICATION, scene)
+    if text:
+        yield say(Task.CAPTION, text)
+    if not doubtful and 0 < n < len(NUMBERS):
+        yield say(Task.DETECTION, format_detection([('tree', b) for b in boxes]), label='trees')
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    if n == 1 and not doubtful: yield say(Task.GROUNDING, format_box(boxes[0]), label='the tree')
-    if n > 1 and area[0] > 2 * area[1]: yield say(Task.GROUNDING, format_box(boxes[0]), label='the largest tree')
+    if n == 1 and not doubtful:
+        yield say(Task.GROUNDING, format_box(boxes[0]), label='the tree')
+    if n > 1 and area[0] > 2 * area[1]:
+        yield say(Task.GROUNDING, format_box(boxes[0]), label='the largest tree')
     region = tree_region(boxes, wood, dark, side, rng)
-    if region: yield say(Task.REGION_CAPTION, region[1], box=format_box(region[0]))
+    if region:
+        yield say(Task.REGION_CAPTION, region[1], box=format_box(region[0]))
 
 # %% ../../../nbs/3_data/11_trees.ipynb #dfe9ea49
 def tree_examples(
     split: str,
-    n: int = 5000,   # chips drawn for training
+    n: int = 5000,  # chips drawn for training
     seed: int = 0,
 ) -> list[Example]:
     "Aerial chips with trees, with all their questions."
-    if split not in SPLITS: raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
-    rng, examples, found, counts = np.random.default_rng(seed), [], {Task.PRESENCE: {}, Task.COMPARISON: {}, Task.VQA: {}}, {}
-    def add(task, yes, **words): found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(len(examples))
+    if split not in SPLITS:
+        raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
+    rng, examples, found, counts = (
+        np.random.default_rng(seed),
+        [],
+        {Task.PRESENCE: {}, Task.COMPARISON: {}, Task.VQA: {}},
+        {},
+    )
+
+    def add(task, yes, **words):
+        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(
+            len(examples)
+        )
+
     for name, (c, r, side) in tree_windows(split, n, seed):
         boxes, doubtful, wood = trees_in(name, (c, r, side))
         dihedral = (int(rng.integers(4)), bool(rng.integers(2))) if split == 'train' else (0, False)
-        boxes, wood, ground = dihedral_boxes(boxes, *dihedral), dihedral_image(wood, *dihedral), dihedral_image(aerial(name)[r:r + side, c:c + side], *dihedral)
-        if not wood.any() or len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() * side > 20: add(Task.PRESENCE, wood.any(), label='trees')
+        boxes, wood, ground = (
+            dihedral_boxes(boxes, *dihedral),
+            dihedral_image(wood, *dihedral),
+            dihedral_image(aerial(name)[r : r + side, c : c + side], *dihedral),
+        )
+        if not wood.any() or len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() * side > 20:
+            add(Task.PRESENCE, wood.any(), label='trees')
         if not doubtful and (len(boxes) or not wood.any()):
-            if len(boxes) < len(NUMBERS): counts.setdefault(len(boxes), []).append(len(examples))
-            for k in (1, 2, 3): add(Task.VQA, len(boxes) > k, question=f'are there more than {NUMBERS[k]} tree{"s" * (k > 1)} in this image?')
-        if abs(wood.mean() - .5) > .05:
-            for a, b in (('woodland', 'open ground'), ('open ground', 'woodland')): add(Task.COMPARISON, (wood.mean() > .5) == (a == 'woodland'), a=a, b=b)
+            if len(boxes) < len(NUMBERS):
+                counts.setdefault(len(boxes), []).append(len(examples))
+            for k in (1, 2, 3):
+                add(
+                    Task.VQA,
+                    len(boxes) > k,
+                    question=f'are there more than {NUMBERS[k]} tree{"s" * (k > 1)} in this image?',
+                )
+        if abs(wood.mean() - 0.5) > 0.05:
+            for a, b in (('woodland', 'open ground'), ('open ground', 'woodland')):
+                add(Task.COMPARISON, (wood.mean() > 0.5) == (a == 'woodland'), a=a, b=b)
         image = np.asarray(Image.fromarray(ground).resize((SIDE, SIDE), Image.BICUBIC))
-        place = dict(site='trees', file=name, window=(c, r, side), dihedral=dihedral, boxes=boxes, doubtful=doubtful, share=float(wood.mean()), block=f'{name}-{r // 400}-{c // 400}')
-        examples.append(Example(image, list(tree_turns(boxes, doubtful, wood, shadow_mask(ground), side, rng)), f'trees/{split}/{len(examples):05d}', split, place=place))
+        place = dict(
+            site='trees',
+            file=name,
+            window=(c, r, side),
+            dihedral=dihedral,
+            boxes=boxes,
+            doubtful=doubtful,
+            share=float(wood.mean()),
+            block=f'{name}-{r // 400}-{c // 400}',
+        )
+        examples.append(
+            Example(
+                image,
+                list(tree_turns(boxes, doubtful, wood, shadow_mask(ground), side, rng)),
+                f'trees/{split}/{len(examples):05d}',
+                split,
+                place=place,
+            )
+        )
     for task, questions in found.items():
-        for i, question, answer in balance_yes_no(questions, 2 if task == Task.VQA else 1, rng): examples[i].turns.append(Turn(question, answer, task))
+        for i, question, answer in balance_yes_no(questions, 2 if task == Task.VQA else 1, rng):
+            examples[i].turns.append(Turn(question, answer, task))
     for number, which in counts.items():
-        for i in rng.permutation(which)[:sorted(map(len, counts.values()))[-3:][0]]: examples[i].turns.append(Turn(sample_question(Task.COUNTING, rng, label='trees'), str(number), Task.COUNTING))
+        for i in rng.permutation(which)[: sorted(map(len, counts.values()))[-3:][0]]:
+            examples[i].turns.append(
+                Turn(sample_question(Task.COUNTING, rng, label='trees'), str(number), Task.COUNTING)
+            )
     return [e for e in examples if e.turns]
 
 # %% ../../../nbs/3_data/11_trees.ipynb #7ded1645
 def sample_examples(
     split: str,
-    n: float = 1,     # scales the number of training chips
+    n: float = 1,  # scales the number of training chips
     seed: int = 0,
 ) -> list[Example]:
     "The whole sample of a split: the Earth from afar, the four sites, the trees."
-    return optical_examples(split, None if n == 1 else round(n * 4800), seed) + all_site_examples(split, n, seed) + tree_examples(split, round(n * 5000), seed)
+    return (
+        optical_examples(split, None if n == 1 else round(n * 4800), seed)
+        + all_site_examples(split, n, seed)
+        + tree_examples(split, round(n * 5000), seed)
+    )

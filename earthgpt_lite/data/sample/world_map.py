@@ -24,152 +24,197 @@ DATA = files('earthgpt_lite') / 'assets' / 'data'
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #7b44dad0
 COVERS = ('water', 'forest', 'grassland', 'cropland', 'snow', 'desert')
-OF_IGBP = np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5], 'uint8')   # MODIS class 0..16 to COVERS; towns count as cropland
+# MODIS class 0..16 to COVERS; towns count as cropland
+OF_IGBP = np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5], 'uint8')
+
 
 @lru_cache(1)
-def land_cover() -> np.ndarray:   # (3600, 7200) uint8, index into COVERS, north up from -180
+def land_cover() -> np.ndarray:  # (3600, 7200) uint8, index into COVERS, north up from -180
     "The land cover of the whole Earth in six kinds."
-    with rasterio.open(DATA / 'global_landcover.tif') as file: return OF_IGBP[file.read(1)]
+    with rasterio.open(DATA / 'global_landcover.tif') as file:
+        return OF_IGBP[file.read(1)]
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #2d159282
-SIDE = 64    # pixels of a chip
-SPAN = 3.2   # degrees of latitude a chip covers, 356 km
+SIDE = 64  # pixels of a chip
+SPAN = 3.2  # degrees of latitude a chip covers, 356 km
+
 
 def footprint(
-    lat: float,           # of the middle
+    lat: float,  # of the middle
     lon: float,
-    span: float = SPAN,   # height in degrees of latitude
-) -> tuple:               # west, south, east, north
+    span: float = SPAN,  # height in degrees of latitude
+) -> tuple:  # west, south, east, north
     "The bounds of a chip that is as wide as high on the ground."
-    half = span / 2 / max(math.cos(math.radians(lat)), .15)
+    half = span / 2 / max(math.cos(math.radians(lat)), 0.15)
     return lon - half, lat - span / 2, lon + half, lat + span / 2
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #a575e2d0
 def crop(
-    file,        # an open rasterio dataset
-    bounds,      # west, south, east, north in its CRS
+    file,  # an open rasterio dataset
+    bounds,  # west, south, east, north in its CRS
     side: int = SIDE,
-    classes: bool = False,   # nearest cell instead of bilinear
-) -> np.ndarray: # (bands, side, side)
+    classes: bool = False,  # nearest cell instead of bilinear
+) -> np.ndarray:  # (bands, side, side)
     "A window of a map, resampled to a square."
     west, south, east, north = bounds
     (left, top), (right, bottom) = ~file.transform * (west, north), ~file.transform * (east, south)
     how = Resampling.nearest if classes else Resampling.bilinear
-    return file.read(window=Window(left, top, right - left, bottom - top), out_shape=(file.count, side, side), resampling=how)
+    return file.read(
+        window=Window(left, top, right - left, bottom - top),
+        out_shape=(file.count, side, side),
+        resampling=how,
+    )
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #d01833f8
 SPLITS = ('train', 'validation', 'test')
+
 
 def _units():
     "(row, column, columns) of the pieces that are dealt, in 10-degree blocks from the south-west."
     wide = lambda row: next(n for limit, n in ((60, 1), (70, 2), (91, 4)) if abs(row * 10 - 85) < limit)
     return [(r, c, wide(r)) for r in range(18) for c in range(0, 36, wide(r))]
 
+
 @lru_cache(1)
-def blocks(validation: float = .18, test: float = .15, seed: int = 0) -> np.ndarray:   # (18, 36) index into SPLITS, from the south-west
+# (18, 36) index into SPLITS, from the south-west
+def blocks(validation: float = 0.18, test: float = 0.15, seed: int = 0) -> np.ndarray:
     "Which split each 10-degree block belongs to, dealt evenly within each kind of land cover."
     kinds, rng, groups = np.zeros((18, 36), int), np.random.default_rng(seed), {}
     for r, c, n in _units():
-        share = np.bincount(land_cover()[(17 - r) * 200:(18 - r) * 200, c * 200:(c + n) * 200].ravel(), minlength=6) / (40_000 * n)
-        groups.setdefault(0 if share[0] > .95 else 1 + share[1:].argmax(), []).append((r, c, n))
+        share = np.bincount(
+            land_cover()[(17 - r) * 200 : (18 - r) * 200, c * 200 : (c + n) * 200].ravel(), minlength=6
+        ) / (40_000 * n)
+        groups.setdefault(0 if share[0] > 0.95 else 1 + share[1:].argmax(), []).append((r, c, n))
     for group in groups.values():
         for rank, i in enumerate(rng.permutation(len(group))):
             r, c, n = group[i]
-            place = (rank + .5) / len(group)
-            kinds[r, c:c + n] = 1 if place < validation else 2 if place < validation + test else 0
+            place = (rank + 0.5) / len(group)
+            kinds[r, c : c + n] = 1 if place < validation else 2 if place < validation + test else 0
     return kinds
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #171d66b5
-RIM = 2 / 15   # degrees, two pixels of the picture: resampling looks so far beyond a footprint
+RIM = 2 / 15  # degrees, two pixels of the picture: resampling looks so far beyond a footprint
+
 
 def split_of(
-    bounds,        # west, south, east, north in degrees
-) -> str | None:   # a name in SPLITS; None: it touches two kinds, or the edge of the map
+    bounds,  # west, south, east, north in degrees
+) -> str | None:  # a name in SPLITS; None: it touches two kinds, or the edge of the map
     "The split that a whole footprint lies in."
     west, south, east, north = bounds
-    if west < -180 or east > 180 or south < -90 or north > 90: return None
-    west, south, east, north = max(west - RIM, -180), max(south - RIM, -90), min(east + RIM, 180), min(north + RIM, 90)
-    kinds = blocks()[int((south + 90) // 10):math.ceil((north + 90) / 10), int((west + 180) // 10):math.ceil((east + 180) / 10)]
+    if west < -180 or east > 180 or south < -90 or north > 90:
+        return None
+    west, south, east, north = (
+        max(west - RIM, -180),
+        max(south - RIM, -90),
+        min(east + RIM, 180),
+        min(north + RIM, 90),
+    )
+    kinds = blocks()[
+        int((south + 90) // 10) : math.ceil((north + 90) / 10),
+        int((west + 180) // 10) : math.ceil((east + 180) / 10),
+    ]
     return SPLITS[kinds.flat[0]] if (kinds == kinds.flat[0]).all() else None
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #b473052e
 @dataclass
 class LandCoverChip:
     "A square of ground, as picture and as truth."
-    image: np.ndarray    # (SIDE, SIDE, 3) uint8
-    cover: np.ndarray    # (SIDE, SIDE) index into COVERS
-    bounds: tuple        # west, south, east, north, degrees
+
+    image: np.ndarray  # (SIDE, SIDE, 3) uint8
+    cover: np.ndarray  # (SIDE, SIDE) index into COVERS
+    bounds: tuple  # west, south, east, north, degrees
     split: str
 
     @cached_property
-    def shares(self):    # (6,) of the area, sums to 1
+    def shares(self):  # (6,) of the area, sums to 1
         return np.bincount(self.cover.ravel(), minlength=len(COVERS)) / self.cover.size
+
     @cached_property
-    def white(self):     # share of the picture that is white
+    def white(self):  # share of the picture that is white
         return float((self.image.min(-1) > 150).mean())
 
-def read_cover(file, bounds) -> np.ndarray:   # (SIDE, SIDE) index into COVERS
+
+def read_cover(file, bounds) -> np.ndarray:  # (SIDE, SIDE) index into COVERS
     "The land cover of a footprint."
     return OF_IGBP[crop(file, bounds, classes=True)[0]]
 
+
 def read_landcover_chip(
-    maps,            # optical and land cover, open
+    maps,  # optical and land cover, open
     bounds,
-    cover=None,      # the land cover there, if it was read before
-) -> LandCoverChip | None:    # None: the footprint touches two splits
+    cover=None,  # the land cover there, if it was read before
+) -> LandCoverChip | None:  # None: the footprint touches two splits
     "Cut a chip out of both maps."
     split = split_of(bounds)
-    if split is None: return None
-    return LandCoverChip(crop(maps[0], bounds).transpose(1, 2, 0), read_cover(maps[1], bounds) if cover is None else cover, bounds, split)
+    if split is None:
+        return None
+    return LandCoverChip(
+        crop(maps[0], bounds).transpose(1, 2, 0),
+        read_cover(maps[1], bounds) if cover is None else cover,
+        bounds,
+        split,
+    )
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #412f9b33
 def is_answerable(chip: LandCoverChip) -> bool:
     "Whether the truth of a chip can be seen: not open sea, no seasonal snow over it."
     ice = chip.shares[COVERS.index('snow')]
-    return chip.shares[0] <= .95 and not (chip.white > .25 and ice < .5 * chip.white)
+    return chip.shares[0] <= 0.95 and not (chip.white > 0.25 and ice < 0.5 * chip.white)
+
 
 def _can_be_asked(chip, kind):
     "Snow is asked after only where map and picture agree about it."
-    return COVERS[kind] != 'snow' or chip.shares[kind] > .1 or chip.white < .02
+    return COVERS[kind] != 'snow' or chip.shares[kind] > 0.1 or chip.white < 0.02
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #f5726410
 def _anywhere(rng):
     edge = math.sin(math.radians(78))
-    while True: yield math.degrees(math.asin(rng.uniform(-edge, edge))), rng.uniform(-180, 180)
+    while True:
+        yield math.degrees(math.asin(rng.uniform(-edge, edge))), rng.uniform(-180, 180)
 
-def _on_grid(split, step=.4):   # of a chip
+
+def _on_grid(split, step=0.4):  # of a chip
     for r, c, n in _units():
-        if blocks()[r, c] != SPLITS.index(split): continue
+        if blocks()[r, c] != SPLITS.index(split):
+            continue
         south, west = r * 10 - 90, c * 10 - 180
         for lat in np.arange(south + SPAN / 2 + RIM, south + 10 - SPAN / 2 - RIM, step * SPAN):
-            if abs(lat) > 78: continue
+            if abs(lat) > 78:
+                continue
             w, _, e, _ = footprint(lat, 0)
-            yield from ((lat, lon) for lon in np.arange(west - w + RIM, west + 10 * n - e - RIM, step * (e - w)))
+            yield from (
+                (lat, lon) for lon in np.arange(west - w + RIM, west + 10 * n - e - RIM, step * (e - w))
+            )
+
 
 def global_chips(
     split: str,
-    n: int | None = None,   # at most so many; training draws exactly so many
+    n: int | None = None,  # at most so many; training draws exactly so many
     seed: int = 0,
 ) -> list[LandCoverChip]:
     "Fair chips of a split from the whole Earth."
     rng, chips = np.random.default_rng(seed), []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
         for lat, lon in _anywhere(rng) if split == 'train' else _on_grid(split):
-            if len(chips) == (n or (4800 if split == 'train' else None)): break
+            if len(chips) == (n or (4800 if split == 'train' else None)):
+                break
             bounds = footprint(lat, lon)
-            if split_of(bounds) != split: continue
+            if split_of(bounds) != split:
+                continue
             cover = read_cover(b, bounds)
-            if (cover == 0).mean() > .95: continue   # open sea: spare the picture
+            if (cover == 0).mean() > 0.95:
+                continue  # open sea: spare the picture
             chip = read_landcover_chip((a, b), bounds, cover)
-            if is_answerable(chip): chips.append(chip)
+            if is_answerable(chip):
+                chips.append(chip)
     return chips
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #725b5c98
 def balance_yes_no(
-    candidates: dict,   # question text -> (pictures with yes, pictures with no)
-    room: int,          # questions a picture may get
+    candidates: dict,  # question text -> (pictures with yes, pictures with no)
+    room: int,  # questions a picture may get
     rng,
-) -> list:              # (picture, question, answer), for each text as many yes as no
+) -> list:  # (picture, question, answer), for each text as many yes as no
     "Deal out yes/no questions so that the wording tells nothing about the answer."
     left, dealt = {}, []
     live = {q: [list(rng.permutation(side)) for side in sides] for q, sides in candidates.items()}
@@ -177,9 +222,12 @@ def balance_yes_no(
         for q in list(live):
             pair = []
             for side in live[q]:
-                while side and left.get(side[-1], room) == 0: side.pop()
+                while side and left.get(side[-1], room) == 0:
+                    side.pop()
                 pair.append(side.pop() if side else None)
-            if None in pair: del live[q]; continue
+            if None in pair:
+                del live[q]
+                continue
             for picture, answer in zip(pair, ('yes', 'no')):
                 left[picture] = left.get(picture, room) - 1
                 dealt.append((int(picture), q, answer))
@@ -189,61 +237,95 @@ def balance_yes_no(
 def _yes_no(chips, rng):
     "Candidates for presence and comparison: {task: {question: (yes, no)}}."
     found = {Task.PRESENCE: {}, Task.COMPARISON: {}}
-    def add(task, i, yes, **words): found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
+
+    def add(task, i, yes, **words):
+        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
+
     for i, chip in enumerate(chips):
         kinds = [k for k in range(len(COVERS)) if _can_be_asked(chip, k)]
         for k in kinds:
             share = chip.shares[k]
-            if share > .1 or share < .01: add(Task.PRESENCE, i, share > .1, label=COVERS[k])
+            if share > 0.1 or share < 0.01:
+                add(Task.PRESENCE, i, share > 0.1, label=COVERS[k])
             for j in kinds:
-                if abs(share - chip.shares[j]) > .1: add(Task.COMPARISON, i, share > chip.shares[j], a=COVERS[k], b=COVERS[j])
+                if abs(share - chip.shares[j]) > 0.1:
+                    add(Task.COMPARISON, i, share > chip.shares[j], a=COVERS[k], b=COVERS[j])
     return found
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #affb7bf8
 def caption(
-    shares,   # (6,) of the area
+    shares,  # (6,) of the area
 ) -> str:
     "What covers more than a tenth, the largest first."
-    names = [COVERS[k] for k in np.argsort(-shares) if shares[k] > .1]
-    if len(names) == 1: return f'only {names[0]} in this image.'
-    most = 'mostly ' if shares.max() >= .6 else ''
+    names = [COVERS[k] for k in np.argsort(-shares) if shares[k] > 0.1]
+    if len(names) == 1:
+        return f'only {names[0]} in this image.'
+    most = 'mostly ' if shares.max() >= 0.6 else ''
     return f'{most}{", ".join(names[:-1])} and {names[-1]}.'
 
+
 def is_clear(
-    shares,   # (n,) of the area
+    shares,  # (n,) of the area
 ) -> bool:
     "Whether it is clear how a caption must read."
-    named = np.sort(shares[shares > .1])
-    near = ((shares > .06) & (shares < .1)).any() or (np.diff(named) < .05).any() or len(named) > 1 and abs(named[-1] - .6) < .05
+    named = np.sort(shares[shares > 0.1])
+    near = (
+        ((shares > 0.06) & (shares < 0.1)).any()
+        or (np.diff(named) < 0.05).any()
+        or len(named) > 1
+        and abs(named[-1] - 0.6) < 0.05
+    )
     return not near
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #1fe5981d
 @dataclass
 class Example:
     "One picture with all its questions."
-    image: np.ndarray                          # (side, side, 3) uint8
+
+    image: np.ndarray  # (side, side, 3) uint8
     turns: list[Turn]
     name: str
-    split: str                                 # a name in SPLITS
+    split: str  # a name in SPLITS
     sensor: Sensor = Sensor.OPTICAL
     place: dict = field(default_factory=dict)  # where it lies (bounds, crs) and the truth behind the answers
 
+
 def global_examples(
     split: str,
-    n: int | None = None,   # pictures, see `global_chips`
+    n: int | None = None,  # pictures, see `global_chips`
     seed: int = 0,
-    room: int | None = None,   # presence questions a picture, and as many comparisons; None: 3 in training, 2 elsewhere
+    # presence questions a picture, and as many comparisons; None: 3 in training, 2 elsewhere
+    room: int | None = None,
 ) -> list[Example]:
     "Chips of the whole Earth with classification, presence, comparison and caption."
     chips, rng, training = global_chips(split, n, seed), np.random.default_rng(seed + 1), split == 'train'
-    examples = [Example(c.image, [], f'global/{split}/{i:05d}', split, place=dict(bounds=c.bounds, shares=c.shares, block=block_of(c.bounds)))
-                for i, c in enumerate(chips)]
+    examples = [
+        Example(
+            c.image,
+            [],
+            f'global/{split}/{i:05d}',
+            split,
+            place=dict(bounds=c.bounds, shares=c.shares, block=block_of(c.bounds)),
+        )
+        for i, c in enumerate(chips)
+    ]
     for task, candidates in _yes_no(chips, rng).items():
-        for i, question, answer in balance_yes_no(candidates, room or (3 if training else 2), rng): examples[i].turns.append(Turn(question, answer, task))
+        for i, question, answer in balance_yes_no(candidates, room or (3 if training else 2), rng):
+            examples[i].turns.append(Turn(question, answer, task))
     for chip, example in zip(chips, examples):
-        if chip.shares.max() >= (.4 if training else .6):
-            example.turns.append(Turn(sample_question(Task.CLASSIFICATION, rng), COVERS[chip.shares.argmax()], Task.CLASSIFICATION))
-        if training or is_clear(chip.shares): example.turns.append(Turn(sample_question(Task.CAPTION, rng), caption(chip.shares), Task.CAPTION))
+        if chip.shares.max() >= (0.4 if training else 0.6):
+            example.turns.append(
+                Turn(
+                    sample_question(Task.CLASSIFICATION, rng),
+                    COVERS[chip.shares.argmax()],
+                    Task.CLASSIFICATION,
+                )
+            )
+        if training or is_clear(chip.shares):
+            example.turns.append(Turn(sample_question(Task.CAPTION, rng), caption(chip.shares), Task.CAPTION))
     return examples
 
-def block_of(bounds): return f'{int((bounds[1] + 90) // 10)}-{int((bounds[0] + 180) // 10)}'   # of its south-west corner
+
+# of its south-west corner
+def block_of(bounds):
+    return f'{int((bounds[1] + 90) // 10)}-{int((bounds[0] + 180) // 10)}'
