@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow format export readme run-notebooks student clean
+.PHONY: help install quickstart test test-slow format export pages readme run-notebooks student clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -47,6 +47,9 @@ format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, te
 export: format ## format and clean the notebooks and write the modules of earthgpt_lite/ from them
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
+
+pages: $(VENV)/.made-dev ## write docs/results.md, docs/lessons.md and the picture of the parts
+	$(PY) tools/pages.py
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md
