@@ -11,7 +11,16 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.maps import _near, base_map, map_of, overlay, page_text, side_by_side, still, write_map
+from earthgpt_lite.app.maps import (
+    _near,
+    base_map,
+    map_of,
+    overlay,
+    page_text,
+    side_by_side,
+    static_map,
+    write_map,
+)
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.reading import Scene, as_chip
@@ -78,7 +87,7 @@ def test_the_whole_world_and_its_edge():
 
 
 def test_without_a_crs_there_is_no_map_and_the_reason_is_given():
-    for call in (overlay, map_of, still):
+    for call in (overlay, map_of, static_map):
         with pytest.raises(BadInput, match='no CRS'):
             call(as_chip(np.full((9, 9, 3), 9, 'uint8')))
 
@@ -152,13 +161,13 @@ def test_cut_shapes_come_together_beside_the_scene():
     s = scene(*PLACES['antimeridian'])
     answer = Answer('[0.00,0.20,1.00,0.80]', -0.1, 'where?', s.chip())
     (f,) = answer.to_geojson()['features']
-    near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.0)
+    near = _near(shapely.geometry.shape(f['geometry']), 180.0)
     assert (
         f['geometry']['type'] == 'MultiPolygon'
         and near.bounds[2] - near.bounds[0] < 2
         and near.bounds[0] < 180 < near.bounds[2]
     )
-    still(s, answer)
+    static_map(s, answer)
 
 
 def test_answers_that_are_none(tmp_path):
@@ -195,7 +204,7 @@ def test_any_geometry_is_drawn_and_properties_may_be_missing():
     )
     page = map_of(scene(), found).get_root().render()
     assert page.count('"Feature"') == 7 and 'L.CircleMarker(' in page and 'ship' in page
-    assert len(still(scene(), found).lines) == 9 and not outside(page)
+    assert len(static_map(scene(), found).lines) == 9 and not outside(page)
     map_of(answers=found)  # without a scene, too
 
 
