@@ -350,7 +350,8 @@ class Studio:
 
         def work():
             heat = heatmap_overlay(
-                answer.model_input, occlusion_map(a.model, a.tokenizer, answer.model_input, answer.question, answer.text)
+                answer.model_input,
+                occlusion_map(a.model, a.tokenizer, answer.model_input, answer.question, answer.text),
             )
             self.map.value = f'<img alt="" width="192" src="{_data(_png(Image.fromarray(heat).resize((192, 192))))}"><br>Red: covering this makes <i>{html.escape(answer.text[:80])}</i> less likely.'
             self.looks.selected_index = 1
