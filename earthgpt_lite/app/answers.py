@@ -40,8 +40,8 @@ def _html_lines(answer, most=5):
 class Answer:
     """What a model said about a picture. Boxes are kept in units of the padded square, as they were said.
 
-    `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their own,
-    and in `boxes` what is around them.
+    `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their
+    own, and in `boxes` what is around them.
     """
 
     text: str

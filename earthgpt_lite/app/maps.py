@@ -264,8 +264,8 @@ def _feature(row, k):
     west, south, east, north = shape.bounds
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
         raise BadInput(
-            f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} to {east:,.0f}, {north:,.0f}: '
-            'that is no longitude and latitude; write the file in EPSG:4326'
+            f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} '
+            f'to {east:,.0f}, {north:,.0f}: that is no longitude and latitude; write the file in EPSG:4326'
         )
     return dict(shape=shape, properties=row.get('properties') or {})
 
@@ -383,7 +383,7 @@ def _add_draw(m, online):
         go_offline(tool, 'leaflet.draw')
     tool.add_to(m)
 
-
+# %% ../../nbs/7_app/05_maps.ipynb #7a0c1d09
 def map_of(
     scenes=(),  # what lies on the map: paths, Scenes, Chips, or a list of them
     answers=(),  # Answers, GeoJSON, paths of GeoJSON, or a list of them

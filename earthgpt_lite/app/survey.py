@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -206,9 +207,9 @@ def survey(
 ) -> Survey:
     """Ask the same about every part of a scene.
 
-    Memory is bounded by tile and batch, and grows with the answers, not with the pixels. A survey that was killed
-    goes on where it stopped, and gives the same file. The file is written whole or not at all.
-    BadInput for what cannot be surveyed, before anything is computed; TypeError for an option that does not exist.
+    Memory is bounded by tile and batch, and grows with the answers, not with the pixels. A survey that was
+    killed goes on where it stopped, and gives the same file. The file is written whole or not at all.
+    BadInput for what cannot be surveyed, before anything is computed; TypeError for an unknown option.
     """
     start = time.time()
     options = replace(options or SurveyOptions(), **changes)
@@ -251,7 +252,7 @@ def _check_processes(options):
     if options.stop or callable(options.progress):
         raise BadInput('stop and progress are functions of this process: take one process, or leave them out')
 
-
+# %% ../../nbs/7_app/04_survey.ipynb #6a0b1c07
 def _scene_frame(path, out, options):
     "The frame of the whole scene, and its sensor."
     check_output(out)
@@ -425,8 +426,10 @@ def _launch(job, assistant):
 
     device = str(getattr(assistant.model, 'device', 'cpu')).split(':')[0]
     fabric = Fabric(accelerator=device, devices=len(job.parts), strategy='ddp_spawn')
+    # Lightning takes dataclasses among the arguments apart, but leaves a partial as it is
+    share = partial(_walk_share, job=job, assistant=assistant)
     try:
-        fabric.launch(_walk_share, job, assistant)
+        fabric.launch(share)
     except ProcessRaisedException as e:
         refused = re.search(r'BadInput: (.*)', str(e))
         raise BadInput(refused[1]) if refused else e
