@@ -297,11 +297,12 @@ def _timed(step):  # seconds, error or None
 def diagnose(device: str = 'auto') -> dict:  # facts, presets, versions, tests
     "Everything that the doctor knows."
     compared = compare_versions()
+    tests = self_test(device)
     return dict(
         facts=facts(),
         presets=preset_verdicts(memory_budget()),
         versions={name: dict(installed=a, tested=b) for name, (a, b) in compared.items()},
-        tests=[dict(what=w, seconds=round(s, 2), error=e) for w, s, e in self_test(device)],
+        tests=[dict(what=w, seconds=round(s, 2), error=e) for w, s, e in tests],
     )
 
 
@@ -313,14 +314,12 @@ def healthy(found: dict) -> bool:  # of `diagnose`
 
 def diagnosis_text(found: dict) -> str:  # of `diagnose`
     "What was found, as plain text to paste into a question."
-    parts = [
-        [f'{k:14} {v}' for k, v in found['facts'].items()],
-        [_preset_line(name, p) for name, p in found['presets'].items()],
-        _version_lines(found['versions']),
-        [_test_line(t) for t in found['tests']],
-        [_conclusion(healthy(found))],
-    ]
-    return '\n\n'.join('\n'.join(lines) for lines in parts)
+    facts = [f'{k:14} {v}' for k, v in found['facts'].items()]
+    presets = [_preset_line(name, p) for name, p in found['presets'].items()]
+    versions = _version_lines(found['versions'])
+    tests = [_test_line(t) for t in found['tests']]
+    lines = [*facts, '', *presets, '', *versions, '', *tests, '', _conclusion(healthy(found))]
+    return '\n'.join(lines)
 
 
 def _preset_line(name, preset):
