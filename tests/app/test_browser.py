@@ -313,7 +313,7 @@ def test_the_map_lesson(open_lesson, tmp_path):
 
 @pytest.mark.slow
 def test_the_studio_lesson(open_lesson):
-    page = open_lesson('7_app/06_studio.ipynb')
+    page = open_lesson('7_app/07_studio.ipynb')
     scroll_to(page, '\nlive') if page.evaluate(
         "() => window.jupyterapp.shell.currentWidget.content.widgets.some(w => w.model.sharedModel.getSource().endsWith('\\nlive'))"
     ) else scroll_to(page, 'live')
