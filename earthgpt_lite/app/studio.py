@@ -25,7 +25,7 @@ from ..errors import BadInput
 from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..raster.bands import RENDERINGS
 from ..raster.chips import Chip
-from ..raster.georef import _project, feature_collection, write_whole
+from ..raster.georef import to_lonlat, feature_collection, write_whole
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/05_studio.ipynb #03a219f3
@@ -446,7 +446,7 @@ class Studio:
         if self.chip.frame.crs is None:
             return ''
         try:
-            lon, lat = _project(
+            lon, lat = to_lonlat(
                 self.chip.frame.to_map(pixels.reshape(2, 2).mean(0)[None]), self.chip.frame.crs
             )[0]
         except BadInput:

@@ -26,14 +26,14 @@ from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
 from ..raster.chips import Frame
 from ..raster.georef import feature, feature_collection, to_world, write_whole
-from ..raster.reading import _open, _origins, read_scene, read_tiles
+from ..raster.reading import open_raster, read_scene, read_tiles, tile_origins
 
 # %% ../../nbs/7_app/03_survey.ipynb #7801195b
 def plan(width, height, size, overlap, batch_size):
     "Batches of tiles: lists of (column, row, width, height), neighbours in a row. The last tile of a row is moved back inside."
     most = max(1, min(batch_size, 4_000_000 // size**2))
-    columns = _origins(width, size, size - overlap)
-    for row in _origins(height, size, size - overlap):
+    columns = tile_origins(width, size, size - overlap)
+    for row in tile_origins(height, size, size - overlap):
         for i in range(0, len(columns), most):
             yield [(c, row, min(size, width - c), min(size, height - row)) for c in columns[i : i + most]]
 
@@ -225,8 +225,8 @@ def survey(
         raise BadInput(f'an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
     if kind == 'classify' and overlap:
         raise BadInput('classes are for ground that is seen once: give no overlap with classify')
-    count = len(_origins(frame.width, size, size - overlap)) * len(
-        _origins(frame.height, size, size - overlap)
+    count = len(tile_origins(frame.width, size, size - overlap)) * len(
+        tile_origins(frame.height, size, size - overlap)
     )
     if count > max_tiles:
         raise BadInput(
@@ -328,7 +328,7 @@ def _frame(path, out, sensor, bands):
     if out.suffix == '.gpkg':
         _geopandas()
     small = read_scene(path, sensor, None, bands, 64)
-    with _open(path) as f:
+    with open_raster(path) as f:
         frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2:
         raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
@@ -372,7 +372,7 @@ def _walk(assistant, batches, log, tell, path, kind, prompt, sensor, bands, size
 
     def views():
         for batch, strip in zip(
-            left, read_tiles(path, size, 0, sensor, bands, empty=True, windows=map(_strip, left))
+            left, read_tiles(path, size, empty=True, sensor=sensor, bands=bands, windows=map(_strip, left))
         ):
             yield batch, [(k, tile.chip()) for k, tile in _cut(strip, batch)]
 
@@ -463,7 +463,7 @@ def _regions(rows, frame, size, overlap, kind, min_score):
 def _grid(rows, frame, size, overlap, number):
     "Index and score of the answer of each tile, and the edges between tiles."
     step = size - overlap
-    columns, lines = _origins(frame.width, size, step), _origins(frame.height, size, step)
+    columns, lines = tile_origins(frame.width, size, step), tile_origins(frame.height, size, step)
     values, scores = np.full((len(lines), len(columns)), -1), np.zeros((len(lines), len(columns)))
     place = {c: i for i, c in enumerate(columns)}, {r: i for i, r in enumerate(lines)}
     for (column, row, *_), text, score, *_ in rows:
