@@ -36,7 +36,9 @@ from ..raster.reading import as_chip, read_scene
 # %% ../../nbs/3_data/07_convert.ipynb #ace92c06
 def _unit(box, size, oriented):
     box = to_corners(box) if oriented else to_upright(box)
-    return to_unit(clip_box(box, *size, least=1) if box_problem(box, *size) else box, *size)
+    if box_problem(box, *size):
+        box = clip_box(box, *size, least=1)
+    return to_unit(box, *size)
 
 
 def _units(pairs, size, oriented, notes):
@@ -56,7 +58,8 @@ def record_of(
     most: int = 100,  # a picture with more objects is left out: its answer would be too long
 ) -> tuple:  # the record, and notes on what was left out of it
     "A record from what a dump says about a picture. Raises `BadInput` if nothing can be said."
-    size, notes = picture_size(Path(root) / found.image), []
+    size = picture_size(Path(root) / found.image)
+    notes = []
     rng = np.random.default_rng(zlib.crc32(found.image.encode()))
     turns = list(found.turns)
     if found.label:
@@ -64,14 +67,12 @@ def record_of(
     turns += [Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION) for text in found.captions]
     if found.objects is not None:
         if len(found.objects) > most:
-            raise BadInput(
-                f'has {len(found.objects)} objects, more than {most}: cut the picture into tiles first'
-            )
+            number = f'{len(found.objects)} objects, more than {most}'
+            raise BadInput(f'has {number}: cut the picture into tiles first')
         boxes = list(_units(found.objects, size, oriented, notes))
         if boxes or not found.objects:
-            turns.append(
-                Turn(sample_question(Task.DETECTION, rng), format_detection(boxes, decimals), Task.DETECTION)
-            )
+            question = sample_question(Task.DETECTION, rng)
+            turns.append(Turn(question, format_detection(boxes, decimals), Task.DETECTION))
     for phrase, unit in _units(found.phrases, size, oriented, notes):
         box = format_box(unit, decimals)
         turns += [
@@ -80,9 +81,8 @@ def record_of(
         ]
     if not turns:
         raise BadInput('; '.join(notes) or 'nothing is said about it')
-    return Record(
-        found.image, turns, found.sensor or reader.sensor, found.source or reader.name, found.split
-    ), notes
+    sensor, source = found.sensor or reader.sensor, found.source or reader.name
+    return Record(found.image, turns, sensor, source, found.split), notes
 
 # %% ../../nbs/3_data/07_convert.ipynb #8ac42f80
 def read(
@@ -91,60 +91,66 @@ def read(
     left=None,  # list that takes what is left out
     **options,  # oriented, decimals, most
 ):
-    "The records of a folder, one at a time. Raises `BadInput` if the folder is not laid out as the reader expects."
+    """The records of a folder, one at a time.
+
+    Raises `BadInput` if the folder is not laid out as the reader expects."""
     reader = find_reader(reader) if isinstance(reader, str) else reader
-    src, left, some = Path(src), [] if left is None else left, False
-    refuse = lambda why: BadInput(
-        f'{src} does not look like {reader.title}: {why}. Expected: {reader.layout}'
-    )
+    src, left = Path(src), [] if left is None else left
     if not src.is_dir():
         raise BadInput(f'{src}: no such folder')
-    quirks = reader.quirks | (
-        {'oriented': True} if reader.mechanism is llava and options.get('oriented') else {}
-    )
+    quirks = dict(reader.quirks)
+    if reader.mechanism is llava and options.get('oriented'):
+        quirks['oriented'] = True
+    found_any = False
     try:
         for found in reader.mechanism(src, **quirks):
-            if isinstance(found, Skipped):
-                left.append((found.name, found.why))
-            else:
-                try:
-                    record, notes = record_of(found, src, reader, **options)
-                except BadInput as e:
-                    left.append((found.image, str(e)))
-                else:
-                    left += [(found.image, n) for n in notes]
-                    some = True
-                    yield record
-            if not some and len(left) > 200:
+            record = _record_or_left(found, src, reader, left, options)
+            if record:
+                found_any = True
+                yield record
+            if not found_any and len(left) > 200:
                 break
     except LayoutMismatch as e:
-        raise refuse(e) from None
-    if not some:
-        raise refuse(
-            f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form'
-        )
+        raise _refusal(src, reader, e) from None
+    if not found_any:
+        why = f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form'
+        raise _refusal(src, reader, why)
+
+
+def _record_or_left(found, src, reader, left, options):
+    "The record, or None; what was left out is added to `left`."
+    if isinstance(found, Skipped):
+        left.append((found.name, found.why))
+        return None
+    try:
+        record, notes = record_of(found, src, reader, **options)
+    except BadInput as e:
+        left.append((found.image, str(e)))
+        return None
+    left += [(found.image, note) for note in notes]
+    return record
+
+
+def _refusal(src, reader, why):
+    return BadInput(f'{src} does not look like {reader.title}: {why}. Expected: {reader.layout}')
 
 # %% ../../nbs/3_data/07_convert.ipynb #01a4ae19
-def _told(left, records):
-    turns = Counter()
+def _counted(records, counts):
+    "The records as they come, counted into `counts` while they pass."
     for name in ('tasks', 'sensors', 'splits'):
-        turns[name] = Counter()
-
-    def count(rows):
-        for r in rows:
-            turns['records'] += 1
-            turns['turns'] += len(r.turns)
-            turns['tasks'].update(str(t.task) for t in r.turns)
-            turns['sensors'][str(r.sensor)] += 1
-            turns['splits'][r.split or 'none'] += 1
-            yield r
-
-    return turns, count(records)
+        counts[name] = Counter()
+    for record in records:
+        counts['records'] += 1
+        counts['turns'] += len(record.turns)
+        counts['tasks'].update(str(turn.task) for turn in record.turns)
+        counts['sensors'][str(record.sensor)] += 1
+        counts['splits'][record.split or 'none'] += 1
+        yield record
 
 
-# None: off unless in a terminal
 def _bar(rows, progress):
-    return tqdm(rows, unit=' records', unit_scale=True, disable=None if progress else True)
+    disable = None if progress else True  # None: off unless in a terminal
+    return tqdm(rows, unit=' records', unit_scale=True, disable=disable)
 
 
 def convert(
@@ -156,19 +162,22 @@ def convert(
     most: int = 100,  # pictures with more objects are left out
     progress: bool = False,  # a bar, where a person looks on
 ) -> dict:  # what `info.json` holds: counts, and what was left out
-    "A data set to `DST/records.jsonl`. Atomic; an interrupted conversion goes on; a finished one is not done again."
+    """A data set to `DST/records.jsonl`.
+
+    Atomic; an interrupted conversion goes on; a finished one is not done again."""
     if most < 1:
         raise BadInput(f'--most {most}: at least one object must be allowed')
     options = dict(oriented=oriented, decimals=decimals, most=most)
-    src, dst, left = Path(src), Path(dst), []
+    src, dst = Path(src), Path(dst)
     origin = {'source': str(src.resolve()), 'reader': find_reader(reader).name, **options}
     if (dst / 'info.json').exists() and (dst / 'begun.json').exists():
         begin_conversion(dst, origin)
         return read_json(dst / 'info.json')
+    left, counts = [], Counter()
     records = read(reader, src, left, **options)
     first = next(records)  # refuses a wrong folder before anything is written
     begin_conversion(dst, origin)
-    counts, records = _told(left, _bar(chain([first], records), progress))
+    records = _counted(_bar(chain([first], records), progress), counts)
     write_rows(records, dst / 'records.jsonl', resume=True)
     info = {**origin, 'root': origin['source'], **counts, 'left_out': len(left), 'left': left[:1000]}
     write_json(info, dst / 'info.json')
@@ -185,19 +194,18 @@ def records_file(path, root=None):
     if not path.is_dir():
         raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
-        begun = (path / 'begun.json').is_file()
-        raise BadInput(
-            f'{path}: '
-            + (
-                'the conversion was interrupted: run it again, it goes on'
-                if begun
-                else 'holds no converted data: give a folder made by `data convert`, or a .json or .jsonl file'
-            )
-        )
-    told = read_json(path / 'info.json').get('root') or path
-    if not root and not Path(told).is_dir():
-        raise BadInput(f'{told}: the pictures of {path} are no longer there: give their folder as root')
-    return path / 'records.jsonl', Path(root or told)
+        raise _not_converted(path)
+    stated = read_json(path / 'info.json').get('root') or path
+    if not root and not Path(stated).is_dir():
+        raise BadInput(f'{stated}: the pictures of {path} are no longer there: give their folder as root')
+    return path / 'records.jsonl', Path(root or stated)
+
+
+def _not_converted(path):
+    if (path / 'begun.json').is_file():
+        return BadInput(f'{path}: the conversion was interrupted: run it again, it goes on')
+    wanted = 'a folder made by `data convert`, or a .json or .jsonl file'
+    return BadInput(f'{path}: holds no converted data: give {wanted}')
 
 
 def check_records(
@@ -206,7 +214,9 @@ def check_records(
     drop=None,  # write the good records to this file
     progress: bool = False,  # a bar, where a person looks on
 ) -> ValidationReport:
-    "Every record checked, every bad one reported by index and reason; the pictures must be there, inside the root."
+    """Every record checked, every bad one reported by index and reason.
+
+    The pictures must be there, inside the root."""
     file, root = records_file(path, root)
     rows = _bar(read_rows(file), progress)
     report = drop_invalid(rows, drop, root) if drop else validate(rows, root)
@@ -223,59 +233,60 @@ def load_records(path, root=None) -> InstructionData:
 # %% ../../nbs/3_data/07_convert.ipynb #dcaf3d66
 def _wrapped(text, width, most=3):
     lines = textwrap.wrap(text, width)
-    return lines[: most - 1] + [lines[most - 1][: width - 4] + ' ...'] if len(lines) > most else lines
+    if len(lines) <= most:
+        return lines
+    return lines[: most - 1] + [lines[most - 1][: width - 4] + ' ...']
 
 
 def _sampled(rows, n, seed):  # n rows of a stream with their indices, each as likely as any other
-    rng, kept = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    kept = []
     for i, row in enumerate(rows):
         if len(kept) < n:
             kept.append((i, row))
-        elif (k := rng.integers(i + 1)) < n:
+            continue
+        k = rng.integers(i + 1)
+        if k < n:
             kept[k] = (i, row)
     return sorted(kept, key=lambda pair: pair[0])
 
 
-def _seen(row, root):  # the record and its picture, or why not
+def _record_and_chip(row, root):  # the record and its chip, or why not and None
     try:
-        record = Record.from_json(row) if isinstance(row, dict) else None
-        if record is None:
+        if not isinstance(row, dict):
             raise BadInput(record_problems(row)[0])
-        return record, as_chip(read_scene(find_image(record.image, root), record.sensor, size=512), size=256)
+        record = Record.from_json(row)
+        scene = read_scene(find_image(record.image, root), record.sensor, size=512)
+        return record, as_chip(scene, size=256)
     except BadInput as e:
         return str(e), None
 
 
-def _panel(left, right, index, record, chip, wrap=44, most=4):
-    left.set_title(
-        f'{index} · {record.sensor} · {Path(record.image).name}'[:40], fontsize=7, parse_math=False
-    )
-    left.imshow(chip.image)
-    side, lines = chip.image.shape[0], []
+def _draw_chip(axis, index, record, chip):
+    title = f'{index} · {record.sensor} · {Path(record.image).name}'
+    axis.set_title(title[:40], fontsize=7, parse_math=False)
+    axis.imshow(chip.image)
+    side = chip.image.shape[0]
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - 0.5
-            left.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1)
-        if k < most:
-            lines += _wrapped('> ' + turn.question, wrap) + _wrapped(turn.answer, wrap) + ['']
+            axis.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1)
+
+
+def _turn_lines(record, width=44, most=4):
+    lines = []
+    for turn in record.turns[:most]:
+        lines += [*_wrapped('> ' + turn.question, width), *_wrapped(turn.answer, width), '']
     if len(record.turns) > most:
         lines.append(f'... and {len(record.turns) - most} more')
-    _say(right, lines)
+    return lines
 
 
-def _say(axis, lines):
-    axis.text(
-        0,
-        1,
-        '\n'.join(lines),
-        fontsize=6.5,
-        va='top',
-        family='monospace',
-        transform=axis.transAxes,
-        parse_math=False,
-    )
+def _write_lines(axis, lines):
+    style = dict(fontsize=6.5, va='top', family='monospace', parse_math=False)
+    axis.text(0, 1, '\n'.join(lines), transform=axis.transAxes, **style)
 
-
+# %% ../../nbs/3_data/07_convert.ipynb #cvt0shw1
 def show_records(
     path,  # converted folder, or a .json or .jsonl file
     root=None,  # folder of the pictures
@@ -283,35 +294,42 @@ def show_records(
     out=None,  # write the sheet to this .png
     seed: int = 0,
 ):  # matplotlib figure
-    "A contact sheet: pictures as the model sees them, with boxes and turns. A record that cannot be shown says why."
+    """A contact sheet: pictures as the model sees them, with boxes and turns.
+
+    A record that cannot be shown says why."""
     import matplotlib.pyplot as plt
 
     if n < 1 or out and Path(out).suffix.lower() != '.png':
         raise BadInput(f'{out or n}: a sheet takes at least one record, and is written to a .png file')
     file, root = records_file(path, root)
-    if not (chosen := _sampled(read_rows(file), n, seed)):
+    chosen = _sampled(read_rows(file), n, seed)
+    if not chosen:
         raise BadInput(f'{file}: holds no records')
-    seen = [(i, *_seen(row, root)) for i, row in chosen]
-    if not any(chip for *_, chip in seen):
-        raise BadInput(
-            f'{file}: record {seen[0][0]} {seen[0][1].removeprefix("the record ")}; the others cannot be shown either: run `earthgpt-lite data check`'
-        )
-    rows = -(-len(seen) // 2)
-    figure, axes = plt.subplots(
-        rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw={'width_ratios': [1, 1.3] * 2}
-    )
+    shown = [(i, *_record_and_chip(row, root)) for i, row in chosen]
+    if not any(chip for *_, chip in shown):
+        raise _nothing_to_show(file, *shown[0][:2])
+    rows = -(-len(shown) // 2)
+    widths = {'width_ratios': [1, 1.3] * 2}
+    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw=widths)
     for axis in axes.flat:
         axis.axis('off')
-    for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), seen):
+    for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), shown):
         if chip:
-            _panel(left, right, i, record, chip)
+            _draw_chip(left, i, record, chip)
+            _write_lines(right, _turn_lines(record))
         else:
-            _say(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
+            _write_lines(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))
     figure.tight_layout()
     if out:
         save_figure(figure, out)
         plt.close(figure)
     return figure
+
+
+def _nothing_to_show(file, i, why):
+    why = why.removeprefix('the record ')
+    advice = 'the others cannot be shown either: run `earthgpt-lite data check`'
+    return BadInput(f'{file}: record {i} {why}; {advice}')
 
 
 def save_figure(figure, out):

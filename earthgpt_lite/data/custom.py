@@ -32,114 +32,153 @@ from ..errors import BadInput
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
-def _table_found(image, rows, split):
-    found = Parsed(image, split)
+def _table_rows(path):
+    "Rows with the names of columns in lower case, and without spaces around anything."
+    with open(path, encoding='utf-8-sig', newline='') as f:
+        rows = []
+        for row in csv.DictReader(f):
+            rows.append(
+                {str(key).strip().lower(): (value or '').strip() for key, value in row.items() if key}
+            )
+    columns = rows[0].keys() if rows else set()
+    if 'image' not in columns or not columns & {'label', 'caption', 'question', 'x1'}:
+        raise LayoutMismatch(f'{path.name} has no rows with image and one of label, caption, question, x1')
+    return rows
+
+
+def _parse_table_rows(image, rows):
+    found = Parsed(image, rows[0].get('split', ''))
     if set(_CORNERS) <= rows[0].keys():
-        found.objects = [
-            (r.get('label') or 'object', [float(r[k]) for k in _CORNERS]) for r in rows if r['x1']
-        ]
+        found.objects = []
+        for row in rows:
+            if row['x1']:
+                found.objects.append((row.get('label') or 'object', [float(row[key]) for key in _CORNERS]))
     elif 'label' in rows[0]:
         found.label = rows[0]['label']
     if 'caption' in rows[0]:
-        found.captions = [r['caption'] for r in rows if r['caption']]
+        found.captions = [row['caption'] for row in rows if row['caption']]
     if 'question' in rows[0]:
-        found.turns = [
-            Turn(r['question'], r['answer'], Task(r.get('task') or 'vqa')) for r in rows if r['question']
-        ]
+        for row in rows:
+            if row['question']:
+                found.turns.append(Turn(row['question'], row['answer'], Task(row.get('task') or 'vqa')))
     return found
 
 
 def table(root, files='*.csv'):
-    "A CSV with image and label, or caption, or question and answer [and task], or x1, y1, x2, y2 in pixels and label; split if wanted."
+    """A CSV with the column image, and one or more of four things; split if wanted.
+
+    label; caption; question and answer [and task]; x1, y1, x2, y2 in pixels and label."""
     pictures = Pictures(root)
     for path in find_paths(root, files):
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            rows = [
-                {str(k).strip().lower(): (v or '').strip() for k, v in r.items() if k}
-                for r in csv.DictReader(f)
-            ]
-        columns = rows[0].keys() if rows else set()
-        if 'image' not in columns or not columns & {'label', 'caption', 'question', 'x1'}:
-            raise LayoutMismatch(
-                f'{path.name} has no rows with image and one of label, caption, question, x1'
-            )
         grouped = defaultdict(list)
-        for row in rows:
+        for row in _table_rows(path):
             grouped[row['image']].append(row)
-        for name, some in grouped.items():
+        for name, rows in grouped.items():
             image = pictures.find(name)
             if not image:
                 yield Skipped(f'{path.name}', f'names a picture that is not there: {name}')
                 continue
             try:
-                yield _table_found(image, some, some[0].get('split', ''))
+                yield _parse_table_rows(image, rows)
             except (ValueError, KeyError) as e:
                 yield Skipped(f'{path.name} {name}', f'has a row that cannot be read: {e}')
 
 # %% ../../nbs/3_data/05_custom.ipynb #02321150
-def _features(path):
+def _features(path):  # yields CRS, geometry, class
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get('features'), list):
         raise LayoutMismatch(f'{path.name} has no features')
     crs = ((data.get('crs') or {}).get('properties') or {}).get('name') or 'EPSG:4326'
-    for f in data['features']:
-        told = f.get('properties') or {}
-        if (f.get('geometry') or {}).get('type') in ('Polygon', 'MultiPolygon'):
-            yield (
-                crs,
-                f['geometry'],
-                str(next((told[k] for k in ('label', 'class', 'name', 'type') if told.get(k)), 'object')),
-            )
+    for feature in data['features']:
+        if (feature.get('geometry') or {}).get('type') in ('Polygon', 'MultiPolygon'):
+            yield crs, feature['geometry'], _feature_label(feature.get('properties') or {})
+
+
+def _feature_label(properties):
+    for key in ('label', 'class', 'name', 'type'):
+        if properties.get(key):
+            return str(properties[key])
+    return 'object'
+
+
+def _georeference(path):  # CRS, transform, size
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        with rasterio.open(path) as f:
+            return f.crs, f.transform, np.array([f.width, f.height])
 
 
 def geojson(root, files='**/*.geojson'):
-    "Polygons in map coordinates over GeoTIFFs; the class is the property label, class, name or type. Pictures without a shape are left out."
-    features, pictures = [f for path in find_paths(root, files) for f in _features(path)], Pictures(root)
+    """Polygons in map coordinates over GeoTIFFs; the class is the property label, class, name or type.
+
+    Pictures without a shape are left out."""
+    features = [feature for path in find_paths(root, files) for feature in _features(path)]
     if not features:
         raise LayoutMismatch('its GeoJSON holds no polygons')
-    for name in pictures.paths:
+    for name in Pictures(root).paths:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', NotGeoreferencedWarning)
-                with rasterio.open(Path(root) / name) as f:
-                    crs, transform, size = f.crs, f.transform, np.array([f.width, f.height])
+            crs, transform, size = _georeference(Path(root) / name)
         except RasterioError:
             yield Skipped(name, 'cannot be opened as a picture')
             continue
         if not crs:
             yield Skipped(name, 'has no CRS, so that nothing on the map can be placed in it')
             continue
-        shapes = np.array([shape(rasterio.warp.transform_geom(c, crs, g)) for c, g, _ in features])
-        boxes = from_map(shapes, transform)
+        shapes = [
+            shape(rasterio.warp.transform_geom(theirs, crs, geometry)) for theirs, geometry, _ in features
+        ]
+        boxes = from_map(np.array(shapes), transform)
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((middle >= 0) & (middle < size)).all(1)
-        if inside.any():
-            yield Parsed(
-                name,
-                split_of(name),
-                objects=[(readable_name(features[i][2]), boxes[i].tolist()) for i in np.flatnonzero(inside)],
-            )
+        objects = [(readable_name(features[i][2]), boxes[i].tolist()) for i in np.flatnonzero(inside)]
+        if objects:
+            yield Parsed(name, split_of(name), objects=objects)
         else:
             yield Skipped(name, 'has no shape in it')
 
 # %% ../../nbs/3_data/05_custom.ipynb #f46bdf19
-_SAYS = {
+_COLUMN_NAMES = {
     'caption': ('caption', 'captions', 'text', 'sentence'),
     'question': ('question',),
     'answer': ('answer',),
 }
 
 
-def _columns(features):
+def _hub_columns(features):  # what there is: the name of its column
     from datasets import ClassLabel, Image
 
-    pick = lambda kind: next((k for k, f in features.items() if isinstance(f, kind)), None)
-    found = {'image': pick(Image), 'label': pick(ClassLabel)} | {
-        k: next((n for n in names if n in features), None) for k, names in _SAYS.items()
-    }
-    return {k: v for k, v in found.items() if v}
+    found = {}
+    for key, kind in (('image', Image), ('label', ClassLabel)):
+        found[key] = next((name for name, feature in features.items() if isinstance(feature, kind)), None)
+    for key, names in _COLUMN_NAMES.items():
+        found[key] = next((name for name in names if name in features), None)
+    return {key: name for key, name in found.items() if name}
 
 
+def _hub_rows(row, columns, labels):  # one for each caption
+    values = {key: row[name] for key, name in columns.items() if key != 'image'}
+    if 'label' in values:
+        values['label'] = labels[values['label']]
+    captions = values.get('caption')
+    if not isinstance(captions, list):
+        captions = [captions]
+    for caption in captions:
+        yield {**values, 'caption': caption} if caption else values
+
+
+def _load_hub(name, split, options):
+    from datasets import load_dataset
+
+    try:
+        data = load_dataset(name, split=split, streaming=True, **options)
+    except Exception as e:
+        raise BadInput(
+            f'{name} cannot be loaded ({type(e).__name__}: {str(e)[:150]}): '
+            'check the name and the split, and whether there is a network'
+        ) from None
+    return data if data.features else data._resolve_features()
+
+# %% ../../nbs/3_data/05_custom.ipynb #cst0hub1
 def from_hub(
     name: str,  # 'owner/name', or 'imagefolder', 'parquet', ... for local files
     dst,  # folder for the pictures and `labels.csv`, which the reader `table` reads
@@ -147,35 +186,29 @@ def from_hub(
     limit: int = 1000,  # pictures
     **options,  # for `datasets.load_dataset`, such as data_dir or revision
 ) -> int:  # pictures written
-    "Pictures with a class, captions or a question from the hub to a folder. Raises `BadInput` where there is nothing of the kind."
-    from datasets import load_dataset
+    """Pictures with a class, captions or a question from the hub to a folder.
 
-    try:
-        data = load_dataset(name, split=split, streaming=True, **options)
-    except Exception as e:
-        raise BadInput(
-            f'{name} cannot be loaded ({type(e).__name__}: {str(e)[:150]}): check the name and the split, and whether there is a network'
-        ) from None
-    data = data if data.features else data._resolve_features()
-    columns, dst = _columns(data.features), Path(dst)
+    Raises `BadInput` where there is nothing of the kind."""
+    data = _load_hub(name, split, options)
+    columns = _hub_columns(data.features)
     if 'image' not in columns or len(columns) == 1:
         raise BadInput(
-            f'{name} has the columns {", ".join(data.features)}: no picture with a class, a caption or a question'
+            f'{name} has the columns {", ".join(data.features)}: '
+            'no picture with a class, a caption or a question'
         )
+    dst = Path(dst)
     dst.mkdir(parents=True, exist_ok=True)
-    names, rows = data.features[columns['label']].names if 'label' in columns else (), []
+    labels = data.features[columns['label']].names if 'label' in columns else ()
+    rows = []
     for i, row in enumerate(data.take(limit)):
         file = f'{i:06d}.png'
         row[columns['image']].save(dst / f'.{file}', format='PNG')
         (dst / f'.{file}').replace(dst / file)
-        told = {k: names[row[v]] if k == 'label' else row[v] for k, v in columns.items() if k != 'image'}
-        captions = told.get('caption') if isinstance(told.get('caption'), list) else [told.get('caption')]
-        rows += [{'image': file, 'split': split, **told, **({'caption': c} if c else {})} for c in captions]
+        rows += [{'image': file, 'split': split, **values} for values in _hub_rows(row, columns, labels)]
+    header = ['image', 'split', *(key for key in columns if key != 'image')]
     with open(dst / 'labels.csv.part', 'w', encoding='utf-8', newline='') as f:
-        out = csv.DictWriter(
-            f, ['image', 'split', *(k for k in columns if k != 'image')], extrasaction='ignore'
-        )
+        out = csv.DictWriter(f, header, extrasaction='ignore')
         out.writeheader()
         out.writerows(rows)
     (dst / 'labels.csv.part').replace(dst / 'labels.csv')
-    return len({r['image'] for r in rows})
+    return len({row['image'] for row in rows})

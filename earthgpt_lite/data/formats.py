@@ -32,8 +32,7 @@ class Parsed:
     split: str = ''
     label: str = ''  # class of the whole picture
     captions: list = field(default_factory=list)  # sentences
-    # (label, box in pixels) of everything there is; None: not told
-    objects: list | None = None
+    objects: list | None = None  # (label, box in pixels) of everything there is; None: not told
     phrases: list = field(default_factory=list)  # (phrase, box in pixels) of single objects
     turns: list = field(default_factory=list)  # questions and answers as they are
     sensor: Sensor | None = None  # where it differs from picture to picture
@@ -56,10 +55,14 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.jp2')
 
 
 class Pictures:
-    "The image files below a folder, found by name wherever they lie. Links that lead out of the folder are not followed."
+    """The image files below a folder, found by name wherever they lie.
+
+    Links that lead out of the folder are not followed."""
 
     def __init__(self, root):
-        self.root, self.paths, self.named = Path(root), [], defaultdict(list)
+        self.root = Path(root)
+        self.paths = []
+        self.named = defaultdict(list)  # stem: paths
         base = os.path.realpath(root)
         for folder, below, files in os.walk(root):
             below[:] = sorted(d for d in below if not d.startswith('.'))
@@ -83,40 +86,36 @@ class Pictures:
         name = str(name).replace('\\', '/')
         stem = Path(name).stem if name.lower().endswith(SUFFIXES) else Path(name).name
 
-        def shared(path):
-            return len(os.path.commonprefix((Path(path).parts, Path(near).parts)))
+        def rank(path):
+            shared = len(os.path.commonprefix((Path(path).parts, Path(near).parts)))
+            return not path.lower().endswith(name.lower()), -shared, path.count('/'), path
 
-        return min(
-            (p for p in self.named.get(stem.lower(), ()) if not skip or Path(p).parent.name != skip),
-            default=None,
-            key=lambda p: (not p.lower().endswith(name.lower()), -shared(p), p.count('/'), p),
-        )
+        found = self.named.get(stem.lower(), ())
+        if skip:
+            found = [path for path in found if Path(path).parent.name != skip]
+        return min(found, default=None, key=rank)
 
 # %% ../../nbs/3_data/03_formats.ipynb #85a4f2b2
 def readable_name(
     name: str,  # 'HerbaceousVegetation', 'small-vehicle', 'golf_course'
 ) -> str:  # 'herbaceous vegetation'
     "A class name as one would say it."
-    return re.sub(r'[-_\s]+', ' ', re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', str(name))).strip().lower()
+    spaced = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', str(name))
+    return re.sub(r'[-_\s]+', ' ', spaced).strip().lower()
 
 
-_SPLITS = {
-    'train': 'train',
-    'training': 'train',
-    'val': 'val',
-    'valid': 'val',
-    'validation': 'val',
-    'test': 'test',
-    'testing': 'test',
-}
+_SPLITS = dict.fromkeys(('train', 'training'), 'train')
+_SPLITS |= dict.fromkeys(('val', 'valid', 'validation'), 'val')
+_SPLITS |= dict.fromkeys(('test', 'testing'), 'test')
 
 
 def split_of(path: str) -> str:
     "The split that a path speaks of, such as `train` in 'images_train/1.jpg'; empty if none."
-    said = (
-        w for part in reversed(Path(path).with_suffix('').parts) for w in re.split('[^a-z]+', part.lower())
-    )
-    return next((_SPLITS[w] for w in said if w in _SPLITS), '')
+    for part in reversed(Path(path).with_suffix('').parts):
+        for word in re.split('[^a-z]+', part.lower()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return ''
 
 
 def _lists(root, pattern='**/*.txt'):
@@ -160,8 +159,9 @@ def class_folders(
 ):
     "One folder a class: `<class>/<picture>`, at any depth."
     pictures, splits = Pictures(root), _lists(root, lists)
-    if any(p for some in other.split('|') for p in Path(root).glob(some)):
-        raise LayoutMismatch(f'it holds {other.split("|")[0]}, so it is a set of captions')
+    for pattern in other.split('|'):
+        if any(Path(root).glob(pattern)):
+            raise LayoutMismatch(f'it holds {other.split("|")[0]}, so it is a set of captions')
     for path in pictures.paths:
         if re.search(never, path):
             raise LayoutMismatch(f'{path} belongs to another data set')
@@ -185,11 +185,31 @@ def read_json(path):
 
 
 def find_paths(root, pattern, what=''):
-    "Files that fit a pattern, or one of several with | between them, in order. NotThis where there is none."
-    found = sorted(p for some in pattern.split('|') for p in Path(root).glob(some) if p.is_file())
+    "Files that fit a pattern, or one of several with | between them, sorted. LayoutMismatch for none."
+    found = []
+    for single in pattern.split('|'):
+        found += [path for path in Path(root).glob(single) if path.is_file()]
     if not found:
         raise LayoutMismatch(f'it has no {what or pattern}')
-    return found
+    return sorted(found)
+
+# %% ../../nbs/3_data/03_formats.ipynb #fmt0cap1
+def _caption_rows(data):
+    "The rows of a caption file: its list of images, or those of all its classes, with the class as folder."
+    if isinstance(data.get('images'), list):
+        return data['images']
+    rows = []
+    for folder, some in data.items():
+        if isinstance(some, list):
+            rows += [dict(row, folder=folder) for row in some if isinstance(row, dict)]
+    return rows
+
+
+def _sentences(row):
+    found = [sentence['raw'] for sentence in row.get('sentences', ())]
+    if not found:
+        found = [row[key] for key in row if re.fullmatch(r'raw(_\d+)?', key)]
+    return list(dict.fromkeys(text.strip() for text in found if text and text.strip()))
 
 
 def captions(
@@ -197,7 +217,9 @@ def captions(
     files='**/dataset*.json',
     tell='',  # what the name of the folder, the file or the data set in it must contain
 ):
-    "Captions as `{images: [{filename, split, sentences: [{raw}]}]}`, or as `{class: [{filename, split, raw, raw_1, ...}]}`."
+    """Captions in Karpathy's form or NWPU's.
+
+    `{images: [{filename, split, sentences: [{raw}]}]}` or `{class: [{filename, split, raw, raw_1, ...}]}`."""
     pictures = Pictures(root)
     for path in find_paths(root, files):
         data, near = read_json(path), path.relative_to(root).as_posix()
@@ -206,45 +228,33 @@ def captions(
         named = f'{Path(root).resolve().name}/{near} {data.get("dataset", "")}'
         if not re.search(tell, named, re.I):
             raise LayoutMismatch(f'neither {near} nor its folder is called {tell}')
-        rows = (
-            data['images']
-            if isinstance(data.get('images'), list)
-            else [
-                dict(r, folder=k)
-                for k, v in data.items()
-                if isinstance(v, list)
-                for r in v
-                if isinstance(r, dict)
-            ]
-        )
-        if not any('filename' in r and ('sentences' in r or 'raw' in r) for r in rows[:9]):
+        rows = _caption_rows(data)
+        if not any('filename' in row and ('sentences' in row or 'raw' in row) for row in rows[:9]):
             raise LayoutMismatch(f'{near} holds no captions')
         for i, row in enumerate(rows):
-            said = [s['raw'] for s in row.get('sentences', ())] or [
-                row[k] for k in row if re.fullmatch(r'raw(_\d+)?', k)
-            ]
-            said = list(dict.fromkeys(s.strip() for s in said if s and s.strip()))
+            sentences = _sentences(row)
+            name = row.get('filename')
             image = pictures.find(row.get('filename', ''), f'{row.get("folder", "")}/x')
             if not image:
-                yield Skipped(
-                    f'{near} image {i}', f'names a picture that is not there: {row.get("filename")}'
-                )
-            elif not said:
+                yield Skipped(f'{near} image {i}', f'names a picture that is not there: {name}')
+            elif not sentences:
                 yield Skipped(f'{near} image {i}', 'has no sentence')
             else:
-                yield Parsed(image, row.get('split', ''), captions=said)
+                yield Parsed(image, row.get('split', ''), captions=sentences)
 
 # %% ../../nbs/3_data/03_formats.ipynb #8eac50d4
 def _voc_box(obj):
-    number = lambda name: float(obj.findtext(name))
-    if points := obj.findall('points/point'):
-        return [float(v) for p in points[:4] for v in p.text.split(',')]
+    def number(name):
+        return float(obj.findtext(name))
+
+    points = obj.findall('points/point')
+    if points:
+        texts = [point.text for point in points[:4]]
+        return [float(v) for v in ','.join(texts).split(',')]
     if obj.find('robndbox') is not None:
-        return [
-            *(number(f'robndbox/{k}') for k in ('cx', 'cy', 'w', 'h')),
-            np.rad2deg(number('robndbox/angle')),
-        ]
-    return [number(f'bndbox/{k}') for k in ('xmin', 'ymin', 'xmax', 'ymax')]
+        cx, cy, w, h, angle = [number(f'robndbox/{key}') for key in ('cx', 'cy', 'w', 'h', 'angle')]
+        return [cx, cy, w, h, np.rad2deg(angle)]
+    return [number(f'bndbox/{key}') for key in ('xmin', 'ymin', 'xmax', 'ymax')]
 
 
 def _voc_objects(path):
@@ -273,7 +283,7 @@ def _known(label, names, drop):
         raise LayoutMismatch(f'it has the class {label!r}, which this data set does not have')
     return True
 
-
+# %% ../../nbs/3_data/03_formats.ipynb #fmt0voc1
 def voc(
     root,
     files='**/*.xml',
@@ -298,48 +308,53 @@ def voc(
         if not image:
             yield Skipped(near, 'has no picture')
             continue
-        yield Parsed(
-            image,
-            splits.get(path.stem.lower()) or split_of(near),
-            objects=[(readable_name(k), b) for k, b, _ in rows if _known(k, names, drop)],
-        )
+        objects = [(readable_name(label), box) for label, box, _ in rows if _known(label, names, drop)]
+        yield Parsed(image, splits.get(path.stem.lower()) or split_of(near), objects=objects)
 
 # %% ../../nbs/3_data/03_formats.ipynb #6730d251
-def rsvg(root, files='**/Annotations/*.xml'):
-    "DIOR-RSVG: descriptions in VOC files, splits as numbers of objects counted over all files in sorted order."
-    paths, pictures, split = find_paths(root, files), Pictures(root), {}
-    lists = (
-        find_paths(root, '**/train.txt')
-        + sorted(Path(root).glob('**/val.txt'))
-        + sorted(Path(root).glob('**/test.txt'))
-    )
+def _numbered_splits(root):
+    "Split by number of an object, from train.txt, val.txt and test.txt; the first must be there."
+    lists = find_paths(root, '**/train.txt')
+    for name in ('val.txt', 'test.txt'):
+        lists += sorted(Path(root).glob(f'**/{name}'))
+    split = {}
     for path in lists:
         try:
             split |= dict.fromkeys(map(int, path.read_text().split()), path.stem)
         except ValueError:
             raise LayoutMismatch(f'{path.name} does not hold numbers of objects') from None
-    number, told = 0, False
+    return split
+
+
+def rsvg(root, files='**/Annotations/*.xml'):
+    """DIOR-RSVG: descriptions in VOC files.
+
+    Splits are numbers of objects, counted over all files in sorted order."""
+    paths = find_paths(root, files)
+    pictures = Pictures(root)
+    split = _numbered_splits(root)
+    number, described = 0, False
     for path in paths:
         near = path.relative_to(root).as_posix()
         try:
             _, rows = _voc_objects(path)
         except ValueError as e:
-            raise BadInput(
-                f'{path}: {e}; without it all later objects are miscounted, so mend it first'
-            ) from None
+            advice = 'without it all later objects are miscounted, so mend it first'
+            raise BadInput(f'{path}: {e}; {advice}') from None
         image, parts = pictures.find(path.stem, near), defaultdict(list)
         for _, box, text in rows:
             if text:
                 parts[split.get(number, '')].append((text.strip().lower(), box))
             number += 1
-        told |= bool(parts)
+        described |= bool(parts)
         if not parts:
             yield Skipped(near, 'has no description of an object')
         elif not image:
             yield Skipped(near, 'has no picture')
         else:
-            yield from (Parsed(image, s, phrases=p) for s, p in parts.items())
-    if not told:
+            for name, phrases in parts.items():
+                yield Parsed(image, name, phrases=phrases)
+    if not described:
         raise LayoutMismatch('no object has a description')
 
 # %% ../../nbs/3_data/03_formats.ipynb #c6581397
@@ -362,37 +377,46 @@ def coco(
     pictures, used = Pictures(root), False
     for path in find_paths(root, files):
         data, near = read_json(path), path.relative_to(root).as_posix()
-        if not (
-            isinstance(data, dict)
-            and all(isinstance(data.get(k), list) for k in ('images', 'categories', keys[0]))
-        ):
+        if not _is_coco(data, *keys):
             continue
-        if not all(keys[1] in i for i in data['images']):
-            continue
-        used, label, boxes = True, {c['id']: c['name'] for c in data['categories']}, defaultdict(list)
-        for row in data[keys[0]]:
-            try:
-                name, box = label[row['category_id']], _coco_box(row)
-            except (KeyError, IndexError, TypeError, ValueError):
-                raise BadInput(
-                    f'{path}: annotation {row.get("id")} has no known category or no readable bbox'
-                ) from None
-            if angle is not None and (len(row['bbox']) == 5) != angle:
-                raise LayoutMismatch(f'boxes of {near} have {len(row["bbox"])} numbers')
-            if _known(name, names, drop):
-                boxes[row['image_id']].append((readable_name(name), box))
+        used = True
+        boxes = _coco_boxes(data, path, keys[0], near, names, drop, angle)
         for row in data['images']:
             image = pictures.find(row[keys[1]], near)
             if image:
                 yield Parsed(image, split_of(re.sub(r'\d', '', near)), objects=boxes[row['id']])
             else:
-                yield Skipped(
-                    f'{near} image {row["id"]}', f'names a picture that is not there: {row[keys[1]]}'
-                )
+                why = f'names a picture that is not there: {row[keys[1]]}'
+                yield Skipped(f'{near} image {row["id"]}', why)
     if not used:
-        raise LayoutMismatch(
-            f'no {files} has the lists images, categories and {keys[0]}, with {keys[1]} in every image'
-        )
+        lists = f'images, categories and {keys[0]}'
+        raise LayoutMismatch(f'no {files} has the lists {lists}, with {keys[1]} in every image')
+
+
+def _is_coco(data, boxes, file):
+    if not isinstance(data, dict):
+        return False
+    if not all(isinstance(data.get(key), list) for key in ('images', 'categories', boxes)):
+        return False
+    return all(file in image for image in data['images'])
+
+
+def _coco_boxes(data, path, key, near, names, drop, angle):
+    "(label, box) of each image, by its id."
+    label = {row['id']: row['name'] for row in data['categories']}
+    boxes = defaultdict(list)
+    for row in data[key]:
+        try:
+            name, box = label[row['category_id']], _coco_box(row)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise BadInput(
+                f'{path}: annotation {row.get("id")} has no known category or no readable bbox'
+            ) from None
+        if angle is not None and (len(row['bbox']) == 5) != angle:
+            raise LayoutMismatch(f'boxes of {near} have {len(row["bbox"])} numbers')
+        if _known(name, names, drop):
+            boxes[row['image_id']].append((readable_name(name), box))
+    return boxes
 
 # %% ../../nbs/3_data/03_formats.ipynb #936b80f3
 def dota_line(line, folder):
@@ -411,25 +435,19 @@ def ucas_line(line, folder):
     return folder.lower(), v[:8]
 
 
-VHR10 = 'airplane,ship,storage tank,baseball diamond,tennis court,basketball court,ground track field,harbor,bridge,vehicle'.split(
-    ','
-)
+# fmt: off
+VHR10 = ['airplane', 'ship', 'storage tank', 'baseball diamond', 'tennis court', 'basketball court',
+         'ground track field', 'harbor', 'bridge', 'vehicle']
+VISDRONE = ['ignored', 'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle',
+            'awning tricycle', 'bus', 'motor', 'others']
+# fmt: on
+_VHR10_LINE = r'\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)\s*'
 
 
 def vhr10_line(line, folder):
     "(x1,y1),(x2,y2),class from 1"
-    v = [
-        int(x)
-        for x in re.fullmatch(
-            r'\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)\s*', line
-        ).groups()
-    ]
+    v = [int(x) for x in re.fullmatch(_VHR10_LINE, line).groups()]
     return VHR10[v[4] - 1], [float(x) for x in v[:4]]
-
-
-VISDRONE = 'ignored,pedestrian,people,bicycle,car,van,truck,tricycle,awning tricycle,bus,motor,others'.split(
-    ','
-)
 
 
 def visdrone_line(line, folder):
@@ -439,7 +457,7 @@ def visdrone_line(line, folder):
         raise ValueError
     return VISDRONE[v[5]] if v[4] else 'ignored', [v[0], v[1], v[0] + v[2], v[1] + v[3]]
 
-
+# %% ../../nbs/3_data/03_formats.ipynb #fmt0txt1
 def text_boxes(
     root,
     files,  # glob of the text files
@@ -452,23 +470,35 @@ def text_boxes(
     "One text file a picture, one line an object."
     pictures = Pictures(root)
     for path in find_paths(root, files):
-        near, objects = path.relative_to(root).as_posix(), []
-        lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
-        for number, text in enumerate(lines, 1):
-            if not text.strip() or re.match(header, text):
-                continue
-            try:
-                label, box = line(text, path.parent.name)
-            except (ValueError, IndexError, AttributeError):
-                objects = None
-                break
-            if _known(label, names, drop):
-                objects.append((readable_name(label), box))
+        near = path.relative_to(root).as_posix()
         image = pictures.find(path.stem, near, empty)
-        if objects is None:
-            yield Skipped(f'{near} line {number}', f'cannot be read as {line.__doc__}: {text.strip()[:60]}')
-        elif not image:
+        try:
+            objects = list(_line_objects(path, line, header, names, drop))
+        except _UnreadableLine as e:
+            yield Skipped(f'{near} line {e.number}', f'cannot be read as {line.__doc__}: {e.text[:60]}')
+            continue
+        if not image:
             yield Skipped(near, 'has no picture')
         else:
             yield Parsed(image, split_of(near), objects=objects)
-    yield from (Parsed(p, objects=[]) for p in pictures.paths if empty and Path(p).parent.name == empty)
+    for path in pictures.paths:
+        if empty and Path(path).parent.name == empty:
+            yield Parsed(path, objects=[])
+
+
+class _UnreadableLine(Exception):
+    def __init__(self, number, text):
+        self.number, self.text = number, text.strip()
+
+
+def _line_objects(path, line, header, names, drop):
+    texts = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
+    for number, text in enumerate(texts, 1):
+        if not text.strip() or re.match(header, text):
+            continue
+        try:
+            label, box = line(text, path.parent.name)
+        except (ValueError, IndexError, AttributeError):
+            raise _UnreadableLine(number, text) from None
+        if _known(label, names, drop):
+            yield readable_name(label), box
