@@ -62,63 +62,68 @@ def _largest(cover, kind):
     found = _inside(cover == 0 if kind == 'lake' else cover != 0)
     if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]:
         return None
-    x1, y1, x2, y2 = found[0][1:]
-    return found[0][1:] if 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6 else None
+    _, x1, y1, x2, y2 = found[0]
+    return (x1, y1, x2, y2) if 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6 else None
 
 
 def find_object(
     chip: LandCoverChip,
     kind: str,  # lake or island
     contrast: float = 80,  # least difference to its rim, sum over red, green and blue
-    place: tuple | None = None,  # its box in pixels, if it was looked for before
+    box: tuple | None = None,  # its box in pixels, if it was looked for before
 ) -> tuple | None:  # box (4,) in 0..1, and the land cover on it or around it
     "The one lake or island that stands out inside a chip, or None."
     water = chip.cover == 0
     mask = water if kind == 'lake' else ~water
-    place = place or _largest(chip.cover, kind)
-    if place is None:
+    box = box or _largest(chip.cover, kind)
+    if box is None:
         return None
-    x1, y1, x2, y2 = place
+    x1, y1, x2, y2 = box
     near = np.zeros_like(mask)
     near[max(0, y1 - 3) : y2 + 3, max(0, x1 - 3) : x2 + 3] = True
-    own = mask & near
-    if (
-        not (near & ~mask).any()
-        or np.abs(chip.image[own].mean(0) - chip.image[near & ~mask].mean(0)).sum() < contrast
-    ):
+    own, rim = mask & near, near & ~mask
+    if not rim.any() or np.abs(chip.image[own].mean(0) - chip.image[rim].mean(0)).sum() < contrast:
         return None
     land = np.bincount(chip.cover[near & ~water], minlength=len(COVERS))[1:]
-    return np.array(place) / SIDE, COVERS[1 + land.argmax()] if land.max() > 0.6 * land.sum() else None
+    main_land = COVERS[1 + land.argmax()] if land.max() > 0.6 * land.sum() else None
+    return np.array(box) / SIDE, main_land
 
 # %% ../../../nbs/3_data/09_objects.ipynb #e9035d56
 def object_examples(
     split: str,
-    windows: int | None = None,  # tried around each thing
+    windows: int | None = None,  # tried around each object
     seed: int = 0,
 ) -> list[Example]:
-    "Chips around islands and lakes with grounding and, where the land on or around them is of one kind, region caption."
-    rng, examples = np.random.default_rng(seed), []
+    """Chips around islands and lakes with grounding.
+
+    Where the land on or around them is of one kind, with region caption too."""
+    windows = windows or (5 if split == 'train' else 8)
+    rng = np.random.default_rng(seed)
+    examples = []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
-        for number, (kind, (west, south, east, north)) in enumerate(lakes_and_islands()):
-            for _ in range(windows or (5 if split == 'train' else 8)):
-                bounds = _window(west, south, east, north, rng)
-                if split_of(bounds) != split:
-                    continue
-                cover = read_cover(b, bounds)
-                place = _largest(cover, kind)
-                if place is None:
-                    continue
-                chip = read_landcover_chip((a, b), bounds, cover)
-                thing = find_object(chip, kind, place=place)
-                if thing:
-                    examples.append(
-                        _thing_example(chip, kind, *thing, f'{kind}/{split}/{len(examples):05d}', number, rng)
-                    )
+        for number, (kind, bounds) in enumerate(lakes_and_islands()):
+            for _ in range(windows):
+                found = _found_in_window((a, b), kind, _window(*bounds, rng), split)
+                if found:
+                    name = f'{kind}/{split}/{len(examples):05d}'
+                    examples.append(_object_example(kind, *found, name, number, rng))
     return examples
 
 
+def _found_in_window(maps, kind, bounds, split):  # chip, box and land of the object that stands out, or None
+    if split_of(bounds) != split:
+        return None
+    cover = read_cover(maps[1], bounds)
+    box = _largest(cover, kind)
+    if box is None:
+        return None
+    chip = read_landcover_chip(maps, bounds, cover)
+    found = find_object(chip, kind, box=box)
+    return (chip, *found) if found else None
+
+
 def _window(west, south, east, north, rng):
-    "A footprint around a thing, of changing size and offset."
+    "A footprint around an object, of changing size and offset."
     lat, lon = (south + north) / 2, (west + east) / 2
     squeeze = max(math.cos(math.radians(lat)), 0.15)
     high, wide = north - south, (east - west) * squeeze
@@ -130,19 +135,14 @@ def _window(west, south, east, north, rng):
     )
 
 
-def _thing_example(chip, kind, box, land, name, number, rng):
+def _object_example(kind, chip, box, land, name, number, rng):
     text = format_box(box)
     turns = [Turn(sample_question(Task.GROUNDING, rng, label=f'the {kind}'), text, Task.GROUNDING)]
     if land:
-        said = f'a lake in {land}.' if kind == 'lake' else f'an island of {land}.'
-        turns.append(Turn(sample_question(Task.REGION_CAPTION, rng, box=text), said, Task.REGION_CAPTION))
-    return Example(
-        chip.image,
-        turns,
-        name,
-        chip.split,
-        place=dict(bounds=chip.bounds, box=box, thing=number, block=block_of(chip.bounds)),
-    )
+        answer = f'a lake in {land}.' if kind == 'lake' else f'an island of {land}.'
+        turns.append(Turn(sample_question(Task.REGION_CAPTION, rng, box=text), answer, Task.REGION_CAPTION))
+    place = dict(bounds=chip.bounds, box=box, object=number, block=block_of(chip.bounds))
+    return Example(chip.image, turns, name, chip.split, place=place)
 
 # %% ../../../nbs/3_data/09_objects.ipynb #2a089a21
 def optical_examples(
@@ -150,7 +150,10 @@ def optical_examples(
     n: int | None = None,  # pictures of the whole Earth
     seed: int = 0,
 ) -> list[Example]:
-    "All optical examples of the global sample: the whole Earth, and its islands and lakes. Pictures without a question are left out."
+    """All optical examples of the global sample: the whole Earth, and its islands and lakes.
+
+    Pictures without a question are left out."""
     if split not in SPLITS:
         raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
-    return [e for e in global_examples(split, n, seed) + object_examples(split, seed=seed) if e.turns]
+    examples = global_examples(split, n, seed) + object_examples(split, seed=seed)
+    return [example for example in examples if example.turns]

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'DAYS', 'RADAR', 'SITES', 'UNASKED', 'Site', 'find_site', 'render_site', 'ground_truth', 'class_fractions',
-           'spatial_split', 'chip_windows', 'label_uncertainty', 'asked_classes', 'yes_no_turns', 'describe_cover',
-           'isolated_component', 'found_objects', 'warmer_half', 'site_examples', 'contact_sheet', 'all_site_examples']
+           'spatial_split', 'chip_windows', 'label_uncertainty', 'asked_classes', 'yes_no_candidates', 'describe_cover',
+           'isolated_component', 'found_objects', 'warmer_half', 'SiteChip', 'site_examples', 'contact_sheet',
+           'all_site_examples']
 
 # %% ../../../nbs/3_data/10_sites.ipynb #7b6629d9
 import textwrap
@@ -17,7 +18,15 @@ from rasterio.features import shapes
 
 from ...boxes.text import format_box
 from ..records import Task, Turn, sample_question
-from .world_map import DATA, Example, SIDE, SPLITS, balance_yes_no, is_clear
+from earthgpt_lite.data.sample.world_map import (
+    DATA,
+    Example,
+    SIDE,
+    SPLITS,
+    add_candidate,
+    balance_yes_no,
+    is_clear,
+)
 from ...errors import BadInput
 from ...raster.chips import GREY, Stretch
 from ...raster.reading import read_scene
@@ -34,54 +43,56 @@ class Site:
     chip: int  # side of a chip, pixels
     step: int  # between neighbouring chips of validation and test
     bands: str | None = None  # what `Scene.layers` is asked for
-    # kind: the undecided kinds it may hide among, if not all
-    hiding: dict = field(default_factory=dict, hash=False)
-    things: dict = field(default_factory=dict, hash=False)  # kind: what a lone piece of it is called
+    hiding: dict = field(default_factory=dict, hash=False)  # kind: the undecided ones it may hide among
+    objects: dict = field(default_factory=dict, hash=False)  # kind: what one component of it is called
     thin: int = 1  # of chips that show a single kind, keep every so many
 
 
-MONTHS, DAYS = (
-    ('2017-01', '2017-04', '2017-07', '2017-10'),
-    ('2017-01-24', '2017-08-04', '2018-02-12', '2018-11-03'),
-)
+MONTHS = ('2017-01', '2017-04', '2017-07', '2017-10')
+DAYS = ('2017-01-24', '2017-08-04', '2018-02-12', '2018-11-03')
 RADAR = (-20, -5), (-26, -10), (1, 11)  # VV, VH and their difference, dB
 SITES = {
     'virginia': Site(
-        ('sentinel2_virginia.tif',),
-        'sentinel2_virginia_cover.tif',
-        ((0.035, 0.20), (0.055, 0.18), (0.085, 0.18)),
-        208,
-        96,
-        24,
-        'true',
-        {'water': ('marsh or mud',), 'sand': ()},
-        {'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'},
-        4,
+        pictures=('sentinel2_virginia.tif',),
+        cover='sentinel2_virginia_cover.tif',
+        limits=((0.035, 0.20), (0.055, 0.18), (0.085, 0.18)),
+        block=208,
+        chip=96,
+        step=24,
+        bands='true',
+        hiding={'water': ('marsh or mud',), 'sand': ()},
+        objects={'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'},
+        thin=4,
     ),
     'florida': Site(
-        tuple(f'sentinel1_florida_{d}.tif' for d in MONTHS),
-        'sentinel1_florida_cover.tif',
-        RADAR,
-        50,
-        32,
-        6,
+        pictures=tuple(f'sentinel1_florida_{month}.tif' for month in MONTHS),
+        cover='sentinel1_florida_cover.tif',
+        limits=RADAR,
+        block=50,
+        chip=32,
+        step=6,
         hiding={'water': ()},
-        things={'water': 'the lake', 'open land': 'the clearing'},
+        objects={'water': 'the lake', 'open land': 'the clearing'},
     ),
     'sabah': Site(
-        tuple(f'sentinel1_sabah_{d}.tif' for d in DAYS),
-        'sentinel1_sabah_cover.tif',
-        RADAR,
-        50,
-        32,
-        6,
+        pictures=tuple(f'sentinel1_sabah_{day}.tif' for day in DAYS),
+        cover='sentinel1_sabah_cover.tif',
+        limits=RADAR,
+        block=50,
+        chip=32,
+        step=6,
         hiding={'water': ()},
     ),
     'alabama': Site(
-        ('landsat8_alabama_thermal.tif',), 'landsat8_alabama_cover.tif', ((266, 299),), 75, 48, 9
+        pictures=('landsat8_alabama_thermal.tif',),
+        cover='landsat8_alabama_cover.tif',
+        limits=((266, 299),),
+        block=75,
+        chip=48,
+        step=9,
     ),
 }
-UNASKED = 'undecided', 'marsh or mud'
+UNASKED = ('undecided', 'marsh or mud')
 
 
 def find_site(name: str) -> Site:
@@ -108,7 +119,8 @@ def ground_truth(name: str):  # (h, w) uint8, and the name of each value
     "What the ground of a site is, pixel by pixel."
     with rasterio.open(DATA / find_site(name).cover) as file:
         tags, cover = file.tags(), file.read(1)
-    return cover, tuple(tags[f'CLASS_{i}'] for i in range(sum(k.startswith('CLASS_') for k in tags)))
+    kinds = sum(key.startswith('CLASS_') for key in tags)
+    return cover, tuple(tags[f'CLASS_{i}'] for i in range(kinds))
 
 # %% ../../../nbs/3_data/10_sites.ipynb #9ca23c01
 def class_fractions(
@@ -121,20 +133,28 @@ def class_fractions(
 
 @lru_cache(8)
 def spatial_split(name: str) -> np.ndarray:  # (rows, columns) of blocks: index into SPLITS
-    "Which split each block of a site belongs to: of five that hold the same kinds, one for validation and one for test."
-    size, (cover, labels) = find_site(name).block, ground_truth(name)
+    """Which split each block of a site belongs to.
+
+    Of five blocks that hold the same kinds, one is for validation and one for test."""
+    size = find_site(name).block
+    cover, labels = ground_truth(name)
     rows, columns = (n // size for n in cover.shape)
-    held = {
-        (r, c): class_fractions(cover[r * size : (r + 1) * size, c * size : (c + 1) * size], len(labels))
-        for r in range(rows)
-        for c in range(columns)
-    }
-    rarest = np.argsort(sum(held.values())[1:]) + 1
-    first = lambda b: next((i for i, k in enumerate(rarest) if held[b][k] > 0.04), len(rarest))
-    dealt = np.zeros((rows, columns), int)
-    for i, b in enumerate(sorted(held, key=lambda b: (first(b), held[b][1:].argmax(), -held[b].max(), b))):
-        dealt[b] = (0, 1, 0, 2, 0)[i % 5]
-    return dealt
+    fractions = {}
+    for r, c in np.ndindex(rows, columns):
+        block = cover[r * size : (r + 1) * size, c * size : (c + 1) * size]
+        fractions[r, c] = class_fractions(block, len(labels))
+    rarest_first = np.argsort(sum(fractions.values())[1:]) + 1
+
+    def rank(block):  # blocks with the rarest kind first, then by what they hold most of
+        held = fractions[block]
+        there = np.flatnonzero(held[rarest_first] > 0.04)
+        rarest = there[0] if len(there) else len(rarest_first)
+        return rarest, held[1:].argmax(), -held.max(), block
+
+    split = np.zeros((rows, columns), int)
+    for i, block in enumerate(sorted(fractions, key=rank)):
+        split[block] = (0, 1, 0, 2, 0)[i % 5]
+    return split
 
 # %% ../../../nbs/3_data/10_sites.ipynb #7bd39d04
 def chip_windows(
@@ -145,18 +165,15 @@ def chip_windows(
 ) -> list:  # (column, row, side) in pixels of the scene
     "Where the chips of a split lie."
     site = find_site(name)
-    blocks, room = (
-        np.argwhere(spatial_split(name) == SPLITS.index(split)) * site.block,
-        site.block - site.chip,
-    )
+    blocks = np.argwhere(spatial_split(name) == SPLITS.index(split)) * site.block
+    slack = site.block - site.chip  # how far a chip may be moved in its block
     if split == 'train':
         rng = np.random.default_rng(seed)
-        starts = blocks[rng.integers(len(blocks), size=n)] + rng.integers(0, room + 1, (n, 2))
+        starts = blocks[rng.integers(len(blocks), size=n)] + rng.integers(0, slack + 1, (n, 2))
     else:
-        grid = np.arange(0, room + 1, site.step)
-        starts = (
-            blocks[:, None] + np.stack(np.meshgrid(grid, grid, indexing='ij'), -1).reshape(-1, 2)
-        ).reshape(-1, 2)
+        grid = np.arange(0, slack + 1, site.step)
+        moves = np.stack(np.meshgrid(grid, grid, indexing='ij'), -1).reshape(-1, 2)
+        starts = (blocks[:, None] + moves).reshape(-1, 2)
     return [(int(c), int(r), site.chip) for r, c in starts]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #4375bc71
@@ -166,9 +183,12 @@ def label_uncertainty(
 ) -> np.ndarray:  # (kinds,) share of the chip where each kind may hide
     "How much more of each kind there may be than the truth says."
     labels, hiding = ground_truth(name)[1], find_site(name).hiding
-    return np.array(
-        [sum(shares[labels.index(h)] for h in hiding.get(k, UNASKED) if h in labels) for k in labels]
-    )
+    uncertain = np.zeros(len(labels))
+    for i, kind in enumerate(labels):
+        for other in hiding.get(kind, UNASKED):
+            if other in labels:
+                uncertain[i] += shares[labels.index(other)]
+    return uncertain
 
 
 def asked_classes(name: str) -> list[int]:
@@ -176,27 +196,30 @@ def asked_classes(name: str) -> list[int]:
     return [i for i, k in enumerate(ground_truth(name)[1]) if k not in UNASKED]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #1f5071ff
-def yes_no_turns(
+def yes_no_candidates(
     name: str,
     chips,  # (kinds,) shares of each chip
     rng,
 ) -> dict:  # {task: {question: (chips with yes, chips with no)}}
     "Presence and comparison, where the answer is beyond doubt."
-    found, labels = {Task.PRESENCE: {}, Task.COMPARISON: {}}, ground_truth(name)[1]
+    found = {Task.PRESENCE: {}, Task.COMPARISON: {}}
+    labels, kinds = ground_truth(name)[1], asked_classes(name)
 
-    def add(task, i, yes, **words):
-        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
+    def compare(i, yes, a, b):
+        question = sample_question(Task.COMPARISON, rng, a=labels[a], b=labels[b])
+        add_candidate(found, Task.COMPARISON, i, yes, question)
 
-    for i, s in enumerate(chips):
-        d = label_uncertainty(name, s)
-        for k in asked_classes(name):
-            if s[k] > 0.1 or s[k] < 0.01 and d[k] < 0.1:
-                add(Task.PRESENCE, i, s[k] > 0.1, label=labels[k])
-            for j in asked_classes(name):
-                if s[k] - s[j] > 0.1 + d[j]:
-                    add(Task.COMPARISON, i, True, a=labels[k], b=labels[j])
-                if s[j] - s[k] > 0.1 + d[k]:
-                    add(Task.COMPARISON, i, False, a=labels[k], b=labels[j])
+    for i, shares in enumerate(chips):
+        uncertain = label_uncertainty(name, shares)
+        for k in kinds:
+            if shares[k] > 0.1 or shares[k] < 0.01 and uncertain[k] < 0.1:
+                question = sample_question(Task.PRESENCE, rng, label=labels[k])
+                add_candidate(found, Task.PRESENCE, i, shares[k] > 0.1, question)
+            for j in kinds:
+                if shares[k] - shares[j] > 0.1 + uncertain[j]:
+                    compare(i, True, k, j)
+                if shares[j] - shares[k] > 0.1 + uncertain[k]:
+                    compare(i, False, k, j)
     return found
 
 
@@ -206,14 +229,15 @@ def describe_cover(
     kinds,  # that may be named
 ) -> str | None:  # None: too close to call, or too much is undecided
     "What covers more than a tenth, the largest first."
-    if any(0.06 < shares[k] < 0.1 for k in kinds) or sum(shares[k] for k in kinds) < 0.8:
+    named = [shares[k] for k in kinds]
+    if any(0.06 < share < 0.1 for share in named) or sum(named) < 0.8:
         return None
-    names = [labels[k] for k in sorted(kinds, key=lambda k: -shares[k]) if shares[k] > 0.1]
-    if len(names) < 2:
-        return f'only {names[0]} in this image.' if names and max(shares[k] for k in kinds) > 0.9 else None
-    return (
-        f'{"mostly " if max(shares[k] for k in kinds) >= 0.6 else ""}{", ".join(names[:-1])} and {names[-1]}.'
-    )
+    largest_first = sorted(kinds, key=lambda k: -shares[k])
+    names = [labels[k] for k in largest_first if shares[k] > 0.1]
+    if len(names) >= 2:
+        most = 'mostly ' if max(named) >= 0.6 else ''
+        return f'{most}{", ".join(names[:-1])} and {names[-1]}.'
+    return f'only {names[0]} in this image.' if names and max(named) > 0.9 else None
 
 # %% ../../../nbs/3_data/10_sites.ipynb #3c9a45e1
 def isolated_component(
@@ -221,19 +245,21 @@ def isolated_component(
     least: float = 0.03,  # smallest share of the chip that its box may cover
     most: float = 0.5,
 ):  # (4,) box in 0..1, or None
-    "The box of the one compact piece of a mask that does not touch the rim, if no other piece comes near its size."
+    """The box of the one compact component of a mask that does not touch the rim.
+
+    None if another component comes near its size."""
     h, w = mask.shape
-    pieces = []
+    found = []
     for outline, _ in shapes(mask.astype('uint8'), mask=mask, connectivity=4):
-        ring = np.array(outline['coordinates'][0])
-        x, y = ring.T
-        pieces.append((abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2, x.min(), y.min(), x.max(), y.max()))
-    pieces.sort(reverse=True)
-    if not pieces or len(pieces) > 1 and pieces[1][0] * 1.7 > pieces[0][0]:
+        x, y = np.array(outline['coordinates'][0]).T
+        found.append((abs(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2, x.min(), y.min(), x.max(), y.max()))
+    found.sort(reverse=True)
+    if not found or len(found) > 1 and found[1][0] * 1.7 > found[0][0]:
         return None
-    area, x1, y1, x2, y2 = pieces[0]
+    area, x1, y1, x2, y2 = found[0]
     box = (x2 - x1) * (y2 - y1)
-    if min(x1, y1) <= 0 or x2 >= w or y2 >= h or area < 0.5 * box or not least < box / (h * w) < most:
+    touches_rim = min(x1, y1) <= 0 or x2 >= w or y2 >= h
+    if touches_rim or area < 0.5 * box or not least < box / (h * w) < most:
         return None
     return np.array([x1 / w, y1 / h, x2 / w, y2 / h])
 
@@ -243,13 +269,14 @@ def found_objects(
     cover,  # (h, w) of the chip
     values,  # (c, h, w) physical pixels of the chip
 ) -> list:  # (what it is called, box)
-    "Lone pieces in a chip: of a kind of ground, or of warmth."
+    "Isolated components in a chip: of a kind of ground, or of warmth."
     site, labels = find_site(name), ground_truth(name)[1]
-    masks = [(words, cover == labels.index(kind)) for kind, words in site.things.items()]
+    masks = [(words, cover == labels.index(kind)) for kind, words in site.objects.items()]
     if name == 'alabama':
         middle = np.median(values[0])
         masks = [('the cold patch', values[0] < middle - 4), ('the warm patch', values[0] > middle + 4)]
-    return [(words, box) for words, mask in masks if (box := isolated_component(mask)) is not None]
+    boxes = [(words, isolated_component(mask)) for words, mask in masks]
+    return [(words, box) for words, box in boxes if box is not None]
 
 
 def warmer_half(
@@ -260,50 +287,67 @@ def warmer_half(
     return None if abs(left - right) < 2 else bool(left > right)
 
 # %% ../../../nbs/3_data/10_sites.ipynb #eac80d56
-def _cut(name, split, n, seed):
-    "(window, cover, values, picture file) for the chips of a split that are decided enough."
-    site, (cover, labels) = find_site(name), ground_truth(name)
-    for i, (c, r, side) in enumerate(chip_windows(name, split, n, seed)):
+@dataclass
+class SiteChip:
+    "A piece of a site, before anything is asked about it."
+
+    window: tuple  # (column, row, side) in pixels of the scene
+    cover: np.ndarray  # (side, side) kinds
+    values: np.ndarray  # (c, side, side) physical pixels
+    picture: str  # file it was cut from
+    shares: np.ndarray  # (kinds,) of the area
+
+
+def _site_chips(name, split, n, seed):
+    "The chips of a split that are decided enough."
+    site = find_site(name)
+    cover, labels = ground_truth(name)
+    for i, window in enumerate(chip_windows(name, split, n, seed)):
+        c, r, side = window
         piece = cover[r : r + side, c : c + side]
         shares = class_fractions(piece, len(labels))
         marsh = shares[labels.index(UNASKED[1])] if UNASKED[1] in labels else 0
-        if sum(shares[asked_classes(name)]) < 0.7 or marsh > 0.1 or shares.max() > 0.98 and i % site.thin:
+        undecided = sum(shares[asked_classes(name)]) < 0.7
+        if undecided or marsh > 0.1 or shares.max() > 0.98 and i % site.thin:
             continue
         picture = site.pictures[i % len(site.pictures)]
-        yield (
-            (c, r, side),
-            piece,
-            render_site(name, picture)[1].pixels[:, r : r + side, c : c + side],
-            picture,
-        )
+        _, scene = render_site(name, picture)
+        yield SiteChip(window, piece, scene.pixels[:, r : r + side, c : c + side], picture, shares)
 
 
-def _example(name, split, number, window, picture, shares):
-    (c, r, side), (image, scene), block = window, render_site(name, picture), find_site(name).block
+def _example(name, split, number, found):  # without questions yet
+    c, r, side = found.window
+    image, scene = render_site(name, found.picture)
+    block = find_site(name).block
     chip = np.asarray(Image.fromarray(image[r : r + side, c : c + side]).resize((SIDE, SIDE), Image.BICUBIC))
     # west, south, east, north
     corners = tuple(scene.frame.to_map([(c, r + side), (c + side, r)]).ravel().tolist())
     place = dict(
         site=name,
-        file=picture,
-        window=window,
+        file=found.picture,
+        window=found.window,
         bounds=corners,
         crs=scene.crs.to_string(),
-        shares=shares,
+        shares=found.shares,
         block=f'{name}-{r // block}-{c // block}',
     )
     return Example(chip, [], f'{name}/{split}/{number:05d}', split, scene.sensor, place)
 
 
-def _box_turns(things, rng):
-    for words, box in things:
+def _box_turns(objects, rng):
+    for words, box in objects:
         text = format_box(box)
         yield Turn(sample_question(Task.GROUNDING, rng, label=words), text, Task.GROUNDING)
-        yield Turn(
-            sample_question(Task.REGION_CAPTION, rng, box=text),
-            f'{words.replace("the ", "a " if words != "the water" else "", 1)}.',
-            Task.REGION_CAPTION,
-        )
+        article = '' if words == 'the water' else 'a '
+        answer = words.replace('the ', article, 1) + '.'
+        yield Turn(sample_question(Task.REGION_CAPTION, rng, box=text), answer, Task.REGION_CAPTION)
+
+# %% ../../../nbs/3_data/10_sites.ipynb #sit0exa1
+def _warmer_candidates(chips):
+    warmer = [warmer_half(chip.values) for chip in chips]
+    yes = [i for i, left in enumerate(warmer) if left is True]
+    no = [i for i, left in enumerate(warmer) if left is False]
+    return {'is the left half warmer than the right half?': (yes, no)}
 
 
 def site_examples(
@@ -311,38 +355,31 @@ def site_examples(
     split: str,  # 'train', 'validation' or 'test'
     n: int = 1000,  # chips drawn for training; some are dropped
     seed: int = 0,
-    # presence questions a picture may get, and as many comparisons; None: 3 in training, 2 elsewhere
-    room: int | None = None,
+    per_picture: int
+    | None = None,  # presence questions, and as many comparisons; None: 3 in training, else 2
 ) -> list[Example]:
     "Chips of one site with all their questions."
-    rng, labels, kinds = np.random.default_rng(seed + 1), ground_truth(name)[1], asked_classes(name)
-    cuts = list(_cut(name, split, n, seed))
-    chips = [class_fractions(cover, len(labels)) for _, cover, _, _ in cuts]
-    examples = [
-        _example(name, split, i, window, picture, s)
-        for i, ((window, _, _, picture), s) in enumerate(zip(cuts, chips))
-    ]
-    candidates = yes_no_turns(name, chips, rng)
+    training = split == 'train'
+    rng = np.random.default_rng(seed + 1)
+    labels, kinds = ground_truth(name)[1], asked_classes(name)
+    chips = list(_site_chips(name, split, n, seed))
+    examples = [_example(name, split, i, chip) for i, chip in enumerate(chips)]
+    candidates = yes_no_candidates(name, [chip.shares for chip in chips], rng)
     if name == 'alabama':
-        warmer = [warmer_half(values) for _, _, values, _ in cuts]
-        candidates[Task.VQA] = {
-            'is the left half warmer than the right half?': tuple(
-                [i for i, w in enumerate(warmer) if w is side] for side in (True, False)
-            )
-        }
+        candidates[Task.VQA] = _warmer_candidates(chips)
     for task, questions in candidates.items():
-        for i, question, answer in balance_yes_no(questions, room or (3 if split == 'train' else 2), rng):
+        for i, question, answer in balance_yes_no(questions, per_picture or (3 if training else 2), rng):
             examples[i].turns.append(Turn(question, answer, task))
-    for (_, cover, values, _), s, example in zip(cuts, chips, examples):
-        top, text = max(kinds, key=lambda k: s[k]), describe_cover(s, labels, kinds)
-        if s[top] > (0.5 if split == 'train' else 0.6):
-            example.turns.append(
-                Turn(sample_question(Task.CLASSIFICATION, rng), labels[top], Task.CLASSIFICATION)
-            )
-        if text and (split == 'train' or is_clear(s[list(kinds)])):
+    for chip, example in zip(chips, examples):
+        top = max(kinds, key=lambda k: chip.shares[k])
+        if chip.shares[top] > (0.5 if training else 0.6):
+            question = sample_question(Task.CLASSIFICATION, rng)
+            example.turns.append(Turn(question, labels[top], Task.CLASSIFICATION))
+        text = describe_cover(chip.shares, labels, kinds)
+        if text and (training or is_clear(chip.shares[list(kinds)])):
             example.turns.append(Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION))
-        example.turns.extend(_box_turns(found_objects(name, cover, values), rng))
-    return [e for e in examples if e.turns]
+        example.turns.extend(_box_turns(found_objects(name, chip.cover, chip.values), rng))
+    return [example for example in examples if example.turns]
 
 # %% ../../../nbs/3_data/10_sites.ipynb #7fb64bce
 def contact_sheet(examples, rows: int = 2, columns: int = 8, seed: int = 0):

@@ -36,33 +36,36 @@ def wavy_outline(
 # %% ../../../nbs/3_data/12_synthetic.ipynb #b56657f0
 def _extent(mask):
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    if not len(rows):
+        return 0, 0, 0, 0
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-def _main(rng):
+def _main_shape(rng):
     "The shape that is asked for, inside the picture, and its box in pixels."
     while True:
         size = rng.uniform(0.25, 0.75) * np.exp(rng.normal(0, 0.25, 2))
         mask = wavy_outline(rng, rng.uniform(0.05, 0.95, 2), size)
         x1, y1, x2, y2 = _extent(mask)
-        if x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE and 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6:
+        inside = x1 > 0 and y1 > 0 and x2 < SIDE and y2 < SIDE
+        if inside and 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6:
             return mask, (x1, y1, x2, y2)
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #a45a600c
 def shape_with_box(
     rng,
-    mess: float = 0.5,  # how likely is one more coast, and one more small shape
+    clutter: float = 0.5,  # how likely is one more coast, and one more small shape
 ):  # (SIDE, SIDE) bool, box (4,) in 0..1
     "A shape that lies inside the picture, with its box, among coasts and smaller shapes."
-    mask, (x1, y1, x2, y2) = _main(rng)
+    mask, (x1, y1, x2, y2) = _main_shape(rng)
     free = np.ones_like(mask)
     free[max(0, y1 - 3) : y2 + 3, max(0, x1 - 3) : x2 + 3] = False
-    while rng.random() < mess:
+    while rng.random() < clutter:
         side, along = rng.integers(4), rng.random()
         middle = ((-0.1, along), (1.1, along), (along, -0.1), (along, 1.1))[side]
         mask = mask | wavy_outline(rng, middle, rng.uniform(0.3, 0.9, 2)) & free
     small = 0.3 * np.sqrt((x2 - x1) * (y2 - y1)) / SIDE
-    while rng.random() < mess:
+    while rng.random() < clutter:
         mask = mask | wavy_outline(rng, rng.random(2), [rng.uniform(0.03, small)] * 2) & free
     return mask, np.array([x1, y1, x2, y2]) / SIDE
 
@@ -71,53 +74,51 @@ def shape_with_box(
 def _grounds(seed):
     "Pictures of land without water, and colours of water, both of training ground."
     chips = global_chips('train', 2400, seed)
-    return [c.image for c in chips if c.shares[0] < 0.01], [
-        np.median(c.image[c.cover == 0], 0) for c in chips if c.shares[0] > 0.05
-    ]
+    lands = [chip.image for chip in chips if chip.shares[0] < 0.01]
+    waters = [np.median(chip.image[chip.cover == 0], 0) for chip in chips if chip.shares[0] > 0.05]
+    return lands, waters
+
+
+def _blurred(mask, radius):  # (SIDE, SIDE) bool to (SIDE, SIDE, 1) float in 0..1
+    soft = Image.fromarray(np.uint8(mask) * 255).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(soft)[..., None] / 255
 
 
 def synthetic_examples(n: int = 6000, seed: int = 0) -> list[Example]:  # of the split train
-    "Islands and lakes that nature did not make, each with one question for its box. Only ground of training blocks is used."
-    rng, (lands, waters), examples = np.random.default_rng(seed), _grounds(seed), []
+    """Islands and lakes that nature did not make, each with one question for its box.
+
+    Only ground of training blocks is used."""
+    rng = np.random.default_rng(seed)
+    lands, waters = _grounds(seed)
+    examples = []
     while len(examples) < n:
-        land, water = (
-            dihedral_image(lands[rng.integers(len(lands))], int(rng.integers(4)), False),
-            waters[rng.integers(len(waters))],
-        )
+        land = lands[rng.integers(len(lands))]
+        land = dihedral_image(land, int(rng.integers(4)), False)
+        water = waters[rng.integers(len(waters))]
         if np.abs(land.mean((0, 1)) - water).sum() < 60:
             continue
-        kind, (mask, box) = ('lake', 'island')[rng.integers(2)], shape_with_box(rng)
-        soft = (
-            np.asarray(
-                Image.fromarray(np.uint8(mask) * 255).filter(
-                    ImageFilter.GaussianBlur(float(rng.choice([0, 0.5, 1, 2])))
-                )
-            )[..., None]
-            / 255
-        )
+        kind = ('lake', 'island')[rng.integers(2)]
+        mask, box = shape_with_box(rng)
+        soft = _blurred(mask, float(rng.choice([0, 0.5, 1, 2])))
         inner, outer = (water, land) if kind == 'lake' else (land, water)
-        image = np.clip(soft * inner + (1 - soft) * outer + rng.normal(0, 1.5, land.shape), 0, 255).astype(
-            'uint8'
-        )
-        turn = Turn(
-            sample_question(Task.GROUNDING, rng, label=f'the {kind}'), format_box(box), Task.GROUNDING
-        )
-        examples.append(Example(image, [turn], f'drawn/{len(examples):05d}', 'train', place=dict(box=box)))
+        image = soft * inner + (1 - soft) * outer + rng.normal(0, 1.5, land.shape)
+        question = sample_question(Task.GROUNDING, rng, label=f'the {kind}')
+        turn = Turn(question, format_box(box), Task.GROUNDING)
+        name = f'synthetic/{len(examples):05d}'
+        image = np.clip(image, 0, 255).astype('uint8')
+        examples.append(Example(image, [turn], name, 'train', place=dict(box=box)))
     return examples
 
 # %% ../../../nbs/3_data/12_synthetic.ipynb #43caf8e3
 def pointing_examples(
     split: str,
     seed: int = 0,
-    windows: int = 24,  # around each real thing, in training
-    drawn: int = 6000,  # pictures, in training
+    windows: int = 24,  # around each real object, in training
+    synthetic: int = 6000,  # pictures, in training
 ) -> list[Example]:
-    "The sample; in training with more windows around islands and lakes, and with drawn ones."
+    "The sample; in training with more windows around islands and lakes, and with synthetic ones."
     examples = sample_examples(split, seed=seed)
     if split != 'train':
         return examples
-    return (
-        [e for e in examples if 'thing' not in e.place]
-        + object_examples(split, windows, seed)
-        + synthetic_examples(drawn, seed)
-    )
+    others = [example for example in examples if 'object' not in example.place]
+    return others + object_examples(split, windows, seed) + synthetic_examples(synthetic, seed)

@@ -2,10 +2,11 @@
 
 # %% auto #0
 __all__ = ['TREES', 'TREE_CHIP', 'NUMBERS', 'tree_boxes', 'aerial', 'trees_in', 'tree_windows', 'tree_scene', 'shadow_mask',
-           'tree_region', 'tree_turns', 'tree_examples', 'sample_examples']
+           'tree_region', 'tree_turns', 'TreeChip', 'tree_examples', 'sample_examples']
 
 # %% ../../../nbs/3_data/11_trees.ipynb #e232c2f0
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...boxes.text import format_box, format_detection
 from ..records import Task, Turn, sample_question
 from .objects import optical_examples
 from .sites import all_site_examples
-from .world_map import DATA, Example, SIDE, SPLITS, balance_yes_no
+from .world_map import DATA, Example, SIDE, SPLITS, add_candidate, balance_yes_no
 from ...errors import BadInput
 from ...raster.chips import dihedral_image
 from ...raster.reading import read_scene
@@ -25,7 +26,8 @@ from ...raster.reading import read_scene
 @lru_cache(1)
 def tree_boxes() -> dict:  # file: (n, 4) x1, y1, x2, y2 in pixels
     "All boxes of trees, by file."
-    return {k: np.array(v, float) for k, v in json.loads((DATA / 'aerial_boxes.json').read_text()).items()}
+    stored = json.loads((DATA / 'aerial_boxes.json').read_text())
+    return {name: np.array(boxes, float) for name, boxes in stored.items()}
 
 
 @lru_cache(3)
@@ -34,24 +36,27 @@ def aerial(name: str) -> np.ndarray:  # (h, w, 3) uint8
     return np.ascontiguousarray(read_scene(DATA / name).pixels.transpose(1, 2, 0))
 
 # %% ../../../nbs/3_data/11_trees.ipynb #631a8cb1
+def _area(boxes):  # (n, 4) to (n,)
+    return np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+
+
 def trees_in(
     name: str,  # an aerial file
     window,  # (column, row, side) in pixels
-    # (n, 4) boxes in 0..1, the largest first; whether their number is doubtful; (32, 32) bool, where there is tree
-):
-    "The trees of an aerial chip."
+) -> tuple:
+    """The trees of an aerial chip: boxes, whether their number is doubtful, where there is tree.
+
+    Boxes (n, 4) in 0..1, the largest first; bool; (32, 32) bool."""
     boxes, (c, r, side) = tree_boxes()[name], window
-    cut = np.clip(boxes, [c, r, c, r], [c + side, r + side] * 2)
-    area = lambda b: np.prod(b[:, 2:] - b[:, :2], 1)
-    seen = area(cut) / area(boxes)
-    kept, small = seen >= 0.5, (boxes[:, 2:] - boxes[:, :2]).min(1) < 14
-    doubtful = ((seen > 0.2) & ~kept | kept & small).any()
-    order = np.argsort(-area(cut[kept]), kind='stable')
-    return (
-        (cut[kept][order] - [c, r, c, r]) / side,
-        bool(doubtful),
-        _wooded((cut[seen > 0] - [c, r, c, r]) / side),
-    )
+    corner = [c, r, c, r]
+    cut = np.clip(boxes, corner, [c + side, r + side] * 2)
+    visible = _area(cut) / _area(boxes)
+    kept = visible >= 0.5
+    small = (boxes[:, 2:] - boxes[:, :2]).min(1) < 14
+    doubtful = ((visible > 0.2) & ~kept | kept & small).any()
+    order = np.argsort(-_area(cut[kept]), kind='stable')
+    wooded = _wooded((cut[visible > 0] - corner) / side)
+    return (cut[kept][order] - corner) / side, bool(doubtful), wooded
 
 
 def _wooded(boxes):  # where a grid of 32 x 32 points lies in any box
@@ -80,26 +85,34 @@ def tree_windows(
     seed: int = 0,
 ):  # yields file, (column, row, side)
     "Where the chips of a split lie."
-    rng, area = np.random.default_rng(seed), lambda x1, y1, x2, y2: (x2 - x1) * (y2 - y1)
-    total = sum(area(*part) for parts in TREES.values() for part in parts['train'])
+    rng = np.random.default_rng(seed)
+    total = sum(_rectangle_area(*part) for parts in TREES.values() for part in parts['train'])
     for name, parts in TREES.items():
-        for x1, y1, x2, y2 in parts.get(split, ()):
+        for part in parts.get(split, ()):
             if split == 'train':
-                for side in rng.integers(112, 153, round(n * area(x1, y1, x2, y2) / total)):
-                    yield (
-                        name,
-                        (
-                            int(rng.integers(x1, x2 - side + 1)),
-                            int(rng.integers(y1, y2 - side + 1)),
-                            int(side),
-                        ),
-                    )
+                windows = _random_windows(part, round(n * _rectangle_area(*part) / total), rng)
             else:
-                yield from (
-                    (name, (x, y, TREE_CHIP))
-                    for y in range(y1, y2 - TREE_CHIP + 1, 40)
-                    for x in range(x1, x2 - TREE_CHIP + 1, 40)
-                )
+                windows = _grid_windows(*part)
+            for window in windows:
+                yield name, window
+
+
+def _rectangle_area(x1, y1, x2, y2):
+    return (x2 - x1) * (y2 - y1)
+
+
+def _random_windows(part, n, rng):
+    x1, y1, x2, y2 = part
+    for side in rng.integers(112, 153, n):
+        column = int(rng.integers(x1, x2 - side + 1))
+        row = int(rng.integers(y1, y2 - side + 1))
+        yield column, row, int(side)
+
+
+def _grid_windows(x1, y1, x2, y2, step=40):
+    for row in range(y1, y2 - TREE_CHIP + 1, step):
+        for column in range(x1, x2 - TREE_CHIP + 1, step):
+            yield column, row, TREE_CHIP
 
 # %% ../../../nbs/3_data/11_trees.ipynb #38e5faed
 NUMBERS = 'no', 'one', 'two', 'three'
@@ -115,11 +128,10 @@ def tree_scene(
         return 'open ground', 'open ground without trees.'
     if share > 0.35:
         return 'woodland', 'only woodland in this image.'
+    if not n or doubtful or share <= 0.03:
+        return None, None
     number = NUMBERS[n] if n < len(NUMBERS) else 'several'
-    return (
-        None,
-        f'{number} tree{"s" * (n > 1)} on open ground.' if n and not doubtful and share > 0.03 else None,
-    )
+    return None, f'{number} tree{"s" * (n > 1)} on open ground.'
 
 # %% ../../../nbs/3_data/11_trees.ipynb #5202d91f
 def shadow_mask(
@@ -129,30 +141,33 @@ def shadow_mask(
     return np.asarray(Image.fromarray(image).convert('L').resize((32, 32), Image.BOX)) < 85
 
 
-def _clear_ground(wood, dark, rng):
+def _clear_ground(wooded, dark, rng):
     found = []
     for _ in range(8):
         w, h = rng.uniform(0.18, 0.45, 2)
         x, y = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
-        spot = slice(int(y * 32), int(np.ceil((y + h) * 32))), slice(int(x * 32), int(np.ceil((x + w) * 32)))
-        if not wood[spot].any() and dark[spot].mean() < 0.1:
+        rows = slice(int(y * 32), int(np.ceil((y + h) * 32)))
+        columns = slice(int(x * 32), int(np.ceil((x + w) * 32)))
+        spot = rows, columns
+        if not wooded[spot].any() and dark[spot].mean() < 0.1:
             found.append(np.array([x, y, x + w, y + h]))
     return found
 
 
 def tree_region(
     boxes,  # (n, 4) in 0..1
-    wood,  # (32, 32) where there is tree
+    wooded,  # (32, 32) where there is tree
     dark,  # (32, 32) where nothing can be told
     side,  # of the chip, pixels of 0.1 m
     rng,
 ):  # box and words, or None
     "A region of an aerial chip: a large tree, a small one, or open ground, each as likely where it exists."
-    sizes, inside = (boxes[:, 2:] - boxes[:, :2]).min(1) * side, (boxes.min(1) > 0) & (boxes.max(1) < 1)
+    sizes = (boxes[:, 2:] - boxes[:, :2]).min(1) * side
+    inside = (boxes.min(1) > 0) & (boxes.max(1) < 1)
     choices = [
         ('a large tree crown.', boxes[inside & (sizes > 50)]),
         ('a small tree crown.', boxes[inside & (sizes > 14) & (sizes < 30)]),
-        ('open ground without trees.', _clear_ground(wood, dark, rng)),
+        ('open ground without trees.', _clear_ground(wooded, dark, rng)),
     ]
     choices = [(words, found) for words, found in choices if len(found)]
     if not choices:
@@ -164,30 +179,106 @@ def tree_region(
 def tree_turns(
     boxes,  # as `trees_in` gives them
     doubtful,
-    wood,
-    dark,  # as `shade` gives it
+    wooded,
+    dark,  # as `shadow_mask` gives it
     side,  # of the chip, pixels
     rng,
 ):  # yields Turn
     "The turns of an aerial chip that are not yes/no."
-    n, say = len(boxes), lambda task, answer, **words: Turn(sample_question(task, rng, **words), answer, task)
-    scene, text = tree_scene(n, doubtful, wood.mean())
+
+    def turn(task, answer, **words):
+        return Turn(sample_question(task, rng, **words), answer, task)
+
+    n = len(boxes)
+    scene, text = tree_scene(n, doubtful, wooded.mean())
     if scene:
-        yield say(Task.CLASSIFICATION, scene)
+        yield turn(Task.CLASSIFICATION, scene)
     if text:
-        yield say(Task.CAPTION, text)
+        yield turn(Task.CAPTION, text)
     if not doubtful and 0 < n < len(NUMBERS):
-        yield say(Task.DETECTION, format_detection([('tree', b) for b in boxes]), label='trees')
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+        yield turn(Task.DETECTION, format_detection([('tree', box) for box in boxes]), label='trees')
+    area = _area(boxes)
     if n == 1 and not doubtful:
-        yield say(Task.GROUNDING, format_box(boxes[0]), label='the tree')
+        yield turn(Task.GROUNDING, format_box(boxes[0]), label='the tree')
     if n > 1 and area[0] > 2 * area[1]:
-        yield say(Task.GROUNDING, format_box(boxes[0]), label='the largest tree')
-    region = tree_region(boxes, wood, dark, side, rng)
+        yield turn(Task.GROUNDING, format_box(boxes[0]), label='the largest tree')
+    region = tree_region(boxes, wooded, dark, side, rng)
     if region:
-        yield say(Task.REGION_CAPTION, region[1], box=format_box(region[0]))
+        yield turn(Task.REGION_CAPTION, region[1], box=format_box(region[0]))
 
 # %% ../../../nbs/3_data/11_trees.ipynb #dfe9ea49
+@dataclass
+class TreeChip:
+    "An aerial chip, turned, with what is known of its trees."
+
+    image: np.ndarray  # (side, side, 3) uint8
+    boxes: np.ndarray  # (n, 4) in 0..1, the largest first
+    doubtful: bool  # whether their number is
+    wooded: np.ndarray  # (32, 32) bool, where there is tree
+
+    @property
+    def countable(self):  # there are certainly so many
+        return not self.doubtful and (len(self.boxes) > 0 or not self.wooded.any())
+
+    @property
+    def presence_is_clear(self):  # no tree at all, or one of more than two metres
+        if not self.wooded.any():
+            return True
+        side = len(self.image)
+        return len(self.boxes) > 0 and (self.boxes[0, 2:] - self.boxes[0, :2]).min() * side > 20
+
+
+def _tree_chip(name, window, dihedral):
+    c, r, side = window
+    boxes, doubtful, wooded = trees_in(name, window)
+    image = dihedral_image(aerial(name)[r : r + side, c : c + side], *dihedral)
+    return TreeChip(image, dihedral_boxes(boxes, *dihedral), doubtful, dihedral_image(wooded, *dihedral))
+
+
+def _add_tree_candidates(candidates, chip, i, rng):
+    "Yes/no questions about chip i: presence, more than one, two or three, woodland against open ground."
+
+    def add(task, yes, **words):
+        add_candidate(candidates, task, i, yes, sample_question(task, rng, **words))
+
+    if chip.presence_is_clear:
+        add(Task.PRESENCE, chip.wooded.any(), label='trees')
+    if chip.countable:
+        for k in (1, 2, 3):
+            question = f'are there more than {NUMBERS[k]} tree{"s" * (k > 1)} in this image?'
+            add(Task.VQA, len(chip.boxes) > k, question=question)
+    share = chip.wooded.mean()
+    if abs(share - 0.5) > 0.05:
+        add(Task.COMPARISON, share > 0.5, a='woodland', b='open ground')
+        add(Task.COMPARISON, not share > 0.5, a='open ground', b='woodland')
+
+
+def _tree_example(chip, name, split, number, window, dihedral, rng):
+    c, r, side = window
+    image = np.asarray(Image.fromarray(chip.image).resize((SIDE, SIDE), Image.BICUBIC))
+    place = dict(
+        site='trees',
+        file=name,
+        window=window,
+        dihedral=dihedral,
+        boxes=chip.boxes,
+        doubtful=chip.doubtful,
+        share=float(chip.wooded.mean()),
+        block=f'{name}-{r // 400}-{c // 400}',
+    )
+    turns = tree_turns(chip.boxes, chip.doubtful, chip.wooded, shadow_mask(chip.image), side, rng)
+    return Example(image, list(turns), f'trees/{split}/{number:05d}', split, place=place)
+
+
+def _add_counting_turns(examples, by_count, rng):
+    "No number is asked more often than the third most frequent one."
+    most = sorted(map(len, by_count.values()))[-3:][0]
+    for number, chips in by_count.items():
+        for i in rng.permutation(chips)[:most]:
+            question = sample_question(Task.COUNTING, rng, label='trees')
+            examples[i].turns.append(Turn(question, str(number), Task.COUNTING))
+
+# %% ../../../nbs/3_data/11_trees.ipynb #tre0exa1
 def tree_examples(
     split: str,
     n: int = 5000,  # chips drawn for training
@@ -196,69 +287,22 @@ def tree_examples(
     "Aerial chips with trees, with all their questions."
     if split not in SPLITS:
         raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
-    rng, examples, found, counts = (
-        np.random.default_rng(seed),
-        [],
-        {Task.PRESENCE: {}, Task.COMPARISON: {}, Task.VQA: {}},
-        {},
-    )
-
-    def add(task, yes, **words):
-        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(
-            len(examples)
-        )
-
-    for name, (c, r, side) in tree_windows(split, n, seed):
-        boxes, doubtful, wood = trees_in(name, (c, r, side))
+    rng = np.random.default_rng(seed)
+    examples = []
+    candidates = {Task.PRESENCE: {}, Task.COMPARISON: {}, Task.VQA: {}}
+    by_count = {}  # number of trees: chips
+    for i, (name, window) in enumerate(tree_windows(split, n, seed)):
         dihedral = (int(rng.integers(4)), bool(rng.integers(2))) if split == 'train' else (0, False)
-        boxes, wood, ground = (
-            dihedral_boxes(boxes, *dihedral),
-            dihedral_image(wood, *dihedral),
-            dihedral_image(aerial(name)[r : r + side, c : c + side], *dihedral),
-        )
-        if not wood.any() or len(boxes) and (boxes[0, 2:] - boxes[0, :2]).min() * side > 20:
-            add(Task.PRESENCE, wood.any(), label='trees')
-        if not doubtful and (len(boxes) or not wood.any()):
-            if len(boxes) < len(NUMBERS):
-                counts.setdefault(len(boxes), []).append(len(examples))
-            for k in (1, 2, 3):
-                add(
-                    Task.VQA,
-                    len(boxes) > k,
-                    question=f'are there more than {NUMBERS[k]} tree{"s" * (k > 1)} in this image?',
-                )
-        if abs(wood.mean() - 0.5) > 0.05:
-            for a, b in (('woodland', 'open ground'), ('open ground', 'woodland')):
-                add(Task.COMPARISON, (wood.mean() > 0.5) == (a == 'woodland'), a=a, b=b)
-        image = np.asarray(Image.fromarray(ground).resize((SIDE, SIDE), Image.BICUBIC))
-        place = dict(
-            site='trees',
-            file=name,
-            window=(c, r, side),
-            dihedral=dihedral,
-            boxes=boxes,
-            doubtful=doubtful,
-            share=float(wood.mean()),
-            block=f'{name}-{r // 400}-{c // 400}',
-        )
-        examples.append(
-            Example(
-                image,
-                list(tree_turns(boxes, doubtful, wood, shadow_mask(ground), side, rng)),
-                f'trees/{split}/{len(examples):05d}',
-                split,
-                place=place,
-            )
-        )
-    for task, questions in found.items():
+        chip = _tree_chip(name, window, dihedral)
+        _add_tree_candidates(candidates, chip, i, rng)
+        if chip.countable and len(chip.boxes) < len(NUMBERS):
+            by_count.setdefault(len(chip.boxes), []).append(i)
+        examples.append(_tree_example(chip, name, split, i, window, dihedral, rng))
+    for task, questions in candidates.items():
         for i, question, answer in balance_yes_no(questions, 2 if task == Task.VQA else 1, rng):
             examples[i].turns.append(Turn(question, answer, task))
-    for number, which in counts.items():
-        for i in rng.permutation(which)[: sorted(map(len, counts.values()))[-3:][0]]:
-            examples[i].turns.append(
-                Turn(sample_question(Task.COUNTING, rng, label='trees'), str(number), Task.COUNTING)
-            )
-    return [e for e in examples if e.turns]
+    _add_counting_turns(examples, by_count, rng)
+    return [example for example in examples if example.turns]
 
 # %% ../../../nbs/3_data/11_trees.ipynb #7ded1645
 def sample_examples(

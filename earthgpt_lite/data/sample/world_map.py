@@ -3,10 +3,11 @@
 # %% auto #0
 __all__ = ['DATA', 'COVERS', 'OF_IGBP', 'SIDE', 'SPAN', 'SPLITS', 'RIM', 'land_cover', 'footprint', 'crop', 'blocks', 'split_of',
            'LandCoverChip', 'read_cover', 'read_landcover_chip', 'is_answerable', 'global_chips', 'balance_yes_no',
-           'caption', 'is_clear', 'Example', 'global_examples', 'block_of']
+           'add_candidate', 'caption', 'is_clear', 'Example', 'block_of', 'global_examples']
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #9041dbbb
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -71,26 +72,39 @@ SPLITS = ('train', 'validation', 'test')
 
 def _units():
     "(row, column, columns) of the pieces that are dealt, in 10-degree blocks from the south-west."
-    wide = lambda row: next(n for limit, n in ((60, 1), (70, 2), (91, 4)) if abs(row * 10 - 85) < limit)
-    return [(r, c, wide(r)) for r in range(18) for c in range(0, 36, wide(r))]
+    found = []
+    for row in range(18):
+        latitude = abs(row * 10 - 85)  # of its middle
+        wide = 1 if latitude < 60 else 2 if latitude < 70 else 4
+        found += [(row, column, wide) for column in range(0, 36, wide)]
+    return found
+
+
+def _main_cover(row, column, wide):  # 0: open sea, else one of five kinds of land
+    cells = land_cover()[(17 - row) * 200 : (18 - row) * 200, column * 200 : (column + wide) * 200]
+    share = np.bincount(cells.ravel(), minlength=6) / (40_000 * wide)
+    return 0 if share[0] > 0.95 else 1 + share[1:].argmax()
 
 
 @lru_cache(1)
-# (18, 36) index into SPLITS, from the south-west
-def blocks(validation: float = 0.18, test: float = 0.15, seed: int = 0) -> np.ndarray:
+def blocks(
+    validation: float = 0.18,  # share of the blocks
+    test: float = 0.15,
+    seed: int = 0,
+) -> np.ndarray:  # (18, 36) index into SPLITS, from the south-west
     "Which split each 10-degree block belongs to, dealt evenly within each kind of land cover."
-    kinds, rng, groups = np.zeros((18, 36), int), np.random.default_rng(seed), {}
-    for r, c, n in _units():
-        share = np.bincount(
-            land_cover()[(17 - r) * 200 : (18 - r) * 200, c * 200 : (c + n) * 200].ravel(), minlength=6
-        ) / (40_000 * n)
-        groups.setdefault(0 if share[0] > 0.95 else 1 + share[1:].argmax(), []).append((r, c, n))
+    split = np.zeros((18, 36), int)
+    rng = np.random.default_rng(seed)
+    groups = {}
+    for unit in _units():
+        groups.setdefault(_main_cover(*unit), []).append(unit)
     for group in groups.values():
         for rank, i in enumerate(rng.permutation(len(group))):
-            r, c, n = group[i]
+            row, column, wide = group[i]
             place = (rank + 0.5) / len(group)
-            kinds[r, c : c + n] = 1 if place < validation else 2 if place < validation + test else 0
-    return kinds
+            if place < validation + test:
+                split[row, column : column + wide] = 1 if place < validation else 2
+    return split
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #171d66b5
 RIM = 2 / 15  # degrees, two pixels of the picture: resampling looks so far beyond a footprint
@@ -103,16 +117,11 @@ def split_of(
     west, south, east, north = bounds
     if west < -180 or east > 180 or south < -90 or north > 90:
         return None
-    west, south, east, north = (
-        max(west - RIM, -180),
-        max(south - RIM, -90),
-        min(east + RIM, 180),
-        min(north + RIM, 90),
-    )
-    kinds = blocks()[
-        int((south + 90) // 10) : math.ceil((north + 90) / 10),
-        int((west + 180) // 10) : math.ceil((east + 180) / 10),
-    ]
+    west, south = max(west - RIM, -180), max(south - RIM, -90)
+    east, north = min(east + RIM, 180), min(north + RIM, 90)
+    rows = slice(int((south + 90) // 10), math.ceil((north + 90) / 10))
+    columns = slice(int((west + 180) // 10), math.ceil((east + 180) / 10))
+    kinds = blocks()[rows, columns]
     return SPLITS[kinds.flat[0]] if (kinds == kinds.flat[0]).all() else None
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #b473052e
@@ -182,9 +191,8 @@ def _on_grid(split, step=0.4):  # of a chip
             if abs(lat) > 78:
                 continue
             w, _, e, _ = footprint(lat, 0)
-            yield from (
-                (lat, lon) for lon in np.arange(west - w + RIM, west + 10 * n - e - RIM, step * (e - w))
-            )
+            for lon in np.arange(west - w + RIM, west + 10 * n - e - RIM, step * (e - w)):
+                yield lat, lon
 
 
 def global_chips(
@@ -192,11 +200,14 @@ def global_chips(
     n: int | None = None,  # at most so many; training draws exactly so many
     seed: int = 0,
 ) -> list[LandCoverChip]:
-    "Fair chips of a split from the whole Earth."
-    rng, chips = np.random.default_rng(seed), []
+    "Answerable chips of a split from the whole Earth."
+    if not n:
+        n = 4800 if split == 'train' else None
+    rng = np.random.default_rng(seed)
+    chips = []
     with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
         for lat, lon in _anywhere(rng) if split == 'train' else _on_grid(split):
-            if len(chips) == (n or (4800 if split == 'train' else None)):
+            if len(chips) == n:
                 break
             bounds = footprint(lat, lon)
             if split_of(bounds) != split:
@@ -212,44 +223,57 @@ def global_chips(
 # %% ../../../nbs/3_data/08_world_map.ipynb #725b5c98
 def balance_yes_no(
     candidates: dict,  # question text -> (pictures with yes, pictures with no)
-    room: int,  # questions a picture may get
+    per_picture: int,  # questions a picture may get
     rng,
 ) -> list:  # (picture, question, answer), for each text as many yes as no
     "Deal out yes/no questions so that the wording tells nothing about the answer."
-    left, dealt = {}, []
-    live = {q: [list(rng.permutation(side)) for side in sides] for q, sides in candidates.items()}
+    asked = Counter()  # questions by picture
+    dealt = []
+    live = {}
+    for question, (yes, no) in candidates.items():
+        live[question] = [list(rng.permutation(yes)), list(rng.permutation(no))]
     while live:
-        for q in list(live):
+        for question in list(live):
             pair = []
-            for side in live[q]:
-                while side and left.get(side[-1], room) == 0:
+            for side in live[question]:
+                while side and asked[side[-1]] == per_picture:
                     side.pop()
                 pair.append(side.pop() if side else None)
             if None in pair:
-                del live[q]
+                del live[question]
                 continue
             for picture, answer in zip(pair, ('yes', 'no')):
-                left[picture] = left.get(picture, room) - 1
-                dealt.append((int(picture), q, answer))
+                asked[picture] += 1
+                dealt.append((int(picture), question, answer))
     return dealt
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #2a8b742a
-def _yes_no(chips, rng):
+def add_candidate(
+    candidates: dict,  # {task: {question: (pictures with yes, pictures with no)}}, is changed
+    task: Task,
+    picture: int,
+    yes: bool,
+    question: str,
+):
+    "One more picture that a yes/no question may be asked about."
+    sides = candidates[task].setdefault(question, ([], []))
+    sides[0 if yes else 1].append(picture)
+
+
+def _yes_no_candidates(chips, rng):
     "Candidates for presence and comparison: {task: {question: (yes, no)}}."
     found = {Task.PRESENCE: {}, Task.COMPARISON: {}}
-
-    def add(task, i, yes, **words):
-        found[task].setdefault(sample_question(task, rng, **words), ([], []))[0 if yes else 1].append(i)
-
     for i, chip in enumerate(chips):
         kinds = [k for k in range(len(COVERS)) if _can_be_asked(chip, k)]
         for k in kinds:
             share = chip.shares[k]
             if share > 0.1 or share < 0.01:
-                add(Task.PRESENCE, i, share > 0.1, label=COVERS[k])
+                question = sample_question(Task.PRESENCE, rng, label=COVERS[k])
+                add_candidate(found, Task.PRESENCE, i, share > 0.1, question)
             for j in kinds:
                 if abs(share - chip.shares[j]) > 0.1:
-                    add(Task.COMPARISON, i, share > chip.shares[j], a=COVERS[k], b=COVERS[j])
+                    question = sample_question(Task.COMPARISON, rng, a=COVERS[k], b=COVERS[j])
+                    add_candidate(found, Task.COMPARISON, i, share > chip.shares[j], question)
     return found
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #affb7bf8
@@ -269,13 +293,9 @@ def is_clear(
 ) -> bool:
     "Whether it is clear how a caption must read."
     named = np.sort(shares[shares > 0.1])
-    near = (
-        ((shares > 0.06) & (shares < 0.1)).any()
-        or (np.diff(named) < 0.05).any()
-        or len(named) > 1
-        and abs(named[-1] - 0.6) < 0.05
-    )
-    return not near
+    if ((shares > 0.06) & (shares < 0.1)).any() or (np.diff(named) < 0.05).any():
+        return False
+    return len(named) <= 1 or abs(named[-1] - 0.6) >= 0.05
 
 # %% ../../../nbs/3_data/08_world_map.ipynb #1fe5981d
 @dataclass
@@ -289,43 +309,36 @@ class Example:
     sensor: Sensor = Sensor.OPTICAL
     place: dict = field(default_factory=dict)  # where it lies (bounds, crs) and the truth behind the answers
 
+# %% ../../../nbs/3_data/08_world_map.ipynb #wld0exa1
+def block_of(bounds) -> str:
+    "The name of the 10-degree block that holds the south-west corner of a footprint."
+    return f'{int((bounds[1] + 90) // 10)}-{int((bounds[0] + 180) // 10)}'
+
+
+def _chip_example(chip, name):  # without questions yet
+    place = dict(bounds=chip.bounds, shares=chip.shares, block=block_of(chip.bounds))
+    return Example(chip.image, [], name, chip.split, place=place)
+
 
 def global_examples(
     split: str,
     n: int | None = None,  # pictures, see `global_chips`
     seed: int = 0,
-    # presence questions a picture, and as many comparisons; None: 3 in training, 2 elsewhere
-    room: int | None = None,
+    per_picture: int
+    | None = None,  # presence questions, and as many comparisons; None: 3 in training, else 2
 ) -> list[Example]:
     "Chips of the whole Earth with classification, presence, comparison and caption."
-    chips, rng, training = global_chips(split, n, seed), np.random.default_rng(seed + 1), split == 'train'
-    examples = [
-        Example(
-            c.image,
-            [],
-            f'global/{split}/{i:05d}',
-            split,
-            place=dict(bounds=c.bounds, shares=c.shares, block=block_of(c.bounds)),
-        )
-        for i, c in enumerate(chips)
-    ]
-    for task, candidates in _yes_no(chips, rng).items():
-        for i, question, answer in balance_yes_no(candidates, room or (3 if training else 2), rng):
+    training = split == 'train'
+    chips = global_chips(split, n, seed)
+    rng = np.random.default_rng(seed + 1)
+    examples = [_chip_example(chip, f'global/{split}/{i:05d}') for i, chip in enumerate(chips)]
+    for task, candidates in _yes_no_candidates(chips, rng).items():
+        for i, question, answer in balance_yes_no(candidates, per_picture or (3 if training else 2), rng):
             examples[i].turns.append(Turn(question, answer, task))
     for chip, example in zip(chips, examples):
         if chip.shares.max() >= (0.4 if training else 0.6):
-            example.turns.append(
-                Turn(
-                    sample_question(Task.CLASSIFICATION, rng),
-                    COVERS[chip.shares.argmax()],
-                    Task.CLASSIFICATION,
-                )
-            )
+            question, answer = sample_question(Task.CLASSIFICATION, rng), COVERS[chip.shares.argmax()]
+            example.turns.append(Turn(question, answer, Task.CLASSIFICATION))
         if training or is_clear(chip.shares):
             example.turns.append(Turn(sample_question(Task.CAPTION, rng), caption(chip.shares), Task.CAPTION))
     return examples
-
-
-# of its south-west corner
-def block_of(bounds):
-    return f'{int((bounds[1] + 90) // 10)}-{int((bounds[0] + 180) // 10)}'
