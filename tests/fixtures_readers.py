@@ -13,6 +13,8 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
 
+from earthgpt_lite.boxes.text import parse_boxes, to_pixels
+
 SIZE = (80, 60)  # width, height of every picture
 SHIP, CAR = (12, 6, 32, 16), (40, 20, 48, 30)
 
@@ -833,3 +835,9 @@ BUILD |= {'folders': own_folders, 'captions': own_captions, 'coco': own_coco, 'v
 
 def build(name, root):
     return BUILD[name](root)
+
+
+def objects_of(record):
+    "(label, x1, y1, x2, y2) of the detection answer, in pixels."
+    turn = next(t for t in record.turns if t.task == 'detection')
+    return sorted((b.label, *to_pixels(b.box, *SIZE).round(1)) for b in parse_boxes(turn.answer).boxes)
