@@ -261,7 +261,7 @@ def main():
     warnings.simplefilter('ignore')
     transformers_logging.set_verbosity_error()
     precision = args.precision or pick_precision('cpu')
-    examples = [e for e in global_examples('train', 2400, room=4) if len(e.turns) >= 8]
+    examples = [e for e in global_examples('train', 2400, per_picture=4) if len(e.turns) >= 8]
     tokenizer = make_tokenizer(examples)
     print(
         f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {precision}, {"processor" if args.processor else "clock"} seconds, '
