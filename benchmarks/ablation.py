@@ -25,7 +25,7 @@ import torch
 from earthgpt_lite.app.quickstart import machine, make_tokenizer, predict, versions, visual_features
 from earthgpt_lite.data.records import Task
 from earthgpt_lite.data.sample.world_map import global_examples
-from earthgpt_lite.eval.measures import is_right
+from earthgpt_lite.eval.measures import exact_match
 from earthgpt_lite.eval.statistics import mean_interval
 from earthgpt_lite.model.config import nano_config
 from earthgpt_lite.model.language import init_coordinate_embeddings
@@ -122,7 +122,7 @@ def table(found, settings) -> dict:
         )
         for task in TASKS:
             own = [[p for p in r['rows'] if p['task'] == task] for r in runs]
-            scores = np.array([[is_right(p['answer'], p['truth']) for p in rs] for rs in own])
+            scores = np.array([[exact_match(p['answer'], p['truth']) for p in rs] for rs in own])
             mean, interval = mean_interval(scores, [p['group'] for p in own[0]])
             row['scores'][str(task)] = dict(
                 metric='accuracy',

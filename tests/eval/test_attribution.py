@@ -103,7 +103,7 @@ def test_cover_and_over():
 
 
 def test_occlusion_by_hand(tiny, picture):
-    fall = occlusion_map(*tiny, picture, QUESTION, ANSWER, cells=4, reach=0)
+    fall = occlusion_map(*tiny, picture, QUESTION, ANSWER, cells=4, radius=0)
     mask = np.zeros((4, 4), bool)
     mask[1, 2] = True
     a, b = answer_logprob(*tiny, np.stack([picture, mask_cells(picture, mask)]), QUESTION, ANSWER)
