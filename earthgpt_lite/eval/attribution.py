@@ -183,7 +183,7 @@ def deletion_test(
     answer: str,
     weights: np.ndarray,  # (g, g) a map
     **settings,  # `cells`, `repeats` and `seed` of `deletion_masks`
-    # fall of the answer's mean log-probability: named, random (mean); better: share of the draws that hurt less
+    # falls of the mean log-probability: named, random (mean); better: share of the draws that hurt less
 ) -> dict:
     "Whether covering what a map names hurts the answer more than covering as many cells at random."
     masks = deletion_masks(weights, **settings)

@@ -184,7 +184,7 @@ def detection_scores(
     predictions: list[dict],  # {"truth", "answer", "score"} each, and "image" or "group" for the intervals
     thresholds=(0.4, 0.5),  # EarthGPT prints AP at .4, most others at .5
     repeats: int = 1000,  # draws of pictures for the intervals; 0: none
-    # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with interval
+    # a row for each class: truths, answered; precision, recall, F1, AP at each threshold, with intervals
 ) -> list[dict]:
     """Detection class by class, one-to-one matched, AP ranked by the answers' own scores (101 recall levels).
 
