@@ -238,7 +238,7 @@ def test_a_wrong_word_is_one_sentence(words, told, capsys):
 
 
 def test_units_of_boxes_are_those_of_the_scorer():
-    from earthgpt_lite.eval.score import FRAMES
+    from earthgpt_lite.eval.join import FRAMES
 
     option = next(
         a
