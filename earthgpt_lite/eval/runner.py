@@ -210,7 +210,7 @@ def _split_options(kind, options, changes):
 class CorruptionOptions:
     "Settings of `corrupted_answers`."
 
-    names: tuple = CORRUPTIONS
+    corruptions: tuple = CORRUPTIONS
     severities: tuple = (1, 2, 3, 4, 5)
     chunk_size: int = 256  # questions of a chunk
     progress: Callable | None = None  # called with 1 for each corruption and severity
@@ -244,7 +244,8 @@ def corrupted_answers(
 
     turns = prior_turns(questions, 20) if train is None else prior_turns(train)
     prior = lambda rows: prior_predictions(turns, rows)
-    return robustness(ask, examples, prior, options.names, options.severities, progress=options.progress)
+    which = options.corruptions, options.severities
+    return robustness(ask, examples, prior, *which, progress=options.progress)
 
 
 def _readable_examples(questions, render, size):

@@ -236,7 +236,7 @@ def write_score_page(
     }
     parts |= _score_parts(metrics)
     parts |= {
-        'Surest mistakes': f'<p>{BOX_LEGEND}{gallery(items(worst))}',
+        'Most confident mistakes': f'<p>{BOX_LEGEND}{gallery(items(worst))}',
         'Best answers': gallery(items(best)),
         'Versions': facts_table(metrics['versions']),
     }

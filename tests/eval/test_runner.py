@@ -215,7 +215,7 @@ def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
 def test_worse_pictures_keep_a_share(tiny, data):
     questions, picture, _ = open_data(data)
     rows = corrupted_answers(
-        *tiny, questions, picture, names=['noise', 'rotation'], severities=(2,), max_new_tokens=8
+        *tiny, questions, picture, corruptions=['noise', 'rotation'], severities=(2,), max_new_tokens=8
     )
     assert {r['corruption'] for r in rows} == {'noise', 'rotation'} and all(
         r['clean'] is not None for r in rows
