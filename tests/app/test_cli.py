@@ -46,7 +46,7 @@ def test_a_wrong_word_is_one_sentence(words, expected, capsys):
 
 
 def test_units_of_boxes_are_those_of_the_scorer():
-    from earthgpt_lite.eval.score import FRAMES
+    from earthgpt_lite.eval.join import FRAMES
 
     option = next(
         a

@@ -5,14 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from earthgpt_lite.eval.report import (
-    draw_boxes,
-    is_ahead,
-    results_markdown,
-    results_table,
-    table_html,
-    write_report,
-)
+from earthgpt_lite.eval.report import is_ahead, results_markdown, results_table, table_html, write_report
 
 ROW = dict(
     task='presence',
@@ -109,13 +102,6 @@ def test_report_stands_alone_and_escapes(tmp_path):
 def test_report_of_little(tmp_path):
     page = write_report(tmp_path / 'r.html', {}).read_text()
     assert 'No results' in page and 'No loss' in page
-
-
-def test_boxes_are_drawn_in_two_colours():
-    drawn = draw_boxes(
-        np.zeros((50, 50, 3), np.uint8), '[0.0,0.0,0.5,0.5]', 'at [0.5,0.5,0.9,0.9] or [9,9,nan,1]', side=100
-    )
-    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
 
 
 def test_a_column_for_the_source_if_there_is_one():

@@ -1,4 +1,4 @@
-"An examination: portions, stops of every kind, wrong and unreadable pictures, the same numbers in the end."
+"An evaluation: stops of every kind, wrong and unreadable pictures, the same numbers in the end."
 
 import json
 import os
@@ -14,72 +14,13 @@ from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.runner import (
-    Sheet,
     box_logprobs,
     corrupted_answers,
     evaluate_model,
-    join_shards,
     model_fingerprint,
     open_data,
-    portions,
-    shard_sheet,
-    write_answers,
-    wrong_images,
+    shuffled_images,
 )
-
-DEMO = [dict(image=i, question=f'{q}{i}') for q in 'ab' for i in range(5)]
-
-
-def echo(asked):
-    return [dict(answer=q['question'], score=-len(q['question']) / 3) for q in asked]
-
-
-def test_portions_keep_pictures_together_and_lose_nothing():
-    for size in range(1, 12):
-        parts = portions(DEMO, size)
-        assert sorted(i for p in parts for i in p) == list(range(10)) and all(
-            len(p) >= size for p in parts[:-1]
-        )
-        assert all(
-            len({k for k, p in enumerate(parts) for i in p if DEMO[i]['image'] == image}) == 1
-            for image in range(5)
-        )
-
-
-def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
-    whole = write_answers(tmp_path / 'whole.jsonl', DEMO, echo, 'me', 3).read_bytes()
-    asked = []
-    for cut in range(0, len(whole) + 1, 7):
-        (tmp_path / 'part.jsonl').write_bytes(whole[:cut])
-        assert (
-            write_answers(
-                tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3
-            ).read_bytes()
-            == whole
-        )
-    (tmp_path / 'part.jsonl').write_bytes(whole)
-    asked.clear()
-    write_answers(tmp_path / 'part.jsonl', DEMO, lambda a: asked.append(len(a)) or echo(a), 'me', 3)
-    assert not asked
-
-
-@pytest.mark.parametrize(
-    'spoil',
-    [
-        lambda rows: rows[0].update(by='another'),
-        lambda rows: rows[0].update(question='what?'),
-        lambda rows: rows.append(rows[0]),
-        lambda rows: rows.reverse(),
-    ],
-)
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, spoil):
-    path = write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
-    rows = [json.loads(l) for l in path.read_text().splitlines()]
-    spoil(rows)
-    path.write_text(text := ''.join(json.dumps(r) + '\n' for r in rows))
-    with pytest.raises(BadInput, match='--force'):
-        write_answers(path, DEMO, echo, 'me', 3)
-    assert path.read_text() == text
 
 
 def test_wrong_images_are_of_the_same_kind():
@@ -89,11 +30,11 @@ def test_wrong_images_are_of_the_same_kind():
         for k in 'xy'
         for i in range(4)
     ]
-    wrong = wrong_images(questions)
+    wrong = shuffled_images(questions)
     assert all(
         a != q['image'] and a[:-1] == q['image'][:-1] for a, q in wrong.items()
-    ) and wrong == wrong_images(questions)
-    assert wrong_images(questions[:1]) == {'sarx0': questions[0]}
+    ) and wrong == shuffled_images(questions)
+    assert shuffled_images(questions[:1]) == {'sarx0': questions[0]}
 
 
 def test_fingerprint_sees_every_parameter(tiny):
@@ -109,7 +50,7 @@ def test_fingerprint_sees_every_parameter(tiny):
 
 def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
     examples = few['validation'][:10]
-    settings = dict(progress=False, say=None, size=8, max_new_tokens=12)
+    settings = dict(progress=False, say=None, chunk_size=8, max_new_tokens=12)
     once = evaluate_model(tiny, examples, tmp_path / 'a', **settings)
     sheets = {
         n: (tmp_path / 'a' / n).read_bytes() for n in ('answers.jsonl', 'shuffled.jsonl', 'blind.jsonl')
@@ -181,11 +122,14 @@ def test_a_picture_that_cannot_be_read_is_wrong_and_said(tiny, data, tmp_path):
 
 MORTAL = """
 import os, signal
-from earthgpt_lite import examine
-write = examine.Sheet.write
-def write_and_end(sheet, said): write(sheet, said); end(sheet)
-examine.Sheet.write = write_and_end
-# what follows defines `end`: it is called after each portion, so the kill comes at the same place on every machine
+from earthgpt_lite.eval import runner, sheets
+write = sheets.AnswerSheet.write
+def write_and_end(sheet, answers):
+    write(sheet, answers)
+    end(sheet)
+sheets.AnswerSheet.write = write_and_end
+# what follows defines `end`: it is called after each chunk,
+# so the kill comes at the same place on every machine
 """
 
 
@@ -198,7 +142,8 @@ def end(sheet):
     if sheet.done == 3:
         with open(sheet.path, 'a') as f: f.write('{{"image": "torn')
         os.kill(os.getpid(), signal.SIGKILL)
-examine.evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / 'killed')!r}, progress=False, size=6, say=None)
+settings = dict(progress=False, chunk_size=6, say=None)
+runner.evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / 'killed')!r}, **settings)
 """
     )
     assert (
@@ -209,8 +154,8 @@ examine.evaluate_model({str(saved)!r}, {str(data)!r}, {str(tmp_path / 'killed')!
     )
     sheet = tmp_path / 'killed/answers.jsonl'
     assert sheet.read_bytes().count(b'\n') == 18 and not (tmp_path / 'killed/metrics.json').exists()
-    again = evaluate_model(saved, data, tmp_path / 'killed', progress=False, size=6, say=None)
-    once = evaluate_model(saved, data, tmp_path / 'quiet', progress=False, size=6, say=None)
+    again = evaluate_model(saved, data, tmp_path / 'killed', progress=False, chunk_size=6, say=None)
+    once = evaluate_model(saved, data, tmp_path / 'quiet', progress=False, chunk_size=6, say=None)
     assert (
         again['results'] == once['results']
         and sheet.read_bytes() == (tmp_path / 'quiet/answers.jsonl').read_bytes()
@@ -252,7 +197,7 @@ def test_a_score_for_each_box(tokens, scores):
 
 
 def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
-    "As many scores as boxes in every detection answer, and they are those that the whole answer's mean is made of."
+    "As many scores as boxes in a detection answer, and they are what the whole answer's mean is made of."
     from earthgpt_lite.boxes.text import parse_boxes
     from earthgpt_lite.model.generation import generate_answers
     from earthgpt_lite.model.processor import to_pixel_values
@@ -267,26 +212,10 @@ def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
     assert not found or all(min(l for _, l in tokens) <= s <= 0 for s in found)
 
 
-@pytest.mark.parametrize('processes', [1, 2, 3, 7])
-@pytest.mark.parametrize('begun', [0, 2])
-def test_shares_put_together_are_the_whole_sheet(tmp_path, processes, begun):
-    one = write_answers(tmp_path / 'one.jsonl', DEMO, echo, 'me', 3).read_bytes()
-    (tmp_path / 'many.jsonl').write_bytes(b''.join(one.splitlines(True)[: 2 * begun]))
-    whole = Sheet(tmp_path / 'many.jsonl', DEMO, 'me', 3)
-    for rank in range(processes):
-        own = shard_sheet(whole, rank, processes, 3)
-        write_answers(own.path, own.questions, echo, 'me', 3)
-    join_shards(whole, [shard_sheet(whole, rank, processes, 3) for rank in range(processes)])
-    assert (tmp_path / 'many.jsonl').read_bytes() == one and sorted(p.name for p in tmp_path.iterdir()) == [
-        'many.jsonl',
-        'one.jsonl',
-    ]
-
-
 def test_worse_pictures_keep_a_share(tiny, data):
     questions, picture, _ = open_data(data)
     rows = corrupted_answers(
-        *tiny, questions, picture, names=['noise', 'rotation'], severities=(2,), max_new_tokens=8
+        *tiny, questions, picture, corruptions=['noise', 'rotation'], severities=(2,), max_new_tokens=8
     )
     assert {r['corruption'] for r in rows} == {'noise', 'rotation'} and all(
         r['clean'] is not None for r in rows
@@ -299,7 +228,7 @@ def test_worse_pictures_keep_their_blocks(tiny, few, monkeypatch):
     from earthgpt_lite.eval import runner as module
 
     seen = []
-    monkeypatch.setattr(module, 'ask_worse', lambda ask, examples, *a, **k: seen.extend(ask(examples)) or [])
+    monkeypatch.setattr(module, 'robustness', lambda ask, examples, *a, **k: seen.extend(ask(examples)) or [])
     questions, picture, _ = open_data(few['validation'][:6])
     corrupted_answers(*tiny, questions, picture, max_new_tokens=2)
     assert {(p['image'], p['group']) for p in seen} == {(q['image'], q['group']) for q in questions} and any(
@@ -330,7 +259,7 @@ def test_metrics_say_who_answered(tiny, few, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_path):
-    "Lightning's predict on gloo: both processes are killed; then two go on, and all sheets are those of one process."
+    "Lightning's predict on gloo: both are killed; then two go on, and all sheets are those of one process."
     (tmp_path / 'two.py').write_text(
         MORTAL
         + f"""
@@ -339,7 +268,8 @@ def end(sheet):
     if 'STOP' not in os.environ or sheet.done < 2: return
     if '.2of2' in sheet.path.name: os.killpg(0, signal.SIGKILL)
     signal.pause()   # the first process waits for it
-metrics = examine.evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], device='cpu', progress=False, size=int(sys.argv[2]), processes=2, say=print)
+settings = dict(device='cpu', progress=False, chunk_size=int(sys.argv[2]), processes=2, say=print)
+metrics = runner.evaluate_model({str(saved)!r}, {str(data)!r}, sys.argv[1], **settings)
 print('first' if metrics else 'other')
 """
     )
@@ -359,7 +289,7 @@ print('first' if metrics else 'other')
     ), done.stdout + done.stderr
     # only the first process speaks
     assert done.stdout.count('120 questions') == 1
-    once = evaluate_model(saved, data, tmp_path / 'one', device='cpu', progress=False, size=6, say=None)
+    once = evaluate_model(saved, data, tmp_path / 'one', device='cpu', progress=False, chunk_size=6, say=None)
     assert json.loads((tmp_path / 'two/metrics.json').read_text())['results'] == json.loads(
         json.dumps(once['results'])
     )
@@ -372,11 +302,13 @@ print('first' if metrics else 'other')
         'report.html',
         'shuffled.jsonl',
     ]
-    # one portion: the second process has nothing to do
+    # one chunk: the second process has nothing to do
     few = subprocess.run(
         [*run[:2], str(tmp_path / 'few'), '1000'], env=alone, capture_output=True, text=True, timeout=300
     )
-    again = evaluate_model(saved, data, tmp_path / 'alone', device='cpu', progress=False, size=1000, say=None)
+    again = evaluate_model(
+        saved, data, tmp_path / 'alone', device='cpu', progress=False, chunk_size=1000, say=None
+    )
     assert few.returncode == 0 and json.loads((tmp_path / 'few/metrics.json').read_text())[
         'results'
     ] == json.loads(json.dumps(again['results'])), few.stderr

@@ -1,27 +1,17 @@
-"Files of answers: joined by name, every misfit listed, boxes in other units named, one page that stands alone."
+"Files of answers: every question counts, boxes in other units are named, one page stands alone."
 
 import json
 import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from earthgpt_lite.boxes.text import BoxFormat, parse_boxes
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.eval.join import PROBLEMS, guess_frame, join_answers, read_questions
 from earthgpt_lite.eval.protocols import best_and_worst
-from earthgpt_lite.eval.score import (
-    FRAMES,
-    PROBLEMS,
-    guess_frame,
-    join_answers,
-    questions_of,
-    score_files,
-    summary,
-    to_square,
-)
+from earthgpt_lite.eval.score import score_files, summary
 
 TRUTH = [
     dict(image=f'a/{i}.png', question='Is there water?', truth='yes' if i % 2 else 'no', task='presence')
@@ -29,7 +19,7 @@ TRUTH = [
 ]
 
 
-def said(*pairs, **more):
+def answers_of(*pairs, **more):
     return [dict(image=f'{i}.png', question='is there  water?', answer=a) | more for i, a in pairs]
 
 
@@ -39,11 +29,11 @@ def found(problems):
 
 def test_every_misfit_is_listed_and_every_question_counts():
     answers = (
-        said((0, 'no'), (1, 'yes'), (1, 'yes'), (1, 'no'), (2, ''), (9, 'yes'))
+        answers_of((0, 'no'), (1, 'yes'), (1, 'yes'), (1, 'no'), (2, ''), (9, 'yes'))
         + [dict(image='3.png', question='what?', answer='x'), 'text', dict(image='4.png')]
-        + said((3, 'yes'), score='nan')
+        + answers_of((3, 'yes'), score='nan')
     )
-    rows, problems = join_answers(questions_of(TRUTH), answers)
+    rows, problems = join_answers(read_questions(TRUTH), answers)
     assert [p['answer'] for p in rows] == ['no', 'yes', '', 'yes', '', '']
     assert found(problems) == dict(missing=2, empty=1, duplicate=2, unknown=2, unreadable=2, score=1)
     assert (
@@ -69,36 +59,7 @@ def test_four_predictors(predictor, value):
     answers = dict(perfect=truths, empty=[''] * 6, constant=['no'] * 6, shuffled=truths[1:] + truths[:1])[
         predictor
     ]
-    assert score_files(said(*enumerate(answers)), TRUTH)['results'][0]['score'] == value
-
-
-def test_by_id_before_names_and_questions_asked_twice():
-    truth = [
-        dict(id=k, image='x.png', question='where is the ship?', truth=t)
-        for k, t in (('p', 'left'), ('q', 'right'))
-    ]
-    assert [
-        p['answer']
-        for p in join_answers(
-            questions_of(truth), [dict(question_id='q', answer='right'), dict(question_id='p', answer='left')]
-        )[0]
-    ] == ['left', 'right']
-    bare = [{k: v for k, v in t.items() if k != 'id'} for t in truth]
-    both = [dict(image='x.png', question='where is the ship?', answer=a) for a in ('left', 'right', 'up')]
-    rows, problems = join_answers(questions_of(bare), both)
-    assert [p['answer'] for p in rows] == ['left', 'right'] and found(problems) == dict(duplicate=1)
-    # which question?
-    assert found(join_answers(questions_of(bare), [dict(image='x.png', answer='left')])[1]) == dict(
-        unknown=1, missing=2
-    )
-
-
-def test_a_file_name_that_means_two_pictures_fits_neither():
-    truth = [dict(image=f'{f}/1.png', question='?', truth='yes') for f in 'ab']
-    rows, problems = join_answers(
-        questions_of(truth), [dict(image='1.png', answer='yes'), dict(image='b\\1.png', answer='yes')]
-    )
-    assert [p['answer'] for p in rows] == ['', 'yes'] and found(problems) == dict(missing=1, unknown=1)
+    assert score_files(answers_of(*enumerate(answers)), TRUTH)['results'][0]['score'] == value
 
 
 def test_records_with_several_captions_are_one_question():
@@ -107,7 +68,7 @@ def test_records_with_several_captions_are_one_question():
         [Turn('describe', t, 'caption') for t in ('a pond.', 'some water.')]
         + [Turn('what is in [0.10,0.10,0.20,0.20]?', 'a pond', 'region_caption')],
     )
-    assert [q['truth'] for q in questions_of([r])] == [['a pond.', 'some water.'], ['a pond']]
+    assert [q['truth'] for q in read_questions([r])] == [['a pond.', 'some water.'], ['a pond']]
     row = score_files([dict(image='a', question='describe', answer='some water')], [r])['results']
     assert {x['metric']: x['score'] for x in row if x['task'] == 'caption'}['BLEU-1'] == pytest.approx(1)
 
@@ -177,26 +138,8 @@ def test_units_are_never_guessed_for_the_user():
     )
 
 
-@given(
-    st.integers(10, 900),
-    st.integers(10, 900),
-    st.lists(st.floats(0.02, 0.9), min_size=2, max_size=2),
-    st.lists(st.floats(0.05, 0.09), min_size=2, max_size=2),
-    st.sampled_from(['100', '1000', 'pixels', 'picture']),
-)
-@settings(max_examples=60, deadline=None)
-def test_to_square_agrees_with_the_codec(width, height, corner, size, frame):
-    box = np.array([*corner, *np.add(corner, size)])
-    tops = np.array(
-        {'100': (100, 100), '1000': (1000, 1000), 'pixels': (width, height), 'picture': (1, 1)}[frame] * 2
-    )
-    text = to_square('at [' + ', '.join(f'{v:.7f}' for v in box * tops) + '].', frame, width, height)
-    expected = BoxFormat(decimals=4).write([box * np.tile([width, height], 2)], width, height)
-    assert np.allclose(parse_boxes(text).boxes[0].box, parse_boxes(expected).boxes[0].box, atol=2e-4)
-
-
 def test_other_languages_and_markup_are_told(tmp_path):
-    answers = said((0, '**no**'), (1, '是'), (2, '<i>no</i>'), (3, 'yes'))
+    answers = answers_of((0, '**no**'), (1, '是'), (2, '<i>no</i>'), (3, 'yes'))
     assert {
         k: v for k, v in found(score_files(answers, TRUTH)['problems']).items() if k != 'missing'
     } == dict(markup=2, script=1)
@@ -206,10 +149,10 @@ def test_other_languages_and_markup_are_told(tmp_path):
     'predictions, truth, words',
     [
         ([], TRUTH, 'none of the answers'),
-        (said((77, 'yes')), TRUTH, '77.png'),
-        (said((0, 'no')), [], 'no questions'),
-        (said((0, 'no')), [dict(image='x')], 'no question and no truth'),
-        (said((0, 'no')), [Record('../x.png', [Turn('a', 'b')]).to_json()], 'record 0'),
+        (answers_of((77, 'yes')), TRUTH, '77.png'),
+        (answers_of((0, 'no')), [], 'no questions'),
+        (answers_of((0, 'no')), [dict(image='x')], 'no question and no truth'),
+        (answers_of((0, 'no')), [Record('../x.png', [Turn('a', 'b')]).to_json()], 'record 0'),
     ],
 )
 def test_bad_input(predictions, truth, words):
@@ -289,10 +232,6 @@ def test_surest_mistakes_come_first_and_tasks_take_turns():
     ]
     best, worst = best_and_worst(rows, 2)
     assert worst == [rows[1], rows[3]] and best == [rows[2]]
-
-
-def test_frames_are_described():
-    assert list(FRAMES) == ['unit', 'picture', '100', '1000', 'pixels', 'geochat'] and all(FRAMES.values())
 
 
 def test_rsvqa_stands_in_the_summary_and_on_the_page(tmp_path):
