@@ -78,10 +78,10 @@ def cut(examples, count, seed=0):
     ]
 
 
-def ours(examples, tokenizer, answers, batch, precision, perception='both', sequence_length=256) -> dict:
+def ours(examples, tokenizer, answers, batch, precision, vision_encoders='both', sequence_length=256) -> dict:
     "Nano through `fit`."
     torch.manual_seed(0)
-    model = nano(tokenizer, perception=perception)
+    model = nano(tokenizer, vision_encoders=vision_encoders)
     clock, each = Clock(model, tokenizer.eos_token_id), sum(len(e.turns) for e in examples) / len(examples)
     with tempfile.TemporaryDirectory() as folder:
         fit(
@@ -196,7 +196,7 @@ def compare(count, examples, tokenizer, answers, rounds, theirs_is, precision) -
     mine = best(ours, tried, examples, tokenizer, answers)
     sides = {
         'ours': (ours, 3 * answers, mine),
-        'ours, ViT only': (ours, 3 * answers, mine | dict(perception='vit')),
+        'ours, ViT only': (ours, 3 * answers, mine | dict(vision_encoders='vit')),
     }
     sides |= {f'theirs, {a}': (theirs, answers, chosen) for a, chosen in theirs_is.items()}
     found = {name: [] for name in sides}

@@ -44,14 +44,14 @@ def check_format(
 class EarthGPTConfig(PreTrainedConfig):
     """All choices of an EarthGPT model.
 
-    perception: both, vit or cnn. vit_layers: ViT blocks whose tokens are taken, from 1 or negative from the end.
+    vision_encoders: both, vit or cnn. vit_layers: ViT blocks whose tokens are taken, from 1 or negative from the end.
     layer_fusion: concat, sum or weights. cnn_channels: of a pyramid level. fusion: concat or sum of ViT and CNN.
-    grid: tokens of the perception along one side; merge: how many of them become one visual token (1, 4, 16); image_marks: learned
+    grid: tokens of the vision tower along one side; merge: how many of them become one visual token (1, 4, 16); image_marks: learned
     vectors before and behind them. image_size: side of the square that a View is brought to.
     vit_input, cnn_input: size, mean, std of each encoder. projector: linear or mlp. visual_scale: start of the norm behind it, None for no norm.
-    coordinate_loss: weight of the distance between coordinates, beside cross entropy, see lesson 09b; first_coordinate: the token 0.00.
+    coordinate_loss_weight: weight of the distance between coordinates, beside cross entropy, see lesson 09b; first_coordinate: the token 0.00.
     chat: the ChatFormat of the tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary.
-    format: of this list of choices. Raises BadInput for one that is newer than this program, and for an unknown perception.
+    format: of this list of choices. Raises BadInput for one that is newer than this program, and for an unknown vision_encoders.
     """
 
     model_type = 'earthgpt'
@@ -64,7 +64,7 @@ class EarthGPTConfig(PreTrainedConfig):
     vit_config: dict | PreTrainedConfig | None = None
     cnn_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
-    perception: str = 'both'
+    vision_encoders: str = 'both'
     vit_layers: list[int] | tuple[int, ...] = (-1,)
     layer_fusion: str = 'concat'
     cnn_channels: int = 64
@@ -80,15 +80,15 @@ class EarthGPTConfig(PreTrainedConfig):
     init_scale: float | None = 1.0
     image_token_id: int = 5
     chat: dict | None = None
-    coordinate_loss: float = 0.0
+    coordinate_loss_weight: float = 0.0
     first_coordinate: int | None = None
     tie_word_embeddings: bool = False
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
         check_format(self.format)
-        if self.perception not in ('both', 'vit', 'cnn'):
-            raise BadInput(f'no perception named {self.perception!r}: choose both, vit or cnn')
+        if self.vision_encoders not in ('both', 'vit', 'cnn'):
+            raise BadInput(f'no vision_encoders named {self.vision_encoders!r}: choose both, vit or cnn')
         super().__post_init__(**kwargs)
 
     @property
@@ -98,7 +98,7 @@ class EarthGPTConfig(PreTrainedConfig):
     @property
     def encoders(self) -> list[str]:  # of 'vit', 'cnn'
         "Which encoders look at a picture."
-        return [name for name in ('vit', 'cnn') if self.perception in ('both', name)]
+        return [name for name in ('vit', 'cnn') if self.vision_encoders in ('both', name)]
 
 # %% ../../nbs/4_model/12_config.ipynb #0a32a688
 def check_names(

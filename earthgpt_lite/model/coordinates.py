@@ -32,11 +32,11 @@ def coordinate_loss(
 
 # %% ../../nbs/4_model/11_coordinates.ipynb #a34e36ee
 def init_position_scale(
-    perception,  # changed in place; not for pretrained encoders
+    vision_tower,  # changed in place; not for pretrained encoders
     std: float = 0.3,  # spread of the position embeddings
 ):
     "Give a fresh ViT positions that stand out beside its patches from the first step. Does nothing where there are none."
-    vit = perception.encoders.get('vit')
+    vit = vision_tower.encoders.get('vit')
     table = getattr(getattr(vit, 'embeddings', None), 'position_embeddings', None)
     if table is not None:
         with torch.no_grad():

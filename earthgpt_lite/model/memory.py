@@ -130,9 +130,9 @@ def weigh(
         return ledger.most
 
     count = lambda m: sum(p.numel() for p in m.parameters())
-    parts = dict(vit=0, cnn=0) | {name: count(part) for name, part in model.perception.encoders.items()}
+    parts = dict(vit=0, cnn=0) | {name: count(part) for name, part in model.vision_tower.encoders.items()}
     parts |= dict(
-        fusion=count(model.perception) - sum(parts.values()),
+        fusion=count(model.vision_tower) - sum(parts.values()),
         projector=count(model.projector),
         language=count(model.language),
     )

@@ -62,9 +62,9 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     def __init__(self, config: EarthGPTConfig):
         super().__init__(config)
         c = config
-        self.perception = VisionTower(
-            c.vit_config if c.perception != 'cnn' else None,
-            c.cnn_config if c.perception != 'vit' else None,
+        self.vision_tower = VisionTower(
+            c.vit_config if c.vision_encoders != 'cnn' else None,
+            c.cnn_config if c.vision_encoders != 'vit' else None,
             c.grid,
             c.vit_layers,
             c.layer_fusion,
@@ -75,7 +75,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             c.train_encoders,
         )
         self.projector = Projector(
-            self.perception.channels,
+            self.vision_tower.channels,
             c.text_config.hidden_size,
             c.projector,
             c.init_scale,
@@ -96,7 +96,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor,  # (n, 3, s, s) uint8, or a list of (3, s, s)
     ) -> torch.Tensor:  # (n, visual tokens, width)
         "Visual tokens, ready to stand between words. Compute once, use for many questions. Raises BadInput for pictures of unequal size."
-        return self.projector(self.perception(stack_pictures(pixel_values).to(self.device)))
+        return self.projector(self.vision_tower(stack_pictures(pixel_values).to(self.device)))
 
     def _embed(self, input_ids, features, going_on=False):
         table = self.get_input_embeddings()
@@ -171,8 +171,8 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             F.cross_entropy(logits, F.pad(target[graded], (0, spare), value=IGNORE), reduction='sum'),
             graded.sum(),
         )
-        if self.config.coordinate_loss:
-            total = total + self.config.coordinate_loss * coordinate_loss(
+        if self.config.coordinate_loss_weight:
+            total = total + self.config.coordinate_loss_weight * coordinate_loss(
                 logits[: int(count)], target[graded], self.config.first_coordinate
             )
         return EarthGPTOutput(loss=total / count, loss_sum=total, target_count=count)
@@ -208,10 +208,10 @@ def nano(
     model = EarthGPT(nano_config(tokenizer, **changed))
     model.projector.start()
     init_coordinate_embeddings(model.language, tokenizer)
-    if model.config.coordinate_loss:
-        init_position_scale(model.perception)
+    if model.config.coordinate_loss_weight:
+        init_position_scale(model.vision_tower)
     model.language.set_attn_implementation('lean')  # on a CPU faster than sdpa at this size
-    for name, encoder in model.perception.encoders.items():
+    for name, encoder in model.vision_tower.encoders.items():
         if name == 'vit':
             encoder.set_attn_implementation('lean')
     return model

@@ -58,7 +58,7 @@ def read_preset(name: str) -> Preset:
     needs = [
         k
         for k in ('vit', 'cnn', 'text', 'model')
-        if k != dict(vit='cnn', cnn='vit').get(given.get('model', {}).get('perception'))
+        if k != dict(vit='cnn', cnn='vit').get(given.get('model', {}).get('vision_encoders'))
     ]
     lacks = [k for k in needs if k not in given]
     if lacks:

@@ -74,7 +74,7 @@ def undo_pixel_shuffle(
 
 # %% ../../nbs/4_model/08_projector.ipynb #4a4253e4
 def visual_tokens(
-    grid: int,  # of the perception, along one side
+    grid: int,  # of the vision tower, along one side
     pixel_shuffle_factor: int = 1,
     boundary_tokens: bool = False,
 ) -> int:
@@ -127,7 +127,7 @@ class Projector(nn.Module):
 
 # %% ../../nbs/4_model/08_projector.ipynb #a3bcee4b
 def token_budget(
-    grid: int,  # of the perception, along one side
+    grid: int,  # of the vision tower, along one side
     config: PreTrainedConfig,  # of the language model
     words: int = 32,  # tokens of a question
 ) -> list[dict]:  # rows: merge, tokens, operations, cache (bytes at two a number)

@@ -383,7 +383,7 @@ def build(
         model = EarthGPT(config).to(dtype)
     for part, encoder in encoders.items():
         left = [
-            n for n in getattr(model.perception, part).load_pretrained(encoder) if not n.startswith(SPARE)
+            n for n in getattr(model.vision_tower, part).load_pretrained(encoder) if not n.startswith(SPARE)
         ]
         if left:
             say(
@@ -393,6 +393,6 @@ def build(
     model.language.set_attn_implementation(preset.attention)
     model.projector.start()
     say(
-        f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.perception.encoders.values()) for p in part.parameters()):,} of them new'
+        f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.vision_tower.encoders.values()) for p in part.parameters()):,} of them new'
     )
     return model.eval(), tokenizer

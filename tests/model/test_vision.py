@@ -143,7 +143,7 @@ def test_nanos_parameters_for_a_seed_are_what_they_were():
         for name, part in model.named_children()
     }
     expected = dict(
-        perception=(1_823_712, 40131.22112),
+        vision_tower=(1_823_712, 40131.22112),
         projector=(148_032, 2549.91661),
         language=(1_847_616, 31046.95500),
     )
@@ -448,7 +448,7 @@ def test_frozen_encoders_get_no_gradient_and_stay_in_eval():
         random_pixels(),
     )
     before = deepcopy({n: b for n, b in model.named_buffers()})
-    model.requires_grad_(True)  # as a stage that trains the whole perception does
+    model.requires_grad_(True)  # as a stage that trains the whole vision tower does
     out = model(pixels)
     assert torch.equal(out, model(pixels))  # no dropout, no batch statistics
     out.square().sum().backward()
