@@ -18,7 +18,7 @@ from ..boxes.oriented import from_map
 from ..boxes.text import format_box, parse_boxes, plural, to_unit
 from ..data.records import Task, sample_question as wording
 from ..errors import BadInput
-from ..model.generation import _generate, generate_answers, prefill
+from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.modeling import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values as to_tensor
@@ -385,15 +385,8 @@ class Chat:
         history, prompt = self._history(question, max_new_tokens)
         if stream:
             generate['streamer'] = _Stream(a.tokenizer, stream)
-        ((text, score, tokens),) = _generate(
-            a.model,
-            a.tokenizer,
-            ChatFormat(**a.model.config.chat),
-            self._picture,
-            [0],
-            [prompt],
-            max_new_tokens,
-            generate,
+        ((text, score, tokens),) = generate_batch(
+            a.model, a.tokenizer, [prompt], self._picture, [0], max_new_tokens, **generate
         )
         self.turns.append(
             a._answer(

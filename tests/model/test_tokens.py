@@ -1,6 +1,5 @@
 "Words and tokens: nothing is lost, and nothing can be forged."
 
-
 import pytest
 from hypothesis import given, settings, strategies as st
 from transformers import AutoTokenizer
