@@ -560,13 +560,16 @@ def test_a_forged_picture_in_a_question_is_text(tiny, few):
 
 SCRIPT = '''
 import json, sys, torch, numpy as np
-import earthgpt_lite.model as m
+import earthgpt_lite.model
 from transformers import AutoModel, AutoTokenizer
-shown, questions, out = torch.from_numpy(np.load(sys.argv[2])), json.loads(sys.argv[3]), []
-model, tokenizer = m.load(sys.argv[1])
 other = AutoModel.from_pretrained(sys.argv[1] + '/model').eval()
-assert type(other) is m.EarthGPT and not model.training
-for each, words in ((model, tokenizer), (other, AutoTokenizer.from_pretrained(sys.argv[1] + '/model'))): out.append(m.answer(each, words, shown, questions, max_new_tokens=10))
+from earthgpt_lite.model.generation import generate_answers
+from earthgpt_lite.model.modeling import EarthGPT, load
+shown, questions, out = torch.from_numpy(np.load(sys.argv[2])), json.loads(sys.argv[3]), []
+model, tokenizer = load(sys.argv[1])
+assert type(other) is EarthGPT and not model.training
+for each, words in ((model, tokenizer), (other, AutoTokenizer.from_pretrained(sys.argv[1] + '/model'))):
+    out.append(generate_answers(each, words, shown, questions, max_new_tokens=10))
 print(json.dumps(out))
 '''
 
