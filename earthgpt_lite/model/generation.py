@@ -82,7 +82,10 @@ def _pad_left(prompts, cached, pad_id, device):
 
 
 def _texts_and_scores(tokenizer, ids, logprobs, end_id):
-    "What was written, its score, and each of its tokens with its log-probability; ids, logprobs: (b, new tokens)."
+    """What was written, its score, and each of its tokens with its log-probability; ids, logprobs.
+
+    (b, new tokens).
+    """
     ids, logprobs = ids.cpu(), logprobs.cpu()
     ends = (ids == end_id).long()
     own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it
@@ -116,13 +119,14 @@ def generate_answers(
     pictures,
     questions: list,  # [(index of the picture or None, question)]
     options: AnswerOptions | None = None,
-    **changes,  # fields of AnswerOptions; the rest is for transformers' generate: do_sample, num_beams, streamer ...
+    # fields of AnswerOptions; the rest is for transformers' generate: do_sample, num_beams, streamer ...
+    **changes,
 ) -> list:  # [(text, score)], with `tokens` [(text, score, [(token, log-probability)])]
     """Answer many questions about some pictures; the order of the questions is kept.
 
-    The score is the mean log-probability of the answer's own tokens. A picture passes encoders and language model
-    once for all its questions. Questions go in batches, by picture and then by wording. Raises BadInput for a
-    picture that is not there, a prompt that is too long, pictures of unequal size.
+    The score is the mean log-probability of the answer's own tokens. A picture passes encoders and language
+    model once for all its questions. Questions go in batches, by picture and then by wording. Raises BadInput
+    for a picture that is not there, a prompt that is too long, pictures of unequal size.
     """
     options, generate = _split_options(options, changes)
     chat = ChatFormat(**model.config.chat)
@@ -156,7 +160,10 @@ def _split_options(options, changes):
 
 
 def _by_picture(questions, most):
-    "(pictures, questions about them): at most so many pictures at a time; questions without a picture come last."
+    """(pictures, questions about them): at most so many pictures at a time.
+
+    Questions without a picture come last.
+    """
     about = {}
     for k, (picture, _) in enumerate(questions):
         about.setdefault(picture, []).append(k)

@@ -42,7 +42,8 @@ from .vision import VisionTower
 class EarthGPTOutput(ModelOutput):
     """What forward gives back.
 
-    With labels, logits are None, and the loss is `loss_sum` over the target tokens divided by their number, `target_count`.
+    With labels, logits are None, and the loss is `loss_sum` over the target tokens divided by their number,
+    `target_count`.
     """
 
     loss: torch.Tensor | None = None
@@ -53,7 +54,10 @@ class EarthGPTOutput(ModelOutput):
 
 # %% ../../nbs/4_model/15_modeling.ipynb #1925b083
 class EarthGPT(PreTrainedModel, GenerationMixin):
-    "EarthGPT (arXiv 2401.16822): ViT layers and CNN scales, a projection, a causal language model that reads both."
+    """EarthGPT (arXiv 2401.16822).
+
+    ViT layers and CNN scales, a projection, a causal language model that reads both.
+    """
 
     config_class = EarthGPTConfig
     input_modalities = ('image', 'text')
@@ -136,7 +140,10 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
 
     def _loss(self, hidden, labels):
-        "Cross entropy of each target, predicted by the token before it; beside it the distance of coordinates."
+        """Cross entropy of each target, predicted by the token before it.
+
+        Beside it the distance of coordinates.
+        """
         logits, targets = target_logits(self.get_output_embeddings(), hidden, labels)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='sum')
         if self.config.coordinate_loss_weight:
@@ -247,7 +254,7 @@ def _exchange(new, folder, old):
 
 # %% ../../nbs/4_model/15_modeling.ipynb #3625ae13
 def find_model(
-    # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a name on the hub
+    # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a hub name
     name,
 ) -> str:
     "The folder or hub name to load from. Raises BadInput for a folder without a model."
@@ -306,7 +313,10 @@ def load(
 
 
 def _check_type(config, name):
-    "Raises BadInput for the folder of another model, or of a newer version. A name on the hub has no file here."
+    """Raises BadInput for the folder of another model, or of a newer version.
+
+    A name on the hub has no file here.
+    """
     if not config.is_file():
         return
     stored = json.loads(config.read_text(encoding='utf-8'))
@@ -314,7 +324,8 @@ def _check_type(config, name):
     model_type = stored.get('model_type')
     if model_type != 'earthgpt':
         raise BadInput(
-            f'{name} holds a model of type {model_type!r}, not an EarthGPT: give a run such as runs/quickstart'
+            f'{name} holds a model of type {model_type!r}, not an EarthGPT: '
+            'give a run such as runs/quickstart'
         )
 
 

@@ -103,7 +103,10 @@ def pack_best_fit(
     lengths: list,  # of the rows, in tokens
     sequence_length: int,  # tokens of a packed row; a longer row stays alone
 ) -> list:  # of each packed row the indices of its rows
-    "Which rows share a packed row: longest first, each into the fullest that still has room (best fit, decreasing)."
+    """Which rows share a packed row.
+
+    Longest first, each into the fullest that still has room (best fit, decreasing).
+    """
     packed, filled = [], []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         fitting = [k for k, n in enumerate(filled) if n + lengths[i] <= sequence_length]
@@ -120,7 +123,10 @@ def pack_best_fit(
 def join_sequences(
     rows: list[dict],  # from build_sequence
 ) -> dict:
-    "Rows one behind the other. Segments are renumbered, so that no token sees another row; positions stay as they were."
+    """Rows one behind the other. Segments are renumbered, so that no token sees another row.
+
+    Positions stay as they were.
+    """
     joined = {field: [] for field in rows[0]}
     for row in rows:
         last = max(joined['segment_ids'], default=0)

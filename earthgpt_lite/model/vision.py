@@ -62,7 +62,10 @@ def _side(size):
 
 
 def _copy(module, pretrained, what, fresh=()):
-    "Weights into a module; the names that were not used. `fresh`: beginnings of names that may keep their start."
+    """Weights into a module; the names that were not used. `fresh`.
+
+    Beginnings of names that may keep their start.
+    """
     state = dict(pretrained if isinstance(pretrained, dict) else pretrained.state_dict())
     prefix = getattr(module, 'base_model_prefix', '') + '.'
     state = {name.removeprefix(prefix): weight for name, weight in state.items()}
@@ -86,9 +89,9 @@ def _no_fit(what, problem, names):
 class ViTFeatures(nn.Module):
     """Patch tokens after several layers of a vision transformer, each normed, fused into one grid.
 
-    (EarthGPT, figure b left.) Which layers and how they are fused is not in public sources; both are settings. Blocks
-    behind the last layer that is taken are never built. Takes every plain ViT of transformers; raises BadInput for
-    what is none.
+    (EarthGPT, figure b left.) Which layers and how they are fused is not in public sources; both are
+    settings. Blocks behind the last layer that is taken are never built. Takes every plain ViT of
+    transformers; raises BadInput for what is none.
     """
 
     def __init__(
@@ -193,7 +196,7 @@ def group_norm(
     module: nn.Module,
     groups: int = 8,  # at most
 ) -> nn.Module:
-    "Replace every batch norm by a group norm, in place, so that a picture's features depend on that picture only."
+    "Every batch norm becomes a group norm, in place: a picture's features depend on that picture only."
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, nn.GroupNorm(math.gcd(groups, child.num_features), child.num_features))
@@ -241,11 +244,11 @@ def _block(channels):
 
 # %% ../../nbs/4_model/05_vision.ipynb #de697862
 class CNNFeatures(nn.Module):
-    """A pyramid over the stages of a convolutional network, fused on the token grid (EarthGPT, figure b right).
+    """A pyramid over the stages of a convolutional network, fused on the token grid.
 
-    Each stage is projected to `channels`, enlarged maps of coarser stages are added, and a convolution block follows;
-    the levels are concatenated by token. What the figure's blocks hold is not in public sources: here a 3 x 3
-    convolution, group norm, GELU.
+    (EarthGPT, figure b right.) Each stage is projected to `channels`, enlarged maps of coarser stages are
+    added, and a convolution block follows; the levels are concatenated by token. What the figure's blocks
+    hold is not in public sources: here a 3 x 3 convolution, group norm, GELU.
     """
 
     def __init__(
@@ -301,8 +304,8 @@ class VisionOptions:
 class VisionTower(nn.Module):
     """EarthGPT's visual-enhanced perception: ViT layers and CNN scales, concatenated by token (or summed).
 
-    Pixels go in as bytes; each encoder resizes and normalises them for itself. Frozen encoders run without gradients
-    and in eval; norms, pyramid and fusion, which are new, train all the same.
+    Pixels go in as bytes; each encoder resizes and normalises them for itself. Frozen encoders run without
+    gradients and in eval; norms, pyramid and fusion, which are new, train all the same.
     """
 
     def __init__(

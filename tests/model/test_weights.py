@@ -263,7 +263,7 @@ grid = 2
 image_size = 28
 cnn_input = {{ size = 64, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }}
 train_encoders = false
-visual_scale = 0.1
+init_scale = 0.1
 """
 
 
