@@ -103,7 +103,6 @@ def _texts_and_scores(tokenizer, ids, logprobs, end_id):
 class AnswerOptions:
     "How `generate_answers` works."
 
-    max_new_tokens: int = 64
     batch_size: int = 256  # questions at a time; the caches of twice as many pictures are kept
     progress: Callable | None = None  # called with the number of answers done
     tokens: bool = False  # also give each token of an answer with its own log-probability
@@ -118,6 +117,7 @@ def generate_answers(
     # None if no question has one
     pictures,
     questions: list,  # [(index of the picture or None, question)]
+    max_new_tokens: int = 64,
     options: AnswerOptions | None = None,
     # fields of AnswerOptions; the rest is for transformers' generate: do_sample, num_beams, streamer ...
     **changes,
@@ -144,7 +144,7 @@ def generate_answers(
             batch = asked[start : start + options.batch_size]
             rows = [row_of.get(questions[k][0], 0) for k in batch]
             some = [prompts[k] for k in batch]
-            found = generate_batch(model, tokenizer, some, cache, rows, options.max_new_tokens, **generate)
+            found = generate_batch(model, tokenizer, some, cache, rows, max_new_tokens, **generate)
             for k, answer in zip(batch, found):
                 answers[k] = answer
             if options.progress:
@@ -235,12 +235,12 @@ def stream_answer(
     """
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     questions = [(None if picture is None else 0, question)]
-    generate |= dict(max_new_tokens=max_new_tokens, streamer=streamer)
+    generate['streamer'] = streamer
     errors = []
 
     def work():
         try:
-            generate_answers(model, tokenizer, picture, questions, **generate)
+            generate_answers(model, tokenizer, picture, questions, max_new_tokens, **generate)
         except BaseException as e:
             errors.append(e)
         finally:

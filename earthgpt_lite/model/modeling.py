@@ -54,10 +54,7 @@ class EarthGPTOutput(ModelOutput):
 
 # %% ../../nbs/4_model/15_modeling.ipynb #1925b083
 class EarthGPT(PreTrainedModel, GenerationMixin):
-    """EarthGPT (arXiv 2401.16822).
-
-    ViT layers and CNN scales, a projection, a causal language model that reads both.
-    """
+    "ViT layers and CNN scales, a projection, a causal language model that reads both (arXiv 2401.16822)."
 
     config_class = EarthGPTConfig
     input_modalities = ('image', 'text')
@@ -140,10 +137,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
 
     def _loss(self, hidden, labels):
-        """Cross entropy of each target, predicted by the token before it.
-
-        Beside it the distance of coordinates.
-        """
+        "Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance."
         logits, targets = target_logits(self.get_output_embeddings(), hidden, labels)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='sum')
         if self.config.coordinate_loss_weight:
