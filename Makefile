@@ -10,9 +10,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 INPUTS := settings.ini setup.py constraints.txt
-NOTEBOOKS := $(wildcard index.ipynb) $(sort $(wildcard nbs/[0-9]*.ipynb))
+LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
+NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow export readme run-notebooks student clean
+.PHONY: help install quickstart test test-slow format export pages readme run-notebooks student clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -40,22 +41,28 @@ test: $(VENV)/.made-dev ## everything that decides and is fast: tests, sync, eve
 test-slow: $(VENV)/.made-dev ## the long tests: packaging, trainings, slow lessons
 	$(PY) -m pytest -m slow --all-notebooks $(ARGS)
 
-export: $(VENV)/.made-dev ## clean the notebooks and write the modules of earthgpt_lite/ from them
+format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, tests, tools, benchmarks
+	$(PY) -m ruff format -q .
+
+export: format ## format and clean the notebooks and write the modules of earthgpt_lite/ from them
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
+
+pages: $(VENV)/.made-dev ## write docs/results.md, docs/lessons.md and the picture of the parts
+	$(PY) tools/pages.py
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md
 
-run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/02_boxes.ipynb" for one) and store their outputs
+run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/2_boxes/02_text.ipynb" for one) and store their outputs
 	$(PY) tools/nb.py run $(NOTEBOOKS)
 	$(PY) tools/nb.py readme index.ipynb README.md
 
 student: ## write student/: the lessons without their solutions; a notebook that exists is left alone
-	@mkdir -p student
-	@for f in $(sort $(wildcard nbs/[0-9]*.ipynb)); do \
-		if [ -e student/$$(basename $$f) ]; then echo "kept student/$$(basename $$f)"; \
-		else $(PYTHON) tools/nb.py student $$f student/$$(basename $$f) || exit 1; fi; done
+	@for f in $(LESSONS); do \
+		copy=student/$${f#nbs/}; \
+		if [ -e $$copy ]; then echo "kept $$copy"; \
+		else $(PYTHON) tools/nb.py student $$f $$copy || exit 1; fi; done
 
 clean: ## remove what building leaves behind; .venv and runs stay
 	rm -rf build dist .pytest_cache .hypothesis _proc _docs

@@ -98,7 +98,8 @@ def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
 def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
     "Train and ask: settings and the answers, as far as they are scored."
     model, run, _ = train(fields, seed, steps, examples, tokenizer)
-    rows = predict(model, tokenizer, held_out, visual_features(model, held_out), ways=('seen',))['seen']
+    features = visual_features(model, held_out)
+    rows = predict(model, tokenizer, held_out, features, conditions=['matched'])['matched']
     return dict(
         steps=run['steps'],
         pairs=run['pairs'],

@@ -1,7 +1,10 @@
 "Settings that every test runs under, and the count of executed notebooks."
 
-import os, sys
+import os
+import re
+import sys
 from pathlib import Path
+
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -34,6 +37,28 @@ def pytest_sessionfinish(session):
     print(f'\nnotebooks executed: {len(RAN)} of {len(wanted)}')
     if len(RAN) != len(wanted):
         session.exitstatus = 1
+
+
+# what a skipped test lacks, and the command that brings it
+BRINGS = {
+    'Chromium': 'apt-get install chromium   (or Chrome from google.com/chrome)',
+    'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap': (
+        "pip install -c constraints.txt -e '.[dev]'"
+    ),
+    'not run, for want of': 'a machine that reaches the Python package index, once',
+}
+
+
+def pytest_terminal_summary(terminalreporter):
+    "What was skipped, and how to have it run: a skipped test is an untested promise"
+    skipped = terminalreporter.stats.get('skipped', [])
+    if not skipped:
+        return
+    terminalreporter.section('skipped')
+    for report in skipped:
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        command = next((c for words, c in BRINGS.items() if re.search(words, reason)), '')
+        terminalreporter.line(f'{report.nodeid}: {reason}' + (f'\n    run: {command}' if command else ''))
 
 
 @pytest.fixture(scope='session')

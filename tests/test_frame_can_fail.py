@@ -1,9 +1,15 @@
 "The checks of the notebooks find what they are for: each fault is put into a small copy of the project, and they must fail."
 
-import os, re, shutil, subprocess, sys
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-import pytest
+
+import house
 import nb
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SYNC, RUN = 'tests/test_notebooks_sync.py', 'tests/test_notebooks_run.py'
@@ -13,22 +19,24 @@ FRAME = [
     'pytest.ini',
     'earthgpt_lite/__init__.py',
     'tools/nb.py',
+    'tools/house.py',
     'tests/conftest.py',
     SYNC,
     RUN,
 ]
+TINY_BOOK, MORE_BOOK = '1_raster/01_tiny', '2_boxes/01_more'
 TINY = {
-    'index': ['# Tiny', 'print(1+1)'],
-    '01_tiny': [
+    'index': ['# Tiny', 'print(1 + 1)'],
+    TINY_BOOK: [
         '# Tiny',
-        '#| default_exp tiny',
-        '#| export\ndef double(x): return 2*x',
+        '#| default_exp raster.tiny',
+        '#| export\ndef double(x):\n    return 2*x',
         'assert double(2) == 4',
     ],
-    '02_more': [
+    MORE_BOOK: [
         '# More',
-        '#| default_exp more',
-        '#| export\nfrom earthgpt_lite.tiny import double',
+        '#| default_exp boxes.more',
+        '#| export\nfrom earthgpt_lite.raster.tiny import double',
         'double(2)',
     ],
 }
@@ -97,13 +105,13 @@ def test_a_sound_project_passes(project):
 
 
 def test_a_module_edited_by_hand_is_found(project):
-    module = project / 'earthgpt_lite/tiny.py'
+    module = project / 'earthgpt_lite/raster/tiny.py'
     module.write_text(module.read_text().replace('2*x', 'x+x'))
     assert failed(project, SYNC) == {'test_package_is_what_the_notebooks_export'}
 
 
 def test_a_stale_module_is_found(project):
-    place(project, '02_more').unlink()
+    place(project, MORE_BOOK).unlink()
     assert 'test_package_is_what_the_notebooks_export' in failed(project, SYNC)
 
 
@@ -113,7 +121,7 @@ def test_a_module_without_a_notebook_is_found(project):
 
 
 def test_a_notebook_not_exported_is_found(project):
-    add(project, '01_tiny', '#| export\ndef triple(x): return 3*x')
+    add(project, TINY_BOOK, '#| export\ndef triple(x): return 3*x')
     assert failed(project, SYNC) == {'test_package_is_what_the_notebooks_export'}
 
 
@@ -123,20 +131,63 @@ def test_a_stale_readme_is_found(project):
 
 
 def test_an_unclean_notebook_is_found(project):
-    d = nb.load(place(project, '01_tiny'))
+    d = nb.load(place(project, TINY_BOOK))
     d['cells'][3]['execution_count'] = 7
-    nb.dump(d, place(project, '01_tiny'))
+    nb.dump(d, place(project, TINY_BOOK))
     assert failed(project, SYNC) == {'test_notebook_is_clean'}
 
 
 def test_an_import_upwards_is_found(project):
     add(
         project,
-        '01_tiny',
-        '#| export\ndef later():\n    from earthgpt_lite.more import double\n    return double',
+        TINY_BOOK,
+        '#| export\ndef later():\n    from earthgpt_lite.boxes.more import double\n    return double',
     )
     export(project)
     assert failed(project, SYNC) == {'test_module_imports_only_lower_ones'}
+
+
+PLANTED = {
+    'a part to the right': ('boxes', 'earthgpt_lite.boxes.more', 'import double'),
+    'train and eval know each other': ('train', 'earthgpt_lite.eval.marks', 'import mark'),
+    'a later notebook of its part': ('raster', 'earthgpt_lite.raster.zoom', 'import zoom'),
+}
+
+
+@pytest.mark.parametrize('name', PLANTED)
+def test_a_planted_import_is_found(project, name):
+    "Two modules that import each other, a part that looks to its right, train and eval: each is named."
+    for where, module, code in (
+        ('6_eval/01_marks', 'eval.marks', 'mark = 1'),
+        ('5_train/01_steps', 'train.steps', 'step = 1'),
+        ('1_raster/02_zoom', 'raster.zoom', 'zoom = 2'),
+    ):
+        nb.dump(book([f'# {where}', f'#| default_exp {module}', f'#| export\n{code}']), place(project, where))
+    export(project)
+    assert list(house.import_faults(project)) == []
+    part, module, words = PLANTED[name]
+    book_of = dict(boxes=TINY_BOOK, train='5_train/01_steps', raster=TINY_BOOK)[part]
+    add(project, book_of, f'#| export\ndef later():\n    from {module} {words}')
+    export(project)
+    (fault,) = house.import_faults(project)
+    assert module.removeprefix('earthgpt_lite.') in fault
+    assert failed(project, SYNC) == {'test_module_imports_only_lower_ones'}
+
+
+def test_a_dangling_reference_is_found(project):
+    "A link, a lesson by its place and one by an old number."
+    cells = ['# Tiny\n\nSee [there](../2_boxes/99_gone.ipynb), and lesson 07a.', '# of 2_boxes/98_gone']
+    nb.dump(book(cells), place(project, '1_raster/03_lost'))
+    faults = ' '.join(house.reference_faults(project))
+    assert '99_gone' in faults and '98_gone' in faults and 'lesson 07a' in faults
+
+
+def test_dense_lines_are_found(project):
+    text = 'def f(a, b, c, d, e, g, h, i, j):\n    x = [k for k in a if (lambda q: q)(k) or (y := k)]; return x\n'
+    (project / 'earthgpt_lite/raster/tiny.py').write_text(text + f'long = "{"x" * 140}"\n')
+    found = house.line_measures(project)
+    worst = {name: rows[-1][1] for name, rows in found.items() if rows}
+    assert worst == {'two statements': 2, 'inline': 3, 'length': 149, 'function': 2, 'parameters': 9}
 
 
 BROKEN = dict(
@@ -152,9 +203,9 @@ BROKEN = dict(
 def test_a_cell_that_fails_is_found(project):
     "One notebook for each kind of failure: every one of them is found, and the sound ones pass."
     for i, (name, source) in enumerate(BROKEN.items(), 3):
-        nb.dump(book([f'# {name}', source]), place(project, f'{i:02}_{name}'))
+        nb.dump(book([f'# {name}', source]), place(project, f'1_raster/{i:02}_{name}'))
     out = python(project, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', RUN)
-    assert set(re.findall(r'^FAILED \S+::test_notebook_runs\[\d+_(\w+)\]', out.stdout, re.M)) == set(
+    assert set(re.findall(r'^FAILED \S+::test_notebook_runs\[1_raster/\d+_(\w+)\]', out.stdout, re.M)) == set(
         BROKEN
     ), out.stdout
 

@@ -19,7 +19,8 @@ LEFT = shutil.ignore_patterns(
     '*.egg-info',
 )
 BOOKS = [
-    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if nb.is_slow(p) else []) for p in nb.notebooks(ROOT)
+    pytest.param(p, id=nb.short(p), marks=[pytest.mark.slow] if nb.is_slow(p) else [])
+    for p in nb.notebooks(ROOT)
 ]
 
 

@@ -1,13 +1,22 @@
 "What people install: the wheel and the sdist, built, installed in an empty environment, and run outside the repository."
 
-import ast, json, os, re, shutil, subprocess, sys, sysconfig, tarfile, zipfile
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
 from configparser import ConfigParser
 from pathlib import Path
+import house
 import pytest
 
 ROOT = Path(__file__).parent.parent
 LIB = ROOT / 'earthgpt_lite'
-HAS_CLI = (LIB / 'cli.py').exists()
 LEFT = shutil.ignore_patterns(
     '.git',
     '.venv',
@@ -49,12 +58,8 @@ def call(*args, cwd, **env):
 
 def data_files():
     "The files that must travel with the package"
-    return {
-        p.relative_to(ROOT).as_posix()
-        for f in ('data', 'presets', 'recipes', 'models')
-        for p in (LIB / f).rglob('*')
-        if p.is_file() and '__pycache__' not in p.parts
-    }
+    files = [p for p in (LIB / 'assets').rglob('*') if p.is_file()]
+    return {p.relative_to(ROOT).as_posix() for p in files}
 
 
 def top_imports(path):
@@ -132,7 +137,7 @@ def test_wheel_holds_the_data_and_is_small(built):
     wheel, _ = built
     names = set(zipfile.ZipFile(wheel).namelist())
     assert data_files() <= names, sorted(data_files() - names)
-    assert {p.relative_to(ROOT).as_posix() for p in LIB.glob('*.py')} <= names
+    assert {p.relative_to(ROOT).as_posix() for p in LIB.rglob('*.py')} <= names
     assert not [n for n in names if n.startswith(('nbs/', 'tests/', 'tools/'))]
     assert (
         'earthgpt_lite/assets/models/nano/model.safetensors' in names
@@ -163,21 +168,25 @@ def test_sdist_holds_the_source(built):
         | {'settings.ini', 'setup.py', 'constraints.txt', 'LICENSE', 'README.md', 'index.ipynb', 'Makefile'}
         <= names
     )
-    assert {p.relative_to(ROOT).as_posix() for p in (ROOT / 'nbs').glob('[0-9]*.ipynb')} <= names
+    assert {p.relative_to(ROOT).as_posix() for p in (ROOT / 'nbs').rglob('[0-9]*.ipynb')} <= names
 
 
 @pytest.mark.slow
 def test_wheel_imports_outside_the_repository(empty):
     "Every module imports, from the installed wheel, and finds its data."
     bin, site, home = empty
-    modules = sorted(p.stem for p in LIB.glob('*.py') if not p.stem.startswith('_'))
-    code = 'import earthgpt_lite, importlib, sys; [importlib.import_module("earthgpt_lite."+m) for m in sys.argv[1:]]; print(earthgpt_lite.__file__)'
+    modules = house.modules(ROOT)
+    assert len(modules) >= 63, f'only {len(modules)} modules were seen'
+    code = (
+        'import earthgpt_lite, importlib, sys\n'
+        'for m in sys.argv[1:]: importlib.import_module("earthgpt_lite." + m)\n'
+        'print(earthgpt_lite.__file__)'
+    )
     assert Path(call(bin / 'python', '-c', code, *modules, cwd=home).strip()).is_relative_to(site)
     assert all((site / f).is_file() for f in data_files())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_CLI, reason='earthgpt_lite/cli.py does not exist yet')
 def test_command_answers(empty):
     bin, _, home = empty
     assert 'quickstart' in call(bin / 'earthgpt-lite', '--help', cwd=home)
@@ -197,7 +206,6 @@ def test_the_trained_nano_answers_from_the_wheel(empty):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_CLI, reason='earthgpt_lite/cli.py does not exist yet')
 def test_quickstart_runs_from_the_wheel(empty):
     bin, _, home = empty
     call(bin / 'earthgpt-lite', 'quickstart', '--minutes', '1', cwd=home)

@@ -38,6 +38,11 @@ def notebooks(root=ROOT):
     ]
 
 
+def short(path, root=ROOT):
+    "A notebook in a few words: '4_model/05_vision'"
+    return Path(path).relative_to(root).with_suffix('').as_posix().removeprefix('nbs/')
+
+
 def write(path, data):
     "Write text or bytes under a temporary name and rename"
     path = Path(path)

@@ -18,12 +18,30 @@ from ..boxes.text import parse_boxes, to_pixels
 from ..raster.chips import Chip
 from ..raster.georef import feature, feature_collection, to_world
 
+# %% ../../nbs/7_app/01_answers.ipynb #a9d0c1e2
+def _html_lines(answer, most=5):
+    "The lines of an answer, as HTML. Whatever a person or a model wrote is escaped."
+    yield html.escape(answer.question)
+    yield f'<b>{html.escape(answer.text)}</b>'
+    yield f'score {answer.score:.2f}' + (', cut off' if answer.truncated else '')
+    best_first = sorted(answer.scores.items(), key=lambda pair: -pair[1])
+    for label, probability in best_first[:8]:
+        yield f'{html.escape(label)}: {probability:.0%}'
+    for label, box in zip(answer.labels[:most], answer.pixel_boxes):
+        numbers = ', '.join(f'{v:.1f}' for v in box)
+        yield f'{html.escape(label or "box")}: {numbers}'
+    if len(answer.boxes) > most:
+        yield f'and {len(answer.boxes) - most} more boxes'
+    for part in answer.unread[:3]:
+        yield f'not read: {html.escape(part)}'
+
 # %% ../../nbs/7_app/01_answers.ipynb #f48507cb
 @dataclass
 class Answer:
     """What a model said about a picture. Boxes are kept in units of the padded square, as they were said.
 
-    `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their own, and in `boxes` what is around them.
+    `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their
+    own, and in `boxes` what is around them.
     """
 
     text: str
@@ -31,22 +49,21 @@ class Answer:
     question: str
     chip: Chip = field(repr=False)
     task: str = ''
-    about: str | None = None  # what was asked for: the name of boxes that have none
+    default_label: str | None = None  # what was asked for: the label of boxes that have none
     scores: dict = field(default_factory=dict)  # of a classification: label -> probability among the labels
-    # (n,) mean log-probability of each box's own tokens; None: as the whole answer
-    confidence: np.ndarray | None = None
-    sent: str = ''  # the words that the model was sent
-    seen: np.ndarray | None = field(default=None, repr=False)  # (s, s, 3) the picture that it was sent
-    cut: bool = False  # it used up its room before it came to an end
+    confidence: np.ndarray | None = None  # (n,) mean log-probability of each box; None: as the whole answer
+    prompt: str = ''  # the words that the model was given
+    model_input: np.ndarray | None = field(default=None, repr=False)  # (s, s, 3) the pixels that it was given
+    truncated: bool = False  # it used up max_new_tokens before it came to an end
     model: str = ''
-    # (4,) the box that was asked about, in units
-    region: np.ndarray | None = field(default=None, repr=False)
+    region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
 
     def __post_init__(self):
-        found = parse_boxes(self.text)
-        self.unread, self.labels = found.unread, [b.label or self.about for b in found.boxes]
-        # (n, 4, 2)
-        self.polygons = np.array([to_corners(b.box) for b in found.boxes], float).reshape(-1, 4, 2)
+        parsed = parse_boxes(self.text)
+        self.unread = parsed.unread
+        self.labels = [b.label or self.default_label for b in parsed.boxes]
+        corners = np.array([to_corners(b.box) for b in parsed.boxes], float)
+        self.polygons = corners.reshape(-1, 4, 2)  # (n, 4, 2)
         self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)  # (n, 4)
         if self.confidence is None or len(self.confidence) != len(self.boxes):
             self.confidence = np.full(len(self.boxes), self.score)
@@ -55,50 +72,33 @@ class Answer:
         return self.text
 
     @property
-    def pixels(self) -> np.ndarray:  # (n, 4) x1 y1 x2 y2
+    def pixel_boxes(self) -> np.ndarray:  # (n, 4) x1 y1 x2 y2
         "The boxes in pixels of the picture."
         return to_pixels(self.boxes, self.chip.frame.width, self.chip.frame.height)
 
-    def _ground(self, polygons):
-        frame = self.chip.frame
-        return np.asarray(
-            frame.to_map(to_pixels(polygons.reshape(-1, 8), frame.width, frame.height).reshape(-1, 4, 2))
-        ).reshape(-1, 4, 2)
-
     @property
-    def ground(self) -> np.ndarray:  # (n, 4, 2) corners x, y
+    def map_polygons(self) -> np.ndarray:  # (n, 4, 2) corners x, y
         "The corners of the boxes in map coordinates. Raises BadInput for a picture without any."
-        return self._ground(self.polygons)
+        return _to_map(self.polygons, self.chip.frame)
 
     @property
-    def outline(self) -> np.ndarray:  # (4, 2) corners x, y
-        "The corners of the whole picture, or of the box that was asked about, in map coordinates. Raises BadInput for a picture without any."
+    def map_outline(self) -> np.ndarray:  # (4, 2) corners x, y
+        """The corners of the whole picture, or of the box that was asked about, in map coordinates.
+
+        Raises BadInput for a picture without any.
+        """
+        frame = self.chip.frame
         if self.region is not None:
-            return self._ground(to_corners(self.region))[0]
-        w, h = self.chip.frame.width, self.chip.frame.height
-        return self.chip.frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
+            return _to_map(to_corners(self.region), frame)[0]
+        w, h = frame.width, frame.height
+        return frame.to_map([[0, 0], [w, 0], [w, h], [0, h]])
 
     def to_geojson(self) -> dict:
-        "A feature for each box, or one for what was asked about; longitude and latitude. Raises BadInput for a picture without a CRS."
-        crs, rings = self.chip.frame.crs, self.ground if len(self.boxes) else self.outline[None]
-        facts = dict(
-            question=self.question,
-            answer=self.text,
-            task=str(self.task),
-            sensor=str(self.chip.sensor),
-            image=self.chip.name,
-            model=self.model,
-        )
-        if self.scores:
-            facts['scores'] = {k: round(v, 4) for k, v in self.scores.items()}
-        labels = self.labels or [self.about or (self.text if self.scores else None)]
-        scores = self.confidence if len(self.boxes) else [self.score]
-        return feature_collection(
-            [
-                feature(to_world(shapely.Polygon(r), crs), label=l, score=round(float(s), 4), **facts)
-                for r, l, s in zip(rings, labels, scores)
-            ]
-        )
+        """A feature for each box, or one for what was asked about; longitude and latitude.
+
+        Raises BadInput for a picture without a CRS.
+        """
+        return feature_collection(_features(self))
 
     def picture(self, side: int = 256) -> Image.Image:
         "The square with the boxes drawn on it."
@@ -116,39 +116,51 @@ class Answer:
 
     def show(self, ax=None):
         "Draw the picture with the boxes; returns the matplotlib axes."
-        import matplotlib.pyplot as plt
-        from matplotlib.collections import PolyCollection
-
-        ax = ax or plt.subplots(figsize=(3, 3))[1]
-        ax.imshow(self.chip.image)
-        ax.axis('off')
-        ax.set_title(f'{self.question[:60]}\n{self.text[:60]}', fontsize=8, parse_math=False)
-        ax.add_collection(
-            PolyCollection(
-                self.polygons * self.chip.image.shape[0] - 0.5,
-                facecolors='none',
-                edgecolors='#ff2d95',
-                linewidths=1.5,
-            )
-        )
-        return ax
+        return _draw(self, ax)
 
     def _repr_html_(self):
-        facts = [
-            f'<b>{html.escape(self.text)}</b>',
-            f'score {self.score:.2f}' + (', cut off' if self.cut else ''),
-        ]
-        facts += [
-            f'{html.escape(k)}: {v:.0%}' for k, v in sorted(self.scores.items(), key=lambda kv: -kv[1])[:8]
-        ]
-        facts += [
-            f'{html.escape(l or "box")}: {", ".join(f"{v:.1f}" for v in b)}'
-            for l, b in zip(self.labels[:5], self.pixels[:5])
-        ]
-        facts += [f'and {len(self.boxes) - 5} more boxes'] * (len(self.boxes) > 5) + [
-            f'not read: {html.escape(u)}' for u in self.unread[:3]
-        ]
+        image = base64.b64encode(self.png(192)).decode()
+        lines = '<br>'.join(_html_lines(self))
         return (
-            f'<figure style="display:flex;gap:1em;align-items:center;margin:0"><img alt="" src="data:image/png;base64,{base64.b64encode(self.png(192)).decode()}">'
-            f'<figcaption>{html.escape(self.question)}<br>{"<br>".join(facts)}</figcaption></figure>'
+            '<figure style="display:flex;gap:1em;align-items:center;margin:0">'
+            f'<img alt="" src="data:image/png;base64,{image}"><figcaption>{lines}</figcaption></figure>'
         )
+
+# %% ../../nbs/7_app/01_answers.ipynb #d5e6f7a8
+def _to_map(polygons, frame):  # (n, 4, 2) or (8,) units of the square -> (n, 4, 2) map coordinates
+    pixels = to_pixels(polygons.reshape(-1, 8), frame.width, frame.height)
+    return np.asarray(frame.to_map(pixels.reshape(-1, 4, 2))).reshape(-1, 4, 2)
+
+
+def _features(answer):
+    "The GeoJSON features of an answer: its boxes, or what was asked about."
+    polygons = answer.map_polygons if len(answer.boxes) else answer.map_outline[None]
+    scores = answer.confidence if len(answer.boxes) else [answer.score]
+    whole = answer.text if answer.scores else None  # a class is the label of the whole
+    labels = answer.labels or [answer.default_label or whole]
+    facts = dict(
+        question=answer.question,
+        answer=answer.text,
+        task=str(answer.task),
+        sensor=str(answer.chip.sensor),
+        image=answer.chip.name,
+        model=answer.model,
+    )
+    if answer.scores:
+        facts['scores'] = {k: round(v, 4) for k, v in answer.scores.items()}
+    for polygon, label, score in zip(polygons, labels, scores):
+        shape = to_world(shapely.Polygon(polygon), answer.chip.frame.crs)
+        yield feature(shape, label=label, score=round(float(score), 4), **facts)
+
+# %% ../../nbs/7_app/01_answers.ipynb #e9f0a1b2
+def _draw(answer, ax=None):
+    import matplotlib.pyplot as plt
+    from matplotlib.collections import PolyCollection
+
+    ax = ax or plt.subplots(figsize=(3, 3))[1]
+    ax.imshow(answer.chip.image)
+    ax.axis('off')
+    ax.set_title(f'{answer.question[:60]}\n{answer.text[:60]}', fontsize=8, parse_math=False)
+    corners = answer.polygons * len(answer.chip.image) - 0.5  # (n, 4, 2) pixels of the square
+    ax.add_collection(PolyCollection(corners, facecolors='none', edgecolors='#ff2d95', linewidths=1.5))
+    return ax

@@ -68,7 +68,7 @@ SCENES = {  # crs, transform: far apart, turned, south, over the antimeridian, f
 @pytest.mark.parametrize('name', SCENES)
 @pytest.mark.parametrize('size', [(60, 40), (37, 80), (50, 50)])
 def test_a_box_comes_home_within_one_text_unit(tmp_path, name, size):
-    "GeoTIFF, view, text, parse, frame, transform, WGS84: each corner within a step of the text, measured on the ground by rasterio and pyproj."
+    "GeoTIFF, chip, text, parse, frame, transform, WGS84: each corner within a step of the text, measured on the ground by rasterio and pyproj."
     pyproj = pytest.importorskip('pyproj', reason='pyproj comes with the extra geo')
     code, t = SCENES[name]
     w, h = size
@@ -79,7 +79,7 @@ def test_a_box_comes_home_within_one_text_unit(tmp_path, name, size):
     with rasterio.open(path) as file:
         true = np.array([file.transform * p for p in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))])
     step = max(w, h) / 100 * max(np.hypot(t.a, t.d), np.hypot(t.b, t.e))
-    assert np.linalg.norm(answer.ground[0] - true, axis=1).max() <= step
+    assert np.linalg.norm(answer.map_polygons[0] - true, axis=1).max() <= step
     shape = shapely.geometry.shape(answer.to_geojson()['features'][0]['geometry'])
     points = np.concatenate([np.asarray(p.exterior.coords) for p in getattr(shape, 'geoms', [shape])])
     assert (np.abs(points) <= [180, 90]).all() and all(
@@ -121,7 +121,7 @@ def test_any_frame_and_turn(w, h, angle, gsd, edges):
     chip = as_chip(np.full((2, 2, 3), 9, 'uint8'))
     chip.frame = frame
     box = np.array([x1 * w, y1 * h, x2 * w, y2 * h])
-    found = Answer(format_box(to_unit(box, w, h)), 0.0, '', chip).ground[0]
+    found = Answer(format_box(to_unit(box, w, h)), 0.0, '', chip).map_polygons[0]
     true = frame.to_map(np.array([[box[i], box[j]] for i, j in ((0, 1), (2, 1), (2, 3), (0, 3))]))
     assert np.linalg.norm(found - true, axis=1).max() <= side / 100 * gsd
 
@@ -132,7 +132,7 @@ def test_tilted_boxes_keep_their_corners():
     assert (
         answer.polygons.shape == (1, 4, 2)
         and np.allclose(answer.boxes, [[0.1, 0.1, 0.9, 0.9]])
-        and np.allclose(answer.pixels, [[5, 5, 45, 45]])
+        and np.allclose(answer.pixel_boxes, [[5, 5, 45, 45]])
     )
 
 
@@ -152,7 +152,7 @@ def test_geojson_without_a_box_is_the_picture_and_without_a_crs_is_refused(tmp_p
     with pytest.raises(BadInput, match='no CRS'):
         Answer('mostly water.', -0.2, 'what?', as_chip(picture)).to_geojson()
     with pytest.raises(BadInput, match='no CRS'):
-        Answer(NASTY, -0.2, 'what?', as_chip(picture)).ground
+        Answer(NASTY, -0.2, 'what?', as_chip(picture)).map_polygons
 
 
 # What it looks like
@@ -160,7 +160,12 @@ def test_geojson_without_a_box_is_the_picture_and_without_a_crs_is_refused(tmp_p
 
 def test_model_text_is_shown_as_text(picture):
     answer = Answer(
-        NASTY, -0.2, '<img src=x onerror=alert(2)>', as_chip(picture), scores={'<b>': 0.5}, about='<i>'
+        NASTY,
+        -0.2,
+        '<img src=x onerror=alert(2)>',
+        as_chip(picture),
+        scores={'<b>': 0.5},
+        default_label='<i>',
     )
     page = answer._repr_html_()
     for bad in ('<script', '<img src=x', '<b>:', '<i>'):
@@ -204,7 +209,7 @@ def test_a_cut_answer_says_so(helper, picture):
     answer = Answer('[0.10,0.20,0.30', -0.2, 'where?', as_chip(picture))
     assert not len(answer.boxes) and 'cut off' in answer.unread[0] and 'not read' in answer._repr_html_()
     assert (
-        helper.ask(picture, 'what does this image show?', max_new_tokens=1).cut
+        helper.ask(picture, 'what does this image show?', max_new_tokens=1).truncated
         and 'cut off' in helper.ask(picture, 'what does this image show?', max_new_tokens=1)._repr_html_()
     )
 
@@ -214,7 +219,7 @@ def test_a_cut_answer_says_so(helper, picture):
 
 def test_anything_that_can_be_looked_at(helper, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / 'a.png')
-    said = [
+    answers = [
         helper.ask(x, 'what does this image show?')
         for x in (
             picture,
@@ -225,7 +230,7 @@ def test_anything_that_can_be_looked_at(helper, picture, tmp_path):
             read_scene(tmp_path / 'a.png'),
         )
     ]
-    assert len({a.text for a in said}) == 1 and all(a.model == 'tiny' for a in said)
+    assert len({a.text for a in answers}) == 1 and all(a.model == 'tiny' for a in answers)
 
 
 def test_lists_in_order_and_a_picture_passes_once(helper, picture, monkeypatch):
@@ -238,8 +243,8 @@ def test_lists_in_order_and_a_picture_passes_once(helper, picture, monkeypatch):
     monkeypatch.setattr(
         module,
         'generate_answers',
-        lambda model, tok, seen, questions, *a, **k: (
-            calls.append((len(seen), questions)) or [('x', 0.0, [])] * len(questions)
+        lambda model, tok, pixels, questions, *a, **k: (
+            calls.append((len(pixels), questions)) or [('x', 0.0, [])] * len(questions)
         ),
     )
     helper.ask(picture, asked)
@@ -267,17 +272,17 @@ def test_refusals_of_ask(helper, picture, tmp_path):
 def test_what_was_sent(helper, picture):
     answer = helper.ask(picture, 'where is <image> the lake?')
     assert (
-        answer.sent.startswith('<begin><image>x64<user>')
-        and answer.sent.endswith('<assistant>')
-        and answer.seen.shape == (64, 64, 3)
+        answer.prompt.startswith('<begin><image>x64<user>')
+        and answer.prompt.endswith('<assistant>')
+        and answer.model_input.shape == (64, 64, 3)
     )
-    assert (answer.seen == as_chip(picture, size=64).image).all()
+    assert (answer.model_input == as_chip(picture, size=64).image).all()
 
 
 def test_streaming_gives_the_same_words(helper, picture):
     pieces = []
-    said = helper.ask(picture, 'what does this image show?', stream=pieces.append)
-    assert ''.join(pieces).strip() == said.text == helper.ask(picture, 'what does this image show?').text
+    answer = helper.ask(picture, 'what does this image show?', stream=pieces.append)
+    assert ''.join(pieces).strip() == answer.text == helper.ask(picture, 'what does this image show?').text
 
 
 def test_tasks_are_worded_as_in_training(helper, picture):
@@ -290,7 +295,7 @@ def test_tasks_are_worded_as_in_training(helper, picture):
     assert helper.describe_region(picture, [0, 0, 30, 20]).question.endswith('[0.00,0.17,0.50,0.50]')
     assert (
         len(helper.caption([picture, picture])) == 2
-        and helper.ground([picture], 'the lake')[0].about == 'the lake'
+        and helper.ground([picture], 'the lake')[0].default_label == 'the lake'
     )
 
 
@@ -303,7 +308,7 @@ def test_a_region_in_three_ways(helper, tmp_path, picture):
         for box, where in (
             ([6, 4, 30, 20], 'pixels'),
             ([0.1, 14 / 60, 0.5, 0.5], 'unit'),
-            ([300_060, 3_999_800, 300_300, 3_999_960], 'ground'),
+            ([300_060, 3_999_800, 300_300, 3_999_960], 'map'),
         )
     ]
     assert len(set(ways)) == 1, ways
@@ -317,7 +322,7 @@ def test_a_region_in_three_ways(helper, tmp_path, picture):
         (lambda: helper.describe_region(path, [1, 2, 3]), 'shape'),
         (lambda: helper.describe_region(path, [900, 900, 950, 950]), 'nothing of this box'),
         (lambda: helper.describe_region(path, [0, 0, 9, 9], 'inch'), 'inch'),
-        (lambda: helper.describe_region(picture, [0, 0, 9, 9], 'ground'), 'no CRS'),
+        (lambda: helper.describe_region(picture, [0, 0, 9, 9], 'map'), 'no CRS'),
     ]:
         with pytest.raises(BadInput, match=words):
             call()
@@ -332,7 +337,7 @@ def test_labels_are_scored_by_the_models_own_probabilities(helper, picture):
         ['water', 'mostly forest and water.', 'snow', 'a'],
         'what is the main class of this image?',
     )
-    said, seen = helper.classify(picture, labels), helper.see([as_chip(picture)])
+    answer, pixels = helper.classify(picture, labels), helper.to_pixel_values([as_chip(picture)])
     chat = ChatFormat(**model.config.chat)
     prompt, sums = (
         module.picture_prefix(model.config, tokenizer) + chat.encode_question(tokenizer, question),
@@ -342,16 +347,18 @@ def test_labels_are_scored_by_the_models_own_probabilities(helper, picture):
         reply = chat.encode_answer(tokenizer, label)
         with torch.no_grad():
             logits = (
-                model(input_ids=torch.tensor([prompt + reply]), pixel_values=seen).logits[0].log_softmax(-1)
+                model(input_ids=torch.tensor([prompt + reply]), pixel_values=pixels).logits[0].log_softmax(-1)
             )
         sums.append(sum(float(logits[len(prompt) + i - 1, t]) for i, t in enumerate(reply)))
     true = np.exp(np.array(sums) - max(sums))
     true /= true.sum()
     assert (
-        np.allclose([said.scores[l] for l in labels], true, atol=1e-4)
-        and said.text == labels[int(np.argmax(sums))]
+        np.allclose([answer.scores[l] for l in labels], true, atol=1e-4)
+        and answer.text == labels[int(np.argmax(sums))]
     )
-    assert said.score == pytest.approx(max(sums) / len(chat.encode_answer(tokenizer, said.text)), abs=1e-4)
+    assert answer.score == pytest.approx(
+        max(sums) / len(chat.encode_answer(tokenizer, answer.text)), abs=1e-4
+    )
     batch = helper.classify([picture, 255 - picture, picture], labels, batch_size=2)
     assert np.allclose([batch[2].scores[l] for l in labels], true, atol=1e-4) and len(batch) == 3
 
@@ -384,11 +391,11 @@ def test_spans_are_those_of_the_boxes_that_are_read(rows):
 
 
 def test_each_box_has_its_own_score(helper, picture):
-    seen, text = (
-        helper.see([as_chip(picture)])[0],
+    pixels, text = (
+        helper.to_pixel_values([as_chip(picture)])[0],
         'There are <p>2 lakes</p>[0.10,0.10,0.20,0.20;0.40,0.30,0.75,0.80].',
     )
-    (logs,) = choice_logprobs(helper.model, helper.tokenizer, seen[None], 'where is the lake?', [text])
+    (logs,) = choice_logprobs(helper.model, helper.tokenizer, pixels[None], 'where is the lake?', [text])
     words = [
         helper.tokenizer.decode([i])
         for i in ChatFormat(**helper.model.config.chat).encode_answer(helper.tokenizer, text)
@@ -443,10 +450,10 @@ def test_first_turn_equals_ask_and_memory_is_in_the_prompt(helper, picture):
     talk = helper.chat(picture)
     assert talk.ask('where is the lake?').text == helper.ask(picture, 'where is the lake?').text
     talk.ask('is there any water in this image?')
-    assert talk.turns[0].text in talk.turns[1].sent and talk.turns[1].sent.count('<user>') == 2
+    assert talk.turns[0].text in talk.turns[1].prompt and talk.turns[1].prompt.count('<user>') == 2
     assert 'where is the lake?' in talk._repr_html_()
     talk.clear()
-    assert not talk.turns and helper.chat(picture, memory=False).ask('a?').sent.count('<user>') == 1
+    assert not talk.turns and helper.chat(picture, memory=False).ask('a?').prompt.count('<user>') == 1
 
 
 def test_a_dialogue_is_what_the_whole_prompt_says(helper, picture):
@@ -455,11 +462,11 @@ def test_a_dialogue_is_what_the_whole_prompt_says(helper, picture):
     for q in ('what does this image show?', 'where is the lake?', 'is there any forest?'):
         talk.ask(q)
     ids = tokenizer(
-        talk.turns[2].sent.replace('<image>x64', '<image>' * 64), add_special_tokens=False
+        talk.turns[2].prompt.replace('<image>x64', '<image>' * 64), add_special_tokens=False
     ).input_ids
     out = model.generate(
         input_ids=torch.tensor([ids]),
-        pixel_values=talk.seen,
+        pixel_values=talk.pixel_values,
         do_sample=False,
         max_new_tokens=64,
         eos_token_id=tokenizer.eos_token_id,
@@ -472,7 +479,7 @@ def test_the_oldest_turns_are_forgotten_and_a_long_question_is_refused(helper, p
     talk = helper.chat(picture)
     for k in range(3):
         talk.turns.append(Answer('forest ' * 300, 0.0, f'question {k}?', talk.chip))
-    sent = talk.ask('and now?').sent
+    sent = talk.ask('and now?').prompt
     assert 'question 0' not in sent and 'question 2' in sent
     with pytest.raises(BadInput, match='shorten'):
         talk.ask('why ' * 2000)

@@ -26,9 +26,9 @@ def type_(capsys):
     return call
 
 
-def refused(said, *words):
-    status, out, err = said
-    assert status == 2 and not out and err.startswith('earthgpt-lite: ') and err.count('\n') == 1, said
+def refused(result, *words):
+    status, out, err = result
+    assert status == 2 and not out and err.startswith('earthgpt-lite: ') and err.count('\n') == 1, result
     assert all(str(w) in err for w in words), err
 
 
@@ -73,12 +73,12 @@ def test_convert_for_a_program(tmp_path, type_):
         '--decimals',
         3,
     )
-    told = json.loads(out)
+    result = json.loads(out)
     assert (
         status == 0
         and out.count('\n') == 1
-        and told == json.loads((tmp_path / 'out/info.json').read_text())
-        and told['sensors'] == {'infrared': told['records']}
+        and result == json.loads((tmp_path / 'out/info.json').read_text())
+        and result['sensors'] == {'infrared': result['records']}
     )
     answers = [
         t['value']
@@ -266,8 +266,8 @@ def test_every_bad_record_by_index_and_reason(tmp_path, type_):
     for i, why in enumerate(('not there', 'climbs out', 'absolute', 'link', 'not a number', '1.3')):
         assert any(line.startswith(f'  record {i} ') and why in line for line in out.splitlines()), (i, out)
     status, out, _ = type_('check', tmp_path / 'a.json', '--json')
-    told = json.loads(out)
-    assert status == 1 and told['bad'] == 6 and [p['record'] for p in told['problems']] == list(range(6))
+    result = json.loads(out)
+    assert status == 1 and result['bad'] == 6 and [p['record'] for p in result['problems']] == list(range(6))
 
 
 def test_drop_keeps_the_good(tmp_path, type_):
@@ -396,8 +396,8 @@ def test_list_tells_every_reader(type_):
         and out.count('UNVERIFIED') == sum(not r.verified for r in READERS.values())
     )
     status, out, _ = type_('list', '--json')
-    told = {r['reader']: r for r in json.loads(out)}
-    assert set(told) == set(READERS) and set(told['iray']) == {
+    result = {r['reader']: r for r in json.loads(out)}
+    assert set(result) == set(READERS) and set(result['iray']) == {
         'reader',
         'title',
         'tasks',
@@ -409,9 +409,9 @@ def test_list_tells_every_reader(type_):
         'verified',
     }
     assert (
-        told['iray']['verified'] is False
-        and told['hrsid']['verified'] is True
-        and told['folders']['verified'] is None
+        result['iray']['verified'] is False
+        and result['hrsid']['verified'] is True
+        and result['folders']['verified'] is None
     )
     assert {r['sensor'] for r in json.loads(type_('list', 'infrared', '--json')[1])} == {'infrared'}
     refused(type_('list', 'lidar'), 'lidar', 'data list')
@@ -456,7 +456,7 @@ def test_tokens_of_a_record(tmp_path, type_, saved):
         and '0.png' in (tmp_path / 't.html').read_text()
     )
     status, out, _ = type_('tokens', tmp_path / 'a.jsonl', '--model', saved)
-    assert status == 0 and 'target_tokens' in out
+    assert status == 0 and 'target tokens' in out
     refused(type_('tokens', tmp_path / 'a.jsonl', '--record', 7), 'no record 7')
     refused(type_('tokens', tmp_path / 'a.jsonl', '--record', -1), 'no record -1')
     refused(type_('tokens', tmp_path / 'a.jsonl', '--model', tmp_path), 'holds no model')

@@ -33,7 +33,7 @@ def test_versions_are_those_of_the_constraints():
 
 
 def test_here_all_is_well(found):
-    text = doctor.prescription(found)
+    text = doctor.diagnosis_text(found)
     assert doctor.healthy(found) and 'All is well' in text and len(found['tests']) == 4
     assert all(
         word in text for word in ('Python', 'memory', 'device', 'precision', 'disk', 'hub cache', 'network')
@@ -44,7 +44,9 @@ def test_here_all_is_well(found):
 def test_another_version_is_told_and_no_fault(found):
     other = json.loads(json.dumps(found))
     other['versions']['numpy']['installed'] = '1.26.4'
-    assert doctor.healthy(other) and 'numpy          1.26.4 (tested with 2.4.6)' in doctor.prescription(other)
+    assert doctor.healthy(other) and 'numpy          1.26.4 (tested with 2.4.6)' in doctor.diagnosis_text(
+        other
+    )
 
 
 def test_a_missing_library_is_a_fault(found):
@@ -52,15 +54,15 @@ def test_a_missing_library_is_a_fault(found):
     other['versions']['folium']['installed'] = None
     assert (
         not doctor.healthy(other)
-        and 'MISSING: pip install' in doctor.prescription(other)
-        and 'Something is wrong' in doctor.prescription(other)
+        and 'MISSING: pip install' in doctor.diagnosis_text(other)
+        and 'Something is wrong' in doctor.diagnosis_text(other)
     )
 
 
 def test_a_broken_part_ends_the_test_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.setattr('earthgpt_lite.data.sample.world_map.DATA', tmp_path)
-    ((name, _, wrong),) = doctor.self_test('cpu')
-    assert name == 'reads a picture' and 'no such file' in wrong
+    ((name, _, error),) = doctor.self_test('cpu')
+    assert name == 'reads a picture' and 'no such file' in error
 
 
 def test_a_model_that_does_not_learn_is_noticed(monkeypatch):
@@ -69,15 +71,15 @@ def test_a_model_that_does_not_learn_is_noticed(monkeypatch):
 
 
 def test_memory_of_a_container(monkeypatch):
-    told = {
+    numbers = {
         '/proc/meminfo': 900 * 10**6 // 1024,
         '/sys/fs/cgroup/memory.max': 10**9,
         '/sys/fs/cgroup/memory.current': 4 * 10**8,
     }
-    monkeypatch.setattr(doctor, '_number', lambda path, key='': told.get(path))
-    assert doctor.memory() == (10**9, 6 * 10**8)
-    del told['/sys/fs/cgroup/memory.max']
-    assert doctor.memory()[1] == 900 * 10**6 // 1024 * 1024
+    monkeypatch.setattr(doctor, '_number', lambda path, key='': numbers.get(path))
+    assert doctor.system_memory() == (10**9, 6 * 10**8)
+    del numbers['/sys/fs/cgroup/memory.max']
+    assert doctor.system_memory()[1] == 900 * 10**6 // 1024 * 1024
     monkeypatch.undo()
     assert doctor._number('/nowhere') is None and doctor._number(__file__) is None
 
@@ -86,10 +88,10 @@ def test_command(capsys, monkeypatch, found):
     monkeypatch.setattr(doctor, 'diagnose', lambda device: found)
     assert main(['doctor', '--device', 'cpu']) == 0 and 'All is well' in capsys.readouterr().out
     assert main(['doctor', '--json']) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told['healthy'] and set(told) == {'facts', 'presets', 'versions', 'tests', 'healthy'}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed['healthy'] and set(printed) == {'facts', 'presets', 'versions', 'tests', 'healthy'}
     found = json.loads(json.dumps(found))
-    found['tests'][1]['wrong'] = 'by hand'
+    found['tests'][1]['error'] = 'by hand'
     monkeypatch.setattr(doctor, 'diagnose', lambda device: found)
     assert main(['doctor']) == 1 and 'failed' in capsys.readouterr().out
 
@@ -102,7 +104,7 @@ def test_needs_are_what_the_scale_says(name):
     from earthgpt_lite.model.memory import weigh
 
     weighed = weigh(name)
-    assert doctor.NEEDS[name] == pytest.approx(
+    assert doctor.MEMORY_GB[name] == pytest.approx(
         (weighed['infer_bytes'] / 1e9, weighed['train_bytes'] / 1e9), rel=0.05, abs=0.06
     )
 
@@ -110,16 +112,16 @@ def test_needs_are_what_the_scale_says(name):
 def test_every_preset_has_its_needs_and_a_verdict():
     from earthgpt_lite.model.presets import presets
 
-    assert list(doctor.NEEDS) == presets()
-    assert [p['verdict'] for p in doctor.fitting(8e9).values()] == [
+    assert list(doctor.MEMORY_GB) == presets()
+    assert [p['verdict'] for p in doctor.preset_verdicts(8e9).values()] == [
         'fits',
         'fits',
         'fits',
         'can answer here, not train',
         'too large for this machine',
     ]
-    assert {p['verdict'] for p in doctor.fitting(None).values()} == {'unknown'}
-    assert doctor.fitting(25e9)['base']['verdict'] == 'can answer here, not train', (
+    assert {p['verdict'] for p in doctor.preset_verdicts(None).values()} == {'unknown'}
+    assert doctor.preset_verdicts(25e9)['base']['verdict'] == 'can answer here, not train', (
         'nobody has all memory alone'
     )
 
@@ -142,4 +144,4 @@ def test_the_doctor_comes_where_a_library_is_broken(library):
 
 def test_a_broken_torch_is_a_line_of_the_facts(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
-    assert 'unknown' in doctor.facts()['device'] and doctor.memory_budget() == doctor.memory()[0]
+    assert 'unknown' in doctor.facts()['device'] and doctor.memory_budget() == doctor.system_memory()[0]

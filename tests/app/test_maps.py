@@ -11,7 +11,16 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.maps import _near, base_map, map_of, overlay, page_text, side_by_side, still, write_map
+from earthgpt_lite.app.maps import (
+    _near,
+    base_map,
+    map_of,
+    overlay,
+    page_text,
+    side_by_side,
+    static_map,
+    write_map,
+)
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.reading import Scene, as_chip
@@ -65,7 +74,7 @@ def test_padding_and_nodata_are_clear():
     s.valid[:, :40] = False
     image, _ = overlay(s, 400)
     assert 0.4 < (image[..., 3] == 0).mean() < 0.6
-    image, _ = overlay(as_chip(scene()), 400)  # of a view: only its padding
+    image, _ = overlay(as_chip(scene()), 400)  # of a chip: only its padding
     assert (image[..., 3] == 0).mean() < 0.08
 
 
@@ -78,13 +87,13 @@ def test_the_whole_world_and_its_edge():
 
 
 def test_without_a_crs_there_is_no_map_and_the_reason_is_given():
-    for call in (overlay, map_of, still):
+    for call in (overlay, map_of, static_map):
         with pytest.raises(BadInput, match='no CRS'):
             call(as_chip(np.full((9, 9, 3), 9, 'uint8')))
 
 
 def test_nothing_comes_from_elsewhere():
-    answers = [Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip(), about='ship')]
+    answers = [Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip(), default_label='ship')]
     for m in (
         map_of(scene(), answers, draw=True),
         map_of(answers=answers),
@@ -102,8 +111,8 @@ def test_text_is_text():
     nasty = '<script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} ${8*8} `'
     s = scene()
     s.path = 'a<b onmouseover=alert(3)>.tif'
-    said = Answer(nasty + '[0.10,0.10,0.40,0.40]', -0.3, nasty, s.chip(), about=nasty, model=nasty)
-    page = map_of(s, [said]).get_root().render()
+    answer = Answer(nasty + '[0.10,0.10,0.40,0.40]', -0.3, nasty, s.chip(), default_label=nasty, model=nasty)
+    page = map_of(s, [answer]).get_root().render()
     for bad in (
         '<script>alert',
         '<img src=x',
@@ -125,11 +134,11 @@ def test_a_template_in_an_answer_runs_no_code(tmp_path):
     )
     s = scene()
     s.path = code
-    said = Answer(code + '[0.10,0.10,0.40,0.40]', -0.3, code, s.chip(), about=code, model=code)
+    answer = Answer(code + '[0.10,0.10,0.40,0.40]', -0.3, code, s.chip(), default_label=code, model=code)
     for page in (
-        map_of(s, said).get_root().render(),
-        side_by_side(s, s, (said, said)).get_root().render(),
-        write_map(tmp_path / 'a.html', s, said).read_text(),
+        map_of(s, answer).get_root().render(),
+        side_by_side(s, s, (answer, answer)).get_root().render(),
+        write_map(tmp_path / 'a.html', s, answer).read_text(),
     ):
         assert 'looploop' not in page and 'gone' in page
     assert [p.name for p in tmp_path.iterdir()] == ['a.html']
@@ -137,28 +146,28 @@ def test_a_template_in_an_answer_runs_no_code(tmp_path):
 
 def test_five_hundred_boxes_and_none():
     corners = np.random.default_rng(0).uniform(0, 0.9, (500, 2))
-    said = Answer(
+    answer = Answer(
         format_detection([('ship', [*p, *(p + 0.05)]) for p in corners], decimals=3),
         -0.5,
         'find all ships.',
         scene().chip(),
     )
-    page = map_of(scene(), said, base=False).get_root().render()
+    page = map_of(scene(), answer, base=False).get_root().render()
     assert page.count('"Feature"') >= 500 and len(page) < 3_000_000
     map_of(scene(), []), map_of(scene(), dict(type='FeatureCollection', features=[]))
 
 
 def test_cut_shapes_come_together_beside_the_scene():
     s = scene(*PLACES['antimeridian'])
-    said = Answer('[0.00,0.20,1.00,0.80]', -0.1, 'where?', s.chip())
-    (f,) = said.to_geojson()['features']
-    near = _near(dict(shape=shapely.geometry.shape(f['geometry'])), 180.0)
+    answer = Answer('[0.00,0.20,1.00,0.80]', -0.1, 'where?', s.chip())
+    (f,) = answer.to_geojson()['features']
+    near = _near(shapely.geometry.shape(f['geometry']), 180.0)
     assert (
         f['geometry']['type'] == 'MultiPolygon'
         and near.bounds[2] - near.bounds[0] < 2
         and near.bounds[0] < 180 < near.bounds[2]
     )
-    still(s, said)
+    static_map(s, answer)
 
 
 def test_answers_that_are_none(tmp_path):
@@ -195,7 +204,7 @@ def test_any_geometry_is_drawn_and_properties_may_be_missing():
     )
     page = map_of(scene(), found).get_root().render()
     assert page.count('"Feature"') == 7 and 'L.CircleMarker(' in page and 'ship' in page
-    assert len(still(scene(), found).lines) == 9 and not outside(page)
+    assert len(static_map(scene(), found).lines) == 9 and not outside(page)
     map_of(answers=found)  # without a scene, too
 
 
@@ -215,8 +224,8 @@ def test_what_is_no_longitude_or_no_geometry_is_named():
 
 
 def test_a_page_is_written_whole(tmp_path):
-    said = Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip())
-    (tmp_path / 'a.geojson').write_text(json.dumps(said.to_geojson()))
+    answer = Answer('[0.10,0.10,0.40,0.40]', -0.3, 'where?', scene().chip())
+    (tmp_path / 'a.geojson').write_text(json.dumps(answer.to_geojson()))
     one, two = (
         write_map(tmp_path / 'one.html', scene(), tmp_path / 'a.geojson'),
         write_map(tmp_path / 'two.html', [scene(), scene()]),

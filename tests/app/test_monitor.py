@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from earthgpt_lite.app.monitor import Monitor, curve, progress_text, read_log, running_mean
+from earthgpt_lite.app.monitor import Monitor, loss_curve, progress_text, read_log, running_mean
 from earthgpt_lite.errors import BadInput
 
 
@@ -49,12 +49,12 @@ def test_what_was_lost_before_a_resume_does_not_count(run):
     os.utime(run / 'log-from-40/metrics.csv', (1, 1))
     monitor = Monitor(run, total=100)
     monitor.look()
-    assert monitor.looks[-1][1] == 39
+    assert monitor.observations[-1][1] == 39
     (run / 'log-from-20').mkdir()
     (run / 'log-from-20/metrics.csv').write_text('loss,step\n3.1,29\n')
     assert [a.tolist() for a in read_log(run)] == [[9, 19, 29], [5, 4, 3.1]]
     monitor.look()
-    assert monitor.words.value == 'step 29 of 100'
+    assert monitor.status.value == 'step 29 of 100'
 
 
 def test_what_is_no_log(tmp_path):
@@ -84,23 +84,23 @@ def test_it_says_only_what_it_knows():
 
 
 def test_curves():
-    assert all(curve(*x)[:4] == b'\x89PNG' for x in (([], []), ([1], [2.0]), ([1, 2], [2.0, np.nan])))
+    assert all(loss_curve(*x)[:4] == b'\x89PNG' for x in (([], []), ([1], [2.0]), ([1, 2], [2.0, np.nan])))
 
 
 def test_it_looks_until_it_is_stopped(run):
     before = threading.active_count()
-    monitor = Monitor(run, total=100, every=0.05, patience=0.2).start()
+    monitor = Monitor(run, total=100, interval=0.05, patience=0.2).start()
     with pytest.raises(BadInput, match='looks already'):
         monitor.start()
     with open(run / 'log/metrics.csv', 'a') as f:
         f.write('0,3.0,29\n')
     for _ in range(400):
-        if 'nothing new' in monitor.words.value and 'step 29' in monitor.words.value:
+        if 'nothing new' in monitor.status.value and 'step 29' in monitor.status.value:
             break
         time.sleep(0.05)
     assert (
-        'step 29 of 100' in monitor.words.value
-        and 'nothing new' in monitor.words.value
+        'step 29 of 100' in monitor.status.value
+        and 'nothing new' in monitor.status.value
         and bytes(monitor.picture.value)[:4] == b'\x89PNG'
     )
     monitor.button.click()
@@ -116,7 +116,7 @@ def test_a_missing_log_is_a_sentence_and_text_is_text(tmp_path):
     (tmp_path / '<b>x/log').mkdir()
     (tmp_path / '<b>x/log/metrics.csv').write_text('step,loss\n1,2\n')
     monitor.look()
-    assert monitor.message.value == '' and monitor.words.value == 'step 1'
+    assert monitor.message.value == '' and monitor.status.value == 'step 1'
     (tmp_path / '<b>x/log/metrics.csv').write_text('step,loss\n1,2\n2,nan\n')
     monitor.look()
-    assert 'not a number' in monitor.words.value
+    assert 'not a number' in monitor.status.value

@@ -269,11 +269,11 @@ def test_a_time_that_is_none(little, tmp_path, minutes):
 
 def test_a_wrong_picture_is_never_the_own_and_of_the_same_kind(few):
     for seed in range(3):
-        examples, shown = few['validation'], wrong_pictures(few['validation'], seed)
-        assert sorted(shown) == list(range(len(examples)))
+        examples, wrong = few['validation'], wrong_pictures(few['validation'], seed)
+        assert sorted(wrong) == list(range(len(examples)))
         kind = lambda i: examples[i].name.split('/')[0]
         assert all(
             i != j and kind(i) == kind(j)
-            for i, j in enumerate(shown)
+            for i, j in enumerate(wrong)
             if sum(kind(k) == kind(i) for k in range(len(examples))) > 1
         )

@@ -17,10 +17,11 @@ from hypothesis import given, settings, strategies as st
 from rasterio.features import shapes
 from rasterio.warp import transform
 
-from earthgpt_lite.app import survey as module
+from earthgpt_lite.app import survey_files as module
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
-from earthgpt_lite.app.survey import plan, survey
+from earthgpt_lite.app.survey import SurveyOptions, plan_tiles, survey
+from earthgpt_lite.app.survey_files import TileGrid
 from earthgpt_lite.boxes.iou import nms
 from earthgpt_lite.boxes.text import format_detection, to_unit
 from earthgpt_lite.boxes.tiles import _suppress, dissolve, merge_tiles
@@ -59,10 +60,10 @@ class Perfect:
 
     def classify(self, chips, labels):
         self._step()
-        said = [labels[int(self.inside(v).mean() > 100)] for v in chips]
+        texts = [labels[int(self.inside(v).mean() > 100)] for v in chips]
         return [
             Answer(t, -0.1, 'class?', v, scores={l: 0.9 if l == t else 0.1 for l in labels})
-            for t, v in zip(said, chips)
+            for t, v in zip(texts, chips)
         ]
 
     def inside(self, v):
@@ -167,13 +168,13 @@ def test_every_pixel_is_in_a_tile_and_every_tile_in_the_scene(width, height, siz
     overlap %= size
     if width / (size - overlap) * height / (size - overlap) > 3000:
         return
-    seen = np.zeros((height, width), bool)
-    for part in plan(width, height, size, overlap, batch):
+    covered = np.zeros((height, width), bool)
+    for part in plan_tiles(TileGrid(width, height, size, overlap), batch):
         assert 1 <= len(part) <= batch and len({t[1] for t in part}) == 1
         for x, y, w, h in part:
             assert x >= 0 <= y and x + w <= width and y + h <= height and max(w, h) <= size
-            seen[y : y + h, x : x + w] = True
-    assert seen.all()
+            covered[y : y + h, x : x + w] = True
+    assert covered.all()
 
 
 # What is written
@@ -518,6 +519,19 @@ def test_a_hundred_gigapixels_are_refused_with_their_number(tmp_path):
         survey(Perfect(64), tmp_path / 'a.tif', tmp_path / 'a.geojson', classify=['a', 'b'], progress=False)
 
 
+def test_options_are_one_thing_or_keywords(tmp_path):
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    options = SurveyOptions(overlap=40, progress=False)
+    survey(Perfect(), path, tmp_path / 'a.geojson', detect='ship', options=options)
+    run(path, tmp_path / 'b.geojson')
+    assert (tmp_path / 'a.geojson').read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+    assert (
+        survey(Perfect(), path, tmp_path / 'c.geojson', detect='ship', options=options, size=300).tiles == 1
+    )
+    with pytest.raises(TypeError, match='overlaps'):
+        run(path, tmp_path / 'd.geojson', overlaps=40)
+
+
 # The real thing
 
 
@@ -544,10 +558,10 @@ folder, model, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 helper = Assistant.from_pretrained(model, 'cpu')
 done = survey(helper, f'{folder}/big.tif', f'{folder}/big.geojson', classify=['water', 'forest', 'grassland', 'cropland', 'snow', 'desert'], size=size, progress=False)
 peak = peak_memory_mb()
-views = [t.chip() for _, t in zip(range(256), read_tiles(f'{folder}/big.tif', size))]
+chips = [t.chip() for _, t in zip(range(256), read_tiles(f'{folder}/big.tif', size))]
 labels = ['water', 'forest', 'grassland', 'cropland', 'snow', 'desert']
 start = time.time()
-for i in range(0, 256, 64): helper.classify(views[i:i + 64], labels)
+for i in range(0, 256, 64): helper.classify(chips[i:i + 64], labels)
 print(json.dumps(dict(peak_mb=peak, tiles=done.tiles, rate=done.tiles / done.seconds, memory_rate=256 / (time.time() - start))))
 '''
 

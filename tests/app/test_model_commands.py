@@ -1,0 +1,502 @@
+"The commands on models: a question answered, or one sentence that names the file and what to do."
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from fixtures_app import colours, raster, refused, run_cli, tif
+
+from earthgpt_lite.app.cli import main
+
+# what works
+
+
+@pytest.mark.parametrize(
+    'name, pixels, keys',
+    [
+        ('deep.tif', colours(3, most=9000, kind='uint16'), {}),
+        ('gray.tif', colours(1), {}),
+        ('alpha.tif', colours(4), dict(alpha=True)),
+        ('alpha.png', colours(4), dict(driver='PNG')),
+        ('gray.png', colours(1), dict(driver='PNG')),
+        ('deep.png', colours(1, most=60000, kind='uint16'), dict(driver='PNG')),
+        ('photo.jpg', colours(3), dict(driver='JPEG')),
+        ('float.tif', colours(3).astype('float32'), {}),
+        ('thin.png', colours(3, 1, 50), dict(driver='PNG')),
+    ],
+)
+@pytest.mark.filterwarnings('ignore')
+def test_odd_images_are_answered(saved, tmp_path, run_cli, name, pixels, keys):
+    status, out, err = run_cli(
+        'ask', saved, raster(tmp_path / name, pixels, **keys), 'what does this image show?'
+    )
+    assert status == 0 and out.strip() and 'Traceback' not in err, (status, out, err)
+
+
+def test_no_device_need_be_named(saved, tif):
+    assert main(['ask', str(saved), tif, 'what is it?']) == 0
+
+
+def test_some_nan_is_no_hindrance(saved, tmp_path, run_cli):
+    pixels = colours(3).astype('float32')
+    pixels[:, :10] = np.nan
+    assert run_cli('ask', saved, raster(tmp_path / 'half.tif', pixels), 'what is it?')[0] == 0
+
+
+def test_model_folder_and_run_folder_answer_the_same(saved, tif, run_cli):
+    assert run_cli('ask', saved, tif, 'is there water?') == run_cli(
+        'ask', saved / 'model', tif, 'is there water?'
+    )
+
+
+def test_json_is_one_line_with_boxes_where_they_are(saved, tif, run_cli, monkeypatch):
+    import earthgpt_lite.app.assistant as assistant
+
+    monkeypatch.setattr(assistant, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
+    status, out, err = run_cli('ask', saved, tif, 'where is the lake?', '--json')
+    found = json.loads(out)
+    assert (
+        status == 0
+        and out.count('\n') == 1
+        and found['text'] == '[0.00,0.25,0.50,0.75]'
+        and found['score'] == -0.5
+        and found['question'] == 'where is the lake?'
+    )
+    # 30 x 20: five rows of padding above
+    assert np.allclose(found['pixel_boxes'], [[0, 2.5, 15, 17.5]])
+    assert np.allclose(
+        found['map_polygons'][0], [[10, 49.975], [10.15, 49.975], [10.15, 49.825], [10, 49.825]]
+    )
+    status, out, _ = run_cli('ask', saved, tif, 'where is the lake?')
+    assert status == 0 and '0.0 2.5 15.0 17.5' in out and '10.15000 49.97500' in out
+
+
+def test_a_picture_without_coordinates_has_no_ground(saved, tmp_path, run_cli, monkeypatch):
+    import earthgpt_lite.app.assistant as assistant
+
+    monkeypatch.setattr(assistant, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
+    status, out, _ = run_cli(
+        'ask', saved, raster(tmp_path / 'plain.png', colours(3), 'PNG'), 'where?', '--json'
+    )
+    assert (
+        status == 0 and json.loads(out)['map_polygons'] is None and len(json.loads(out)['pixel_boxes']) == 1
+    )
+    assert (
+        'no map coordinates: the image has no CRS'
+        in run_cli('ask', saved, tmp_path / 'plain.png', 'where?')[1]
+    )
+
+
+# what is refused
+
+
+def test_a_missing_image(saved, tmp_path, run_cli):
+    refused(run_cli('ask', saved, tmp_path / 'gone.tif', 'what?'), tmp_path / 'gone.tif', 'no such file')
+
+
+def test_text_that_is_named_tif(saved, tmp_path, run_cli):
+    (tmp_path / 'notes.tif').write_text('no image at all\n' * 50)
+    refused(run_cli('ask', saved, tmp_path / 'notes.tif', 'what?'), tmp_path / 'notes.tif', 'give a GeoTIFF')
+
+
+def test_an_empty_file_and_a_folder(saved, tmp_path, run_cli):
+    (tmp_path / 'empty.png').touch()
+    refused(run_cli('ask', saved, tmp_path / 'empty.png', 'what?'), tmp_path / 'empty.png')
+    refused(run_cli('ask', saved, tmp_path, 'what?'), tmp_path)
+
+
+def test_a_cut_image(saved, tmp_path, run_cli):
+    path = Path(raster(tmp_path / 'cut.tif', colours(3, 300, 300)))
+    path.write_bytes(path.read_bytes()[:40_000])
+    refused(run_cli('ask', saved, path, 'what?'), path)
+
+
+@pytest.mark.parametrize('pixels', [colours(3, 1, 1), colours(1, 1, 1, 9000, 'uint16')])
+@pytest.mark.filterwarnings('ignore')
+def test_a_single_pixel(saved, tmp_path, run_cli, pixels):
+    path = raster(tmp_path / 'one.tif', pixels)
+    refused(run_cli('ask', saved, path, 'what?'), path, 'single pixel', 'larger picture')
+
+
+def test_nan_only(saved, tmp_path, run_cli):
+    path = raster(tmp_path / 'nan.tif', np.full((3, 9, 9), np.nan, 'float32'))
+    refused(run_cli('ask', saved, path, 'what?'), path, 'NaN')
+
+
+@pytest.mark.parametrize('question', ['', '  '])
+def test_an_empty_question(saved, tif, run_cli, question):
+    refused(run_cli('ask', saved, tif, question), 'question is empty', 'ask something')
+
+
+def test_a_model_without_weights(saved, tif, tmp_path, run_cli):
+    run = Path(shutil.copytree(saved, tmp_path / 'run'))
+    (run / 'model' / 'model.safetensors').unlink()
+    refused(run_cli('ask', run, tif, 'what?'), run, 'weights are missing')
+    (run / 'model' / 'config.json').unlink()
+    refused(run_cli('ask', run, tif, 'what?'), run, 'holds no model')
+
+
+def test_cut_weights(saved, tif, tmp_path, run_cli):
+    run = Path(shutil.copytree(saved, tmp_path / 'run'))
+    path = run / 'model' / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:9999])
+    refused(run_cli('ask', run, tif, 'what?'), run)
+
+
+def test_no_model(tif, tmp_path, run_cli):
+    refused(run_cli('ask', tmp_path / 'none', tif, 'what?'), tmp_path / 'none', 'no such folder')
+
+
+def test_what_steers_a_terminal_is_spelled_out(saved, tif, run_cli, monkeypatch):
+    import earthgpt_lite.app.assistant as assistant
+
+    monkeypatch.setattr(
+        assistant, 'generate_answers', lambda *a, **k: [('\x1b7water \x07<script>', -0.5, [])]
+    )
+    status, out, _ = run_cli('ask', saved, tif, 'what?')
+    assert status == 0 and out == '\\x1b7water \\x07<script>\n'
+    status, out, _ = run_cli('ask', saved, tif, 'what?', '--json')
+    assert '\x1b' not in out and json.loads(out)['text'].startswith('\x1b7')
+
+
+def test_many_boxes_cut_and_unread_are_told(saved, tif, run_cli, monkeypatch):
+    import earthgpt_lite.app.assistant as assistant
+
+    boxes = ';'.join(f'{i / 1000:.3f},0.250,{i / 1000 + 0.05:.3f},0.500' for i in range(500))
+    monkeypatch.setattr(
+        assistant, 'generate_answers', lambda *a, **k: [(f'ship [{boxes}] and [0.1,0.2', -0.5, [])]
+    )
+    status, out, _ = run_cli('ask', saved, tif, 'find all ships', '--max-new-tokens', 8)
+    assert (
+        status == 0
+        and out.count('box in pixels') == 10
+        and 'and 490 more boxes' in out
+        and 'cut off' in out
+        and 'not read as boxes' in out
+    )
+    found = json.loads(run_cli('ask', saved, tif, 'find all ships', '--json')[1])
+    assert len(found['boxes']) == len(found['map_polygons']) == 500 and found['truncated'] and found['unread']
+
+
+def test_an_answer_as_geojson_goes_on_a_map(saved, tif, tmp_path, run_cli):
+    words = 'ask', saved, tif, 'is there water?', '--out', tmp_path / 'a.geojson'
+    status, out, _ = run_cli(*words)
+    assert (
+        status == 0
+        and f"written: {tmp_path / 'a.geojson'}" in out
+        and json.loads((tmp_path / 'a.geojson').read_text())['type'] == 'FeatureCollection'
+    )
+    refused(run_cli(*words), 'exists already', '--force')
+    assert (
+        run_cli(*words, '--force')[0] == 0
+        and run_cli('map', tif, '--answers', tmp_path / 'a.geojson', '--out', tmp_path / 'a.html')[0] == 0
+    )
+    refused(
+        run_cli(
+            'ask',
+            saved,
+            raster(tmp_path / 'plain.png', colours(3), 'PNG'),
+            'what?',
+            '--out',
+            tmp_path / 'b.geojson',
+        ),
+        'CRS',
+        'leave --out away',
+    )
+    refused(run_cli('ask', saved, tif, 'what?', '--out', tmp_path), tmp_path, 'folder')
+
+
+def test_an_interrupted_quickstart_says_how_to_go_on(run_cli, monkeypatch, tmp_path):
+    from earthgpt_lite.app import quickstart as module
+    from earthgpt_lite.train import callbacks
+
+    def stopped(*a, **k):
+        raise callbacks.Interrupted('stopped at step 7')
+
+    monkeypatch.setattr(module, 'quickstart', stopped)
+    status, out, err = run_cli('quickstart', '--out', tmp_path / 'r')
+    assert (
+        status == 130
+        and not out
+        and 'step 7' in err
+        and f'--out {tmp_path / "r"} --resume' in err
+        and 'earthgpt-lite ask' in err
+    )
+    assert '--minutes 9 --resume' in run_cli('quickstart', '--out', tmp_path / 'r', '--minutes', '9')[2]
+
+
+def test_quickstart_says_what_it_found(run_cli, monkeypatch, tmp_path):
+    from earthgpt_lite.app import quickstart as module
+
+    passed = {}
+    row = dict(
+        task='classification',
+        sensor='optical',
+        metric='accuracy',
+        n=9,
+        score=0.5,
+        interval=[0.4, 0.6],
+        prior=0.3,
+        shuffled=0.3,
+        blind=0.2,
+    )
+    monkeypatch.setattr(
+        module,
+        'quickstart',
+        lambda out, say, **k: (
+            passed.update(k)
+            or say('working')
+            or dict(
+                results=[row],
+                stages=[dict(stage=s, results=[row]) for s in ('scratch', 'tune')],
+                train=dict(seconds=3.0, images=7, pairs=70, peak_memory_mb=800),
+            )
+        ),
+    )
+    status, out, err = run_cli('quickstart', '--out', tmp_path)
+    assert (
+        status == 0
+        and 'minutes' not in passed
+        and err == 'working\n'
+        and all(w in out for w in ('classification', 'tune made', '70 question-answers', f'ask {tmp_path}'))
+    )
+    status, out, _ = run_cli('quickstart', '--minutes', '2', '--json')
+    assert (
+        status == 0
+        and passed['minutes'] == 2
+        and out.count('\n') == 1
+        and json.loads(out)['results'] == [row]
+    )
+
+
+def test_quickstart_refuses_in_one_sentence(run_cli, tmp_path):
+    (tmp_path / 'metrics.json').write_text('{}')
+    refused(run_cli('quickstart', '--out', tmp_path), tmp_path, '--force')
+    refused(run_cli('quickstart', '--out', tmp_path / 'new', '--minutes', '0'), '--minutes')
+    refused(run_cli('quickstart', '--out', tmp_path / 'new', '--resume'), '--resume')
+
+
+# the other commands on models: wired to what the lessons test, so each is called once and refused once
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('records')
+    rows = []
+    for i in range(3):
+        raster(folder / f'{i}.png', colours(3), 'PNG')
+        rows.append(
+            {
+                'image': f'{i}.png',
+                'conversations': [
+                    {'from': 'human', 'value': 'is there water?'},
+                    {'from': 'gpt', 'value': 'yes'},
+                ],
+            }
+        )
+    (folder / 'truth.json').write_text(json.dumps(rows))
+    (folder / 'answers.jsonl').write_text(
+        ''.join(
+            json.dumps(dict(image=f'{i}.png', question='is there water?', answer=a)) + '\n'
+            for i, a in enumerate(('yes', 'yes', 'no'))
+        )
+    )
+    return folder
+
+
+def test_chat_reads_lines(saved, tif, capsys, monkeypatch):
+    import io
+
+    def typed(text, *more):
+        monkeypatch.setattr(sys, 'stdin', io.StringIO(text))
+        return main(['chat', str(saved), tif, '--device', 'cpu', *more]), *capsys.readouterr()
+
+    status, out, err = typed('is there water?\n/clear\n\n  what is it?\n', '--no-memory', '--json')
+    assert (
+        status == 0
+        and not err
+        and [json.loads(l)['question'] for l in out.splitlines()] == ['is there water?', 'what is it?']
+    )
+    status, out, err = typed('water ' * 3000 + '\nis there water?\n')
+    assert (
+        status == 1 and err.startswith('earthgpt-lite: ') and 'shorten' in err and len(out.splitlines()) >= 1
+    )
+    assert typed('') == (0, '', '')
+
+
+def test_a_typed_chat_ends_with_an_empty_line(saved, tif, monkeypatch, capsys):
+    lines = iter(['is there water?', '', 'never asked'])
+    monkeypatch.setattr('builtins.input', lambda prompt: next(lines))
+    monkeypatch.setattr(sys.stdin, 'isatty', lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    assert main(['chat', str(saved), tif, '--no-memory', '--device', 'cpu']) == 0
+    out = capsys.readouterr().out
+    assert 'empty line ends' in out and len(out.splitlines()) >= 2 and next(lines) == 'never asked'
+
+
+def test_survey_writes_places(saved, tif, tmp_path, run_cli):
+    out = tmp_path / 'answers.geojson'
+    words = ['survey', saved, tif, '--ask', 'is there water?', '--out', out, '--size', 16, '--device', 'cpu']
+    status, text, _ = run_cli(*words)
+    assert (
+        status == 0
+        and f'map {tif} --answers {out}' in text
+        and json.loads(out.read_text())['type'] == 'FeatureCollection'
+    )
+    refused(run_cli(*words), 'exists already', '--force')
+    result = json.loads(run_cli(*words, '--force', '--json')[1])
+    assert result['out'] == str(out) and result['tiles'] == 4 and result['features'] >= 1
+    status, text, _ = run_cli(
+        'survey',
+        saved,
+        tif,
+        '--classify',
+        'water, forest',
+        '--out',
+        tmp_path / 'c.geojson',
+        '--raster',
+        tmp_path / 'c.tif',
+        '--size',
+        16,
+        '--device',
+        'cpu',
+    )
+    assert (
+        status == 0 and 'c.tif' in text and rasterio.open(tmp_path / 'c.tif').tags(1)['CLASS_2'] == 'forest'
+    )
+    refused(
+        run_cli(
+            'survey',
+            saved,
+            tif,
+            '--classify',
+            'a,b',
+            '--out',
+            tmp_path / 'd.geojson',
+            '--raster',
+            tmp_path / 'c.tif',
+            '--device',
+            'cpu',
+        ),
+        'c.tif exists already',
+    )
+    plain = raster(tmp_path / 'plain.tif', colours(3))
+    refused(
+        run_cli('survey', saved, plain, '--ask', 'what?', '--out', tmp_path / 'e.geojson', '--device', 'cpu'),
+        'plain.tif',
+        'no CRS',
+        '.json',
+    )
+    status, text, _ = run_cli(
+        'survey', saved, plain, '--ask', 'what?', '--out', tmp_path / 'e.json', '--device', 'cpu'
+    )
+    assert status == 0 and 'earthgpt-lite map' not in text
+    refused(run_cli('survey', saved, tif, '--out', tmp_path / 'b.geojson', '--device', 'cpu'), 'exactly one')
+    refused(
+        run_cli(
+            'survey',
+            saved,
+            tif,
+            '--classify',
+            'water,water',
+            '--out',
+            tmp_path / 'b.geojson',
+            '--device',
+            'cpu',
+        ),
+        'water',
+    )
+    assert not (tmp_path / 'b.geojson').exists()
+
+
+def test_a_stopped_survey_says_how_to_go_on(saved, tif, tmp_path, run_cli, monkeypatch):
+    import earthgpt_lite.app.survey as module
+
+    def stopped(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, 'survey', stopped)
+    status, _, err = run_cli(
+        'survey', saved, tif, '--ask', 'what?', '--out', tmp_path / 'a.geojson', '--device', 'cpu'
+    )
+    assert status == 130 and 'same command goes on' in err
+
+
+def test_map_is_one_file(tif, tmp_path, run_cli):
+    pytest.importorskip('earthgpt_lite.app.maps')
+    status, text, _ = run_cli('map', tif, '--out', tmp_path / 'map.html')
+    assert status == 0 and 'no network' in text and (tmp_path / 'map.html').stat().st_size > 10_000
+    refused(run_cli('map', tif, '--out', tmp_path / 'map.html'), 'exists already')
+    refused(run_cli('map', tif, tif, tif, '--out', tmp_path / 'b.html'), '3 scenes', 'two dates')
+    refused(
+        run_cli('map', raster(tmp_path / 'plain.tif', colours(3)), '--out', tmp_path / 'b.html'),
+        'plain.tif',
+        'CRS',
+    )
+    refused(
+        run_cli('map', tif, '--answers', tmp_path / 'gone.geojson', '--out', tmp_path / 'b.html'),
+        'gone.geojson',
+    )
+    refused(run_cli('map', tmp_path / 'gone.tif', '--out', tmp_path / 'b.html'), 'gone.tif')
+    assert not (tmp_path / 'b.html').exists()
+
+
+def test_evaluate_and_score_end_in_a_table(saved, records, tmp_path, run_cli):
+    status, text, _ = run_cli(
+        'evaluate',
+        saved,
+        records / 'truth.json',
+        '--out',
+        tmp_path / 'e',
+        '--no-baselines',
+        '--device',
+        'cpu',
+    )
+    assert status == 0 and 'report.html' in text and (tmp_path / 'e/metrics.json').exists()
+    status, text, _ = run_cli(
+        'score', records / 'answers.jsonl', records / 'truth.json', '--out', tmp_path / 's'
+    )
+    assert status == 0 and (tmp_path / 's/report.html').exists() and 'optical' in text
+    status, text, _ = run_cli('score', records / 'answers.jsonl', records / 'truth.json', '--json')
+    result = json.loads(text)
+    assert (
+        status == 0
+        and text.count('\n') == 1
+        and result['results'][0]['score'] == pytest.approx(2 / 3)
+        and 'NaN' not in text
+    )
+    status, text, err = run_cli(
+        'evaluate',
+        saved,
+        records / 'truth.json',
+        '--out',
+        tmp_path / 'e',
+        '--no-baselines',
+        '--device',
+        'cpu',
+        '--json',
+    )
+    assert status == 0 and text.count('\n') == 1 and json.loads(text)['scored']['questions'] == 3
+    status, text, err = run_cli(
+        'evaluate', saved, records / 'gone.json', '--out', tmp_path / 'f', '--device', 'cpu'
+    )
+    assert status == 2 and not text and 'gone.json' in err.splitlines()[-1] and 'Traceback' not in err
+    (records / 'none.json').write_text('[]')
+    status, text, err = run_cli(
+        'evaluate', saved, records / 'none.json', '--out', tmp_path / 'f', '--device', 'cpu'
+    )
+    assert status == 2 and not text and 'none.json' in err.splitlines()[-1] and 'no questions' in err
+    refused(run_cli('score', records / 'gone.jsonl', records / 'truth.json'), 'gone.jsonl')
+
+
+def test_presets_are_listed(run_cli):
+    status, text, _ = run_cli('presets', 'nano')
+    assert status == 0 and 'nano' in text and 'GB' in text
+    refused(run_cli('presets', 'nanno'), 'nanno')
+    status, text, _ = run_cli('presets', 'nano', '--json', '--pictures', 2, '--words', 32)
+    (row,) = json.loads(text)
+    assert status == 0 and row['name'] == 'nano' and row['total'] == sum(row['parameters'].values())

@@ -1,0 +1,270 @@
+"""The pages that are made: the tables of the front page, docs/results.md and docs/lessons.md.
+
+python tools/pages.py            # write both pages, and the picture of the parts
+"""
+
+import json
+import re
+from pathlib import Path
+
+import nb
+
+from earthgpt_lite.eval.report import results_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+# what a lesson of the course is about, and its notebooks
+COURSE = [
+    ('First look: the whole way of a picture', ['0_first_look']),
+    ('Chips and reading', ['1_raster/01_chips', '1_raster/03_reading']),
+    ('Boxes in words', ['2_boxes/02_text']),
+    ('Records and real data', ['3_data/01_records', '3_data/08_world_map']),
+    ('Tokens and labels', ['4_model/01_tokens', '4_model/02_packing']),
+    ('Vision: a ViT and a CNN', ['4_model/05_vision']),
+    ('The projector', ['4_model/08_projector']),
+    ('A language model by hand', ['4_model/09_language']),
+    ('EarthGPT whole', ['4_model/14_modeling']),
+    ('Stages, scale and bias', ['5_train/01_stages', '5_train/02_adapters']),
+    ('Training with Lightning', ['5_train/08_module']),
+    ('Can we trust it', ['6_eval/04_statistics']),
+    ('Asking the world', ['7_app/02_assistant']),
+]
+PARTS = dict(
+    raster='files, URLs and arrays become a `Scene`, a `Scene` becomes the `Chip` that a model sees',
+    boxes='boxes in words, overlap, angles, tiles',
+    data='records, stores, readers of some forty data sets, and the sample in the package',
+    model='tokens, two encoders, a projector, a language model; presets and real weights',
+    train='stages, adapters, batches, Lightning, checkpoints, runs from a file',
+    eval='scores of the field with intervals and baselines, one report page',
+    app='assistant, survey, maps, studio, command line',
+)
+TASKS = {  # one number a task: metric, and what it is called
+    'presence': ('accuracy', 'is there any ...?'),
+    'comparison': ('accuracy', 'more ... than ...?'),
+    'classification': ('accuracy', 'what covers most?'),
+    'vqa': ('accuracy', 'more than n trees?'),
+    'counting': ('accuracy', 'how many trees?'),
+    'caption': ('CIDEr', 'describe'),
+    'region_caption': ('CIDEr', 'what is in this box?'),
+    'grounding': ('Pr@0.5', 'where is the island?'),
+    'detection': ('F1', 'find all trees'),
+}
+
+
+def load(name):
+    path = ROOT / 'docs' / name
+    if not path.exists():
+        raise FileNotFoundError(f'{path} is missing: it is metrics.json of a finished run')
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def table(head, rows, right=()):
+    "A Markdown table; columns named in `right` are aligned to the right"
+    rule = ['---:' if h in right else '---' for h in head]
+    return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in [head, rule, *rows])
+
+
+# ---- lessons
+
+
+def head(path):
+    "Title, what is built, and minutes, out of the first cell of a notebook"
+    text = ''.join(nb.load(path)['cells'][0]['source'])
+    found = []
+    for pattern in (r'^# (.+)', r'^\*\*You will build\*\*\s*(.+)', r'\*\*Time\*\* (\d+)'):
+        m = re.search(pattern, text, re.M)
+        if not m:
+            raise ValueError(f'{path}: its first cell has nothing like {pattern!r}')
+        found.append(m[1].strip().rstrip('.'))
+    return found
+
+
+def book(name):
+    return ROOT / 'nbs' / f'{name}.ipynb'
+
+
+def course_table(base='nbs'):
+    "Thirteen rows: the lessons of the course with their minutes"
+    rows = []
+    for k, (title, names) in enumerate(COURSE):
+        names = [n for n in names if book(n).exists()]
+        if not names:
+            continue
+        minutes = sum(int(head(book(n))[2]) for n in names)
+        links = ', '.join(f'[{n.split("/")[-1].lstrip("0123456789_")}]({base}/{n}.ipynb)' for n in names)
+        rows.append((k or '', title, links, minutes))
+    return table(['', 'lesson', 'notebook', 'minutes'], rows, ['minutes'])
+
+
+def parts_table(base='nbs'):
+    rows = [
+        (f'[`{name}`]({base}/{k}_{name})', what, len(list((ROOT / f'nbs/{k}_{name}').glob('[0-9]*.ipynb'))))
+        for k, (name, what) in enumerate(PARTS.items(), 1)
+    ]
+    return table(['part', 'what', 'notebooks'], rows, ['notebooks'])
+
+
+def lessons_page():
+    lines = ['# All notebooks', '', 'The course, in its order:', '', course_table('../nbs'), '']
+    lines += ['And every notebook, part by part. A part uses only what stands above it.', '']
+    groups = {'errors': sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))}
+    groups |= {n: sorted((ROOT / f'nbs/{k}_{n}').glob('[0-9]*.ipynb')) for k, n in enumerate(PARTS, 1)}
+    for name, paths in groups.items():
+        if name in PARTS:
+            lines += [f'## {name}', '', f'{PARTS[name][0].upper()}{PARTS[name][1:]}.', '']
+        rows = []
+        for path in paths:
+            title, built, minutes = head(path)
+            link = path.relative_to(ROOT).as_posix()
+            rows.append((path.name.split('_')[0], f'[{title}](../{link})', built, minutes))
+        lines += [table(['', 'notebook', 'you will build', 'minutes'], rows, ['minutes']), '']
+    return '\n'.join([*lines, '*This page is written by `tools/pages.py`.*', ''])
+
+
+# ---- results
+
+
+def best_baseline(row):
+    names = [n for n in ('prior', 'shuffled', 'blind') if row.get(n) is not None]
+    return max((row[n] for n in names), default=None)
+
+
+def small_results():
+    "One number a task on optical test places, with the best of the three baselines"
+    rows = []
+    for task, (metric, question) in TASKS.items():
+        for row in load('nano.json')['test']['results']:
+            if (row['task'], row['metric'], row['sensor']) == (task, metric, 'optical'):
+                figures = f'{row["score"]:.2f}', f'{best_baseline(row):.2f}'
+                rows.append((task.replace('_', ' '), question, metric, f'{row["n"]:,}', *figures))
+    right = ['n', 'nano', 'best baseline']
+    return table(['task', 'question', 'score', 'n', 'nano', 'best baseline'], rows, right)
+
+
+def listed(words):
+    words = list(words)
+    return ' and '.join(words) if len(words) < 3 else ', '.join(words[:-1]) + ' and ' + words[-1]
+
+
+def run_facts(run):
+    train = run['train']
+    versions = ', '.join(f'{k} {v}' for k, v in run['versions'].items())
+    return (
+        f"{train['date']}, {run['machine']}. Asked to train for {train['minutes']:g} minutes; training with "
+        f"everything around it took {train['seconds'] / 60:.1f}. {train['parameters'] / 1e6:.1f} million "
+        f"parameters, {train['images']:,} pictures shown with {train['pairs']:,} pairs of question and answer, "
+        f"peak memory {train['peak_memory_mb'] / 1e3:.1f} GB. Data: {train['data']}. Versions: {versions}."
+    )
+
+
+READING = """How to read it. No pixel of a test picture was trained on: the ground is split by place. Questions with
+*yes* and *no* are balanced within every wording. The interval is 95 %, drawn over places, not over single questions.
+Three ways to score without looking stand beside each score:
+
+- **prior**: the most frequent training answer to the same question; for boxes, the best constant box;
+- **shuffled**: the same model, shown a wrong picture;
+- **blind**: the same model, shown no picture.
+
+A row is *ahead* if its whole interval is better than the best of the three. Where several sources of data with 100
+answers or more make up a row, this must hold for one of them by itself as well: in each source another of the three
+may be strong, and in the mix all are weak. A score near *shuffled* was reached without looking at the picture,
+however high it is.
+
+These numbers say how well a very small model learns a small world. They cannot be compared with those of the paper,
+which are about other data."""
+
+
+def results_page():
+    run, nano = load('results.json'), load('nano.json')
+    train = nano['train']
+    about = (
+        f"{train['date']}, {train['machine']}: {train['steps']:,} steps in {train['seconds'] / 60:.0f} minutes, "
+        f"{train['images']:,} pictures shown with {train['pairs']:,} pairs of question and answer."
+    )
+    parts = ['# Results', READING, '## The trained nano in the package', about]
+    for title, split in (
+        ('Test places', 'test'),
+        ('Validation places, on which choices were made', 'validation'),
+    ):
+        found = nano[split]
+        parts += [f'{title}:', results_markdown(found['results'], found.get('sources', ()))]
+    parts += ['## One quickstart', run_facts(run)]
+    tables = dict(
+        test='Test places, which no choice was made on',
+        test_sources='Test places by source',
+        results='Validation places',
+        sources='Validation places by source',
+    )
+    by_source = dict(test='test_sources', results='sources')
+    for key, title in tables.items():
+        if key in run:
+            parts += [f'{title}:', results_markdown(run[key], run.get(by_source.get(key), ()))]
+    return '\n\n'.join([*parts, '*This page is written by `tools/pages.py`.*']) + '\n'
+
+
+# ---- the picture of the parts
+
+
+INSIDE = dict(
+    raster='chips, bands,\nreading,\nradiometry,\ngeoref',
+    boxes='iou, text,\noriented,\ntiles',
+    data='records, store,\nformats,\nregistry, convert;\nsample',
+    model='tokens, packing,\nvision, projector,\nlanguage,\nmodeling, generation',
+    train='stages, adapters,\ndataset, module, run',
+    eval='captions, detections,\nstatistics, score',
+    app='assistant,\nsurvey, maps,\nstudio, cli',
+)
+SPOTS = dict(  # middle, width, height
+    raster=(9, 10, 15, 15),
+    boxes=(26, 10, 13, 15),
+    data=(43, 10, 15, 15),
+    model=(61.5, 10, 18, 15),
+    train=(83, 15.5, 20, 8),
+    eval=(83, 4.5, 20, 8),
+    app=(103, 10, 13, 15),
+)
+
+
+def parts_picture(path):
+    "Seven boxes from left to right; an arrow says who may import whom"
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import FancyBboxPatch
+
+    fig, ax = plt.subplots(figsize=(10, 2.3), dpi=130)
+    ax.set(xlim=(0, 111), ylim=(-3, 20.5))
+    ax.axis('off')
+    style = dict(boxstyle='round,pad=0,rounding_size=1', fc='#eef3f8', ec='#7b8fa6')
+    for name, (x, y, w, h) in SPOTS.items():
+        ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, **style))
+        ax.text(x, y + h / 2 - 1.7, name, ha='center', va='center', size=10, weight='bold')
+        ax.text(x, y - 1.2, INSIDE[name], ha='center', va='center', size=7.5, color='#333333')
+    arrow = dict(arrowstyle='-|>', color='#555555', shrinkA=0, shrinkB=0)
+    for (x1, y1), (x2, y2) in (
+        ((16.5, 10), (19.5, 10)),
+        ((32.5, 10), (35.5, 10)),
+        ((50.5, 10), (52.5, 10)),
+        ((70.5, 12), (73, 15.5)),
+        ((70.5, 8), (73, 4.5)),
+        ((93, 15.5), (96.5, 12)),
+        ((93, 4.5), (96.5, 8)),
+    ):
+        ax.annotate('', (x1, y1), (x2, y2), arrowprops=arrow)
+    ax.text(
+        55,
+        -1.5,
+        'errors lies below them all. An arrow points at what a part may import; whatever lies further left is open too.',
+        ha='center',
+        va='center',
+        size=8,
+        color='#555555',
+    )
+    fig.savefig(path, bbox_inches='tight', metadata={'Software': None})
+    plt.close(fig)
+
+
+PAGES = {'docs/results.md': results_page, 'docs/lessons.md': lessons_page}
+
+if __name__ == '__main__':
+    for name, make in PAGES.items():
+        nb.write(ROOT / name, make())
+        print(name)
+    parts_picture(ROOT / 'docs/img/parts.png')
