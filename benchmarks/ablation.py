@@ -1,13 +1,14 @@
-"""What the eyes are worth: nano with ViT only, CNN only and both; with all ViT layers and with the last only.
+"""What each encoder is worth: nano with ViT only, CNN only and both; with all ViT layers and with the last.
 
     python benchmarks/ablation.py                          # all 15 runs, then the table
     python benchmarks/ablation.py --seeds 0                # in pieces: what lies in --out is not repeated
-    python benchmarks/ablation.py --pace                   # only time a step of each variant, on a quiet machine
+    python benchmarks/ablation.py --pace                   # only time a step of each, on a quiet machine
 
-Each run trains a fresh nano on the whole-Earth pictures of the sample and their questions on land cover (classification,
-presence, comparison; boxes are not learned in a minute), then answers the same validation questions. Minutes are equal: first a
-step of each variant is timed, all in turns, and the number of steps that fills --seconds is fixed and stored; so it does not
-matter if the machine is busy during the runs. Intervals: `ablation.mean_interval`, blocks of 10 degrees and seeds both drawn.
+Each run trains a fresh nano on the whole-Earth pictures of the sample and their questions on land cover
+(classification, presence, comparison; boxes are not learned in a minute), then answers the same validation
+questions. Minutes are equal: first a step of each variant is timed, all in turns, and the number of steps
+that fills --seconds is fixed and stored; so a busy machine does not matter during the runs. Intervals:
+`eval.statistics.mean_interval`, blocks of 10 degrees and seeds both drawn.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import torch
 from earthgpt_lite.app.quickstart import machine, make_tokenizer, predict, versions, visual_features
 from earthgpt_lite.data.records import Task
 from earthgpt_lite.data.sample.world_map import global_examples
-from earthgpt_lite.eval.measures import is_right
+from earthgpt_lite.eval.measures import exact_match
 from earthgpt_lite.eval.statistics import mean_interval
 from earthgpt_lite.model.config import nano_config
 from earthgpt_lite.model.language import init_coordinate_embeddings
@@ -65,8 +66,9 @@ def variant(tokenizer, fields) -> EarthGPT:
 def train(fields, seed, steps, examples, tokenizer):
     "(model, what `fit` says, seconds of each step but the first two) after some steps."
     torch.manual_seed(seed)
-    model, at = variant(tokenizer, fields), []
-    hook = model.register_forward_pre_hook(lambda *_: at.append(time.perf_counter()))
+    model = variant(tokenizer, fields)
+    started = []  # when each step began
+    hook = model.register_forward_pre_hook(lambda *_: started.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
         run = fit(
             model,
@@ -81,18 +83,20 @@ def train(fields, seed, steps, examples, tokenizer):
             progress=False,
         )
     hook.remove()
-    return model, run, np.diff(at)[1:]
+    return model, run, np.diff(started)[1:]
 
 
 def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
     "{variant: seconds of a step}, all variants in turns: the median step of a round, and the best round."
-    found = {name: [] for name in VARIANTS}
+    medians = {name: [] for name in VARIANTS}
     for _ in range(rounds):
         for name, fields in VARIANTS.items():
-            found[name].append(float(np.median(train(fields, 0, steps, examples, tokenizer)[2])))
-    for name, each in found.items():
-        print(f'{name:26} {" ".join(f"{1000 * s:6.0f}" for s in each)} ms a step', flush=True)
-    return {name: min(each) for name, each in found.items()}
+            _, _, seconds = train(fields, 0, steps, examples, tokenizer)
+            medians[name].append(float(np.median(seconds)))
+    for name, each in medians.items():
+        milliseconds = ' '.join(f'{1000 * s:6.0f}' for s in each)
+        print(f'{name:26} {milliseconds} ms a step', flush=True)
+    return {name: min(each) for name, each in medians.items()}
 
 
 def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
@@ -100,12 +104,13 @@ def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
     model, run, _ = train(fields, seed, steps, examples, tokenizer)
     features = visual_features(model, held_out)
     rows = predict(model, tokenizer, held_out, features, conditions=['matched'])['matched']
+    last_losses = [loss for _, loss in run['losses'][-20:]]
     return dict(
         steps=run['steps'],
         pairs=run['pairs'],
         precision=run['precision'],
         parameters=model.num_parameters(),
-        loss=float(np.mean([l for _, l in run['losses'][-20:]])),
+        loss=float(np.mean(last_losses)),
         rows=[{k: p[k] for k in ('task', 'group', 'truth', 'answer')} for p in rows],
     )
 
@@ -122,21 +127,27 @@ def table(found, settings) -> dict:
             scores={},
         )
         for task in TASKS:
-            own = [[p for p in r['rows'] if p['task'] == task] for r in runs]
-            scores = np.array([[is_right(p['answer'], p['truth']) for p in rs] for rs in own])
-            mean, interval = mean_interval(scores, [p['group'] for p in own[0]])
-            row['scores'][str(task)] = dict(
-                metric='accuracy',
-                n=len(own[0]),
-                score=mean,
-                seeds=scores.mean(1).round(4).tolist(),
-                interval=list(interval),
-            )
+            row['scores'][str(task)] = task_score(task, runs)
         rows.append(row)
     return settings | dict(rows=rows)
 
 
+def task_score(task, runs) -> dict:
+    "Accuracy over all seeds with its interval, and that of each seed."
+    answers = [[p for p in run['rows'] if p['task'] == task] for run in runs]
+    scores = np.array([[exact_match(p['answer'], p['truth']) for p in rows] for rows in answers])
+    mean, interval = mean_interval(scores, [p['group'] for p in answers[0]])
+    return dict(
+        metric='accuracy',
+        n=len(answers[0]),
+        score=mean,
+        seeds=scores.mean(1).round(4).tolist(),
+        interval=list(interval),
+    )
+
+
 def write(path, data):
+    "Write json whole or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     part.write_text(json.dumps(data, indent=1), encoding='utf-8')
@@ -147,16 +158,27 @@ def run_path(out, name, seed):
     return out / f'{name.replace(",", "").replace(" ", "-").lower()}-{seed}.json'
 
 
+def read_run(out, name, seed) -> dict:
+    return json.loads(run_path(out, name, seed).read_text())
+
+
+def runs_to_do(out, seeds) -> list:
+    "(variant, seed) of the runs that do not lie in the folder yet."
+    return [(name, seed) for seed in seeds for name in VARIANTS if not run_path(out, name, seed).exists()]
+
+
 def finish(args):
     "The table, if all runs are there."
-    paths = {name: [run_path(args.out, name, seed) for seed in SEEDS] for name in VARIANTS}
-    lacking = [p for ps in paths.values() for p in ps if not p.exists()]
-    if lacking:
-        return print(f'{len(lacking)} runs are still to be made: give the other seeds')
+    todo = runs_to_do(args.out, SEEDS)
+    if todo:
+        return print(f'{len(todo)} runs are still to be made: give the other seeds')
     pace = json.loads((args.out / 'pace.json').read_text())
-    found = {name: [json.loads(p.read_text()) for p in ps] for name, ps in paths.items()}
-    if any(len({r['steps'] for r in rs}) > 1 for rs in found.values()):
-        raise SystemExit(f'{args.out} holds runs of unequal length: make them again, or give another --out')
+    found = {name: [read_run(args.out, name, seed) for seed in SEEDS] for name in VARIANTS}
+    for runs in found.values():
+        if len({run['steps'] for run in runs}) > 1:
+            raise SystemExit(
+                f'{args.out} holds runs of unequal length: make them again, or give another --out'
+            )
     first = next(iter(found.values()))[0]
     kept = ('date', 'precision', 'versions', 'training', 'pictures')
     settings = {k: pace[k] for k in ('seconds', 'machine', 'threads')} | dict(
@@ -180,12 +202,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('runs/ablation'))
     parser.add_argument('--table', type=Path, default=Path('docs/ablation.json'))
     args = parser.parse_args()
-    todo = [
-        (name, seed)
-        for seed in args.seeds
-        for name in VARIANTS
-        if not run_path(args.out, name, seed).exists()
-    ]
+    todo = runs_to_do(args.out, args.seeds)
     pace = args.out / 'pace.json'
     if todo or not pace.exists():
         examples, held_out = pictures('train'), pictures('validation')
@@ -200,16 +217,9 @@ def main():
         )
     if not pace.exists():
         each = paces(examples, tokenizer)
-        write(
-            pace,
-            dict(
-                seconds=args.seconds,
-                machine=machine(),
-                threads=torch.get_num_threads(),
-                each=each,
-                steps={n: round(args.seconds / s) for n, s in each.items()},
-            ),
-        )
+        steps = {name: round(args.seconds / s) for name, s in each.items()}
+        settings = dict(seconds=args.seconds, machine=machine(), threads=torch.get_num_threads())
+        write(pace, settings | dict(each=each, steps=steps))
     if args.pace:
         return
     steps = json.loads(pace.read_text())['steps']

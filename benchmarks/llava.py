@@ -286,7 +286,7 @@ def main():
         Clock.now = staticmethod(time.process_time)
     quiet()
     precision = args.precision or pick_precision('cpu')
-    examples = [e for e in global_examples('train', 2400, room=4) if len(e.turns) >= 8]
+    examples = [e for e in global_examples('train', 2400, per_picture=4) if len(e.turns) >= 8]
     tokenizer = make_tokenizer(examples)
     say_where(args, precision)
     print(f'{len(examples)} pictures')

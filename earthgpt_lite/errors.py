@@ -7,7 +7,8 @@ __all__ = ['BadInput', 'first_line']
 class BadInput(ValueError):
     "What is wrong, with which file or record, and what to do about it, in one sentence."
 
-
+# %% ../nbs/0_errors.ipynb #err0fl02
 def first_line(e: BaseException) -> str:
     "What an error says, in one line; its name where it says nothing."
-    return (str(e).strip() or type(e).__name__).splitlines()[0].rstrip('.')
+    text = str(e).strip() or type(e).__name__
+    return text.splitlines()[0].rstrip('.')

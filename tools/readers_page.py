@@ -6,20 +6,23 @@ from earthgpt_lite.data.registry import mmrs1m_table, readers_table
 
 PAGE = """# The 34 data sets of MMRS-1M, and all our readers
 
-MMRS-1M (EarthGPT, 2024) draws on 34 public data sets: 1,005,842 pairs of question and answer in six tasks and three sensors. The names are from
-issue 8 of the list VisionXLab/Awesome-RS-VL-Data; the numbers of pairs from a survey whose sum we checked. Two things stay open: that list names
-RSVQA-LR while the release has a folder `rsvqa_high`, and one source counts five infrared sets where the list has six.
+MMRS-1M (EarthGPT, 2024) draws on 34 public data sets: 1,005,842 pairs of question and answer in six tasks
+and three sensors. The names are from issue 8 of the list VisionXLab/Awesome-RS-VL-Data; the numbers of
+pairs from a survey whose sum we checked. Two things stay open: that list names RSVQA-LR while the release
+has a folder `rsvqa_high`, and one source counts five infrared sets where the list has six.
 
-Each row says *reader tested on our fixture*, and no more than that: the fixture is a handful of pictures and labels that we wrote ourselves in the
-layout of the data set. No reader was run on the data sets themselves. Where no public source confirmed the layout to us, the row says **unverified**.
+Each row says *reader tested on our fixture*, and no more than that: the fixture is a handful of pictures
+and labels that we wrote ourselves in the layout of the data set. No reader was run on the data sets
+themselves. Where no public source confirmed the layout to us, the row says **unverified**.
 
 {mmrs}
 The release itself, as it is downloaded, is read by `mmrs1m`.
 
 ## All readers
 
-`earthgpt-lite data convert READER SRC DST` makes records of any of these. Sizes are as their authors published them, not counted by us. A licence is
-named only where we know it: look at the source before you share anything made from it.
+`earthgpt-lite data convert READER SRC DST` makes records of any of these. Sizes are as their authors
+published them, not counted by us. A licence is named only where we know it: look at the source before you
+share anything made from it.
 
 {readers}
 *This page is written by `tools/readers_page.py`.*

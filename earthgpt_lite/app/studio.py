@@ -23,7 +23,7 @@ from ..boxes.text import format_box, to_pixels
 from ..errors import BadInput
 from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..eval.report import data_uri
-from ..raster.georef import _project, feature_collection, write_whole
+from ..raster.georef import to_lonlat, feature_collection, write_whole
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/07_studio.ipynb #6b0d2f02
@@ -200,7 +200,7 @@ class _Display(_PictureSide, _TalkSide):
             return ''
         middle = pixels.reshape(2, 2).mean(0)[None]  # (1, 2)
         try:
-            lon, lat = _project(frame.to_map(middle), frame.crs)[0]
+            lon, lat = to_lonlat(frame.to_map(middle), frame.crs)[0]
         except BadInput:
             return ''
         whose = '' if self._box_is_whole else 'of the box '

@@ -34,7 +34,7 @@ from earthgpt_lite.app.survey_files import (
 from ..errors import BadInput
 from ..raster.chips import Frame
 from ..raster.georef import to_world
-from ..raster.reading import _open, read_scene, read_tiles
+from ..raster.reading import open_raster, read_scene, read_tiles
 
 # %% ../../nbs/7_app/04_survey.ipynb #7801195b
 def plan_tiles(grid: TileGrid, batch_size: int):
@@ -257,7 +257,7 @@ def _scene_frame(path, out, options):
     "The frame of the whole scene, and its sensor."
     check_output(out)
     small = read_scene(path, options.sensor, None, options.bands, 64)
-    with _open(path) as f:
+    with open_raster(path) as f:
         frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2:
         raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')

@@ -21,7 +21,7 @@ from affine import Affine
 from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
 from ..raster.georef import feature, feature_collection, to_world, write_whole
-from ..raster.reading import _origins
+from ..raster.reading import tile_origins
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b06
 class TileAnswer(NamedTuple):
@@ -77,8 +77,8 @@ class TileGrid:
 
     def __post_init__(self):
         step = self.size - self.overlap
-        self.columns = _origins(self.width, self.size, step)  # where tiles begin
-        self.rows = _origins(self.height, self.size, step)
+        self.columns = tile_origins(self.width, self.size, step)  # where tiles begin
+        self.rows = tile_origins(self.height, self.size, step)
 
     def __len__(self):
         return len(self.columns) * len(self.rows)

@@ -20,7 +20,9 @@ from ..raster.chips import Frame
 def min_area_rect(
     boxes,  # (..., 8), (..., 4) or (..., 5)
 ) -> np.ndarray:  # (..., 5) cx, cy, w, h, angle: degrees clockwise on the screen, -90 <= angle < 90, w >= h
-    "The smallest rectangle around four corners as centre, size and angle; an exact rectangle comes back unchanged."
+    """The smallest rectangle around four corners as centre, size and angle.
+
+    An exact rectangle comes back unchanged."""
     points = to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2)
     first, second = np.triu_indices(4, 1)
     dx, dy = np.moveaxis(points[..., second, :] - points[..., first, :], -1, 0)  # (..., 6) directions to try
@@ -29,31 +31,23 @@ def min_area_rect(
     x, y = points[..., None, :, 0], points[..., None, :, 1]
     along, across = x * cos + y * sin, y * cos - x * sin  # (..., 6, 4)
     w, h = np.ptp(along, -1), np.ptp(across, -1)
+    u, v = (along.max(-1) + along.min(-1)) / 2, (across.max(-1) + across.min(-1)) / 2
     best = (w * h).argmin(-1)[..., None]
-    pick = lambda v: np.take_along_axis(v, best, -1)[..., 0]
-    middle = lambda v: pick((v.max(-1) + v.min(-1)) / 2)
-    w, h, u, v, cos, sin, turn = (
-        pick(w),
-        pick(h),
-        middle(along),
-        middle(across),
-        pick(cos[..., 0]),
-        pick(sin[..., 0]),
-        pick(turn),
-    )
+    found = np.stack([w, h, u, v, cos[..., 0], sin[..., 0], turn])  # (7, ..., 6)
+    w, h, u, v, cos, sin, turn = np.take_along_axis(found, best[None], -1)[..., 0]
     angle = np.rad2deg(turn) + np.where(h > w, 90, 0)
-    return np.stack(
-        [u * cos - v * sin, u * sin + v * cos, np.maximum(w, h), np.minimum(w, h), (angle + 90) % 180 - 90],
-        -1,
-    )
+    angle = (angle + 90) % 180 - 90
+    centre = u * cos - v * sin, u * sin + v * cos
+    return np.stack([*centre, np.maximum(w, h), np.minimum(w, h), angle], -1)
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #9048a16f
 @dataclass(frozen=True)
 class GeoChatFormat(BoxFormat):
-    """GeoChat's `{<x1><y1><x2><y2>|<theta>}`: whole percent of the picture, the upright box before turning, then degrees.
+    """GeoChat's `{<x1><y1><x2><y2>|<theta>}`: whole percent of the picture, then degrees to turn the box.
 
-    Written with theta from -45 to 45, so that the upright box stays close to the real one; at the rim its numbers may
-    leave 0..100. Theta 0, or none, is read as a horizontal box (4,), others as centre, size, angle (5,)."""
+    Written with theta from -45 to 45, so that the upright box stays close to the real one; at the rim its
+    numbers may leave 0..100. Theta 0, or none, is read as a horizontal box (4,), others as centre, size,
+    angle (5,)."""
 
     top: int = 100
     decimals: int = 0
@@ -63,9 +57,10 @@ class GeoChatFormat(BoxFormat):
     around: ClassVar[str] = '{{{}}}'
     between: ClassVar[str] = '}{'
 
-    def _fault(self, box, width, height):
+    def _problem(self, box, width, height):
         "Of a (5,) box the centre must lie in the picture; corners may look over its rim."
-        if why := box_problem(to_corners(box), np.inf, np.inf):
+        why = box_problem(to_corners(box), np.inf, np.inf)
+        if why:
             return why
         return box_problem([0, 0, *box[:2]], width, height) and 'beyond the frame'
 
@@ -73,48 +68,46 @@ class GeoChatFormat(BoxFormat):
         if len(box) == 4:
             box = check_boxes([box], width, height, repair, max(width, height) / self.top)[0]
         cx, cy, w, h, angle = box = min_area_rect(box)
-        if why := self._fault(box, width, height):
+        why = self._problem(box, width, height)
+        if why:
             raise BadInput(f'{box.tolist()}: {why} ({width:g} x {height:g}); mend the label or leave it out')
         if not -45 <= angle < 45:
             w, h, angle = h, w, angle % 180 - 90
-        flat = (
-            np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
-            / [width, height, width, height]
-            * self.top
-        )
+        flat = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+        flat = flat / [width, height, width, height] * self.top
         grid = np.floor(flat + 0.5)
         for i in (0, 1):
             if grid[i + 2] <= grid[i]:
-                grid[i], grid[i + 2] = np.floor(flat[i]), max(np.ceil(flat[i + 2]), np.floor(flat[i]) + 1)
-        return (
-            '<{:.0f}><{:.0f}><{:.0f}><{:.0f}>'.format(*grid)
-            + f'|<{round(float(angle if self.clockwise else -angle))}>'
-        )
+                grid[i] = np.floor(flat[i])
+                grid[i + 2] = max(np.ceil(flat[i + 2]), grid[i] + 1)
+        theta = angle if self.clockwise else -angle
+        return '<{:.0f}><{:.0f}><{:.0f}><{:.0f}>'.format(*grid) + f'|<{round(float(theta))}>'
 
     def _read(self, piece, width, height, repair):
         if not re.fullmatch(r'(<-?\d{1,4}>\s*){4}(\|?\s*<-?\d{1,4}>)?', piece):
             return 'not of the form <x1><y1><x2><y2>|<theta>'
-        *flat, theta = ([float(v) for v in re.findall(r'-?\d+', piece)] + [0.0])[:5]
-        flat = np.array(flat) / self.top * [width, height, width, height]
+        numbers = [float(v) for v in re.findall(r'-?\d+', piece)]
+        flat = np.array(numbers[:4]) / self.top * [width, height, width, height]
+        theta = numbers[4] if len(numbers) > 4 else 0.0
         if not theta:
             try:
                 return check_boxes([flat], width, height, repair, max(width, height) / self.top)[0]
             except BadInput:
                 return box_problem(flat, width, height)
-        box = np.array(
-            [*(flat[:2] + flat[2:]) / 2, *flat[2:] - flat[:2], theta if self.clockwise else -theta]
-        )
-        return box_problem(flat, np.inf, np.inf) or self._fault(box, width, height) or min_area_rect(box)
+        angle = theta if self.clockwise else -theta
+        box = np.array([*(flat[:2] + flat[2:]) / 2, *flat[2:] - flat[:2], angle])
+        return box_problem(flat, np.inf, np.inf) or self._problem(box, width, height) or min_area_rect(box)
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #ebc08f14
 def to_map(
-    # (..., 4), (..., 5) or (..., 8) in pixels of the picture; (0, 0) is the outer corner of its first pixel
-    boxes,
+    boxes,  # (..., 4), (..., 5) or (..., 8) in pixels; (0, 0) is the outer corner of the first pixel
     where,  # the picture's Frame, or an affine transform
 ):  # (...) shapely polygons in map coordinates
     "Boxes on the map, right for rotated transforms too; `BadInput` where the picture has no map coordinates."
-    frame = where if isinstance(where, Frame) else Frame(1, 1, where, 'given' if where is not None else None)
-    return shapely.polygons(frame.to_map(to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2)))
+    if not isinstance(where, Frame):
+        where = Frame(1, 1, where, None if where is None else 'given')
+    corners = to_corners(boxes).reshape(*np.shape(boxes)[:-1], 4, 2)
+    return shapely.polygons(where.to_map(corners))
 
 
 def from_map(
@@ -127,7 +120,9 @@ def from_map(
             'this transform has no inverse: its pixels have no area; look at the georeference of the file'
         )
     back = ~transform
-    pixels = lambda p: np.stack(
-        [back.a * p[:, 0] + back.b * p[:, 1] + back.c, back.d * p[:, 0] + back.e * p[:, 1] + back.f], -1
-    )
-    return shapely.bounds(shapely.transform(shapes, pixels))
+
+    def to_pixels(points):  # (n, 2)
+        x, y = points.T
+        return np.stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f], -1)
+
+    return shapely.bounds(shapely.transform(shapes, to_pixels))

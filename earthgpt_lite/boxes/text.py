@@ -20,15 +20,16 @@ def padding(
     width: int,  # of the picture, pixels
     height: int,  # of the picture, pixels
 ) -> tuple:  # (pad_x, pad_y) pixels left of and above the picture, and the side of the square
-    "Where a picture lies in its padded square: EarthGPT's rule (README, data preparation), as `Frame` keeps it."
+    "Where a picture lies in its padded square: EarthGPT's rule (README, data preparation), as in `Frame`."
     frame = Frame(width, height)
     return frame.pad_x, frame.pad_y, frame.side
 
 # %% ../../nbs/2_boxes/02_text.ipynb #0351868d
 def _moved(boxes, pad_x, pad_y, scale):
-    "Coordinates plus the padding, times the scale; of centre, size and angle only the centre moves and the angle stays."
+    "Coordinates plus the padding, times the scale; of a tilted box the centre moves and the angle stays."
     boxes = np.asarray(boxes, float)
-    if (n := boxes.shape[-1]) not in (4, 5, 8):
+    n = boxes.shape[-1]
+    if n not in (4, 5, 8):
         raise BadInput(
             f'a box has 4 numbers (x1, y1, x2, y2), 5 (centre, size, angle) or 8 (corners), not {n}'
         )
@@ -76,14 +77,13 @@ def box_problem(
         return 'not a number'
     if len(box) == 4 and (box[2:] < box[:2]).any():
         return 'right lies left of left, or bottom above top'
-    corners, slack = to_corners(box).reshape(4, 2), 1e-6 * max(width, height)
+    corners = to_corners(box).reshape(4, 2)
     if _area(corners) == 0:
         return 'no area'
-    return (
-        'beyond the frame'
-        if (corners < -slack).any() or (corners > np.add([width, height], slack)).any()
-        else ''
-    )
+    slack = 1e-6 * max(width, height)
+    if (corners < -slack).any() or (corners > np.add([width, height], slack)).any():
+        return 'beyond the frame'
+    return ''
 
 # %% ../../nbs/2_boxes/02_text.ipynb #9adf86fd
 def clip_box(
@@ -93,12 +93,14 @@ def clip_box(
     least=0.0,  # smallest side that is left, in the units of the box
 ) -> np.ndarray:  # the same kind of box, inside the frame
     "Order, cut at the frame and widen a faulty box; `BadInput` where nothing of it lies inside."
-    box, size = np.asarray(box, float), np.array([width, height], float)
+    box = np.asarray(box, float)
+    size = np.array([width, height], float)
     points = box.reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     if not np.isfinite(box).all() or (low > size).any() or (high < 0).any():
         raise BadInput(
-            f'{box.tolist()}: nothing of this box lies in 0..{width:g} x 0..{height:g}; leave it out, or see whether it is in other units'
+            f'{box.tolist()}: nothing of this box lies in 0..{width:g} x 0..{height:g}; '
+            'leave it out, or see whether it is in other units'
         )
     if len(box) == 8:
         return _thicken(points.clip(0, size), least).clip(0, size).ravel()
@@ -128,12 +130,14 @@ def check_boxes(
     name: str = 'boxes',  # file or record, for the message
 ) -> np.ndarray:  # the same shape, every box sound
     "Sound boxes, or `BadInput` that says which one is not and why."
-    boxes, sound = np.asarray(boxes, float), []
+    boxes = np.asarray(boxes, float)
+    sound = []
     for i, box in enumerate(boxes):
         why = box_problem(box, width, height)
         if why and (not repair or box.shape not in ((4,), (8,))):
             raise BadInput(
-                f'{name}: box {i} {box.tolist()}: {why} ({width:g} x {height:g}); mend the label, or repair=True to cut and widen'
+                f'{name}: box {i} {box.tolist()}: {why} ({width:g} x {height:g}); '
+                'mend the label, or repair=True to cut and widen'
             )
         try:
             sound.append(clip_box(box, width, height, least) if why else box)
@@ -145,7 +149,8 @@ def check_boxes(
 def _snap(box, steps, repair):
     "(4,) or (8,) in 0..1 to whole numbers 0..steps, never without an inside: widened, or `BadInput`."
     box = np.asarray(box, float)
-    if why := box_problem(box):
+    why = box_problem(box)
+    if why:
         if not repair or 'numbers' in why:
             raise BadInput(f'{box.tolist()}: {why}; mend the label, or repair=True to cut and widen')
         box = clip_box(box)
@@ -153,14 +158,11 @@ def _snap(box, steps, repair):
     if not box_problem(grid, steps, steps):
         return grid
     if not repair:
-        raise BadInput(
-            f'{box.tolist()}: no area is left with {steps} steps; take more decimals, or repair=True to widen'
-        )
-    return (
-        np.floor(_thicken(grid.reshape(4, 2), 2).clip(0, steps).ravel() + 0.5)
-        if len(box) == 8
-        else _widen(grid, box * steps, steps)
-    )
+        advice = 'take more decimals, or repair=True to widen'
+        raise BadInput(f'{box.tolist()}: no area is left with {steps} steps; {advice}')
+    if len(box) == 8:
+        return np.floor(_thicken(grid.reshape(4, 2), 2).clip(0, steps).ravel() + 0.5)
+    return _widen(grid, box * steps, steps)
 
 
 def _widen(grid, exact, top):
@@ -173,7 +175,8 @@ def _widen(grid, exact, top):
     return grid
 
 # %% ../../nbs/2_boxes/02_text.ipynb #1f94be36
-_ONES = 'no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen'.split()
+_ONES = 'no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen'
+_ONES = f'{_ONES} sixteen seventeen eighteen nineteen'.split()
 _TENS = dict(zip('twenty thirty forty fifty sixty seventy eighty ninety'.split(), range(20, 100, 10)))
 
 
@@ -236,8 +239,7 @@ class ParsedBoxes:
     "What a text says about boxes."
 
     boxes: list = field(default_factory=list)  # of LabelledBox, in the order of the text
-    # a line for each piece that could not be read: the piece, and why
-    unread: list = field(default_factory=list)
+    unread: list = field(default_factory=list)  # a line for each piece that could not be read, and why
 
 # %% ../../nbs/2_boxes/02_text.ipynb #c959c034
 def _groups(text, pattern):
@@ -250,18 +252,26 @@ def _groups(text, pattern):
         if not groups or gap.strip(' \n\t,;[]') not in ('', 'and', '<delim>'):
             groups.append((gap, []))
         pieces = match[1].split(';')
-        groups[-1][1].extend((p.strip(), bool(match[2]) or i < len(pieces) - 1) for i, p in enumerate(pieces))
+        for i, piece in enumerate(pieces):
+            closed = bool(match[2]) or i < len(pieces) - 1
+            groups[-1][1].append((piece.strip(), closed))
     return groups
+
+
+def _label_words(gap):
+    "The words that name what a box holds: between marks, or a count and what is counted at the end."
+    if gap.endswith('</p>'):
+        start = gap.rfind('<p>')
+        return gap[start + 3 if start >= 0 else 0 : -4].strip()
+    found = re.search(r'(?:\bthere (?:is|are)|\band|,)\s+([\w-]+ [^\d,.;:<>]{1,60})$', gap[-120:], re.I)
+    if found and parse_count(found[1].split(' ')[0]):
+        return found[1]
+    return ''
 
 
 def _label(gap, classes):
     "Label and count in the words before a box: `<p>2 ships</p>`, or `There are two ships` without marks."
-    gap = gap.rstrip(' :\n[')
-    if gap.endswith('</p>'):
-        words = gap[gap.rfind('<p>') + 3 : -4].strip() if '<p>' in gap else gap[:-4].strip()
-    else:
-        found = re.search(r'(?:\bthere (?:is|are)|\band|,)\s+([\w-]+ [^\d,.;:<>]{1,60})$', gap[-120:], re.I)
-        words = found[1] if found and parse_count(found[1].split(' ')[0]) else ''
+    words = _label_words(gap.rstrip(' :\n['))
     first, _, rest = words.partition(' ')
     count = parse_count(first) if rest else None
     if count is None:
@@ -272,15 +282,14 @@ def _label(gap, classes):
 # %% ../../nbs/2_boxes/02_text.ipynb #beec8d3f
 @dataclass(frozen=True)
 class BoxFormat:
-    """How boxes are written: `[x1,y1,x2,y2;...]`, oriented ones as four corners. The default is MMRS-1M's form.
+    """How boxes are written: `[x1,y1,x2,y2;...]`, oriented ones as four corners; by default MMRS-1M's form.
 
-    `write` raises `BadInput` for boxes that mean nothing (NaN, outside), with repair=False also for those that
-    would have to be cut or widened. `read` never raises: it lists what it could not read."""
+    `write` raises `BadInput` for boxes that mean nothing (NaN, outside), with repair=False also for those
+    that would have to be cut or widened. `read` never raises: it lists what it could not read."""
 
     top: int = 1  # the numbers run from 0 to this
     decimals: int = 2  # digits after the point
-    # of the padded square; False: of the picture, x by its width and y by its height
-    square: bool = True
+    square: bool = True  # of the padded square; False: of the picture, x by its width and y by its height
     pattern: ClassVar[str] = r'\[([^\[\]]*)(\]?)'
     around: ClassVar[str] = '[{}]'
     between: ClassVar[str] = ';'
@@ -297,9 +306,8 @@ class BoxFormat:
         repair: bool = True,  # cut at the frame and widen what would vanish; False: refuse such boxes
     ) -> str:
         "Boxes as text."
-        return self.around.format(
-            self.between.join(self._write(np.asarray(b, float), width, height, repair) for b in boxes)
-        )
+        parts = [self._write(np.asarray(box, float), width, height, repair) for box in boxes]
+        return self.around.format(self.between.join(parts))
 
     def read(
         self,
@@ -312,7 +320,8 @@ class BoxFormat:
         "The boxes of a text in pixels of the picture, and what could not be read."
         out = ParsedBoxes()
         for gap, pieces in _groups(text, self.pattern):
-            (label, count), before = _label(gap, classes), len(out.boxes)
+            label, count = _label(gap, classes)
+            before = len(out.boxes)
             for piece, closed in pieces:
                 box = self._read(piece, width, height, repair) if closed else 'cut off before its end'
                 if isinstance(box, str):
@@ -331,7 +340,8 @@ class BoxFormat:
 
     def _write(self, box, width, height, repair):
         box = to_corners(box) if len(box) == 5 else box
-        if 'numbers' in (why := box_problem(box)):
+        why = box_problem(box)
+        if 'numbers' in why:
             raise BadInput(f'{box.tolist()}: {why}; look at what wrote it')
         pad, size = self._frame(len(box), width, height)
         grid = _snap((box + pad) / size, self.steps, repair)
@@ -342,7 +352,8 @@ class BoxFormat:
             unit = np.array([float(v) for v in piece.replace(',', ' ').split()]) / self.top
         except ValueError:
             return 'not a number'
-        if (why := box_problem(unit)) and (not repair or 'numbers' in why):
+        why = box_problem(unit)
+        if why and (not repair or 'numbers' in why):
             return why
         try:
             unit = clip_box(unit, least=1 / self.steps) if why else unit
@@ -383,10 +394,12 @@ def format_detection(
         groups.setdefault(label or 'object', []).append(box)
     if not groups:
         return 'There are no objects.'
-    codec = BoxFormat(decimals=decimals)
-    parts = [
-        f'<p>{len(b)} {k if len(b) == 1 else plural(k)}</p>{codec.write(b, 1, 1, repair)}'
-        for k, b in groups.items()
-    ]
-    verb = 'is' if len(next(iter(groups.values()))) == 1 else 'are'
-    return f'There {verb} ' + ' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]])) + '.'
+    box_format = BoxFormat(decimals=decimals)
+    parts = []
+    for label, boxes in groups.items():
+        name = label if len(boxes) == 1 else plural(label)
+        parts.append(f'<p>{len(boxes)} {name}</p>{box_format.write(boxes, 1, 1, repair)}')
+    first = next(iter(groups.values()))
+    verb = 'is' if len(first) == 1 else 'are'
+    listed = [', '.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts
+    return f'There {verb} {" and ".join(listed)}.'

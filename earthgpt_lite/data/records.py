@@ -56,7 +56,8 @@ TEMPLATES: dict[Task, tuple[str, ...]] = {
         'what does the box {box} show?',
     ),
     Task.GROUNDING: (
-        'please provide the horizontal bounding box coordinate of the region which is described as:{label} in this remote sensing image',
+        'please provide the horizontal bounding box coordinate of the region '
+        'which is described as:{label} in this remote sensing image',
         'where is {label}?',
         'give the box of {label}.',
         'show me {label} in this image.',
@@ -101,15 +102,14 @@ def sample_question(
 ) -> str:
     """A question for a task in one of its wordings.
 
-    Candidates are the wordings that use exactly the given fields; `BadInput` if there is none. `label` goes in as it
-    shall be read: a mass or plural noun for presence and counting, with its article for grounding.
-    """
+    Candidates are the wordings that use exactly the given fields; `BadInput` if there is none. `label` goes
+    in as it shall be read: a mass or plural noun for presence and counting, with article for grounding."""
     fits = [w for w in TEMPLATES[Task(task)] if template_fields(w) == fields.keys()]
     if not fits:
-        known = ' or '.join(
-            sorted({', '.join(sorted(template_fields(w))) or 'none' for w in TEMPLATES[Task(task)]})
+        known = {', '.join(sorted(template_fields(w))) or 'none' for w in TEMPLATES[Task(task)]}
+        raise BadInput(
+            f'no wording of {task} takes the fields {sorted(fields)}: give {" or ".join(sorted(known))}'
         )
-        raise BadInput(f'no wording of {task} takes the fields {sorted(fields)}: give {known}')
     wording = fits[0] if rng is None else str(rng.choice(fits))
     return wording.format(**fields)
 
@@ -153,17 +153,20 @@ class Record:
         extra: bool = True,  # False: exactly the two keys of the MMRS-1M release
     ) -> dict:
         "The record as MMRS-1M writes it."
-        said = [
-            {'from': who, 'value': what}
-            for t in self.turns
-            for who, what in (('human', t.question), ('gpt', t.answer))
-        ]
-        row = {'image': self.image, 'conversations': said}
+        messages = []
+        for turn in self.turns:
+            messages.append({'from': 'human', 'value': turn.question})
+            messages.append({'from': 'gpt', 'value': turn.answer})
+        row = {'image': self.image, 'conversations': messages}
         if not extra:
             return row
         tasks = [str(t.task) for t in self.turns]
         row |= {'sensor': str(self.sensor), 'task': tasks[0] if len(set(tasks)) == 1 else tasks}
-        return row | {k: v for k in ('source', 'split') if (v := getattr(self, k))}
+        if self.source:
+            row['source'] = self.source
+        if self.split:
+            row['split'] = self.split
+        return row
 
     @classmethod
     def from_json(
@@ -172,23 +175,18 @@ class Record:
         task: Task | None = None,  # for rows that name none; None: guessed turn by turn
     ) -> 'Record':
         "A record from MMRS-1M's form. Raises `BadInput` with everything that is wrong with the row."
-        if wrong := record_problems(row):
-            raise BadInput('the record ' + '; it '.join(wrong))
-        said = [c['value'] for c in row['conversations']]
+        problems = record_problems(row)
+        if problems:
+            raise BadInput('the record ' + '; it '.join(problems))
+        texts = [message['value'] for message in row['conversations']]
         tasks = row.get('task', task)
         if tasks is None or isinstance(tasks, str):
-            tasks = [tasks] * (len(said) // 2)
-        turns = [
-            Turn(q, a, Task(t or guess_task(q, a)))
-            for q, a, t in zip(said[::2], said[1::2], tasks, strict=True)
-        ]
-        return cls(
-            clean_path(row['image']),
-            turns,
-            Sensor(row.get('sensor', 'optical')),
-            row.get('source', ''),
-            row.get('split', ''),
-        )
+            tasks = [tasks] * (len(texts) // 2)
+        turns = []
+        for question, answer, name in zip(texts[::2], texts[1::2], tasks, strict=True):
+            turns.append(Turn(question, answer, Task(name or guess_task(question, answer))))
+        sensor = Sensor(row.get('sensor', 'optical'))
+        return cls(clean_path(row['image']), turns, sensor, row.get('source', ''), row.get('split', ''))
 
 # %% ../../nbs/3_data/01_records.ipynb #333703f8
 def clean_path(
@@ -231,9 +229,8 @@ def _key_problems(row):
     for key in row:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, 1)
-            yield f'has an unknown key {key!r}: ' + (
-                f'is {close[0]!r} meant?' if close else f'known are {", ".join(_KEYS)}'
-            )
+            advice = f'is {close[0]!r} meant?' if close else f'known are {", ".join(_KEYS)}'
+            yield f'has an unknown key {key!r}: {advice}'
 
 
 def _image_problems(image, root):
@@ -280,23 +277,25 @@ def _tag_problems(row):
     for key in ('source', 'split'):
         if not isinstance(row.get(key, ''), str):
             yield f'has a {key} that is no text'
-    sensors, tasks, given = list(map(str, Sensor)), list(map(str, Task)), row.get('task', [])
+    sensors = [str(sensor) for sensor in Sensor]
     if row.get('sensor', 'optical') not in sensors:
         yield f'has an unknown sensor {row["sensor"]!r}: known are {", ".join(sensors)}'
+    yield from _task_problems(row)
+
+
+def _task_problems(row):
+    known = [str(task) for task in Task]
+    given = row.get('task', [])
     if not isinstance(given, str | list):
         yield 'has a task that is neither text nor a list'
         return
     for task in [given] if isinstance(given, str) else given:
-        if task not in tasks:
-            yield f'has an unknown task {task!r}: known are {", ".join(tasks)}'
+        if task not in known:
+            yield f'has an unknown task {task!r}: known are {", ".join(known)}'
     turns = row.get('conversations')
-    if (
-        isinstance(given, list)
-        and 'task' in row
-        and isinstance(turns, list)
-        and len(given) != len(turns) // 2
-    ):
-        yield f'has {len(given)} tasks for {len(turns) // 2} turns'
+    if 'task' in row and isinstance(given, list) and isinstance(turns, list):
+        if len(given) != len(turns) // 2:
+            yield f'has {len(given)} tasks for {len(turns) // 2} turns'
 
 
 def record_problems(

@@ -20,7 +20,8 @@ from ..raster.chips import Sensor
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b
 def _array_rows(file, chunk=1 << 16):
-    decode, gap = json.JSONDecoder().raw_decode, re.compile(r'[\s,]*')
+    decode = json.JSONDecoder().raw_decode
+    gap = re.compile(r'[\s,]*')
     text, at = file.read(chunk).lstrip()[1:], 0
     while True:
         at = gap.match(text, at).end()
@@ -40,7 +41,8 @@ def _array_rows(file, chunk=1 << 16):
                 return
             text, at = text[at:] + more, 0
             continue
-        if end == len(text) and (more := file.read(chunk)):
+        more = file.read(chunk) if end == len(text) else ''
+        if more:
             text += more
             continue
         yield row
@@ -60,14 +62,18 @@ def _line_rows(file):
 def read_rows(
     path,  # .json with one array, or .jsonl with one object a line; told apart by the first character
 ):
-    "The rows of a file, one at a time. A row that is no JSON comes as a `BadInput` in its place; a BOM is skipped."
+    """The rows of a file, one at a time.
+
+    A row that is no JSON comes as a `BadInput` in its place; a BOM is skipped."""
     try:
         file = open(path, encoding='utf-8-sig')
     except OSError as e:
         raise BadInput(f'{path}: cannot be read ({e.strerror}): give a .json or .jsonl file') from None
     with file:
         try:
-            first = next((c for c in iter(lambda: file.read(1), '') if not c.isspace()), '')
+            first = file.read(1)
+            while first.isspace():
+                first = file.read(1)
             file.seek(0)
             yield from _array_rows(file) if first == '[' else _line_rows(file)
         except UnicodeDecodeError:
@@ -78,33 +84,51 @@ def _text(row):
     return json.dumps(row.to_json() if isinstance(row, Record) else row, ensure_ascii=False)
 
 
+def _encoded(text):
+    return text.encode('utf-8', 'backslashreplace')  # half a character stays a JSON escape
+
+
+def _write_array(f, rows):
+    n = 0
+    for row in rows:
+        f.write(_encoded((',\n' if n else '[\n') + _text(row)))
+        n += 1
+    f.write(b'\n]\n' if n else b'[]\n')
+    return n
+
+
+def _write_lines(f, rows, keeping):
+    n = end = 0
+    for row in rows:
+        line = _encoded(_text(row) + '\n')
+        if keeping and f.readline() != line:
+            keeping = False
+            f.seek(end)
+            f.truncate()
+        if not keeping:
+            f.write(line)
+        n += 1
+        end += len(line)
+    if keeping:
+        f.truncate(end)
+    return n
+
+
 def write_rows(
     rows,  # JSON objects or records, in a stable order
     path,  # .json: one array; anything else: one object a line
-    # keep the lines that an interrupted run left, as far as they are the first rows (not for .json)
-    resume: bool = False,
+    resume: bool = False,  # keep the lines that an interrupted run left (not for .json)
 ) -> int:  # rows in the file
-    "Rows to a file that is there whole or not at all: written as PATH.part, then renamed."
+    """Rows to a file that is there whole or not at all: written as PATH.part, then renamed.
+
+    Of the lines that were left, those are kept that are the first of these rows."""
     path = Path(path)
     part = path.with_name(path.name + '.part')
     path.parent.mkdir(parents=True, exist_ok=True)
-    array, n, end = path.suffix == '.json', 0, 0
+    array = path.suffix == '.json'
     keeping = resume and not array and part.exists()
     with open(part, 'r+b' if keeping else 'wb') as f:
-        for row in rows:
-            text = (',\n' if n else '[\n') + _text(row) if array else _text(row) + '\n'
-            line = text.encode('utf-8', 'backslashreplace')  # half a character stays a JSON escape
-            if keeping and f.readline() != line:
-                keeping = False
-                f.seek(end)
-                f.truncate()
-            if not keeping:
-                f.write(line)
-            n, end = n + 1, end + len(line)
-        if keeping:
-            f.truncate(end)
-        if array:
-            f.write(b'\n]\n' if n else b'[]\n')
+        n = _write_array(f, rows) if array else _write_lines(f, rows, keeping)
         f.flush()
         os.fsync(f.fileno())
     os.replace(part, path)
@@ -115,9 +139,8 @@ def write_rows(
 class ValidationReport:
     "What a check found."
 
-    total: int = 0  # records seen
-    # index of the record from 0, what is wrong with it
-    problems: list[tuple[int, str]] = field(default_factory=list)
+    total: int = 0  # records that were looked at
+    problems: list[tuple[int, str]] = field(default_factory=list)  # index from 0, what is wrong
 
     @property
     def bad(self) -> list[int]:
@@ -125,8 +148,8 @@ class ValidationReport:
         return sorted({i for i, _ in self.problems})
 
     def __str__(self):
-        lines = [f'records: {self.total:,}, bad: {len(self.bad):,}']
-        return '\n'.join(lines + [f'  record {i} {reason}' for i, reason in self.problems])
+        head = f'records: {self.total:,}, bad: {len(self.bad):,}'
+        return '\n'.join([head, *(f'  record {i} {reason}' for i, reason in self.problems)])
 
 
 def _checked(source, root, report):
@@ -156,20 +179,19 @@ def drop_invalid(source, target, root=None) -> ValidationReport:
     return report
 
 # %% ../../nbs/3_data/02_store.ipynb #fb8ec755
-def _columns(records):
-    turns = [r.turns for r in records]
-    return {
-        'image': [r.image for r in records],
-        'question': [[t.question for t in ts] for ts in turns],
-        'answer': [[t.answer for t in ts] for ts in turns],
-        'task': [[str(t.task) for t in ts] for ts in turns],
-        'sensor': [str(r.sensor) for r in records],
-        'source': [r.source for r in records],
-        'split': [r.split for r in records],
+def _to_row(record):
+    row = {
+        'image': record.image,
+        'sensor': str(record.sensor),
+        'source': record.source,
+        'split': record.split,
     }
+    for key in ('question', 'answer', 'task'):
+        row[key] = [str(getattr(turn, key)) for turn in record.turns]
+    return row
 
 
-def _record(row):
+def _to_record(row):
     turns = [Turn(q, a, Task(t)) for q, a, t in zip(row['question'], row['answer'], row['task'])]
     return Record(row['image'], turns, Sensor(row['sensor']), row['source'], row['split'])
 
@@ -193,21 +215,12 @@ def _write_arrow(records, path, step=1000):
     import pyarrow as pa
 
     text, texts = pa.string(), pa.list_(pa.string())
-    schema = pa.schema(
-        [
-            ('image', text),
-            ('question', texts),
-            ('answer', texts),
-            ('task', texts),
-            ('sensor', text),
-            ('source', text),
-            ('split', text),
-        ]
-    )
+    turns = [(key, texts) for key in ('question', 'answer', 'task')]
+    schema = pa.schema([('image', text), *turns, ('sensor', text), ('source', text), ('split', text)])
     n = 0
     with pa.OSFile(f'{path}.part', 'wb') as sink, pa.ipc.new_stream(sink, schema) as out:
         while some := list(itertools.islice(records, step)):
-            out.write_batch(pa.RecordBatch.from_pydict(_columns(some), schema))
+            out.write_batch(pa.RecordBatch.from_pylist([_to_row(r) for r in some], schema))
             n += len(some)
     if n:
         os.replace(f'{path}.part', path)
@@ -220,10 +233,12 @@ def begin_conversion(folder, origin):
     "Writes down what is converted; refuses a folder that was begun from something else."
     begun = Path(folder) / 'begun.json'
     if begun.exists():
-        if (old := json.loads(begun.read_text(encoding='utf-8'))) == origin:
+        old = json.loads(begun.read_text(encoding='utf-8'))
+        if old == origin:
             return
         raise BadInput(
-            f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): choose another folder, or delete it'
+            f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): '
+            'choose another folder, or delete it'
         )
     if Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise BadInput(f'{folder} is not empty: choose another folder')
@@ -249,7 +264,9 @@ def _origin(source, root):
 
 # %% ../../nbs/3_data/02_store.ipynb #4bc51ed4
 class InstructionData:
-    "Records in memory-mapped Arrow files: a million of them cost address space, not memory. Safe to share with worker processes."
+    """Records in memory-mapped Arrow files: a million of them cost address space, not memory.
+
+    Safe to share with worker processes."""
 
     def __init__(
         self,
@@ -265,22 +282,24 @@ class InstructionData:
             )
         self.info = json.loads((self.folder / 'info.json').read_text(encoding='utf-8'))
         files = [str(self.folder / name) for name in self.info['files']]
-        if gone := [f for f in files if not os.path.exists(f)]:
-            raise BadInput(f'{gone[0]} is missing: build {folder} again')
+        for file in files:
+            if not os.path.exists(file):
+                raise BadInput(f'{file} is missing: build {folder} again')
         # a Hugging Face dataset, for all it can do
-        self.dataset = concatenate_datasets([Dataset.from_file(f) for f in files])
+        self.dataset = concatenate_datasets([Dataset.from_file(file) for file in files])
         self.root = Path(root or self.info['root'])
 
     @classmethod
     def build(
         cls,
-        # path of a .json or .jsonl file, or an iterable of records in a stable order
-        source,
+        source,  # path of a .json or .jsonl file, or an iterable of records in a stable order
         folder,  # new, or what an interrupted build of the same source left
         root=None,  # folder of the images; None: where the file lies
         rows_per_file: int = 100_000,
     ) -> 'InstructionData':
-        "Checks the form of every record and writes the Arrow files. Raises `BadInput` with the index of a bad one."
+        """Checks the form of every record and writes the Arrow files.
+
+        Raises `BadInput` with the index of a bad one."""
         from datasets import Dataset
 
         folder, origin = Path(folder), _origin(source, root)
@@ -290,28 +309,23 @@ class InstructionData:
         done = sum(Dataset.from_file(str(f)).num_rows for f in folder.glob('*.arrow'))
         rows = read_rows(source) if isinstance(source, str | Path) else source
         rows = _parsed(itertools.islice(rows, done, None), done)
-        number = len(list(folder.glob('*.arrow')))
-        while n := _write_arrow(
-            itertools.islice(rows, rows_per_file), folder / f'records-{number:05d}.arrow'
-        ):
-            number, done = number + 1, done + n
+        for number in itertools.count(len(list(folder.glob('*.arrow')))):
+            file = folder / f'records-{number:05d}.arrow'
+            n = _write_arrow(itertools.islice(rows, rows_per_file), file)
+            if not n:
+                break
+            done += n
         if not done:
             raise BadInput(f'{origin["source"]}: holds no records')
-        write_json(
-            {
-                'records': done,
-                'root': origin['root'],
-                'files': sorted(f.name for f in folder.glob('*.arrow')),
-            },
-            folder / 'info.json',
-        )
+        files = sorted(f.name for f in folder.glob('*.arrow'))
+        write_json({'records': done, 'root': origin['root'], 'files': files}, folder / 'info.json')
         return cls(folder)
 
     def __len__(self):
         return len(self.dataset)
 
     def __getitem__(self, i: int) -> Record:
-        return _record(self.dataset[int(i)])
+        return _to_record(self.dataset[int(i)])
 
     def image(self, i: int) -> Path:
         "The image file of record i, inside the root."
@@ -327,13 +341,15 @@ class InstructionData:
         rank: int = 0,  # of this process
         world: int = 1,  # processes; each gets its own records, all get equally many
     ):
-        "Lists of records. Up to world - 1 records are left out, so that no process waits for another; the last list may be short."
+        """Lists of records; the last may be short.
+
+        Up to world - 1 records are left out, so that no process waits for another."""
         n = len(self)
         order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
         mine = order[rank::world][: n // world]
         for i in range(0, len(mine), size):
             some = self.dataset[mine[i : i + size]]
-            yield [_record(dict(zip(some, row))) for row in zip(*some.values())]
+            yield [_to_record(dict(zip(some, row))) for row in zip(*some.values())]
 
     def stream(
         self,
@@ -349,4 +365,4 @@ class InstructionData:
         if seed is not None:
             flow = flow.shuffle(seed=seed, buffer_size=buffer)
         for row in split_dataset_by_node(flow, rank, world):
-            yield _record(row)
+            yield _to_record(row)

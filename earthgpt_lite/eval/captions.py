@@ -19,7 +19,8 @@ _WORD = re.compile(
 def tokenize(text: str) -> list[str]:  # lower-case words and numbers
     """Words of a caption, in the manner of the Penn Treebank: lower case, punctuation dropped.
 
-    Hyphens, decimal points and slashes inside a word stay (`snow-covered`, `1,200`), `doesn't` becomes `does n't`.
+    Hyphens, decimal points and slashes inside a word stay (`snow-covered`, `1,200`), `doesn't` becomes
+    `does n't`.
     It stands in for Stanford's Java tokenizer on plain captions; it is not a copy of it.
     """
     return _WORD.findall(str(text).lower().replace('’', "'"))
@@ -27,26 +28,30 @@ def tokenize(text: str) -> list[str]:  # lower-case words and numbers
 # %% ../../nbs/6_eval/01_captions.ipynb #792cdd43
 def ngrams(
     words: list[str],
-    longest: int = 4,  # runs of one word up to so many
-) -> Counter:  # how often each run of words occurs
-    "Count the runs of one to `longest` words."
-    return Counter(tuple(words[i : i + k]) for k in range(1, longest + 1) for i in range(len(words) - k + 1))
+    max_n: int = 4,  # runs of one word up to so many
+) -> Counter:  # how often each n-gram (a tuple of words) occurs
+    "Count the runs of one to `max_n` words."
+    counts = Counter()
+    for n in range(1, max_n + 1):
+        counts.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    return counts
 
 # %% ../../nbs/6_eval/01_captions.ipynb #2d488ffc
 def bleu_counts(
     words: list[str],  # the answer, tokenized
     references: list[list[str]],  # one or more true captions, tokenized
-    # (10,) right runs of length 1..4, all runs of length 1..4, length, closest reference length
+    # (10,) right n-grams for n of 1..4, all n-grams for n of 1..4, length, closest reference length
 ) -> np.ndarray:
     "What one answer adds to corpus BLEU. Counts are clipped at the most that any one reference has."
-    best = Counter()
-    for r in references:
-        best |= ngrams(r)
+    most = Counter()
+    for reference in references:
+        most |= ngrams(reference)
     right = np.zeros(4)
-    for run, n in ngrams(words).items():
-        right[len(run) - 1] += min(n, best[run])
-    closest = min((abs(len(r) - len(words)), len(r)) for r in references)[1]
-    return np.r_[right, [max(0, len(words) - k) for k in range(4)], len(words), closest]
+    for gram, count in ngrams(words).items():
+        right[len(gram) - 1] += min(count, most[gram])
+    total = np.maximum(0, len(words) - np.arange(4))
+    closest = min(map(len, references), key=lambda length: (abs(length - len(words)), length))
+    return np.r_[right, total, len(words), closest]
 
 # %% ../../nbs/6_eval/01_captions.ipynb #88e27680
 def bleu(
@@ -66,13 +71,13 @@ def bleu(
 def longest_common_subsequence(
     a: list[str], b: list[str]
 ) -> int:  # length of the longest sequence found in both, in order, gaps allowed
-    "Longest common subsequence, row by row."
+    "Longest common subsequence, row by row of the table of prefixes."
     row = [0] * (len(b) + 1)
     for x in a:
-        last = row
+        above = row
         row = [0]
         for j, y in enumerate(b):
-            row.append(last[j] + 1 if x == y else max(last[j + 1], row[j]))
+            row.append(above[j] + 1 if x == y else max(above[j + 1], row[j]))
     return row[-1]
 
 # %% ../../nbs/6_eval/01_captions.ipynb #9ec8fe0b
@@ -83,49 +88,58 @@ def rouge_l(
 ) -> float:  # 0..1
     """ROUGE-L (Lin 2004) of one answer, as pycocoevalcap has it.
 
-    The best precision and the best recall are taken over the references separately, so they may come from different ones.
+    The best precision and the best recall are taken over the references separately, so they may come from
+    different ones.
     """
-    runs = [longest_common_subsequence(words, r) for r in references]
-    precision = max(runs) / max(len(words), 1)
-    recall = max(n / max(len(r), 1) for n, r in zip(runs, references))
-    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision) if precision else 0.0
+    common = [longest_common_subsequence(words, r) for r in references]
+    precision = max(common) / max(len(words), 1)
+    recall = max(n / max(len(r), 1) for n, r in zip(common, references))
+    if not precision:
+        return 0.0
+    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
 
 # %% ../../nbs/6_eval/01_captions.ipynb #aaae5a47
 def inverse_document_frequency(
     corpus: list[list[list[str]]],  # for each picture its true captions, tokenized
-) -> dict:  # log(pictures / pictures whose captions have it) for each run of words
-    "How rare each run of words is among the pictures of a test set; `None` holds the rarity of an unseen one."
-    seen = Counter(run for references in corpus for run in set().union(*map(ngrams, references)))
+) -> dict:  # log(pictures / pictures whose captions have it) for each n-gram
+    "How rare each n-gram is among the pictures of a test set; `None` holds the rarity of an unseen one."
+    pictures = Counter()
+    for references in corpus:
+        pictures.update(set().union(*map(ngrams, references)))
     total = np.log(len(corpus))
-    return {None: total} | {run: total - np.log(n) for run, n in seen.items()}
+    return {None: total} | {gram: total - np.log(n) for gram, n in pictures.items()}
 
 # %% ../../nbs/6_eval/01_captions.ipynb #f94d05a4
-def _weigh(words, rare):
-    "A sentence as four vectors (dicts) of count times rarity, and their lengths."
+def _tf_idf(words, idf):
+    "A sentence as four vectors (dicts) of count times rarity, and their norms."
     vectors = [{} for _ in range(4)]
-    for run, n in ngrams(words).items():
-        vectors[len(run) - 1][run] = n * rare.get(run, rare[None])
-    return vectors, [np.sqrt(sum(x * x for x in v.values())) for v in vectors]
+    for gram, count in ngrams(words).items():
+        vectors[len(gram) - 1][gram] = count * idf.get(gram, idf[None])
+    return vectors, list(map(_norm, vectors))
+
+
+def _norm(vector):
+    return np.sqrt(sum(x * x for x in vector.values()))
 
 # %% ../../nbs/6_eval/01_captions.ipynb #cf2dcb9a
-def _alike(a, b, norm_a, norm_b):
-    "Clipped cosine between two weighted sentences."
-    dot = sum(min(x, b[run]) * b[run] for run, x in a.items() if run in b)
+def _clipped_cosine(a, b, norm_a, norm_b):
+    "Cosine between an answer and a reference; a weight of the answer counts up to that of the reference."
+    dot = sum(min(x, b[gram]) * b[gram] for gram, x in a.items() if gram in b)
     return dot / (norm_a * norm_b) if norm_a and norm_b else 0.0
 
 # %% ../../nbs/6_eval/01_captions.ipynb #cc4bfb27
 def cider(
     words: list[str],  # the answer, tokenized
     references: list[list[str]],  # one or more true captions, tokenized
-    rare: dict,  # `rarity` of the whole test set's captions
+    idf: dict,  # `inverse_document_frequency` of the whole test set's captions
     sigma: float = 6.0,  # width of the length penalty, words
 ) -> float:  # 0..10; papers on remote sensing print it times 100
     "CIDEr-D (Vedantam et al. 2015) of one answer, as pycocoevalcap has it; the corpus score is the mean."
-    vectors, norms = _weigh(words, rare)
+    vectors, norms = _tf_idf(words, idf)
     total = 0.0
-    for r in references:
-        others, lengths = _weigh(r, rare)
-        gap = max(len(words) - 1, 0) - max(len(r) - 1, 0)
-        cosines = [_alike(*pair) for pair in zip(vectors, others, norms, lengths)]
+    for reference in references:
+        others, other_norms = _tf_idf(reference, idf)
+        cosines = list(map(_clipped_cosine, vectors, others, norms, other_norms))
+        gap = max(len(words) - 1, 0) - max(len(reference) - 1, 0)
         total += np.mean(cosines) * np.exp(-(gap**2) / (2 * sigma**2))
     return 10 * total / len(references)

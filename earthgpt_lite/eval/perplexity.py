@@ -12,18 +12,38 @@ from ..errors import BadInput
 from ..model.modeling import EarthGPT
 
 # %% ../../nbs/6_eval/07_perplexity.ipynb #6561f6cc
-PLAIN = """The ferry leaves the old harbour every morning at half past six, long before the shops have opened. On most days it carries a few workers, a teacher with a heavy bag, and the post for the three islands. In summer there are also families, who stand at the rail and point at the seals that lie on the rocks. The crossing takes about an hour when the sea is calm. In winter it can take twice as long, and sometimes the captain turns back because the wind is too strong.
-
-My grandmother was born on the largest of the islands. Her parents kept sheep and grew potatoes, and in the evenings her father mended nets for the fishermen. She often told us how the first telephone came to the village. It was put up in the kitchen of the baker, because he was always awake, and anyone who wanted to speak with a relative in the city had to wait among the loaves until the line was free. Everybody heard what was said, so people learned to say very little.
-
-Today the bakery is a small museum. The oven is still there, and on the first Sunday of each month somebody lights a fire and bakes the dark bread that the island was known for. If you want to taste it, you should come early. By ten o'clock nothing is left except the smell, which stays in the narrow streets until the evening."""
+PLAIN = (
+    'The ferry leaves the old harbour every morning at half past six, long before the shops have opened. '
+    'On most days it carries a few workers, a teacher with a heavy bag, and the post for the three islands. '
+    'In summer there are also families, who stand at the rail and point at the seals that lie on the rocks. '
+    'The crossing takes about an hour when the sea is calm. '
+    'In winter it can take twice as long, and sometimes the captain turns back because the wind is too '
+    'strong.'
+    '\n\n'
+    'My grandmother was born on the largest of the islands. '
+    'Her parents kept sheep and grew potatoes, and in the evenings her father mended nets for the fishermen. '
+    'She often told us how the first telephone came to the village. '
+    'It was put up in the kitchen of the baker, because he was always awake, and anyone who wanted to speak '
+    'with a relative in the city had to wait among the loaves until the line was free. '
+    'Everybody heard what was said, so people learned to say very little.'
+    '\n\n'
+    'Today the bakery is a small museum. '
+    'The oven is still there, and on the first Sunday of each month somebody lights a fire and bakes the '
+    'dark bread that the island was known for. '
+    'If you want to taste it, you should come early. '
+    "By ten o'clock nothing is left except the smell, which stays in the narrow streets until the evening."
+)
 
 # %% ../../nbs/6_eval/07_perplexity.ipynb #a90c1820
 @torch.no_grad()
 def perplexity(
     model: EarthGPT, tokenizer, text: str = PLAIN
 ) -> float:  # from 1; the size of the vocabulary is a model that knows nothing
-    "Among how many equally likely tokens the language model chooses, on average, when it reads a plain text without picture and chat format. Raises BadInput for a text of less than two tokens."
+    """Among how many equally likely tokens the language model chooses, on average.
+
+    It reads a plain text, without picture and chat format. Raises BadInput for a text of less than two
+    tokens, or of more than the language model reads.
+    """
     ids = tokenizer(text, add_special_tokens=False, return_tensors='pt').input_ids.to(model.device)
     if ids.shape[1] < 2:
         raise BadInput(f'{text!r} is too short: perplexity needs a token and one that follows')
@@ -32,5 +52,6 @@ def perplexity(
         raise BadInput(
             f'a text of {ids.shape[1]} tokens, but the language model reads {limit}: give a shorter one'
         )
-    logp = model.language(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-    return math.exp(-logp.gather(1, ids[0, 1:, None]).mean())
+    logits = model.language(input_ids=ids).logits[0, :-1].float()
+    logp = logits.log_softmax(-1).gather(1, ids[0, 1:, None])
+    return math.exp(-logp.mean())

@@ -5,105 +5,119 @@ __all__ = ['classification_scores', 'rsvqa_scores', 'detection_scores', 'answer_
            'reliability', 'consistency']
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #bf8eb02d
+from collections import defaultdict
+
 import numpy as np
 
 from ..errors import BadInput
 from .captions import rouge_l, tokenize
-from .detections import ap_by_label, boxes_by_label, compare
-from .measures import first_box_overlap, is_right, normalise, rsvqa_bucket
+from .detections import ap_by_label, boxes_by_label, match_by_label
+from .measures import exact_match, first_box_overlap, normalise, rsvqa_bucket
 from .statistics import bootstrap_clusters, bootstrap_weights
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #966a1f2c
-def _middle(draws):
+def _interval(draws):
     "The middle 95 % of some draws, None where there are none."
     known = draws[np.isfinite(draws)]
     return np.quantile(known, [0.025, 0.975]).tolist() if len(known) else None
 
 
-def _class_intervals(predictions, right, kind, names, repeats):
-    "Intervals of top-1, balanced accuracy and each class; pictures are drawn again, all their questions together."
+def _class_intervals(predictions, true, answered, names, repeats):
+    "Intervals of top-1, balanced accuracy and each class; pictures are drawn with all their questions."
     if not repeats:
         return {}
-    where = bootstrap_clusters(predictions)
-    sums = np.zeros((2, where.max() + 1, len(names)))
-    np.add.at(sums, (slice(None), where, kind), np.stack([right, np.ones(len(right))]))
-    hits, n = bootstrap_weights(where.max() + 1, repeats) @ sums  # (r, classes) each
-    each = np.divide(hits, n, out=np.full_like(hits, np.nan), where=n > 0)
+    clusters = bootstrap_clusters(predictions)
+    pictures = clusters.max() + 1
+    sums = np.zeros((2, pictures, len(names)))  # right answers, questions
+    np.add.at(sums, (slice(None), clusters, true), np.stack([true == answered, np.ones(len(true))]))
+    right, n = bootstrap_weights(pictures, repeats) @ sums  # (r, classes) each
+    each = np.divide(right, n, out=np.full_like(right, np.nan), where=n > 0)
     return dict(
-        accuracy_interval=_middle(hits.sum(1) / n.sum(1)),
-        balanced_interval=_middle(np.nanmean(each, 1)),
-        class_intervals={c: _middle(each[:, i]) for i, c in enumerate(names)},
+        accuracy_interval=_interval(right.sum(1) / n.sum(1)),
+        balanced_interval=_interval(np.nanmean(each, 1)),
+        class_intervals={c: _interval(draws) for c, draws in zip(names, each.T)},
     )
+
+
+def _class_indices(predictions, names):
+    "(n,) index of the true class, and (n,) of the answered one; an answer outside the list is the last."
+    index = {c: i for i, c in enumerate(names)}
+    true, answered = [], []
+    for p in predictions:
+        truth = normalise(p['truth'])
+        if truth not in index:
+            raise BadInput(
+                f'{p.get("image", "a record")}: its class {p["truth"]!r} is not in the list {names}; '
+                'add it or mend the record'
+            )
+        true.append(index[truth])
+        answered.append(index.get(normalise(p['answer']), len(names)))
+    return np.array(true), np.array(answered)
 
 
 def classification_scores(
     predictions: list[dict],  # {"truth", "answer"} each, and "image" or "group" for the intervals
     classes: list | None = None,  # the list that was offered; None: all truths that occur
     repeats: int = 1000,  # draws for the intervals; 0: none
-    # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1), accuracy_interval, balanced_interval, class_intervals {class: [low, high]}
+    # n, accuracy, balanced, outside, classes, per_class {class: (n, accuracy)}, confusion (k, k + 1),
+    # accuracy_interval, balanced_interval, class_intervals {class: [low, high]}
 ) -> dict:
-    """Top-1 and balanced accuracy, and the confusion matrix: a row for each true class, the last column for answers outside the list.
+    """Top-1 and balanced accuracy, and the confusion matrix.
 
-    Answers are normalised, then must equal a class. Balanced accuracy is the mean over classes that occur. Intervals: 95 % of bootstrap draws, seed 0.
+    The matrix has a row for each true class, and a last column for answers outside the list. Answers are
+    normalised, then must equal a class. Balanced accuracy is the mean over classes that occur. Intervals:
+    95 % of bootstrap draws, seed 0.
     """
     if not predictions:
         raise BadInput('there are no predictions to score; was the test set empty?')
-    names = [normalise(c) for c in classes or sorted({normalise(p['truth']) for p in predictions})]
-    place = {c: i for i, c in enumerate(names)}
-    table, kind, marks = np.zeros((len(names), len(names) + 1), int), [], []
-    for p in predictions:
-        truth = normalise(p['truth'])
-        if truth not in place:
-            raise BadInput(
-                f'{p.get("image", "a record")}: its class {p["truth"]!r} is not in the list {names}; add it or mend the record'
-            )
-        said = place.get(normalise(p['answer']), len(names))
-        table[place[truth], said] += 1
-        kind.append(place[truth])
-        marks.append(said == place[truth])
-    n, right = table.sum(1), table.diagonal()
-    share = right / np.maximum(n, 1)
+    if not classes:
+        classes = sorted({normalise(p['truth']) for p in predictions})
+    names = [normalise(c) for c in classes]
+    true, answered = _class_indices(predictions, names)
+    confusion = np.zeros((len(names), len(names) + 1), int)
+    np.add.at(confusion, (true, answered), 1)
+    n, right = confusion.sum(1), confusion.diagonal()
+    accuracies = right / np.maximum(n, 1)
     return dict(
         n=int(n.sum()),
         accuracy=float(right.sum() / n.sum()),
-        balanced=float(share[n > 0].mean()),
-        outside=int(table[:, -1].sum()),
+        balanced=float(accuracies[n > 0].mean()),
+        outside=int(confusion[:, -1].sum()),
         classes=names,
-        per_class={c: (int(k), float(s)) for c, k, s in zip(names, n, share)},
-        confusion=table,
-        **_class_intervals(predictions, np.array(marks), np.array(kind), names, repeats),
+        per_class={c: (int(k), float(a)) for c, k, a in zip(names, n, accuracies)},
+        confusion=confusion,
+        **_class_intervals(predictions, true, answered, names, repeats),
     )
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #30b7c209
 def rsvqa_scores(
     predictions: list[dict],  # {"type", "image", "truth", "answer"} each
-    # types that are compared by drawer: RSVQA-LR; for the counts of HR give ('area',)
-    drawers=('count', 'area'),
-    # types to leave out, such as ('count', 'area'), as papers on language models do
-    skip=(),
+    bucketed=('count', 'area'),  # types compared by bucket: RSVQA-LR; for the counts of HR give ('area',)
+    skip=(),  # types to leave out, such as ('count', 'area'), as papers on language models do
     repeats: int = 1000,
 ) -> dict:  # n, types {type: (n, accuracy, interval)}, OA, OA_interval, AA, AA_interval, skipped {type: n}
     """Accuracy of each question type, overall (OA) and as the mean over the types that are present (AA).
 
-    After `train.py` and `VocabEncoder.py` of syvlo/RSVQA; there AA is always divided by four. Intervals draw pictures, or what `group` names, again (95 %, seed 0).
+    After `train.py` and `VocabEncoder.py` of syvlo/RSVQA; there AA is always divided by four. Intervals draw
+    pictures, or what `group` names, again (95 %, seed 0).
     """
     for p in predictions:
         if not p.get('type'):
             raise BadInput(
-                f'{p["image"]}: the question has no type; give one such as presence, count, comp, rural_urban or area'
+                f'{p["image"]}: the question has no type; '
+                'give one such as presence, count, comp, rural_urban or area'
             )
     rows = [p for p in predictions if p['type'] not in skip]
     if not rows:
         raise BadInput('there are no questions left to score; look at what is skipped')
     types, kind = np.unique([p['type'] for p in rows], return_inverse=True)
-    where = bootstrap_clusters(rows)
-    sums = np.zeros((where.max() + 1, len(types), 2))
-    read = lambda p, text: rsvqa_bucket(text) if p['type'] in drawers else normalise(text)
-    for p, k, i in zip(rows, kind, where):
-        sums[i, k] += is_right(read(p, p['answer']), read(p, p['truth'])), 1
-    return _rsvqa_table(types, sums, repeats) | dict(
-        skipped={t: sum(p['type'] == t for p in predictions) for t in skip}
-    )
+    clusters = bootstrap_clusters(rows)
+    sums = np.zeros((clusters.max() + 1, len(types), 2))  # (pictures, types, right and n)
+    for p, k, i in zip(rows, kind, clusters):
+        reading = rsvqa_bucket if p['type'] in bucketed else normalise
+        sums[i, k] += exact_match(reading(p['answer']), reading(p['truth'])), 1
+    all_types = [p['type'] for p in predictions]
+    return _rsvqa_table(types, sums, repeats) | dict(skipped={t: all_types.count(t) for t in skip})
 
 
 def _rsvqa_table(types, sums, repeats):
@@ -111,162 +125,195 @@ def _rsvqa_table(types, sums, repeats):
     weights = np.concatenate([np.ones((1, len(sums))), bootstrap_weights(len(sums), repeats)])
     right, n = np.moveaxis(np.einsum('rp,ptk->rtk', weights, sums), -1, 0)  # (r, types) each
     each = np.where(n > 0, right / np.maximum(n, 1), np.nan)
-    known = {t: each[:, i] for i, t in enumerate(types)} | {
-        'OA': right.sum(1) / n.sum(1),
-        'AA': np.nanmean(each, 1),
-    }
-    pair = lambda x: (float(x[0]), np.nanquantile(x[1:], [0.025, 0.975]).tolist())
-    out = dict(
-        n=int(n[0].sum()), types={str(t): (int(n[0, i]), *pair(known[t])) for i, t in enumerate(types)}
-    )
-    for name in ('OA', 'AA'):
-        out[name], out[name + '_interval'] = pair(known[name])
+    out = dict(n=int(n[0].sum()), types={})
+    for i, t in enumerate(types):
+        out['types'][str(t)] = int(n[0, i]), *_score_and_interval(each[:, i])
+    out['OA'], out['OA_interval'] = _score_and_interval(right.sum(1) / n.sum(1))
+    out['AA'], out['AA_interval'] = _score_and_interval(np.nanmean(each, 1))
     return out
 
+
+def _score_and_interval(values):
+    "The first value is the score itself, the others are draws."
+    return float(values[0]), np.nanquantile(values[1:], [0.025, 0.975]).tolist()
+
 # %% ../../nbs/6_eval/06_protocols.ipynb #8ea6d263
-def _pr_f1(sums):
-    "Right boxes, answered boxes, true boxes, (..., 3), to precision, recall, F1 (3, ...)."
-    right, said, truths = np.moveaxis(np.asarray(sums, float), -1, 0)
-    return np.stack(
-        [right / np.maximum(said, 1), right / np.maximum(truths, 1), 2 * right / np.maximum(said + truths, 1)]
+def _precision_recall_f1(counts):
+    "Right, answered and true boxes, (..., 3), to precision, recall and F1, (...) each."
+    right, answered, true = np.moveaxis(np.asarray(counts, float), -1, 0)
+    return dict(
+        precision=right / np.maximum(answered, 1),
+        recall=right / np.maximum(true, 1),
+        F1=2 * right / np.maximum(answered + true, 1),
     )
+
+
+def _counts_of(label, tables):
+    "(pictures, 3) right, answered and true boxes of one label."
+    counts = np.zeros((len(tables), 3), int)
+    for row, table in zip(counts, tables):
+        if label in table:
+            _, hits, true = table[label]
+            row[:] = hits.sum(), len(hits), true
+    return counts
+
+
+def _label_row(counts, weights, threshold):
+    "Truths, answers, and precision, recall and F1 with their intervals, from the counts of one label."
+    _, answered, true = counts.sum(0)
+    row = dict(truths=int(true), answered=int(answered))
+    draws = _precision_recall_f1(weights @ counts)
+    for name, value in _precision_recall_f1(counts.sum(0)).items():
+        row[f'{name}@{threshold}'] = float(value)
+        row[f'{name}@{threshold} interval'] = _interval(draws[name])
+    return row
+
+
+def _drawn_aps(tables, weights):
+    "{label: (r,) AP} of (r, pictures) weights, a hundred draws at a time; empty without draws."
+    if not len(weights):
+        return {}
+    drawn = defaultdict(list)
+    for some in np.array_split(weights, max(1, len(weights) // 100)):
+        for label, aps in ap_by_label(tables, 101, some).items():
+            drawn[label].append(aps)
+    return {label: np.concatenate(aps) for label, aps in drawn.items()}
 
 
 def detection_scores(
     predictions: list[dict],  # {"truth", "answer", "score"} each, and "image" or "group" for the intervals
     thresholds=(0.4, 0.5),  # EarthGPT prints AP at .4, most others at .5
     repeats: int = 1000,  # draws of pictures for the intervals; 0: none
-    # a row for each class: truths, answered, and precision, recall, F1, AP at each threshold, each with its interval
+    # a row for each class: truths, answered; precision, recall, F1, AP at each threshold, with intervals
 ) -> list[dict]:
-    "Detection class by class, one-to-one matched, AP ranked by the answers' own scores (101 recall levels). Unfound classes have an AP of 0, invented ones None."
+    """Detection class by class, one-to-one matched, AP ranked by the answers' own scores (101 recall levels).
+
+    Unfound classes have an AP of 0, invented ones None.
+    """
     if not predictions:
         raise BadInput('there are no predictions to score; was the test set empty?')
-    found, true = (
-        [boxes_by_label(p['answer'], p.get('score')) for p in predictions],
-        [boxes_by_label(p['truth']) for p in predictions],
-    )
-    rows = {k: {'class': k or 'no class'} for k in sorted({k for t in found + true for k in t})}
-    where = bootstrap_clusters(predictions)
-    # (r, predictions)
-    weights = (
-        bootstrap_weights(where.max() + 1, repeats)[:, where] if repeats else np.zeros((0, len(predictions)))
-    )
-    for at in thresholds:
-        tables = [compare(f, t, at, most=100) for f, t in zip(found, true)]
-        aps, drawn = (
-            ap_by_label(tables, 101),
-            [ap_by_label(tables, 101, w) for w in np.array_split(weights, max(1, repeats // 100))]
-            if repeats
-            else [],
-        )
-        for k, row in rows.items():
-            # (pictures, 3)
-            sums = np.array(
-                [(h.sum(), len(h), n) for _, h, n in (t.get(k, ((), np.zeros(0), 0)) for t in tables)]
-            )
-            row |= dict(truths=int(sums[:, 2].sum()), answered=int(sums[:, 1].sum()))
-            for name, value, draws in zip(
-                ('precision', 'recall', 'F1'), _pr_f1(sums.sum(0)), _pr_f1(weights @ sums)
-            ):
-                row |= {f'{name}@{at}': float(value), f'{name}@{at} interval': _middle(draws)}
-            row |= {
-                f'AP@{at}': float(aps[k]) if k in aps else None,
-                f'AP@{at} interval': _middle(np.concatenate([d[k] for d in drawn]))
-                if k in aps and drawn
-                else None,
-            }
+    answered = [boxes_by_label(p['answer'], p.get('score')) for p in predictions]
+    truths = [boxes_by_label(p['truth']) for p in predictions]
+    rows = {label: {'class': label or 'no class'} for label in sorted(set().union(*answered, *truths))}
+    clusters = bootstrap_clusters(predictions)
+    weights = bootstrap_weights(clusters.max() + 1, repeats)[:, clusters]  # (r, predictions)
+    for threshold in thresholds:
+        tables = [match_by_label(a, t, threshold, max_detections=100) for a, t in zip(answered, truths)]
+        aps, drawn_aps = ap_by_label(tables, 101), _drawn_aps(tables, weights)
+        for label, row in rows.items():
+            row |= _label_row(_counts_of(label, tables), weights, threshold)
+            row[f'AP@{threshold}'] = float(aps[label]) if label in aps else None
+            row[f'AP@{threshold} interval'] = _interval(drawn_aps[label]) if label in drawn_aps else None
     return list(rows.values())
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #501e38f9
 def answer_score(
     p: dict,  # {"task", "truth", "answer"}
 ) -> float:  # 0..1
-    "How good one answer is: equal or not, overlap of a box, F1 of boxes at .5, ROUGE-L of a sentence. For sorting, not for publishing."
-    task, truth = str(p['task']), p['truth']
+    """How good one answer is. For sorting, not for publishing.
+
+    Equal or not; overlap of a box; F1 of boxes at an IoU of .5; ROUGE-L of a sentence.
+    """
+    task, answer, truth = str(p['task']), p['answer'], p['truth']
     if task == 'grounding':
-        return first_box_overlap(p['answer'], truth)[0]
+        return first_box_overlap(answer, truth)[0]
+    if task == 'detection':
+        return _detection_f1(answer, truth)
     if task in ('caption', 'region_caption'):
-        return rouge_l(
-            tokenize(p['answer']), [tokenize(t) for t in ([truth] if isinstance(truth, str) else truth)]
-        )
-    if task != 'detection':
-        return float(is_right(p['answer'], truth))
-    rows = compare(boxes_by_label(p['answer']), boxes_by_label(truth)).values()
-    total = sum(len(h) + n for _, h, n in rows)
-    return 2 * float(sum(h.sum() for _, h, _ in rows)) / total if total else float(bool(p['answer'].strip()))
+        references = [truth] if isinstance(truth, str) else truth
+        return rouge_l(tokenize(answer), [tokenize(r) for r in references])
+    return float(exact_match(answer, truth))
+
+
+def _detection_f1(answer, truth):
+    "F1 of the boxes of one answer; where there are none on either side, any words are right, silence is not."
+    table = match_by_label(boxes_by_label(answer), boxes_by_label(truth))
+    right = sum(hits.sum() for _, hits, _ in table.values())
+    total = sum(len(hits) + true for _, hits, true in table.values())
+    return 2 * float(right) / total if total else float(bool(answer.strip()))
 
 
 def is_correct(p: dict) -> bool | None:
     "Whether an answer is right; None for captions and detection, where only degrees are known."
-    return None if str(p['task']) in ('caption', 'region_caption', 'detection') else answer_score(p) >= 0.5
+    if str(p['task']) in ('caption', 'region_caption', 'detection'):
+        return None
+    return answer_score(p) >= 0.5
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #88b2b98c
 def best_and_worst(
     rows: list[dict],  # predictions
     most: int = 8,  # of each
 ) -> tuple:  # (best, worst)
-    "The best answers and the surest mistakes, evenly from all tasks; what has no answer is not among them."
+    """The best answers and the most confident mistakes, evenly from all tasks.
+
+    What has no answer is not among them.
+    """
     rows = [p for p in rows if p['answer'].strip()]
-    sure = lambda p: float(np.mean(p['score'])) if p.get('score') is not None else 0.0
-    ranked = {id(p): (answer_score(p), sure(p)) for p in rows}
+    rated = [(answer_score(p), _confidence(p), p) for p in rows]
+    best_first = sorted(rated, key=lambda r: (-r[0], -r[1]))
+    worst_first = sorted(rated, key=lambda r: (r[0], -r[1]))
+    best = [p for score, _, p in _tasks_in_turns(best_first, most) if score > 0]
+    worst = [p for score, _, p in _tasks_in_turns(worst_first, most) if score < 1]
+    return best[:most], worst[:most]
 
-    def choose(key, allowed):
-        tasks = {}
-        for p in sorted(rows, key=key):
-            tasks.setdefault(p['task'], []).append(p)
-        turns = [some[k] for k in range(most) for some in tasks.values() if k < len(some)]
-        return [p for p in turns if allowed(ranked[id(p)][0])][:most]
 
-    return choose(lambda p: (-ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q > 0), choose(
-        lambda p: (ranked[id(p)][0], -ranked[id(p)][1]), lambda q: q < 1
-    )
+def _confidence(p):
+    "The mean score of an answer, 0 where it has none."
+    return 0.0 if p.get('score') is None else float(np.mean(p['score']))
+
+
+def _tasks_in_turns(rated, most):
+    "The first of each task, then the second of each, up to `most` of each."
+    by_task = defaultdict(list)
+    for entry in rated:
+        by_task[entry[2]['task']].append(entry)
+    return [rows[k] for k in range(most) for rows in by_task.values() if k < len(rows)]
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #f320daf5
 def reliability(
-    # {"task", "truth", "answer", "score"} each; score: mean log-probability, or a probability
-    predictions: list[dict],
+    predictions: list[dict],  # {"task", "truth", "answer", "score"}: mean log-probability, or a probability
     bins: int = 10,
 ) -> dict:  # n, error, rows [{low, high, n, confidence, right}], without: answers left out
     "Confidence against the share of right answers (expected calibration error, Naeini et al. 2015)."
-    rows = [
-        (p['score'], is_correct(p))
-        for p in predictions
-        if is_correct(p) is not None and isinstance(p.get('score'), int | float) and np.isfinite(p['score'])
-    ]
-    out = dict(n=len(rows), error=None, rows=[], without=len(predictions) - len(rows))
-    if not rows:
+    scored = [p for p in predictions if isinstance(p.get('score'), int | float) and np.isfinite(p['score'])]
+    pairs = [(p['score'], is_correct(p)) for p in scored]
+    pairs = [(score, right) for score, right in pairs if right is not None]
+    out = dict(n=len(pairs), error=None, rows=[], without=len(predictions) - len(pairs))
+    if not pairs:
         return out
-    score, right = np.array(rows, float).T
-    sure = np.clip(score if (score > 0).any() else np.exp(score), 0, 1)
-    drawer = np.minimum((sure * bins).astype(int), bins - 1)
-    for k in np.unique(drawer):
-        here = drawer == k
+    score, right = np.array(pairs, float).T
+    probabilities = (score > 0).any()
+    confidence = np.clip(score if probabilities else np.exp(score), 0, 1)
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    for k in np.unique(bin_of):
+        here = bin_of == k
         out['rows'].append(
             dict(
                 low=float(k / bins),
                 high=float((k + 1) / bins),
                 n=int(here.sum()),
-                confidence=float(sure[here].mean()),
+                confidence=float(confidence[here].mean()),
                 right=float(right[here].mean()),
             )
         )
-    return out | dict(
-        error=float(sum(r['n'] * abs(r['confidence'] - r['right']) for r in out['rows']) / len(rows))
-    )
+    gaps = sum(r['n'] * abs(r['confidence'] - r['right']) for r in out['rows'])
+    return out | dict(error=float(gaps / len(pairs)))
 
 # %% ../../nbs/6_eval/06_protocols.ipynb #56388780
 def consistency(
     # answers that belong together, such as the turns of one dialogue: {"truth", "answer", "task"} each
     groups: list[list[dict]],
-    # groups, whole: share of them with all right, expected: that share if the turns were right by chance of each other
+    # groups, whole: share of them with all right, expected: that share if right and wrong fell independently
 ) -> dict:
-    "Share of groups in which every answer is right, beside what it would be if right and wrong fell independently."
-    marks = [[bool(is_correct(p)) for p in g] for g in groups if g]
-    if not marks:
+    "Share of groups with every answer right, beside what it would be if right and wrong fell independently."
+    groups = [g for g in groups if g]
+    if not groups:
         raise BadInput('there are no groups of answers; give the turns of each dialogue as a list')
-    each = np.mean([m for g in marks for m in g])
+    sizes = np.array([len(g) for g in groups])
+    right = np.array([sum(map(bool, map(is_correct, g))) for g in groups])  # right answers of each group
+    accuracy = right.sum() / sizes.sum()
     return dict(
-        groups=len(marks),
-        whole=float(np.mean([all(g) for g in marks])),
-        expected=float(np.mean([each ** len(g) for g in marks])),
+        groups=len(groups),
+        whole=float((right == sizes).mean()),
+        expected=float(np.mean([accuracy**n for n in sizes])),
     )

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..boxes.text import parse_boxes
-from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, is_right
+from .measures import LOWER_IS_BETTER, exact_match, first_box, first_box_overlap
 
 # %% ../../nbs/6_eval/08_report.ipynb #cabf7904
 def is_ahead(
@@ -310,7 +310,7 @@ def _turn(turn):
     if task == 'grounding' and first_box(truth) is not None:
         kind = 'right' if first_box_overlap(turn['answer'], truth)[0] >= 0.5 else 'wrong'
     elif task not in ('caption', 'region_caption', 'grounding', 'detection', 'dialogue'):
-        kind = 'right' if is_right(turn['answer'], truth) else 'wrong'
+        kind = 'right' if exact_match(turn['answer'], truth) else 'wrong'
     text = lambda t: html.escape(str(t)) or '<i>nothing</i>'
     return f'<div class="turn {kind}"><b>{text(task)}</b> {text(turn["question"])}<br>answer: {text(turn["answer"])}<br>truth: {text(truth)}</div>'
 

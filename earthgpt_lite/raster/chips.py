@@ -59,9 +59,8 @@ class Frame:
     ) -> np.ndarray:  # (..., 2) x, y in `crs`
         "Pixels of the picture to map coordinates; BadInput where the picture has none."
         if self.crs is None or self.transform is None:
-            raise BadInput(
-                f'{self.name or "this picture"}: map coordinates are unavailable, for it has no CRS; ask for pixels'
-            )
+            name = self.name or 'this picture'
+            raise BadInput(f'{name}: map coordinates are unavailable, for it has no CRS; ask for pixels')
         x, y = np.moveaxis(np.asarray(points, float), -1, 0)
         t = self.transform
         return np.stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f], -1)
@@ -86,7 +85,7 @@ def resize(image, size=None):  # (side, side, 3) uint8 to (size, size, 3), bicub
 
     return np.asarray(Image.fromarray(image).resize((size, size), Image.BICUBIC))
 
-
+# %% ../../nbs/1_raster/01_chips.ipynb #chp0cls1
 @dataclass
 class Chip:
     "The square 8-bit picture that a model sees."
@@ -96,8 +95,12 @@ class Chip:
     sensor: Sensor = Sensor.OPTICAL
     name: str = ''
 
-
-def dihedral_image(image, quarter: int, mirror: bool):  # (h, w, 3), a square
+# %% ../../nbs/1_raster/01_chips.ipynb #chp0dih2
+def dihedral_image(
+    image,  # (h, w, 3) or (h, w), a square
+    quarter: int,  # quarter turns to the left
+    mirror: bool,  # then left to right
+) -> np.ndarray:  # of the same shape
     "A square picture, turned to the left by quarters, then mirrored."
     image = np.rot90(image, quarter)
     return image[:, ::-1] if mirror else image
@@ -117,11 +120,11 @@ class Stretch:
         percent=(2, 98),  # percentiles that become black and white
     ):
         "Limits at two percentiles of the valid pixels."
-        pick = lambda x: tuple(float(v) for v in np.percentile(x[valid & np.isfinite(x)], percent))
         try:
-            return cls(tuple(pick(x) for x in layers))
+            found = [np.percentile(x[valid & np.isfinite(x)], percent) for x in layers]
         except IndexError:
             raise BadInput('a layer has no valid pixel to fit a stretch to; give one with data') from None
+        return cls(tuple(tuple(map(float, pair)) for pair in found))
 
     def __call__(self, layers) -> np.ndarray:  # (c, h, w) any numbers to (c, h, w) uint8
         "Black at the low limit, white at the high one, straight between; a constant layer becomes grey."
@@ -146,9 +149,8 @@ def decibels(
     if unit == 'dB':
         return pixels.astype(np.float32)
     size = np.abs(pixels).astype(np.float32)
-    return (10 if unit == 'intensity' else 20) * np.log10(
-        size, where=size > 0, out=np.full(size.shape, np.nan, np.float32)
-    )
+    logarithm = np.log10(size, where=size > 0, out=np.full(size.shape, np.nan, np.float32))
+    return (10 if unit == 'intensity' else 20) * logarithm
 
 # %% ../../nbs/1_raster/01_chips.ipynb #49349b50
 # dB, black and white of calibrated radar

@@ -1,11 +1,9 @@
-"Upright boxes: the frame, the text, overlap, suppression, bad input."
+"Boxes as text: the frame, the text and the way back, bad input."
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings, strategies as st
 
-from earthgpt_lite.boxes.iou import iou, iou_matrix, nms
 from earthgpt_lite.boxes.text import (
     BoxFormat,
     LabelledBox,
@@ -83,12 +81,12 @@ def test_a_box_of_three_numbers_is_refused():
 # text and back
 @pytest.mark.parametrize('name', DIALECTS)
 def test_ten_thousand_boxes_come_back_within_one_step(name):
-    codec, rng = DIALECTS[name], np.random.default_rng(0)
+    box_format, rng = DIALECTS[name], np.random.default_rng(0)
     for w, h in rng.integers(20, 5000, (100, 2)):
         boxes = random_boxes(rng, 100, w, h)
-        found = codec.read(codec.write(boxes, w, h), w, h)
+        found = box_format.read(box_format.write(boxes, w, h), w, h)
         back = np.array([b.box for b in found.boxes])
-        step = np.array([max(w, h)] * 2 if codec.square else [w, h]) / codec.steps
+        step = np.array([max(w, h)] * 2 if box_format.square else [w, h]) / box_format.steps
         assert not found.unread and back.shape == boxes.shape
         assert (abs(back - boxes) <= np.tile(step, 2) * (1 + 1e-9)).all()
         assert (back[:, 2:] > back[:, :2]).all()
@@ -282,76 +280,6 @@ def test_spelled_counts_and_wrong_counts():
     assert parse_boxes('<p>the red ship</p>[0.1,0.2,0.3,0.4]').boxes[0].label == 'the red ship'
 
 
-# overlap
-def test_iou_by_counting_pixels():
-    rng = np.random.default_rng(1)
-    boxes = np.sort(rng.integers(0, 30, (200, 2, 2)), 1).reshape(-1, 4)
-    for a, b in zip(boxes[:100], boxes[100:]):
-        m = np.zeros((2, 30, 30), bool)
-        for k, (x1, y1, x2, y2) in enumerate((a, b)):
-            m[k, y1:y2, x1:x2] = True
-        union = (m[0] | m[1]).sum()
-        assert np.isclose(iou(a, b), (m[0] & m[1]).sum() / union if union else 0)
-
-
-def test_iou_is_one_thing_in_numpy_and_torch():
-    rng = np.random.default_rng(2)
-    a, b = random_boxes(rng, 50, 10, 10), random_boxes(rng, 40, 10, 10)
-    m = iou_matrix(torch.tensor(a), torch.tensor(b))
-    assert (
-        isinstance(m, torch.Tensor)
-        and m.dtype == torch.float64
-        and np.allclose(m, iou_matrix(a, b))
-        and m.shape == (50, 40)
-    )
-    assert np.allclose(iou(torch.tensor(a[:40]).half(), b), iou(a[:40], b), atol=0.01)  # mixed kinds meet
-    # whole numbers
-    assert iou(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 3, 2])).item() == pytest.approx(1 / 3)
-    x = torch.tensor(a[:40], requires_grad=True)
-    iou(x, torch.tensor(b)).sum().backward()
-    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
-
-
-def test_iou_of_boxes_without_an_inside_is_zero():
-    assert (
-        iou([1, 1, 1, 3], [0, 0, 4, 4]) == 0
-        and iou([3, 3, 1, 1], [0, 0, 4, 4]) == 0
-        and iou([1, 1, 1, 1], [1, 1, 1, 1]) == 0
-    )
-    assert iou([0, 0, 1e-7, 1e-7], [0, 0, 1e-7, 1e-7]) == 1
-
-
-# suppression
-def slow_nms(boxes, scores, threshold, labels=None):
-    kept = []
-    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
-        rivals = [k for k in kept if labels is None or labels[k] == labels[i]]
-        if all(iou(boxes[i], boxes[k]) <= threshold for k in rivals):
-            kept.append(i)
-    return kept
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 25), st.integers(0, 10**6), st.floats(0, 1), st.booleans())
-def test_nms_equals_the_slow_one(n, seed, threshold, classwise):
-    rng = np.random.default_rng(seed)
-    corner = rng.integers(0, 20, (n, 2))
-    boxes = np.concatenate([corner, corner + rng.integers(1, 15, (n, 2))], 1).astype(float)
-    # many equal scores
-    scores, labels = rng.integers(0, 5, n) / 4, rng.integers(0, 2, n) if classwise else None
-    assert nms(boxes, scores, threshold, labels).tolist() == slow_nms(boxes, scores, threshold, labels)
-
-
-def test_nms_takes_words_as_labels_and_refuses_nan():
-    same = [[0, 0, 2, 2]] * 3
-    assert nms(same, [0.1, 0.3, 0.2], 0.5, ['ship', 'car', 'ship']).tolist() == [1, 2]
-    assert nms(np.zeros((0, 4)), [], 0.5).tolist() == [] == nms([], []).tolist()
-    with pytest.raises(BadInput, match='not a number'):
-        nms([[0, 0, np.nan, 1], [0, 0, 1, 1]], [0.9, 0.8])
-    with pytest.raises(BadInput, match='not a number'):
-        nms([[0, 0, 1, 1]], [np.nan])
-
-
 # bad input
 def test_check_boxes_says_which_and_why():
     good, over, line, lost = [10, 10, 50, 50], [600, 10, 660, 40], [5, 5, 5, 9], [700, 20, 720, 40]
@@ -378,7 +306,7 @@ def test_check_boxes_says_which_and_why():
 
 @settings(max_examples=300)
 @given(st.lists(st.floats(-2, 3), min_size=4, max_size=4))
-def test_a_mended_box_is_sound(box):
+def test_a_clipped_box_is_sound(box):
     try:
         out = clip_box(box, least=0.01)
     except BadInput:

@@ -4,18 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from fixtures_readers import BUILD, CAR, SHIP, SIZE, build, coco, picture, write, xml
+from fixtures_readers import SHIP, SIZE, build, coco, objects_of, picture, write
 
-from earthgpt_lite.boxes.iou import iou
 from earthgpt_lite.boxes.text import parse_boxes, singular, to_pixels
 from earthgpt_lite.data.convert import check_records, convert, load_records, read, record_of, show_records
-from earthgpt_lite.data.custom import table
-from earthgpt_lite.data.formats import Parsed, Pictures, readable_name, split_of
+from earthgpt_lite.data.formats import Parsed
 from earthgpt_lite.data.records import Record
-from earthgpt_lite.data.registry import READERS, find_reader, list_readers, mmrs1m_table, readers_table
+from earthgpt_lite.data.registry import READERS
 from earthgpt_lite.data.store import read_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.chips import Sensor
 from earthgpt_lite.raster.reading import as_chip
 
 
@@ -29,16 +26,7 @@ def shelf(tmp_path_factory):
     return base, truth
 
 
-def test_every_reader_has_a_fixture():
-    assert set(BUILD) == set(READERS)
-
-
 # ---- what is read
-
-
-def objects_of(record):
-    turn = next(t for t in record.turns if t.task == 'detection')
-    return sorted((b.label, *to_pixels(b.box, *SIZE).round(1)) for b in parse_boxes(turn.answer).boxes)
 
 
 def close(got, want, tolerance=0.5):
@@ -145,13 +133,6 @@ def test_empty_and_missing_folders(name, tmp_path):
         list(read(name, tmp_path / 'gone'))
 
 
-def test_misspelt_reader_gets_a_proposal():
-    with pytest.raises(BadInput, match='did you mean.*hrsid'):
-        find_reader('HRSDI')
-    with pytest.raises(BadInput, match='data list'):
-        find_reader('qqqqqqq')
-
-
 # ---- damaged data
 
 
@@ -213,27 +194,6 @@ def test_truncated_json_is_named(name, tmp_path):
     assert any('JSON' in why for _, why in left)
 
 
-def test_truncated_xml_and_wild_boxes(tmp_path):
-    for i in range(4):
-        picture(tmp_path / f'{i}.jpg')
-    write(tmp_path / '0.xml', xml([('ship', SHIP)])[:-30])
-    write(tmp_path / '1.xml', xml([('ship', (12, 6, 'nan', 16)), ('ship', CAR)]))
-    write(
-        tmp_path / '2.xml',
-        xml([('ship', (70, 50, 200, 200)), ('ship', (500, 500, 600, 600)), ('ship', (10, 10, 10, 20))]),
-    )
-    write(tmp_path / '3.xml', xml([('ship', ('a', 6, 1, 16))]))
-    left = []
-    records = {r.image: r for r in read('voc', tmp_path, left, decimals=3)}
-    assert set(records) == {'1.jpg', '2.jpg'}
-    assert len(objects_of(records['1.jpg'])) == 1 and len(objects_of(records['2.jpg'])) == 2
-    assert np.allclose(max(o[3:] for o in objects_of(records['2.jpg'])), (80, 60), atol=0.2), (
-        'cut at the border of the picture'
-    )
-    assert all(x2 > x1 for _, x1, _, x2, _ in objects_of(records['2.jpg'])), 'a box without width is widened'
-    assert {n for n, _ in left} == {'0.xml', '1.jpg', '2.jpg', '3.xml'}
-
-
 def test_too_many_objects(tmp_path):
     picture(tmp_path / 'a.jpg'), picture(tmp_path / 'b.jpg')
     write(tmp_path / 'x.json', coco(['a.jpg', 'b.jpg'], [(0, 1, SHIP)] * 101 + [(1, 1, SHIP)], ['ship']))
@@ -257,33 +217,6 @@ def test_links_out_of_the_root_are_not_followed(tmp_path):
     (tmp_path / 'in/red roofs/link.png').symlink_to(tmp_path / 'secret.png')
     (tmp_path / 'in/blue roofs').symlink_to(tmp_path)
     assert len(list(read('folders', tmp_path / 'in'))) == 2
-
-
-def test_paths_in_annotations_cannot_climb(tmp_path):
-    picture(tmp_path / 'secret.png'), picture(tmp_path / 'in/a.png')
-    write(
-        tmp_path / 'in/x.json',
-        [
-            {
-                'id': '1',
-                'image': image,
-                'conversations': [
-                    {'from': 'human', 'value': '<image>\nwhat?'},
-                    {'from': 'gpt', 'value': 'x'},
-                ],
-            }
-            for image in ('a.png', '../secret.png', '/etc/passwd')
-        ],
-    )
-    left = []
-    assert [r.image for r in read('llava', tmp_path / 'in', left)] == ['a.png'] and len(left) == 2
-
-
-def test_missing_xml_would_shift_all_phrases(tmp_path):
-    build('dior-rsvg', tmp_path)
-    write(tmp_path / 'DIOR_RSVG/Annotations/00002.xml', '<annotation>')
-    with pytest.raises(BadInput, match='miscounted'):
-        list(read('dior-rsvg', tmp_path))
 
 
 # ---- tilted boxes
@@ -391,145 +324,9 @@ def test_check_and_show_say_what_they_want(tmp_path):
         check_records(tmp_path / 'gone')
 
 
-# ---- small parts
-
-
-def test_pictures_prefers_the_nearest(tmp_path):
-    for name in ('a/x.png', 'b/x.png', 'b/c/X.PNG', 'b/x.jpg'):
-        picture(tmp_path / name)
-    found = Pictures(tmp_path)
-    assert (
-        found.find('x', 'a/y.xml') == 'a/x.png'
-        and found.find('x.jpg', 'a/y.xml') == 'b/x.jpg'
-        and found.find('b/c/x.png') == 'b/c/X.PNG'
-        and found.find('z') is None
-    )
-
-
-@pytest.mark.parametrize(
-    'text, said',
-    [
-        ('GolfCourse', 'golf course'),
-        ('small-vehicle', 'small vehicle'),
-        (' sea_ice ', 'sea ice'),
-        ('T junction', 't junction'),
-    ],
-)
-def test_words(text, said):
-    assert readable_name(text) == said
-
-
-@pytest.mark.parametrize(
-    'path, split',
-    [
-        ('a/train/1.jpg', 'train'),
-        ('VisDrone2019-DET-val/x/1.jpg', 'val'),
-        ('JPEGImages_test/1.jpg', 'test'),
-        ('contest/1.jpg', ''),
-        ('validation/1.jpg', 'val'),
-    ],
-)
-def test_split_of(path, split):
-    assert split_of(path) == split
-
-
 def test_record_of_says_why_nothing_is_left(tmp_path):
     picture(tmp_path / 'a.png')
     with pytest.raises(BadInput, match='nothing in the picture'):
         record_of(Parsed('a.png', objects=[('ship', (500, 500, 600, 600))]), tmp_path, READERS['coco'])
     record, _ = record_of(Parsed('a.png', objects=[]), tmp_path, READERS['coco'])
     assert record.turns[0].answer == 'There are no objects.'
-
-
-def test_geojson_through_a_rotated_transform(tmp_path):
-    from affine import Affine
-    from shapely.geometry import box, mapping
-    from shapely.affinity import affine_transform
-
-    turned = Affine.translation(500_000, 4_000_000) * Affine.rotation(30) * Affine.scale(10, -10)
-    picture(tmp_path / 'a.tif', crs='EPSG:32631', transform=turned)
-    there = affine_transform(box(*SHIP), [turned.a, turned.b, turned.d, turned.e, turned.c, turned.f])
-    write(
-        tmp_path / 'x.geojson',
-        {
-            'type': 'FeatureCollection',
-            'crs': {'type': 'name', 'properties': {'name': 'EPSG:32631'}},
-            'features': [{'type': 'Feature', 'properties': {}, 'geometry': mapping(there)}],
-        },
-    )
-    got = objects_of(next(read('geojson', tmp_path, decimals=4)))
-    assert got[0][0] == 'object' and iou(np.array(got[0][1:]), np.array(SHIP, float)) > 0.98
-
-
-def test_geojson_needs_a_crs(tmp_path):
-    build('geojson', tmp_path), picture(tmp_path / 'plain.png')
-    left = []
-    assert [r.image for r in read('geojson', tmp_path, left)] == ['scene.tif'] and (
-        'plain.png',
-        'has no CRS, so that nothing on the map can be placed in it',
-    ) in left
-
-
-def test_table_forms(tmp_path):
-    picture(tmp_path / 'a.png')
-    for text, want in [
-        ('image,label\na.png,lake\n', [('lake', 'classification')]),
-        ('Image,Caption\na.png,a lake.\na.png,water.\n', [('a lake.', 'caption'), ('water.', 'caption')]),
-        ('image,question,answer,task\na.png,how many?,3,counting\n', [('3', 'counting')]),
-    ]:
-        write(tmp_path / 'a.csv', text)
-        assert [(t.answer, t.task) for t in next(read('table', tmp_path)).turns] == want
-    write(tmp_path / 'a.csv', 'image,x1,y1,x2,y2,label\na.png,1,2,x,4,lake\n')
-    with pytest.raises(BadInput, match='cannot be read'):
-        list(read('table', tmp_path))
-    assert table.__doc__
-
-
-# ---- tables
-
-
-def test_tables_name_every_reader_and_the_34_sets():
-    assert all(f'`{r.name}`' in readers_table() for r in list_readers())
-    rows = mmrs1m_table().splitlines()[2:]
-    assert len(rows) == 34 and all('reader tested on our fixture' in r for r in rows)
-    assert sum('| sar |' in r for r in rows) == 3 and sum('| infrared |' in r for r in rows) == 6
-    assert all(('**unverified**' in r) == (not READERS[r.split('`')[1]].verified) for r in rows)
-
-
-def test_the_page_is_in_step_with_the_table():
-    from pathlib import Path
-
-    page = (Path(__file__).parents[2] / 'docs/mmrs1m.md').read_text(encoding='utf-8')
-    assert mmrs1m_table() in page and readers_table() in page
-
-
-def test_sensors_of_the_table():
-    assert {r.sensor for r in list_readers()} == set(Sensor)
-
-
-# ---- the hub, without a network
-
-
-def test_from_hub_with_local_files(tmp_path):
-    from earthgpt_lite.data.custom import from_hub
-
-    for label in ('dune', 'oasis'):
-        picture(tmp_path / f'local/{label}/a.png')
-    assert from_hub('imagefolder', tmp_path / 'out', data_dir=str(tmp_path / 'local')) == 2
-    assert sorted((r.turns[0].answer, r.split) for r in read('table', tmp_path / 'out')) == [
-        ('dune', 'train'),
-        ('oasis', 'train'),
-    ]
-    (
-        write(
-            tmp_path / 'captioned/metadata.jsonl', '{"file_name": "a.png", "text": "a lake, and a wood"}\n'
-        ),
-        picture(tmp_path / 'captioned/a.png'),
-    )
-    from_hub('imagefolder', tmp_path / 'out2', data_dir=str(tmp_path / 'captioned'))
-    assert next(read('table', tmp_path / 'out2')).turns[0].answer == 'a lake, and a wood'
-    write(tmp_path / 'rows/a.csv', 'x,y\n1,2\n')
-    with pytest.raises(BadInput, match='no picture'):
-        from_hub('csv', tmp_path / 'out3', data_files=str(tmp_path / 'rows/a.csv'))
-    with pytest.raises(BadInput, match='cannot be loaded'):
-        from_hub('imagefolder', tmp_path / 'out4', data_dir=str(tmp_path / 'gone'))

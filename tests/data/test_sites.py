@@ -134,7 +134,7 @@ def test_boxes_lie_on_what_they_name(sets):
             share = (here < middle - 4).mean() if 'cold' in t.question else (here > middle + 4).mean()
         else:
             cover, labels = sites.ground_truth(e.place['site'])
-            kind = next(k for k, words in sites.SITES[e.place['site']].things.items() if words in t.question)
+            kind = next(k for k, words in sites.SITES[e.place['site']].objects.items() if words in t.question)
             share = (cover[r : r + side, c : c + side][a:b, l:u] == labels.index(kind)).mean()
         assert share > 0.4, (e.name, t)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.iou import iou
 from earthgpt_lite.boxes.text import parse_boxes
-from earthgpt_lite.data.sample import synthetic as drawn_module
+from earthgpt_lite.data.sample import synthetic as synthetic_module
 from earthgpt_lite.data.sample.synthetic import (
     pointing_examples,
     shape_with_box,
@@ -19,11 +19,11 @@ from earthgpt_lite.data.sample.world_map import SIDE
 @given(st.integers(0, 10_000), st.floats(0, 0.7))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_the_box_is_that_of_a_piece_that_stands_alone(seed, mess):
+def test_the_box_is_that_of_a_piece_that_stands_alone(seed, clutter):
     import shapely
     from rasterio.features import shapes
 
-    mask, box = shape_with_box(np.random.default_rng(seed), mess)
+    mask, box = shape_with_box(np.random.default_rng(seed), clutter)
     x1, y1, x2, y2 = (box * SIDE).round().astype(int)
     assert 0 < x1 < x2 < SIDE and 0 < y1 < y2 < SIDE and 0.04 < (x2 - x1) * (y2 - y1) / SIDE**2 < 0.6
     rim = np.zeros_like(mask)
@@ -55,7 +55,7 @@ def test_the_answer_is_the_box_and_the_thing_differs_from_its_surroundings(drawn
     for e in drawn:
         (turn,) = e.turns
         said = np.array(parse_boxes(turn.answer).boxes[0].box, float)
-        assert iou(said, e.place['box']) > 0.8 and e.split == 'train' and e.name.startswith('drawn/')
+        assert iou(said, e.place['box']) > 0.8 and e.split == 'train' and e.name.startswith('synthetic/')
         x1, y1, x2, y2 = (e.place['box'] * SIDE).round().astype(int)
         middle = np.median(e.image[y1:y2, x1:x2].reshape(-1, 3), 0)
         rim = np.concatenate(
@@ -71,7 +71,7 @@ def test_the_same_seed_draws_the_same(drawn):
 
 
 def test_validation_and_test_hold_no_drawn_ones(monkeypatch):
-    monkeypatch.setattr(drawn_module, 'sample_examples', lambda split, seed: [(split, seed)])
+    monkeypatch.setattr(synthetic_module, 'sample_examples', lambda split, seed: [(split, seed)])
     assert pointing_examples('validation', 3) == [('validation', 3)] and pointing_examples('test') == [
         ('test', 0)
     ]

@@ -11,13 +11,12 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.data.records import Task
-from earthgpt_lite.data.sample import objects as things, world_map as samples
+from earthgpt_lite.data.sample import world_map as samples
 from earthgpt_lite.data.sample.objects import object_examples, optical_examples
 from earthgpt_lite.data.sample.world_map import (
     COVERS,
     DATA,
     SIDE,
-    SPAN,
     SPLITS,
     balance_yes_no,
     blocks,
@@ -374,31 +373,3 @@ def test_region_captions_are_true(sets, igbp):
         )
         assert (near == land).sum() > 0.5 * (near != 'water').sum(), (e.name, t)
         assert np.abs(parse_boxes(t.question).boxes[0].box - e.place['box']).max() <= 0.00501
-
-
-def test_a_thing_on_the_edge_or_two_alike_is_not_asked():
-    def chip(*squares):
-        cover = np.zeros((SIDE, SIDE), 'uint8')
-        for y, x, n in squares:
-            cover[y : y + n, x : x + n] = 1
-        return samples.LandCoverChip(
-            np.where(cover[..., None] > 0, 200, 20).repeat(3, -1).astype('uint8'),
-            cover,
-            (0, 0, 1, 1),
-            'train',
-        )
-
-    box, land = things.find_object(chip((10, 20, 20)), 'island')
-    assert (box * SIDE == [20, 10, 40, 30]).all() and land == 'forest'
-    for squares in (
-        [(0, 20, 20)],
-        [(10, 44, 20)],
-        [(5, 5, 20), (35, 35, 18)],
-        [(20, 20, 5)],
-        [(2, 2, 60)],
-        [],
-    ):
-        assert things.find_object(chip(*squares), 'island') is None, squares
-    dull = chip((10, 20, 20))
-    dull.image[:] = 90
-    assert things.find_object(dull, 'island') is None

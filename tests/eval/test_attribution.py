@@ -9,9 +9,11 @@ from earthgpt_lite.eval.attribution import (
     answer_logprob,
     answer_tokens,
     attention_maps,
+    deletion_masks,
     deletion_test,
     heatmap_overlay,
     mask_cells,
+    occlusion_drops,
     occlusion_map,
 )
 from earthgpt_lite.raster.chips import GREY
@@ -103,7 +105,7 @@ def test_cover_and_over():
 
 
 def test_occlusion_by_hand(tiny, picture):
-    fall = occlusion_map(*tiny, picture, QUESTION, ANSWER, cells=4, reach=0)
+    fall = occlusion_map(*tiny, picture, QUESTION, ANSWER, cells=4, radius=0)
     mask = np.zeros((4, 4), bool)
     mask[1, 2] = True
     a, b = answer_logprob(*tiny, np.stack([picture, mask_cells(picture, mask)]), QUESTION, ANSWER)
@@ -119,6 +121,26 @@ def test_deletion(tiny, picture):
     assert a == deletion_test(*tiny, picture, QUESTION, ANSWER, weights) and 0 <= a['better'] <= 1
     every = deletion_test(*tiny, picture, QUESTION, ANSWER, weights, cells=64)
     assert every['named'] == pytest.approx(every['random'], abs=1e-4)  # all covered, by whatever map
+
+
+def test_deletion_masks_cover_as_many_cells_and_first_those_that_are_named():
+    weights = np.arange(16.0).reshape(4, 4)
+    masks = deletion_masks(weights, cells=3, repeats=5, seed=1)
+    assert masks.shape == (6, 4, 4) and (masks.sum((1, 2)) == 3).all()
+    assert masks[0].ravel().nonzero()[0].tolist() == [13, 14, 15]
+    assert np.array_equal(masks, deletion_masks(weights, cells=3, repeats=5, seed=1))
+
+
+def test_a_misspelt_setting_of_the_deletion_test_is_named(tiny, picture):
+    with pytest.raises(TypeError, match='cels'):
+        deletion_test(*tiny, picture, QUESTION, ANSWER, np.ones((4, 4)), cels=3)
+
+
+def test_drops_of_masks_by_hand(tiny, picture):
+    masks = np.stack([np.zeros((4, 4), bool), np.ones((4, 4), bool)])
+    nothing, everything = occlusion_drops(*tiny, picture, QUESTION, ANSWER, masks)
+    clean, grey = answer_logprob(*tiny, np.stack([picture, np.full_like(picture, GREY)]), QUESTION, ANSWER)
+    assert nothing == pytest.approx(0, abs=1e-4) and everything == pytest.approx(clean - grey, abs=1e-4)
 
 
 def test_an_empty_answer_is_refused(tiny, picture):

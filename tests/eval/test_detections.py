@@ -13,7 +13,7 @@ from earthgpt_lite.eval.detections import (
     average_precision,
     boxes_by_label,
     coco_map,
-    compare,
+    match_by_label,
     match_greedy,
     overlap_matrix,
     voc_map,
@@ -97,7 +97,7 @@ def test_coco_map_equals_pycocotools(seed, ties):
     all_, half = coco_reference(found, true)
     assert 0 < all_ < half < 1
     assert coco_map(found, true) == pytest.approx(all_, abs=1e-6)
-    at_half = ap_by_label([compare(f, t, 0.5, most=100) for f, t in zip(found, true)], 101)
+    at_half = ap_by_label([match_by_label(f, t, 0.5, max_detections=100) for f, t in zip(found, true)], 101)
     assert np.mean(list(at_half.values())) == pytest.approx(half, abs=1e-6)
 
 
@@ -158,14 +158,14 @@ def test_turned_boxes_by_hand():
 
 def test_weights_of_one_change_nothing_and_of_two_neither():
     rng = np.random.default_rng(1)
-    tables = [compare(*scene(rng)) for _ in range(10)]
+    tables = [match_by_label(*scene(rng)) for _ in range(10)]
     plain, weighted = ap_by_label(tables, 101), ap_by_label(tables, 101, np.array([[1.0] * 10, [2.0] * 10]))
     assert all(np.allclose(weighted[k], plain[k]) for k in plain)
 
 
 def test_weights_are_copies():
     rng = np.random.default_rng(2)
-    tables = [compare(*scene(rng)) for _ in range(6)]
+    tables = [match_by_label(*scene(rng)) for _ in range(6)]
     weights = [2, 0, 1, 3, 0, 1]
     copied = [t for t, n in zip(tables, weights) for _ in range(n)]
     weighted, plain = ap_by_label(tables, None, np.array([weights], float)), ap_by_label(copied)

@@ -5,7 +5,7 @@ import pytest
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.detections import boxes_by_label, voc_map
-from earthgpt_lite.eval.measures import ALL_METRICS, METRICS, first_box_overlap, measure, rsvqa_bucket
+from earthgpt_lite.eval.measures import ALL_METRICS, METRICS, first_box_overlap, rsvqa_bucket, weighted_metric
 
 A, B, C, D = (
     '[0.00,0.00,0.20,0.20]',
@@ -53,7 +53,7 @@ TABLE = {
 
 
 def score(metric, rows):
-    return float(measure(metric, rows, np.arange(len(rows)))(np.ones((1, len(rows))))[0])
+    return float(weighted_metric(metric, rows, np.arange(len(rows)))(np.ones((1, len(rows))))[0])
 
 
 @pytest.mark.parametrize('task, metric', TABLE)
@@ -139,7 +139,7 @@ def test_ap_ranks_over_pictures_and_weights_resample():
         dict(answer=f'<p>1 ship</p>{A}', truth=f'<p>1 ship</p>{A}', score=-2.0),
         dict(answer=f'<p>1 ship</p>{A}', truth=f'<p>1 ship</p>{B}', score=-1.0),
     ]
-    ask = measure('AP50', rows, np.array([0, 1]))
+    ask = weighted_metric('AP50', rows, np.array([0, 1]))
     assert ask(np.array([[1.0, 1], [2, 0], [0, 2]])) == pytest.approx([51 / 101 * 0.5, 1, 0])
     found, true = [[boxes_by_label(r[k], r['score']) for r in rows] for k in ('answer', 'truth')]
     assert voc_map(found, true) == pytest.approx(0.25)

@@ -66,7 +66,7 @@ def test_rsvqa_by_hand():
 
 
 def test_rsvqa_without_drawers_and_with_skipping():
-    assert rsvqa_scores(SHEET, drawers=())['OA'] == pytest.approx(3 / 9)
+    assert rsvqa_scores(SHEET, bucketed=())['OA'] == pytest.approx(3 / 9)
     s = rsvqa_scores(SHEET, skip=('count', 'area'))
     assert (
         s['OA'] == s['AA'] == 0.5

@@ -13,9 +13,9 @@ from earthgpt_lite.eval.robustness import (
     CORRUPTIONS,
     corrupt,
     corrupt_examples,
-    fits,
-    move_box,
-    move_text,
+    applies_to,
+    transform_box,
+    transform_text,
     robustness,
 )
 from earthgpt_lite.eval.statistics import results
@@ -104,7 +104,7 @@ def test_boxes_move_with_the_picture(name, severity):
     picture[90:110, 80:120] = 255
     worse, move = corrupt(picture, name, severity, seed=1)
     y, x = np.nonzero(worse[..., 0] > 190)
-    there = move_box(box, move)
+    there = transform_box(box, move)
     assert np.allclose(
         there, [x.min() / 200, y.min() / 200, (x.max() + 1) / 200, (y.max() + 1) / 200], atol=0.015
     )
@@ -122,10 +122,10 @@ def test_boxes_move_with_the_picture(name, severity):
 @settings(max_examples=80, deadline=None)
 def test_a_moved_box_is_sound_or_gone(x, y, w, h, name, severity, seed):
     _, move = corrupt(PICTURE[:8, :8], name, severity, seed)
-    there = move_box([x, y, x + w, y + h], move)
+    there = transform_box([x, y, x + w, y + h], move)
     assert there is None or ((there >= 0) & (there <= 1)).all() and (there[2:] > there[:2]).all()
     text = f'where is [{x:.2f},{y:.2f},{x + w:.2f},{y + h:.2f}] and <p>2 ships</p>[0.40,0.40,0.60,0.60;0.45,0.45,0.55,0.55]?'
-    moved = move_text(text, move)
+    moved = transform_text(text, move)
     assert (
         moved is None
         or len(parse_boxes(moved).boxes) == 3
@@ -137,25 +137,25 @@ def test_a_moved_box_is_sound_or_gone(x, y, w, h, name, severity, seed):
 
 def test_a_box_that_leaves_is_gone():
     away = np.c_[np.eye(2), [0.5, 0]]
-    assert move_box([0.7, 0.1, 0.9, 0.2], away) is None and move_box(
+    assert transform_box([0.7, 0.1, 0.9, 0.2], away) is None and transform_box(
         [0.4, 0.1, 0.6, 0.2], away
     ).tolist() == pytest.approx([0.9, 0.1, 1, 0.2])
     assert (
-        move_text('[0.70,0.10,0.90,0.20]', away) is None
-        and move_text('[0.70,0.10,0.90,0.20]', None) == '[0.70,0.10,0.90,0.20]'
+        transform_text('[0.70,0.10,0.90,0.20]', away) is None
+        and transform_text('[0.70,0.10,0.90,0.20]', None) == '[0.70,0.10,0.90,0.20]'
     )
 
 
 def test_brackets_without_a_box_stay():
     half = np.array([[0.5, 0, 0.25], [0, 0.5, 0.25]])
     assert (
-        move_text('picture [2]; where is [0.40,0.40,0.60,0.60]? [1]', half)
+        transform_text('picture [2]; where is [0.40,0.40,0.60,0.60]? [1]', half)
         == 'picture [2]; where is [0.45,0.45,0.55,0.55]? [1]'
     )
     # corners in the wrong order are put right, as scoring does it
     assert (
-        move_text('[see 3; 4]', half) == '[see 3; 4]'
-        and move_text('[0.60,0.40,0.40,0.60]', half) == '[0.45,0.45,0.55,0.55]'
+        transform_text('[see 3; 4]', half) == '[see 3; 4]'
+        and transform_text('[0.60,0.40,0.40,0.60]', half) == '[0.45,0.45,0.55,0.55]'
     )
 
 
@@ -256,10 +256,10 @@ def test_less_is_better():
 
 def test_what_happens_to_whom():
     assert (
-        fits('speckle', 'sar')
-        and not fits('speckle', 'infrared')
-        and fits('cloud', 'infrared')
-        and not fits('gaps', 'sar')
+        applies_to('speckle', 'sar')
+        and not applies_to('speckle', 'infrared')
+        and applies_to('cloud', 'infrared')
+        and not applies_to('gaps', 'sar')
     )
 
 

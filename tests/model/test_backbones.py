@@ -19,7 +19,7 @@ from transformers import (
     ViTConfig,
 )
 
-from earthgpt_lite.errors import BadInput, first_line
+from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.backbones import check_files, check_language, load_language
 from earthgpt_lite.model.templates import FAMILIES
 from fixtures_language import family_tokenizers, from_lesson
@@ -239,13 +239,6 @@ def test_tokenizers_that_do_not_belong(folder, models, tmp_path):
 def test_names_that_lead_nowhere(name, said):
     with pytest.raises(BadInput, match=said):
         load_language(name)
-
-
-@pytest.mark.parametrize(
-    'said, line', [('', 'ValueError'), ('\n \n', 'ValueError'), ('\nfirst.\nsecond', 'first'), ('one', 'one')]
-)
-def test_an_error_in_one_line(said, line):
-    assert first_line(ValueError(said)) == line
 
 
 def test_an_empty_folder(tmp_path):
