@@ -34,11 +34,11 @@ from earthgpt_lite.model.modeling import EarthGPT
 from earthgpt_lite.train.module import fit
 
 VARIANTS = {  # name: fields of EarthGPTConfig
-    'ViT and CNN, layers 1 2 3': dict(perception='both', vit_layers=(1, 2, 3)),
-    'ViT and CNN, layer 3': dict(perception='both', vit_layers=(3,)),
-    'ViT only, layers 1 2 3': dict(perception='vit', vit_layers=(1, 2, 3)),
-    'ViT only, layer 3': dict(perception='vit', vit_layers=(3,)),
-    'CNN only': dict(perception='cnn'),
+    'ViT and CNN, layers 1 2 3': dict(vision_encoders='both', vit_layers=(1, 2, 3)),
+    'ViT and CNN, layer 3': dict(vision_encoders='both', vit_layers=(3,)),
+    'ViT only, layers 1 2 3': dict(vision_encoders='vit', vit_layers=(1, 2, 3)),
+    'ViT only, layer 3': dict(vision_encoders='vit', vit_layers=(3,)),
+    'CNN only': dict(vision_encoders='cnn'),
 }
 TASKS = Task.CLASSIFICATION, Task.PRESENCE, Task.COMPARISON
 PICTURES = 12  # in a batch

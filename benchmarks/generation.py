@@ -1,9 +1,11 @@
-"""Answers a second: 64 questions in one batch with remembered pictures, against transformers' plain `generate`, one question at a time.
+"""Answers a second: 64 questions in one batch with cached pictures, against transformers' plain `generate`.
 
-    python benchmarks/generation.py [--preset nano] [--questions 64] [--pictures 16] [--tokens 24] [--rounds 3]
+    python benchmarks/generation.py [--preset nano] [--questions 64] [--pictures 16]
+                                    [--tokens 24] [--rounds 3]
 
-Same model (an untrained nano, or a preset with its pretrained weights), same questions, same number of new tokens on both sides (no early stop), one run; the
-two take turns. Prints both rates, their ratio, and how many answers are the same.
+Plain is one question at a time. Same model (an untrained nano, or a preset with its pretrained weights), same
+questions, same number of new tokens on both sides (no early stop), one run; the two take turns. Prints both
+rates, their ratio, and how many answers are the same.
 """
 
 import argparse
@@ -22,73 +24,80 @@ from earthgpt_lite.model.weights import build
 from earthgpt_lite.raster.reading import as_chip
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in (('questions', 64), ('pictures', 16), ('tokens', 24), ('rounds', 3)):
         parser.add_argument(f'--{name}', type=int, default=default)
     parser.add_argument('--preset', default='nano')
-    args = parser.parse_args()
-    examples = [
-        e
-        for e in global_examples('train', 20 * args.pictures)
-        if len(e.turns) * args.pictures >= args.questions
-    ][: args.pictures]
+    return parser.parse_args()
+
+
+def asked_about(count, questions):
+    "So many pictures that have enough questions, and the questions: [(index of the picture, question)]."
+    enough = [e for e in global_examples('train', 20 * count) if len(e.turns) * count >= questions]
+    examples, each = enough[:count], -(-questions // count)
+    asked = [(i, turn.question) for i, e in enumerate(examples) for turn in e.turns[:each]]
+    return examples, asked[:questions]
+
+
+def load_model(preset, examples):
     torch.manual_seed(0)
-    if args.preset == 'nano':
-        model, tokenizer = nano(words := make_tokenizer(examples)).eval(), words
-    else:
-        model, tokenizer = build(args.preset)
+    if preset != 'nano':
+        return build(preset)
+    tokenizer = make_tokenizer(examples)
+    return nano(tokenizer).eval(), tokenizer
+
+
+def answer_plainly(model, tokenizer, pictures, questions, fixed):
+    "One question at a time, its picture in its row"
     chat = ChatFormat(**model.config.chat)
-    pictures = torch.stack(
-        [to_pixel_values(as_chip(e.image, size=model.config.image_size).image) for e in examples]
-    )
-    questions = [
-        (i, t.question)
-        for i, e in enumerate(examples)
-        for t in e.turns[: -(-args.questions // args.pictures)]
-    ][: args.questions]
-    prefix, end = (
-        picture_prefix(model.config, tokenizer),
-        tokenizer(chat.end, add_special_tokens=False).input_ids[-1],
-    )
+    prefix = picture_prefix(model.config, tokenizer)
+    end = tokenizer(chat.end, add_special_tokens=False).input_ids[-1]
+    answers = []
+    for i, question in questions:
+        ids = torch.tensor([prefix + chat.encode_question(tokenizer, question)])
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pictures[i : i + 1],
+            eos_token_id=end,
+            pad_token_id=tokenizer.pad_token_id,
+            **fixed,
+        )
+        answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    return answers
+
+
+def answer_batched(model, tokenizer, pictures, questions, fixed):
+    return [text for text, _ in generate_answers(model, tokenizer, pictures, questions, **fixed)]
+
+
+def main():
+    args = arguments()
+    examples, questions = asked_about(args.pictures, args.questions)
+    model, tokenizer = load_model(args.preset, examples)
+    chips = [as_chip(e.image, size=model.config.image_size) for e in examples]
+    pictures = torch.stack([to_pixel_values(chip.image) for chip in chips])
     fixed = dict(max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False)
-
-    def plain():
-        said = []
-        for i, question in questions:
-            ids = torch.tensor([prefix + chat.encode_question(tokenizer, question)])
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                pixel_values=pictures[i : i + 1],
-                eos_token_id=end,
-                pad_token_id=tokenizer.pad_token_id,
-                **fixed,
-            )
-            said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
-        return said
-
-    def batched():
-        return [text for text, _ in generate_answers(model, tokenizer, pictures, questions, **fixed)]
-
-    ways = {'one at a time': plain, 'batched': batched}
-    said, seconds = {name: way() for name, way in ways.items()}, {name: [] for name in ways}
+    given = (model, tokenizer, pictures, questions, fixed)
+    sides = {'one at a time': answer_plainly, 'batched': answer_batched}
+    answers = {name: side(*given) for name, side in sides.items()}
+    seconds = {name: [] for name in sides}
     for _ in range(args.rounds):
-        for name, way in ways.items():
+        for name, side in sides.items():
             start = time.perf_counter()
-            way()
+            side(*given)
             seconds[name].append(time.perf_counter() - start)
-    print(
-        f'{args.preset}: {len(questions)} questions on {len(pictures)} pictures, {args.tokens} new tokens each, {torch.get_num_threads()} threads'
-    )
-    for name in ways:
+    print(f'{args.preset}: {len(questions)} questions on {len(pictures)} pictures, ', end='')
+    print(f'{args.tokens} new tokens each, {torch.get_num_threads()} threads')
+    for name in sides:
         print(f'{name:14} {len(questions) / statistics.median(seconds[name]):7.1f} answers a second')
     ratios = [a / b for a, b in zip(seconds['one at a time'], seconds['batched'])]
-    print(
-        f'ratio {statistics.median(ratios):.1f} (median of {args.rounds}); {sum(a == b for a, b in zip(*said.values()))} of {len(questions)} answers are the same'
-    )
+    same = sum(a == b for a, b in zip(*answers.values()))
+    print(f'ratio {statistics.median(ratios):.1f} (median of {args.rounds}); ', end='')
+    print(f'{same} of {len(questions)} answers are the same')
 
 
 if __name__ == '__main__':

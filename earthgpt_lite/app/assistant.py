@@ -19,7 +19,7 @@ from ..boxes.oriented import from_map
 from ..boxes.text import format_box, parse_boxes, plural, to_unit
 from ..data.records import Task, sample_question
 from ..errors import BadInput
-from ..model.generation import _generate, generate_answers, prefill
+from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.modeling import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
@@ -372,12 +372,11 @@ class Chat:
     def ask(self, question: str, stream=None, max_new_tokens: int = 64, **generate) -> Answer:
         "The next turn. BadInput for an empty question, or one that is too long."
         a = self.assistant
-        chat = ChatFormat(**a.model.config.chat)
         history, ids = self._history(question, max_new_tokens)
         if stream:
             generate['streamer'] = _Streamer(a.tokenizer, stream)
-        ((text, score, tokens),) = _generate(
-            a.model, a.tokenizer, chat, self._picture, [0], [ids], max_new_tokens, generate
+        ((text, score, tokens),) = generate_batch(
+            a.model, a.tokenizer, [ids], self._picture, [0], max_new_tokens, **generate
         )
         facts = dict(task=Task.DIALOGUE, confidence=box_scores(text, tokens), history=history)
         turn = a._answer(text, score, question, self.chip, self.pixel_values[0], max_new_tokens, **facts)

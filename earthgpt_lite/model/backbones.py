@@ -24,44 +24,58 @@ from ..errors import BadInput, first_line
 from .templates import IMAGE, prepare_tokenizer
 
 # %% ../../nbs/4_model/10_backbones.ipynb #fcae9aa1
+_SUCH_AS = 'such as SmolLM2, Qwen or LLaMA'
+
+
 @torch.no_grad()
 def check_language(
     model,  # a causal LM of transformers
     name: str = 'the language model',  # for messages
 ):
-    "Raises BadInput for a model that takes no embeddings, reads ahead, or does not obey a mask of who sees whom. Three passes of six tokens."
-    table = model.get_input_embeddings().weight
-    words = torch.randn(1, 6, table.shape[1], generator=torch.Generator().manual_seed(0)).to(
-        table
-    ) * table.float().std().to(table)
-    sees = torch.ones(6, 6, dtype=torch.bool, device=table.device).tril()
-    sees[2:, 1] = False  # the second token is hidden from all behind it
-    hide = torch.zeros(1, 1, 6, 6, device=table.device, dtype=table.dtype).masked_fill_(
-        ~sees, torch.finfo(table.dtype).min
-    )
-    last, second = words.clone(), words.clone()
-    # another word; a constant added would be lost in a LayerNorm
-    last[:, -1], second[:, 1] = words[:, -1].flip(-1), words[:, 1].flip(-1)
+    """Ask a language model whether it takes pictures between words: four passes of six tokens.
 
-    def out(x, mask=None):
+    Raises BadInput for one that takes no embeddings, reads ahead, or does not obey a mask of who sees whom.
+    """
+    table = model.get_input_embeddings().weight
+    words = _random_words(table)
+    mask = torch.ones(6, 6, dtype=torch.bool, device=table.device).tril()
+    mask[2:, 1] = False  # the second token is hidden from all behind it
+    bias = torch.zeros(1, 1, 6, 6, device=table.device, dtype=table.dtype)
+    bias.masked_fill_(~mask, torch.finfo(table.dtype).min)
+    # another word; a constant added would be lost in a LayerNorm
+    other_last, other_second = words.clone(), words.clone()
+    other_last[:, -1] = words[:, -1].flip(-1)
+    other_second[:, 1] = words[:, 1].flip(-1)
+
+    def logits(x, mask=None):
         return model(inputs_embeds=x, attention_mask=mask, use_cache=False).logits.float()
 
+    who = f'{name} ({model.config.model_type})'
     try:
-        plain, ahead, known, hidden = out(words), out(last), out(words, hide), out(second, hide)
+        plain, ahead = logits(words), logits(other_last)
+        hidden, other_hidden = logits(words, bias), logits(other_second, bias)
     except Exception as e:
         raise BadInput(
-            f'{name} ({model.config.model_type}) cannot take pictures between its words: {first_line(e)}; give a model such as SmolLM2, Qwen or LLaMA'
+            f'{who} cannot take pictures between its words: {first_line(e)}; give a model {_SUCH_AS}'
         ) from e
     # what is hidden changes nothing; this is only rounding
-    small = 100 * torch.finfo(table.dtype).eps * plain.abs().max()
-    if (plain - ahead)[:, :-1].abs().max() > small:
+    rounding = 100 * torch.finfo(table.dtype).eps * plain.abs().max()
+    if (plain - ahead)[:, :-1].abs().max() > rounding:
         raise BadInput(
-            f'{name} ({model.config.model_type}) reads ahead, so it is no causal language model: its answers would be read off the row; give a model such as SmolLM2, Qwen or LLaMA'
+            f'{who} reads ahead, so it is no causal language model: its answers would be read off the row; '
+            f'give a model {_SUCH_AS}'
         )
-    if (known - hidden)[:, 2:].abs().max() > small:
+    if (hidden - other_hidden)[:, 2:].abs().max() > rounding:
         raise BadInput(
-            f'{name} ({model.config.model_type}) does not obey a mask of who sees whom, so questions cannot share a picture; give a model with plain attention, such as SmolLM2, Qwen or LLaMA'
+            f'{who} does not obey a mask of who sees whom, so questions cannot share a picture; '
+            f'give a model with plain attention, {_SUCH_AS}'
         )
+
+
+def _random_words(table):
+    "Six embeddings of the size of the model's own, (1, 6, d)."
+    words = torch.randn(1, 6, table.shape[1], generator=torch.Generator().manual_seed(0))
+    return words.to(table) * table.float().std().to(table)
 
 # %% ../../nbs/4_model/10_backbones.ipynb #9a6c4225
 def _find(name, gguf_file):
@@ -74,44 +88,36 @@ def _find(name, gguf_file):
     if gguf_file or (path / 'config.json').is_file():
         return str(path), gguf_file
     if path.is_dir():
-        found = sorted(p.name for p in path.glob('*.gguf'))
-        if len(found) == 1:
-            return str(path), found[0]
-        raise BadInput(
-            f'{path} holds {len(found)} GGUF files ({", ".join(found)}): name the file'
-            if found
-            else f'{path} holds no language model: there is neither config.json nor a GGUF file in it'
-        )
+        return str(path), _only_gguf(path)
     if len(path.parts) != 2 or str(name).startswith(('.', '/', '~')):
         raise BadInput(
-            f'{name}: no such folder or file; give a folder with config.json and *.safetensors, a GGUF file, or a hub name owner/model'
+            f'{name}: no such folder or file; give a folder with config.json and *.safetensors, a GGUF file, '
+            'or a hub name owner/model'
         )
     return str(name), None
 
 
+def _only_gguf(folder):
+    "The one GGUF file in a folder."
+    found = sorted(file.name for file in folder.glob('*.gguf'))
+    if not found:
+        raise BadInput(
+            f'{folder} holds no language model: there is neither config.json nor a GGUF file in it'
+        )
+    if len(found) > 1:
+        raise BadInput(f'{folder} holds {len(found)} GGUF files ({", ".join(found)}): name the file')
+    return found[0]
+
+# %% ../../nbs/4_model/10_backbones.ipynb #9a6c4226
 def check_files(
     folder,  # with a model in it
 ):
     "Raises BadInput, with the file, for weights that are missing, cut off or pickled."
     folder = Path(folder)
-    files, index = sorted(folder.glob('*.safetensors')), folder / 'model.safetensors.index.json'
-    if index.is_file():
-        lost = sorted(
-            set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
-            - {f.name for f in files}
-        )
-        if lost:
-            raise BadInput(
-                f'{folder}: {len(lost)} of the files that {index.name} lists are missing, the first is {lost[0]}; download again'
-            )
+    files = sorted(folder.glob('*.safetensors'))
+    _check_index(folder / 'model.safetensors.index.json', {file.name for file in files})
     if not files:
-        pickled = sorted(
-            p.name for suffix in ('bin', 'pt', 'pth', 'ckpt') for p in folder.glob(f'*.{suffix}')
-        )
-        if pickled:
-            raise BadInput(
-                f'{folder / pickled[0]} is a pickle, which may run code of a stranger; take a version in safetensors, or convert it where you trust it'
-            )
+        _refuse_pickle(folder)
         raise BadInput(f'{folder} has a config.json but no *.safetensors: the weights are missing')
     for file in files:
         try:
@@ -119,12 +125,38 @@ def check_files(
                 f.keys()
         except Exception as e:
             raise BadInput(
-                f'{file} is no whole safetensors file ({first_line(e)}): it was cut off or is something else; download it again'
+                f'{file} is no whole safetensors file ({first_line(e)}): '
+                'it was cut off or is something else; download it again'
             ) from e
 
+
+def _check_index(index, names):
+    "Raises BadInput where files are missing that the index of a large model lists."
+    if not index.is_file():
+        return
+    listed = json.loads(index.read_text(encoding='utf-8'))['weight_map'].values()
+    missing = sorted(set(listed) - names)
+    if missing:
+        raise BadInput(
+            f'{index.parent}: {len(missing)} of the files that {index.name} lists are missing, '
+            f'the first is {missing[0]}; download again'
+        )
+
+
+def _refuse_pickle(folder):
+    pickled = [file for suffix in ('bin', 'pt', 'pth', 'ckpt') for file in folder.glob(f'*.{suffix}')]
+    if pickled:
+        raise BadInput(
+            f'{min(pickled)} is a pickle, which may run code of a stranger; '
+            'take a version in safetensors, or convert it where you trust it'
+        )
+
 # %% ../../nbs/4_model/10_backbones.ipynb #afd73bf8
-def _gguf_kind(path):
-    "The architecture that a GGUF file names. Raises BadInput where the extra is missing or the file is not whole."
+def _gguf_architecture(path):
+    """The architecture that a GGUF file names.
+
+    Raises BadInput where the extra is missing or the file is not whole.
+    """
     try:
         import gguf, accelerate
     except ImportError as e:
@@ -135,28 +167,29 @@ def _gguf_kind(path):
         return gguf.GGUFReader(path).get_field('general.architecture').contents()
     except Exception as e:
         raise BadInput(
-            f'{path} is no whole GGUF file ({first_line(e)}): it was cut off or is something else; download it again'
+            f'{path} is no whole GGUF file ({first_line(e)}): '
+            'it was cut off or is something else; download it again'
         ) from e
 
 
-def _config(name, place, gguf_file):
+def _config(name, place, source):
     "The configuration, if it is one of a causal language model. Raises BadInput with the kind otherwise."
-    kind = _gguf_kind(str(Path(place) / gguf_file)) if gguf_file and Path(place).is_dir() else None
+    architecture = None
+    if source and Path(place).is_dir():
+        architecture = _gguf_architecture(str(Path(place) / source['gguf_file']))
     try:
-        config = (
-            AutoConfig.from_pretrained(place, gguf_file=gguf_file)
-            if gguf_file
-            else AutoConfig.from_pretrained(place)
-        )
+        config = AutoConfig.from_pretrained(place, **source)
     except Exception as e:
-        if kind:
+        if architecture:
             raise BadInput(
-                f'{name}: transformers cannot read a GGUF of architecture {kind!r}; take a LLaMA, Qwen2 or Qwen3, or the same model in safetensors'
+                f'{name}: transformers cannot read a GGUF of architecture {architecture!r}; '
+                'take a LLaMA, Qwen2 or Qwen3, or the same model in safetensors'
             ) from e
         raise BadInput(f'{name} is no language model that can be opened here: {first_line(e)}') from e
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise BadInput(
-            f'{name} is a model of type {config.model_type!r}, not a causal language model; give one such as SmolLM2, Qwen or LLaMA'
+            f'{name} is a model of type {config.model_type!r}, not a causal language model; '
+            f'give one {_SUCH_AS}'
         )
     return config
 
@@ -165,22 +198,22 @@ def _plain(model):
     "A model whose weights came rounded and are plain numbers now: without the mark that forbids saving."
     if getattr(model, 'hf_quantizer', None) is not None:
         model.hf_quantizer = None
-    for c in (model.config, model.config.get_text_config()):
-        if hasattr(c, 'quantization_config'):
-            del c.quantization_config
+    for config in (model.config, model.config.get_text_config()):
+        if hasattr(config, 'quantization_config'):
+            del config.quantization_config
     return model
 
 # %% ../../nbs/4_model/10_backbones.ipynb #ef3b142f
 @contextmanager
 def _quiet():
     "Without the log of transformers: what matters is said in a sentence."
-    shown, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(shown)
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
@@ -189,75 +222,85 @@ def load_language(
     name,  # a folder, a GGUF file, or a name on the hub (asks the network only then)
     gguf_file: str | None = None,  # a GGUF file in that folder or repository
     dtype: torch.dtype = torch.float32,
-    # (model in eval mode on the CPU, tokenizer ready for pictures, its ChatFormat)
-) -> tuple:
+) -> tuple:  # (model in eval mode on the CPU, tokenizer ready for pictures, its ChatFormat)
     """Load any causal language model of transformers, with its tokenizer and conversation format.
 
-    Only safetensors and GGUF are opened, and no code from the hub is run. Raises BadInput for what is no causal language model, for files that are missing, cut or pickled,
-    for weights that are missing or left over, and for a tokenizer that does not belong to the model.
+    Only safetensors and GGUF are opened, and no code from the hub is run. Raises BadInput for what is no
+    causal language model, for files that are missing, cut or pickled, for weights that are missing or left
+    over, and for a tokenizer that does not belong to the model.
     """
     with _quiet():
         place, gguf_file = _find(name, gguf_file)
-        config = _config(name, place, gguf_file)
-        if Path(place).is_dir() and not gguf_file:
-            check_files(place)
-        source = dict(gguf_file=gguf_file) if gguf_file else dict(use_safetensors=True)
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                place, dtype=dtype, output_loading_info=True, **source
-            )
-        except Exception as e:
-            raise BadInput(
-                f'{name} cannot be loaded ({config.model_type}): {first_line(e)}; the weights belong to another configuration, or the files were cut'
-            ) from e
-        wrong = [
-            f'{what.replace("_keys", "")}: {", ".join(sorted(map(str, info[what]))[:3])}'
-            for what in ('missing_keys', 'unexpected_keys', 'mismatched_keys')
-            if info.get(what)
-        ]
-        if wrong:
-            raise BadInput(
-                f'{name} is not whole, {"; ".join(wrong)}: the file belongs to another model or was cut'
-            )
-        model = _plain(model.eval())
+        source = dict(gguf_file=gguf_file) if gguf_file else {}
+        model = _load_model(name, place, source, dtype)
         check_language(model, str(name))
-        return model, *_load_tokenizer(name, place, gguf_file, model.get_input_embeddings().num_embeddings)
+        tokenizer = _load_tokenizer(name, place, source, model.get_input_embeddings().num_embeddings)
+        return model, tokenizer, _chat_format(name, tokenizer)
 
 
-def _trim(tokenizer, known):
-    "Without GPT-2's end token, which transformers adds to every byte-level tokenizer out of a GGUF, and which a LLaMA-3 does not know."
+def _load_model(name, place, source, dtype):
+    config = _config(name, place, source)
+    if Path(place).is_dir() and not source:
+        check_files(place)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, output_loading_info=True, **(source or dict(use_safetensors=True))
+        )
+    except Exception as e:
+        raise BadInput(
+            f'{name} cannot be loaded ({config.model_type}): {first_line(e)}; '
+            'the weights belong to another configuration, or the files were cut'
+        ) from e
+    wrong = []
+    for what in ('missing', 'unexpected', 'mismatched'):
+        if info.get(f'{what}_keys'):
+            some = ', '.join(sorted(map(str, info[f'{what}_keys']))[:3])
+            wrong.append(f'{what}: {some}')
+    if wrong:
+        raise BadInput(
+            f'{name} is not whole, {"; ".join(wrong)}: the file belongs to another model or was cut'
+        )
+    return _plain(model.eval())
+
+# %% ../../nbs/4_model/10_backbones.ipynb #ef3b1430
+def _load_tokenizer(name, place, source, vocabulary):
+    "The tokenizer, if the model knows all its tokens: `vocabulary` of them."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **source)
+    except Exception as e:
+        raise BadInput(
+            f'{name} has no tokenizer that can be read: {first_line(e)}; '
+            'put tokenizer.json beside the weights'
+        ) from e
+    if source:
+        tokenizer = _trim(tokenizer, vocabulary)
+    beyond = [token for token, i in tokenizer.get_vocab().items() if i >= vocabulary and token != IMAGE]
+    if beyond:
+        raise BadInput(
+            f'{name}: the tokenizer has {len(beyond)} tokens that the model does not know, '
+            f'such as {beyond[0]!r}; tokenizer and weights belong to different models'
+        )
+    return tokenizer
+
+
+def _trim(tokenizer, vocabulary):
+    """Without GPT-2's end token, where the model does not know it, as a LLaMA-3 does not.
+
+    transformers adds it to every byte-level tokenizer out of a GGUF.
+    """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    kept = [t for t in state['added_tokens'] if t['id'] < known or t['content'] != '<|endoftext|>']
-    if len(kept) == len(state['added_tokens']):
+    known = [t for t in state['added_tokens'] if t['id'] < vocabulary or t['content'] != '<|endoftext|>']
+    if len(known) == len(state['added_tokens']):
         return tokenizer
     named = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
-    trimmed = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state | dict(added_tokens=kept))), **named
-    )
+    backend = Tokenizer.from_str(json.dumps(state | dict(added_tokens=known)))
+    trimmed = PreTrainedTokenizerFast(tokenizer_object=backend, **named)
     trimmed.chat_template = tokenizer.chat_template
     return trimmed
 
 
-def _load_tokenizer(name, place, gguf_file, known):
+def _chat_format(name, tokenizer):
     try:
-        tokenizer = (
-            AutoTokenizer.from_pretrained(place, gguf_file=gguf_file)
-            if gguf_file
-            else AutoTokenizer.from_pretrained(place)
-        )
-    except Exception as e:
-        raise BadInput(
-            f'{name} has no tokenizer that can be read: {first_line(e)}; put tokenizer.json beside the weights'
-        ) from e
-    if gguf_file:
-        tokenizer = _trim(tokenizer, known)
-    beyond = [t for t, i in tokenizer.get_vocab().items() if i >= known and t != IMAGE]
-    if beyond:
-        raise BadInput(
-            f'{name}: the tokenizer has {len(beyond)} tokens that the model does not know, such as {beyond[0]!r}; tokenizer and weights belong to different models'
-        )
-    try:
-        chat = prepare_tokenizer(tokenizer)
+        return prepare_tokenizer(tokenizer)
     except BadInput as e:
         raise BadInput(f'{name}: {e}') from e
-    return tokenizer, chat

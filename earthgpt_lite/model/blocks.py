@@ -14,8 +14,12 @@ def scaled_dot_product_attention(
     k: torch.Tensor,  # (..., m, d)
     v: torch.Tensor,  # (..., m, e)
 ) -> torch.Tensor:  # (..., n, e)
-    "Each query takes the mean of the values, weighted by how well their keys answer it (Vaswani et al. 2017, equation 1)."
-    return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v
+    """Each query takes the mean of the values, weighted by how well their keys answer it.
+
+    (Vaswani et al. 2017, equation 1.)
+    """
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (..., n, m)
+    return scores.softmax(-1) @ v
 
 
 class Attention(nn.Module):
@@ -30,16 +34,19 @@ class Attention(nn.Module):
         self.heads = heads
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
+    def split(self, x):  # (b, n, width) -> (b, heads, n, d)
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
     def forward(self, x):  # (b, n, width) -> the same
-        # (b, heads, n, d)
-        q, k, v = (
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v)
-        )
+        q, k, v = self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
         return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 # %% ../../nbs/4_model/06_blocks.ipynb #cbd501aa
 class ViTBlock(nn.Module):
-    "A block of a vision transformer: attention, then a network for each token; each normed before and added after (DINOv2's, with LayerScale)."
+    """A block of a vision transformer: attention, then a network for each token.
+
+    Each is normed before and added after (DINOv2's, with LayerScale).
+    """
 
     def __init__(
         self,
@@ -84,7 +91,7 @@ def copy_block(
     block: nn.Module,  # ViTBlock or ConvNeXtBlock
     theirs: nn.Module,  # Dinov2Layer or ConvNextLayer of transformers
 ) -> nn.Module:
-    "Copy the weights of a block of transformers into ours; every weight on both sides is used, or load_state_dict raises."
+    "Copy a block of transformers into ours: every weight of both sides, or load_state_dict raises."
     names = _VIT_NAMES if isinstance(block, ViTBlock) else _CONVNEXT_NAMES
     back = {their: our for our, their in names.items()}
 
@@ -97,7 +104,10 @@ def copy_block(
 
 # %% ../../nbs/4_model/06_blocks.ipynb #b27bc8fe
 class ConvNeXtBlock(nn.Module):
-    "A block of ConvNeXt (Liu et al. 2022): each channel looks 7 x 7 around, then each place mixes its channels; added to what was there."
+    """A block of ConvNeXt (Liu et al. 2022), added to what was there.
+
+    Each channel looks 7 x 7 around, then each place mixes its channels.
+    """
 
     def __init__(
         self,
@@ -117,13 +127,17 @@ class ConvNeXtBlock(nn.Module):
 def component_colours(
     tokens: torch.Tensor,  # (b, n, c) patch tokens of a square grid, row by row
 ) -> torch.Tensor:  # (b, side, side, 3) in 0..1
-    "The first three principal components of all tokens together, as red, green, blue; each stretched from its 2nd to its 98th percentile."
+    """The first three principal components of all tokens together, as red, green, blue.
+
+    Each is stretched from its 2nd to its 98th percentile.
+    """
     b, n, c = tokens.shape
     flat = tokens.detach().float().flatten(0, 1)
     flat = flat - flat.mean(0)
     main = torch.linalg.svd(flat, full_matrices=False).Vh[:3]
     # a direction and its opposite are equally good: choose one
     main = main * main.sum(1, keepdim=True).sign()
-    low, high = torch.quantile(flat @ main.T, torch.tensor([0.02, 0.98]), dim=0)
+    components = flat @ main.T  # (b * n, 3)
+    low, high = torch.quantile(components, torch.tensor([0.02, 0.98]), dim=0)
     side = round(n**0.5)
-    return ((flat @ main.T - low) / (high - low).clamp(min=1e-9)).clamp(0, 1).view(b, side, side, 3)
+    return ((components - low) / (high - low).clamp(min=1e-9)).clamp(0, 1).view(b, side, side, 3)

@@ -24,9 +24,9 @@ MODELS = files('earthgpt_lite') / 'assets' / 'models'  # that lie in the package
 
 def packaged() -> list[str]:
     "Names of the trained models in the package."
-    return (
-        sorted(p.name for p in MODELS.iterdir() if (p / 'config.json').is_file()) if MODELS.is_dir() else []
-    )
+    if not MODELS.is_dir():
+        return []
+    return sorted(folder.name for folder in MODELS.iterdir() if (folder / 'config.json').is_file())
 
 
 def check_format(
@@ -36,7 +36,8 @@ def check_format(
     "Raises BadInput for a configuration of a newer version, whose choices we cannot know."
     if not isinstance(number, int) or number > FORMAT:
         raise BadInput(
-            f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to {FORMAT}): upgrade with `pip install -U earthgpt-lite`'
+            f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to '
+            f'{FORMAT}): upgrade with `pip install -U earthgpt-lite`'
         )
 
 # %% ../../nbs/4_model/12_config.ipynb #cd188db2
@@ -44,14 +45,17 @@ def check_format(
 class EarthGPTConfig(PreTrainedConfig):
     """All choices of an EarthGPT model.
 
-    perception: both, vit or cnn. vit_layers: ViT blocks whose tokens are taken, from 1 or negative from the end.
-    layer_fusion: concat, sum or weights. cnn_channels: of a pyramid level. fusion: concat or sum of ViT and CNN.
-    grid: tokens of the perception along one side; merge: how many of them become one visual token (1, 4, 16); image_marks: learned
-    vectors before and behind them. image_size: side of the square that a View is brought to.
-    vit_input, cnn_input: size, mean, std of each encoder. projector: linear or mlp. visual_scale: start of the norm behind it, None for no norm.
-    coordinate_loss: weight of the distance between coordinates, beside cross entropy, see lesson 09b; first_coordinate: the token 0.00.
-    chat: the ChatFormat of the tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary.
-    format: of this list of choices. Raises BadInput for one that is newer than this program, and for an unknown perception.
+    vision_encoders: both, vit or cnn. vit_layers: ViT blocks whose tokens are taken, from 1 or negative from
+    the end. layer_fusion: concat, sum or weights. cnn_channels: of a pyramid level. fusion: concat or sum of
+    ViT and CNN. vit_input, cnn_input: size, mean, std of each encoder. train_encoders: False where they are
+    pretrained and frozen. image_size: side of the square that a Chip is brought to. grid: tokens of the
+    vision tower along one side; pixel_shuffle_factor: how many of them become one visual token (1, 4, 16);
+    boundary_tokens: learned vectors before and behind them. projector: linear or mlp. init_scale: start of
+    the norm behind it, None for no norm. coordinate_loss_weight: of the distance between coordinates, beside
+    cross entropy, see lesson 09b; first_coordinate: id of the token 0.00. chat: the ChatFormat of the
+    tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary. format: of
+    this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
+    that do not exist.
     """
 
     model_type = 'earthgpt'
@@ -64,7 +68,7 @@ class EarthGPTConfig(PreTrainedConfig):
     vit_config: dict | PreTrainedConfig | None = None
     cnn_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
-    perception: str = 'both'
+    vision_encoders: str = 'both'
     vit_layers: list[int] | tuple[int, ...] = (-1,)
     layer_fusion: str = 'concat'
     cnn_channels: int = 64
@@ -80,15 +84,15 @@ class EarthGPTConfig(PreTrainedConfig):
     init_scale: float | None = 1.0
     image_token_id: int = 5
     chat: dict | None = None
-    coordinate_loss: float = 0.0
+    coordinate_loss_weight: float = 0.0
     first_coordinate: int | None = None
     tie_word_embeddings: bool = False
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
         check_format(self.format)
-        if self.perception not in ('both', 'vit', 'cnn'):
-            raise BadInput(f'no perception named {self.perception!r}: choose both, vit or cnn')
+        if self.vision_encoders not in ('both', 'vit', 'cnn'):
+            raise BadInput(f'no vision_encoders named {self.vision_encoders!r}: choose both, vit or cnn')
         super().__post_init__(**kwargs)
 
     @property
@@ -98,7 +102,7 @@ class EarthGPTConfig(PreTrainedConfig):
     @property
     def encoders(self) -> list[str]:  # of 'vit', 'cnn'
         "Which encoders look at a picture."
-        return [name for name in ('vit', 'cnn') if self.perception in ('both', name)]
+        return [name for name in ('vit', 'cnn') if self.vision_encoders in ('both', name)]
 
 # %% ../../nbs/4_model/12_config.ipynb #0a32a688
 def check_names(
@@ -109,17 +113,19 @@ def check_names(
     "Raises BadInput for a name that is not known, with the nearest one that is."
     for name in given:
         if name not in known:
-            raise BadInput(
-                f'{what} has no {name!r}: did you mean {get_close_matches(name, known, 1, 0)[0]!r}?'
-            )
+            nearest = get_close_matches(name, known, 1, 0)[0]
+            raise BadInput(f'{what} has no {name!r}: did you mean {nearest!r}?')
 
 
 def nano_config(
     tokenizer,  # of ours, see `tokens.train_tokenizer`
-    **changed,  # other choices of EarthGPTConfig
+    **changes,  # other choices of EarthGPTConfig
 ) -> EarthGPTConfig:
-    "The smallest EarthGPT that is one: from scratch, for a CPU, in minutes. Raises BadInput for a choice that does not exist."
-    check_names(changed, EarthGPTConfig.__annotations__, 'EarthGPTConfig')
+    """The smallest EarthGPT that is one: from scratch, for a CPU, in minutes.
+
+    Raises BadInput for a choice that does not exist.
+    """
+    check_names(changes, EarthGPTConfig.__annotations__, 'EarthGPTConfig')
     vit = Dinov2Config(
         hidden_size=192,
         num_hidden_layers=3,
@@ -135,15 +141,13 @@ def nano_config(
         layer_type='basic',
         out_indices=[1, 2, 3],
     )
-    return EarthGPTConfig(
-        **dict(
-            vit_config=vit,
-            cnn_config=cnn,
-            text_config=small_llama(tokenizer),
-            vit_layers=(1, 2, 3),
-            image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
-            first_coordinate=tokenizer.convert_tokens_to_ids('0.00'),
-            chat=asdict(ChatFormat()),
-        )
-        | changed
+    choices = dict(
+        vit_config=vit,
+        cnn_config=cnn,
+        text_config=small_llama(tokenizer),
+        vit_layers=(1, 2, 3),
+        image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
+        first_coordinate=tokenizer.convert_tokens_to_ids('0.00'),
+        chat=asdict(ChatFormat()),
     )
+    return EarthGPTConfig(**(choices | changes))

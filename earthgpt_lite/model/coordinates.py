@@ -13,9 +13,8 @@ def expected_coordinate(
     logits: torch.Tensor,  # (n, 101), of the tokens 0.00 to 1.00
 ) -> torch.Tensor:  # (n,) in 0..1
     "The mean of the coordinates that a model thinks of."
-    return logits.softmax(-1) @ torch.linspace(
-        0, 1, len(COORDINATES), device=logits.device, dtype=logits.dtype
-    )
+    coordinates = torch.linspace(0, 1, len(COORDINATES), device=logits.device, dtype=logits.dtype)
+    return logits.softmax(-1) @ coordinates
 
 # %% ../../nbs/4_model/11_coordinates.ipynb #3b26768f
 def coordinate_loss(
@@ -23,20 +22,27 @@ def coordinate_loss(
     target: torch.Tensor,  # (n,) token ids
     first: int,  # id of the token 0.00; the others follow it
 ) -> torch.Tensor:  # a number: the sum over the targets that are coordinates
-    "How far the expected coordinates lie from the true ones, in parts of the picture's side. Other words count nothing."
-    mine = (target >= first) & (target < first + len(COORDINATES))
-    if not mine.any():
+    """How far the expected coordinates lie from the true ones, in parts of the picture's side.
+
+    Other words count nothing.
+    """
+    beyond = first + len(COORDINATES)
+    is_coordinate = (target >= first) & (target < beyond)
+    if not is_coordinate.any():
         return logits.sum() * 0
-    places = (target[mine] - first) / (len(COORDINATES) - 1)
-    return (expected_coordinate(logits[mine, first : first + len(COORDINATES)]) - places).abs().sum()
+    true = (target[is_coordinate] - first) / (len(COORDINATES) - 1)
+    return (expected_coordinate(logits[is_coordinate, first:beyond]) - true).abs().sum()
 
 # %% ../../nbs/4_model/11_coordinates.ipynb #a34e36ee
 def init_position_scale(
-    perception,  # changed in place; not for pretrained encoders
+    vision_tower,  # changed in place; not for pretrained encoders
     std: float = 0.3,  # spread of the position embeddings
 ):
-    "Give a fresh ViT positions that stand out beside its patches from the first step. Does nothing where there are none."
-    vit = perception.encoders.get('vit')
+    """Give a fresh ViT positions that stand out beside its patches from the first step.
+
+    Does nothing where there are none.
+    """
+    vit = vision_tower.encoders.get('vit')
     table = getattr(getattr(vit, 'embeddings', None), 'position_embeddings', None)
     if table is not None:
         with torch.no_grad():

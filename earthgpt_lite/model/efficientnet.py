@@ -45,7 +45,10 @@ class ConvNorm(nn.Module):
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #0abb6989
 class InvertedResidual(nn.Module):
-    "The block of MobileNetV2 (Sandler et al. 2018): narrow to wide, depthwise, back to narrow, and the input added."
+    """The block of MobileNetV2 (Sandler et al. 2018): narrow to wide, depthwise, back to narrow.
+
+    The input added.
+    """
 
     def __init__(self, into: int, out: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -64,7 +67,8 @@ class InvertedResidual(nn.Module):
 class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     """EfficientNet-lite as a table of stages; the defaults are lite0.
 
-    out_indices: the stages whose maps are given, 0 is the stem. For lite0, stages 2, 3, 5, 7 lie at 1/4, 1/8, 1/16, 1/32.
+    out_indices: the stages whose maps are given, 0 is the stem. For lite0, stages 2, 3, 5, 7 lie at 1/4, 1/8,
+    1/16, 1/32.
     """
 
     model_type = 'efficientnet_lite'
@@ -96,27 +100,24 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         super().__init__(config)
         self.num_features = [config.embedding_size, *config.hidden_sizes]
         self.stem = ConvNorm(3, config.embedding_size, 3, 2)
-        self.stages, into = nn.ModuleList(), config.embedding_size
+        self.stages = nn.ModuleList()
+        into = config.embedding_size
         for depth, out, kernel, stride, expansion in zip(
             config.depths, config.hidden_sizes, config.kernels, config.strides, config.expansions
         ):
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        InvertedResidual(out if i else into, out, kernel, 1 if i else stride, expansion)
-                        for i in range(depth)
-                    )
-                )
-            )
+            blocks = [InvertedResidual(into, out, kernel, stride, expansion)]
+            blocks += [InvertedResidual(out, out, kernel, 1, expansion) for _ in range(depth - 1)]
+            self.stages.append(nn.Sequential(*blocks))
             into = out
         self.post_init()
 
     def forward(self, pixel_values, **kwargs):  # (b, 3, h, w)
         x = self.stem(pixel_values)
-        maps = [x] + [x := stage(x) for stage in self.stages]
-        return BackboneOutput(
-            feature_maps=tuple(m for m, name in zip(maps, self.stage_names) if name in self.out_features)
-        )
+        maps = dict(stem=x)
+        for name, stage in zip(self.stage_names[1:], self.stages):
+            x = stage(x)
+            maps[name] = x
+        return BackboneOutput(feature_maps=tuple(m for name, m in maps.items() if name in self.out_features))
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #b392028f
 AutoConfig.register('efficientnet_lite', EfficientNetLiteConfig)
@@ -140,23 +141,30 @@ def lite_names(
     state: dict,  # of the published file
     config: EfficientNetLiteConfig,
 ) -> dict:  # the same under our names, without the classifier
-    "Published weights under the names of `EfficientNetLiteBackbone`. Raises BadInput for a name that has no place."
-    places = [f'stages.{s}.{i}' for s, depth in enumerate(config.depths) for i in range(depth)]
+    """Published weights under the names of `EfficientNetLiteBackbone`.
 
-    def place(name):
-        part, _, end = name.rpartition('.')
-        if part in _STEM:
-            return f'{_STEM[part]}.{end}'
-        found = re.fullmatch(r'_blocks\.(\d+)\.(\w+)', part)
-        if found and int(found[1]) < len(places) and found[2] in _PARTS:
-            return f'{places[int(found[1])]}.{_PARTS[found[2]]}.{end}'
-        raise BadInput(
-            f'{name}: no such weight in EfficientNet-lite with {len(places)} blocks; is the file of another size or family?'
-        )
+    Raises BadInput for a name that has no place.
+    """
+    blocks = [f'stages.{s}.{i}' for s, depth in enumerate(config.depths) for i in range(depth)]
+    renamed = {}
+    for name, weight in state.items():
+        part, _, kind = name.rpartition('.')
+        if part not in CLASSIFIER:
+            renamed[f'{_our_part(part, blocks, name)}.{kind}'] = weight
+    return renamed
 
-    return {
-        place(name): weight for name, weight in state.items() if name.rpartition('.')[0] not in CLASSIFIER
-    }
+
+def _our_part(part, blocks, name):
+    "Our name of a part of the published network."
+    if part in _STEM:
+        return _STEM[part]
+    found = re.fullmatch(r'_blocks\.(\d+)\.(\w+)', part)
+    if found and int(found[1]) < len(blocks) and found[2] in _PARTS:
+        return f'{blocks[int(found[1])]}.{_PARTS[found[2]]}'
+    raise BadInput(
+        f'{name}: no such weight in EfficientNet-lite with {len(blocks)} blocks; '
+        'is the file of another size or family?'
+    )
 
 # %% ../../nbs/4_model/07_efficientnet.ipynb #c523b863
 # what the published weights were trained on

@@ -29,21 +29,23 @@ def stack_pictures(
         return pictures
     pictures = list(pictures)
     names = list(names) if names is not None else [f'picture {i}' for i in range(len(pictures))]
-    for name, p in zip(names, pictures):
-        if p.shape != pictures[0].shape:
+    for name, picture in zip(names, pictures):
+        if picture.shape != pictures[0].shape:
             raise BadInput(
-                f'{name} is {p.shape[-1]} x {p.shape[-2]} pixels and {names[0]} is {pictures[0].shape[-1]} x {pictures[0].shape[-2]}: '
-                'pictures of one batch need one size; bring them there with `as_view(image, size=...)`'
+                f'{name} is {_size(picture)} pixels and {names[0]} is {_size(pictures[0])}: '
+                'pictures of one batch need one size; bring them there with `as_chip(image, size=...)`'
             )
     return torch.stack(pictures)
+
+
+def _size(picture):
+    return f'{picture.shape[-1]} x {picture.shape[-2]}'
 
 # %% ../../nbs/4_model/13_processor.ipynb #eedb9cba
 def picture_prefix(config, tokenizer) -> list[int]:  # config: an EarthGPTConfig, or a processor
     "What stands before the first question: the begin mark and the places of one picture."
-    return (
-        tokenizer(ChatFormat(**config.chat).begin, add_special_tokens=False).input_ids
-        + [config.image_token_id] * config.visual_tokens
-    )
+    begin = tokenizer(ChatFormat(**config.chat).begin, add_special_tokens=False).input_ids
+    return begin + [config.image_token_id] * config.visual_tokens
 
 # %% ../../nbs/4_model/13_processor.ipynb #2b364cfa
 class EarthGPTProcessor(ProcessorMixin):
@@ -52,7 +54,7 @@ class EarthGPTProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer,
-        image_size: int = 64,  # side of the square that a View is brought to
+        image_size: int = 64,  # side of the square that a Chip is brought to
         visual_tokens: int = 64,  # that a picture takes in the row
         image_token_id: int = 5,  # their placeholder
         chat: dict | None = None,  # a ChatFormat; None: of our own tokenizer
@@ -61,7 +63,8 @@ class EarthGPTProcessor(ProcessorMixin):
     ):
         super().__init__(tokenizer)
         self.image_size, self.visual_tokens, self.image_token_id = image_size, visual_tokens, image_token_id
-        self.chat, self.context = chat or asdict(ChatFormat()), context
+        self.chat = chat or asdict(ChatFormat())
+        self.context = context
 
     @classmethod
     def get_attributes(cls):
@@ -79,50 +82,65 @@ class EarthGPTProcessor(ProcessorMixin):
             getattr(config.text_config, 'max_position_embeddings', None),
         )
 
-    def ids(self, question: str, picture: bool = True, name: str = 'the question') -> list[int]:
-        "The prompt of one question. Raises BadInput if it is empty or too long."
+    def encode_prompt(self, question: str, picture: bool = True, name: str = 'the question') -> list[int]:
+        "Ids of the prompt of one question. Raises BadInput if it is empty or too long."
         prefix = picture_prefix(self, self.tokenizer)
-        ids = (prefix if picture else prefix[: len(prefix) - self.visual_tokens]) + ChatFormat(
-            **self.chat
-        ).encode_question(self.tokenizer, question)
+        if not picture:
+            prefix = prefix[: len(prefix) - self.visual_tokens]
+        ids = prefix + ChatFormat(**self.chat).encode_question(self.tokenizer, question)
         if self.context:
             check_length(ids, self.context, name)
         return ids
 
     def __call__(
         self,
-        # path, Scene, View, array or PIL image; a list of them, with None where a question has no picture
+        # path, Scene, Chip, array or PIL image; a list of them, with None where a question has no picture
         images=None,
         text=None,  # a question, or a list: one for each image
         sensor=None,  # optical, sar, infrared; None: what the file says
         **kwargs,  # return_tensors and the like are accepted; tensors it is
         # input_ids, attention_mask (b, t), padded left; pixel_values (n, 3, s, s) uint8 if there is a picture
     ) -> BatchFeature:
-        "Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too long."
-        questions = [text] if isinstance(text, str) else list(text or [])
-        images = list(images) if isinstance(images, (list, tuple)) else [images]
-        if len(images) == 1:
-            images = images * len(questions)
-        if not questions or len(images) != len(questions):
-            raise BadInput(
-                f'{len(images)} images and {len(questions)} questions: give one question for each image, or one image for all questions'
-            )
-        rows = [
-            self.ids(q, i is not None, f'question {k + 1}') for k, (i, q) in enumerate(zip(images, questions))
-        ]
-        longest, pad = max(map(len, rows)), self.tokenizer.pad_token_id
-        if pad is None:
+        """Tensors for the model.
+
+        Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too
+        long.
+        """
+        images, questions = _paired(images, text)
+        rows = []
+        for k, (image, question) in enumerate(zip(images, questions)):
+            rows.append(self.encode_prompt(question, image is not None, f'question {k + 1}'))
+        data = self._pad(rows)
+        chips = [as_chip(image, sensor, size=self.image_size) for image in images if image is not None]
+        if chips:
+            data['pixel_values'] = stack_pictures([to_pixel_values(chip.image) for chip in chips])
+        return BatchFeature(data)
+
+    def _pad(self, rows):
+        "Ids and mask, (b, t), padded on the left."
+        pad_id = self.tokenizer.pad_token_id
+        if pad_id is None:
             raise BadInput(
                 'the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token'
             )
-        data = dict(
-            input_ids=torch.tensor([[pad] * (longest - len(r)) + r for r in rows]),
-            attention_mask=torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows]),
+        longest = max(map(len, rows))
+        ids = [[pad_id] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return dict(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+
+
+def _paired(images, text):
+    "As many images as questions; one image serves all questions."
+    questions = [text] if isinstance(text, str) else list(text or [])
+    images = list(images) if isinstance(images, (list, tuple)) else [images]
+    if len(images) == 1:
+        images = images * len(questions)
+    if not questions or len(images) != len(questions):
+        raise BadInput(
+            f'{len(images)} images and {len(questions)} questions: '
+            'give one question for each image, or one image for all questions'
         )
-        shown = [
-            to_pixel_values(as_chip(i, sensor, size=self.image_size).image) for i in images if i is not None
-        ]
-        return BatchFeature(data | (dict(pixel_values=stack_pictures(shown)) if shown else {}))
+    return images, questions
 
 # %% ../../nbs/4_model/13_processor.ipynb #e0569cee
 def pick_device(
@@ -133,6 +151,7 @@ def pick_device(
         return 'cuda' if torch.cuda.is_available() else 'cpu'
     if str(name).startswith('cuda') and not torch.cuda.is_available():
         raise BadInput(
-            f'device {name}: torch finds no GPU here; take auto or cpu, or see what `earthgpt-lite doctor` says'
+            f'device {name}: torch finds no GPU here; '
+            'take auto or cpu, or see what `earthgpt-lite doctor` says'
         )
     return str(name)

@@ -16,12 +16,13 @@ def count_operations(
     config: PreTrainedConfig,  # of a language model
     tokens: int,
 ) -> int:
-    "Floating-point operations of one pass, counted by torch on the meta device: no weights are made. The head sees the last token only."
+    """Floating-point operations of one pass, counted by torch on the meta device: no weights are made.
+
+    The head sees the last token only.
+    """
     with torch.device('meta'):
-        model, embeds = (
-            AutoModelForCausalLM.from_config(config).eval(),
-            torch.zeros(1, tokens, config.hidden_size),
-        )
+        model = AutoModelForCausalLM.from_config(config).eval()
+        embeds = torch.zeros(1, tokens, config.hidden_size)
         # given, because making one looks at values, and meta tensors have none
         mask = torch.zeros(1, 1, tokens, tokens)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -29,65 +30,75 @@ def count_operations(
     return counter.get_total_flops()
 
 # %% ../../nbs/4_model/08_projector.ipynb #38ecfef8
-def _side_of(pixel_shuffle_factor, tokens=None):
-    "Tokens along the side of the square that becomes one, after looking whether the grid can be cut into such."
+def _square_side(pixel_shuffle_factor):
+    "Tokens along the side of the square that becomes one."
     if pixel_shuffle_factor not in (1, 4, 16):
-        raise BadInput(f'merge {pixel_shuffle_factor}: choose 1, 4 or 16 tokens that become one')
-    r, grid = int(pixel_shuffle_factor**0.5), round((tokens or 0) ** 0.5)
-    if tokens is not None and (grid**2 != tokens or grid % r):
         raise BadInput(
-            f'{tokens} visual tokens are no square grid whose side {r} divides: merge {pixel_shuffle_factor} needs a grid such as {max(1, grid // r) * r} x {max(1, grid // r) * r}'
+            f'pixel_shuffle_factor {pixel_shuffle_factor}: choose 1, 4 or 16 tokens that become one'
         )
-    return r
+    return int(pixel_shuffle_factor**0.5)
+
+
+def _check_grid(tokens, side):
+    "Raises BadInput for tokens that are no square grid, or one that cannot be cut into such squares."
+    grid = round(tokens**0.5)
+    if grid**2 != tokens or grid % side:
+        fitting = max(1, grid // side) * side
+        raise BadInput(
+            f'{tokens} visual tokens are no square grid whose side {side} divides: '
+            f'pixel_shuffle_factor {side**2} needs a grid such as {fitting} x {fitting}'
+        )
 
 
 def pixel_shuffle(
     x: torch.Tensor,  # (b, n, c), a square grid row by row
     pixel_shuffle_factor: int,  # 1, 4 or 16
-) -> torch.Tensor:  # (b, n / merge, merge * c)
-    "Squares of neighbouring tokens side by side in one (pixel unshuffle); nothing is lost. Raises BadInput where squares do not fit."
+) -> torch.Tensor:  # (b, n / factor, factor * c)
+    """Squares of neighbouring tokens side by side in one (pixel unshuffle); nothing is lost.
+
+    Raises BadInput where squares do not fit.
+    """
+    r = _square_side(pixel_shuffle_factor)
     b, n, c = x.shape
-    r, g = _side_of(pixel_shuffle_factor, n), round(n**0.5)
-    return (
-        x.view(b, g // r, r, g // r, r, c)
-        .transpose(2, 3)
-        .reshape(b, n // pixel_shuffle_factor, pixel_shuffle_factor * c)
-        if r > 1
-        else x
-    )
+    _check_grid(n, r)
+    if r == 1:
+        return x
+    g = round(n**0.5) // r
+    x = x.view(b, g, r, g, r, c)  # row of squares, row inside, column of squares, column inside
+    return x.transpose(2, 3).reshape(b, g * g, r * r * c)
 
 
 def undo_pixel_shuffle(
-    x: torch.Tensor,  # (b, n, merge * c)
+    x: torch.Tensor,  # (b, n, factor * c)
     pixel_shuffle_factor: int,
-) -> torch.Tensor:  # (b, n * merge, c)
-    "The way back from `merge_tokens`."
-    b, n, c = x.shape
-    r, g = _side_of(pixel_shuffle_factor, n * pixel_shuffle_factor), round(n**0.5)
-    return (
-        x.view(b, g, g, r, r, c // pixel_shuffle_factor)
-        .transpose(2, 3)
-        .reshape(b, n * pixel_shuffle_factor, c // pixel_shuffle_factor)
-        if r > 1
-        else x
-    )
+) -> torch.Tensor:  # (b, n * factor, c)
+    "The way back from `pixel_shuffle`."
+    r = _square_side(pixel_shuffle_factor)
+    b, n, wide = x.shape
+    _check_grid(n * r * r, r)
+    if r == 1:
+        return x
+    g, c = round(n**0.5), wide // (r * r)
+    x = x.view(b, g, g, r, r, c)
+    return x.transpose(2, 3).reshape(b, n * r * r, c)
 
 # %% ../../nbs/4_model/08_projector.ipynb #4a4253e4
 def visual_tokens(
-    grid: int,  # of the perception, along one side
+    grid: int,  # of the vision tower, along one side
     pixel_shuffle_factor: int = 1,
     boundary_tokens: bool = False,
 ) -> int:
     "How many tokens a picture takes in the language model."
-    _side_of(pixel_shuffle_factor, grid**2)
+    _check_grid(grid**2, _square_side(pixel_shuffle_factor))
     return grid**2 // pixel_shuffle_factor + 2 * boundary_tokens
 
 
 class Projector(nn.Module):
-    """Visual tokens into the space of the language model: linear (EarthGPT) or two-layer MLP, then a layer norm with a chosen start.
+    """Visual tokens into the space of the language model.
 
-    Before it squares of tokens may be merged into one (1/4 or 1/16 of the tokens); around it learned start and end vectors
-    may stand, as in SPHINX. Raises BadInput for a choice that does not exist or a grid that cannot be merged so.
+    Linear (EarthGPT) or two-layer MLP, then a layer norm. The norm has a chosen start. Before the map squares
+    of tokens may become one (1/4 or 1/16 of the tokens); around its result learned start and end vectors may
+    stand, as in SPHINX. Raises BadInput for a choice that does not exist or a grid that cannot be cut so.
     """
 
     def __init__(
@@ -102,15 +113,12 @@ class Projector(nn.Module):
         super().__init__()
         if kind not in ('linear', 'mlp'):
             raise BadInput(f'no projector named {kind!r}: choose linear or mlp')
-        _side_of(pixel_shuffle_factor)
-        self.pixel_shuffle_factor, channels = pixel_shuffle_factor, channels * pixel_shuffle_factor
-        self.map = (
-            nn.Linear(channels, width)
-            if kind == 'linear'
-            else nn.Sequential(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
-        )
+        _square_side(pixel_shuffle_factor)
+        self.pixel_shuffle_factor, self.scale = pixel_shuffle_factor, scale
+        self.map = nn.Linear(channels * pixel_shuffle_factor, width)
+        if kind == 'mlp':
+            self.map = nn.Sequential(self.map, nn.GELU(), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width) if scale is not None else nn.Identity()
-        self.scale = scale
         self.boundary_tokens = nn.Parameter(0.02 * torch.randn(2, width)) if boundary_tokens else None
 
     def start(self):
@@ -118,7 +126,7 @@ class Projector(nn.Module):
         if self.scale is not None:
             nn.init.constant_(self.norm.weight, self.scale)
 
-    def forward(self, x):  # (b, n, channels) -> (b, n / merge [+ 2], width)
+    def forward(self, x):  # (b, n, channels) -> (b, n / factor [+ 2], width)
         x = self.norm(self.map(pixel_shuffle(x, self.pixel_shuffle_factor)))
         if self.boundary_tokens is None:
             return x
@@ -127,30 +135,20 @@ class Projector(nn.Module):
 
 # %% ../../nbs/4_model/08_projector.ipynb #a3bcee4b
 def token_budget(
-    grid: int,  # of the perception, along one side
+    grid: int,  # of the vision tower, along one side
     config: PreTrainedConfig,  # of the language model
     words: int = 32,  # tokens of a question
-) -> list[dict]:  # rows: merge, tokens, operations, cache (bytes at two a number)
-    "What pictures cost a language model, merged or not: counted operations of one pass and the cache of a picture."
-    head = getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
-    a_token = (
-        2
-        * 2
-        * config.num_hidden_layers
-        * head
-        * (getattr(config, 'num_key_value_heads', None) or config.num_attention_heads)
-    )
-    rows = [
-        (pixel_shuffle_factor, visual_tokens(grid, pixel_shuffle_factor))
-        for pixel_shuffle_factor in (1, 4, 16)
-        if grid % int(pixel_shuffle_factor**0.5) == 0
-    ]
-    return [
-        dict(
-            pixel_shuffle_factor=m,
-            tokens=n,
-            operations=count_operations(config, n + words),
-            cache=n * a_token,
-        )
-        for m, n in rows
-    ]
+) -> list[dict]:  # rows: pixel_shuffle_factor, tokens, operations, cache (bytes at two a number)
+    "What pictures cost a language model: counted operations of one pass and the cache of a picture."
+    head_size = getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
+    kv_heads = getattr(config, 'num_key_value_heads', None) or config.num_attention_heads
+    token_bytes = 2 * 2 * config.num_hidden_layers * head_size * kv_heads  # keys and values, two bytes each
+    rows = []
+    for factor in (1, 4, 16):
+        if grid % _square_side(factor):
+            continue
+        tokens = visual_tokens(grid, factor)
+        operations = count_operations(config, tokens + words)
+        row = dict(pixel_shuffle_factor=factor, tokens=tokens, operations=operations)
+        rows.append(row | dict(cache=tokens * token_bytes))
+    return rows

@@ -15,76 +15,85 @@ from .tokens import ChatFormat, SPECIAL, encode
 # %% ../../nbs/4_model/04_templates.ipynb #17f0de76
 FAMILIES = {  # name -> what stands around the words; `begin` is completed from the tokenizer's own template
     'chatml': ChatFormat(
-        '<|im_start|>user\n',
-        '',
-        '<|im_end|>\n<|im_start|>assistant\n',
-        '<|im_end|>',
-        '',
-        '\n<|im_start|>user\n',
+        begin='<|im_start|>user\n',
+        before='',
+        between='<|im_end|>\n<|im_start|>assistant\n',
+        end='<|im_end|>',
+        gap='',
+        again='\n<|im_start|>user\n',
     ),
     'qwen3': ChatFormat(
-        '<|im_start|>user\n',
-        '',
-        '<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n',
-        '<|im_end|>',
-        '',
-        '\n<|im_start|>user\n',
+        begin='<|im_start|>user\n',
+        before='',
+        between='<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n',
+        end='<|im_end|>',
+        gap='',
+        again='\n<|im_start|>user\n',
     ),
     'llama3': ChatFormat(
-        '<|start_header_id|>user<|end_header_id|>\n\n',
-        '',
-        '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n',
-        '<|eot_id|>',
-        '',
-        '<|start_header_id|>user<|end_header_id|>\n\n',
+        begin='<|start_header_id|>user<|end_header_id|>\n\n',
+        before='',
+        between='<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n',
+        end='<|eot_id|>',
+        gap='',
+        again='<|start_header_id|>user<|end_header_id|>\n\n',
     ),
-    'llama2': ChatFormat('<s>[INST]', '', ' [/INST]', ' </s>', ' ', '<s>[INST]'),
+    'llama2': ChatFormat(
+        begin='<s>[INST]', before='', between=' [/INST]', end=' </s>', gap=' ', again='<s>[INST]'
+    ),
 }
 
 
 def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
-    "For a tokenizer whose template is none that we know, or that has none: words as marks, as in SPHINX (LLaMA2-Accessory). Raises BadInput without an end token."
+    """For a tokenizer whose template is none that we know, or that has none: words as marks.
+
+    As in SPHINX (LLaMA2-Accessory). Raises BadInput without an end token.
+    """
     if tokenizer.eos_token is None:
         raise BadInput(
-            'the tokenizer has no end token, so the model could never learn to stop; set tokenizer.eos_token to a token of its vocabulary'
+            'the tokenizer has no end token, so the model could never learn to stop; '
+            'set tokenizer.eos_token to a token of its vocabulary'
         )
     return ChatFormat(
-        (tokenizer.bos_token or '') + '### Human:',
-        '',
-        '\n### Assistant:',
-        tokenizer.eos_token,
-        ' ',
-        '\n### Human:',
+        begin=(tokenizer.bos_token or '') + '### Human:',
+        before='',
+        between='\n### Assistant:',
+        end=tokenizer.eos_token,
+        gap=' ',
+        again='\n### Human:',
     )
 
 # %% ../../nbs/4_model/04_templates.ipynb #fc7620c1
-def _written(tokenizer, *texts):
+def _from_template(tokenizer, *texts):
     "Question, answer, question ... as the tokenizer's own template writes them."
-    turns = [dict(role='assistant' if k % 2 else 'user', content=text) for k, text in enumerate(texts)]
+    roles = ('user', 'assistant')
+    turns = [dict(role=roles[k % 2], content=text) for k, text in enumerate(texts)]
+    asked = turns[-1]['role'] == 'user'
     return tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=len(texts) % 2 == 1, enable_thinking=False
+        turns, tokenize=False, add_generation_prompt=asked, enable_thinking=False
     )
 
 
-def _fit(tokenizer, chat):
+def _completed(tokenizer, chat):
     "The format, its `begin` as the template writes it; None if the template is another."
     question, answer = 'what is this?', 'a lake'
-    tail = chat.gap + question + chat.between
     try:
-        prompt, answered = _written(tokenizer, question), _written(tokenizer, question, answer)
+        prompt = _from_template(tokenizer, question)
+        answered = _from_template(tokenizer, question, answer)
     except Exception:
         return None  # a template may refuse with anything
-    chat = replace(chat, begin=(begin := prompt.removesuffix(tail)))
+    tail = chat.gap + question + chat.between
+    begin = prompt.removesuffix(tail)
     if begin == prompt or not begin.endswith(chat.again.lstrip('\n')):
         return None  # the user's heading
     if not answered.startswith(begin + tail + chat.gap + answer + chat.end):
         return None
-    same = encode(tokenizer, begin, True) + chat.encode_question(tokenizer, question) == encode(
-        tokenizer, prompt, True
-    )
-    return (
-        chat if same and encode(tokenizer, chat.end, True)[-1] in special_tokens(tokenizer).values() else None
-    )
+    ids = encode(tokenizer, begin, True) + chat.encode_question(tokenizer, question)
+    if ids != encode(tokenizer, prompt, True):
+        return None
+    if encode(tokenizer, chat.end, True)[-1] not in special_tokens(tokenizer).values():
+        return None
+    return replace(chat, begin=begin)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict:  # token -> id
@@ -93,11 +102,18 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict:  # token -> id
 
 
 def chat_format_for(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
-    "The conversation format that belongs to a tokenizer: nano's, one of FAMILIES with the template's own system prompt, or `plain`."
+    """The conversation format that belongs to a tokenizer.
+
+    Nano's, one of FAMILIES with the template's own system prompt, or `plain_format`.
+    """
     if set(SPECIAL) <= set(special_tokens(tokenizer)):
         return ChatFormat()
-    fits = (_fit(tokenizer, chat) for chat in FAMILIES.values()) if tokenizer.chat_template else ()
-    return next(filter(None, fits), None) or plain_format(tokenizer)
+    if tokenizer.chat_template:
+        for family in FAMILIES.values():
+            chat = _completed(tokenizer, family)
+            if chat is not None:
+                return chat
+    return plain_format(tokenizer)
 
 # %% ../../nbs/4_model/04_templates.ipynb #66416a8a
 # tokens that families keep for padding, or never say
@@ -113,17 +129,13 @@ PADS = (
 IMAGE = '<image>'  # the place of one visual token
 
 
-def _pad(tokenizer, end):
+def _padding_token(tokenizer, end):
     "A special token of the vocabulary that is not the end mark; the end mark where there is no other."
     known = special_tokens(tokenizer)
-    return next(
-        (
-            mark
-            for mark in (tokenizer.pad_token, *PADS, tokenizer.unk_token)
-            if mark in known and known[mark] != end
-        ),
-        tokenizer.convert_ids_to_tokens(end),
-    )
+    for token in (tokenizer.pad_token, *PADS, tokenizer.unk_token):
+        if token in known and known[token] != end:
+            return token
+    return tokenizer.convert_ids_to_tokens(end)
 
 
 def prepare_tokenizer(
@@ -131,26 +143,30 @@ def prepare_tokenizer(
 ) -> ChatFormat:
     """Make a tokenizer ready for pictures, and give its conversation format.
 
-    Adds IMAGE as a special token, makes every token of the marks special, chooses a padding token. The new token may lie behind the model's vocabulary: it only holds a
-    place, and is never looked up or said. Raises BadInput for a tokenizer without an end token, and for one in which text can become a special token.
+    Adds IMAGE as a special token, makes every token of the format special, chooses a padding token. The new
+    token may lie behind the model's vocabulary: it only holds a place, and is never looked up or said. Raises
+    BadInput for a tokenizer without an end token, and for one in which text can become a special token.
     """
     chat = chat_format_for(tokenizer)
-    ours = encode(tokenizer, chat.begin + chat.between + chat.end, True)
-    added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if not token.special}
-    marks = [added[i] for i in dict.fromkeys(ours) if i in added] + [IMAGE] * (
-        IMAGE not in special_tokens(tokenizer)
-    )
-    tokenizer.add_tokens(
-        [AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True
-    )
-    tokenizer.pad_token = _pad(tokenizer, encode(tokenizer, chat.end, True)[-1])
-    forged = [
-        mark
-        for mark in (IMAGE, tokenizer.pad_token, chat.end.strip())
-        if special_tokens(tokenizer).get(mark) in encode(tokenizer, mark)
-    ]
-    if forged:
-        raise BadInput(
-            f'text that spells {forged[0]} becomes the token {forged[0]} in this tokenizer ({type(tokenizer).__name__}), so anyone could forge it; use a fast tokenizer (tokenizer.json)'
-        )
+    format_ids = encode(tokenizer, chat.begin + chat.between + chat.end, True)
+    plain = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    wanted = [plain[i] for i in dict.fromkeys(format_ids) if i in plain]
+    if IMAGE not in special_tokens(tokenizer):
+        wanted.append(IMAGE)
+    added = [AddedToken(token, special=True, normalized=False) for token in wanted]
+    tokenizer.add_tokens(added, special_tokens=True)
+    tokenizer.pad_token = _padding_token(tokenizer, encode(tokenizer, chat.end, True)[-1])
+    _check_forgery(tokenizer, (IMAGE, tokenizer.pad_token, chat.end.strip()))
     return chat
+
+
+def _check_forgery(tokenizer, tokens):
+    "Raises BadInput where a text that spells a special token becomes it."
+    known = special_tokens(tokenizer)
+    for token in tokens:
+        if known.get(token) in encode(tokenizer, token):
+            raise BadInput(
+                f'text that spells {token} becomes the token {token} in this tokenizer '
+                f'({type(tokenizer).__name__}), so anyone could forge it; '
+                'use a fast tokenizer (tokenizer.json)'
+            )

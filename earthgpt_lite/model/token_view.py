@@ -18,23 +18,42 @@ KINDS = dict(picture='#cccccc', prompt='#bcd4f0', answer='#bfe3b4', padding='#ff
 
 
 def token_kinds(
-    row: dict,  # from make_row
+    row: dict,  # from build_sequence
     tokenizer: PreTrainedTokenizerBase,
     length: int | None = None,  # of the longest row in the batch
 ) -> list:  # [(id, kind)]
     "What each token of a row is: picture, prompt, answer, padding."
     picture = tokenizer.convert_tokens_to_ids('<image>')
-    kinds = [
-        (i, 'answer' if label != IGNORE else 'picture' if i == picture else 'prompt')
-        for i, label in zip(row['input_ids'], row['labels'])
-    ]
-    return kinds + [(tokenizer.pad_token_id, 'padding')] * max(0, (length or 0) - len(kinds))
+    kinds = []
+    for i, label in zip(row['input_ids'], row['labels']):
+        if label != IGNORE:
+            kinds.append((i, 'answer'))
+        else:
+            kinds.append((i, 'picture' if i == picture else 'prompt'))
+    missing = max(0, (length or 0) - len(kinds))
+    return kinds + [(tokenizer.pad_token_id, 'padding')] * missing
 
 
-# [(text, colour)]
-def token_colours(row: dict, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> list:
+def token_colours(
+    row: dict,  # from build_sequence
+    tokenizer: PreTrainedTokenizerBase,
+    length: int | None = None,  # of the longest row in the batch
+) -> list:  # [(text, colour)]
     "The text of each token and the colour of its kind."
     return [(tokenizer.decode([i]), KINDS[kind]) for i, kind in token_kinds(row, tokenizer, length)]
+
+# %% ../../nbs/4_model/03_token_view.ipynb #c3d40a55
+def _lines(coloured, width):
+    "Tokens line by line, each with its column: [[(column, text, colour)]]."
+    lines, column = [[]], 0
+    for text, colour in coloured:
+        text = text.replace('\n', '↵')
+        if column + len(text) + 1 > width:
+            lines.append([])
+            column = 0
+        lines[-1].append((column, text, colour))
+        column += max(len(text), 1) + 1
+    return lines
 
 
 def draw_tokens(
@@ -44,57 +63,53 @@ def draw_tokens(
     "A matplotlib figure of tokens as coloured words."
     import matplotlib.pyplot as plt
 
-    lines, at = [[]], 0
-    for text, colour in coloured:
-        text = text.replace('\n', '↵')
-        if at + len(text) + 1 > width:
-            lines.append([])
-            at = 0
-        lines[-1].append((at, text, colour))
-        at += max(len(text), 1) + 1
+    lines = _lines(coloured, width)
     fig, ax = plt.subplots(figsize=(7, 0.26 * len(lines) + 0.1))
+    font = dict(family='monospace', fontsize=6, parse_math=False)
     for y, line in enumerate(lines):
         for x, text, colour in line:
             edge = '#cccccc' if colour == KINDS['padding'] else 'none'
-            ax.text(
-                x,
-                -y,
-                text or ' ',
-                family='monospace',
-                fontsize=6,
-                parse_math=False,
-                bbox=dict(boxstyle='square,pad=.15', fc=colour, ec=edge, lw=0.5),
-            )
+            box = dict(boxstyle='square,pad=.15', fc=colour, ec=edge, lw=0.5)
+            ax.text(x, -y, text or ' ', bbox=box, **font)
     ax.set(xlim=(0, width), ylim=(-len(lines) + 0.5, 0.8))
     ax.axis('off')
     return fig
 
 # %% ../../nbs/4_model/03_token_view.ipynb #dd6b238a
 def _span(i, kind, count, tokenizer):
+    "One token, or some like ones that follow each other, as HTML."
     text = html.escape(tokenizer.decode([i]).replace('\n', '↵')) or '&nbsp;'
-    label = f'label {i}' if kind == 'answer' else 'not graded'
-    return f'<span class="{kind}" title="id {i}, {kind}, {label}">{text}{f" × {count}" if count > 1 else ""}<small>{i}</small></span>'
+    times = f' × {count}' if count > 1 else ''
+    label = f'label {i}' if kind == 'answer' else 'no target'
+    return f'<span class="{kind}" title="id {i}, {kind}, {label}">{text}{times}<small>{i}</small></span>'
 
 
 def token_html(
-    row: dict,  # from make_row
+    row: dict,  # from build_sequence
     tokenizer: PreTrainedTokenizerBase,
     name: str = '',
     length: int | None = None,  # of the longest row in the batch
 ) -> str:
-    "A row as HTML: each token with its id, coloured by its kind; like tokens of picture and padding are counted."
-    spans, kinds = [], token_kinds(row, tokenizer, length)
+    "A row as HTML: each token with its id, coloured by its kind. Like tokens of a picture are counted."
+    kinds = token_kinds(row, tokenizer, length)
+    spans = []
     for i, kind in kinds:
         if spans and kind in ('picture', 'padding') and spans[-1][:2] == [i, kind]:
             spans[-1][2] += 1
         else:
             spans.append([i, kind, 1])
-    graded = sum(kind == 'answer' for _, kind in kinds)
-    return (
-        f'<h2>{html.escape(name)}</h2><p>{len(kinds)} tokens, {graded} graded</p><div>'
-        + ''.join(_span(*s, tokenizer) for s in spans)
-        + '</div>'
-    )
+    targets = sum(kind == 'answer' for _, kind in kinds)
+    head = f'<h2>{html.escape(name)}</h2><p>{len(kinds)} tokens, {targets} targets</p>'
+    return head + '<div>' + ''.join(_span(*span, tokenizer) for span in spans) + '</div>'
+
+# %% ../../nbs/4_model/03_token_view.ipynb #c3d40a56
+_STYLE = (
+    'body{font:14px sans-serif;max-width:60em;margin:2em auto}'
+    'span{display:inline-block;margin:1px;padding:1px 3px;border:1px solid #ddd;'
+    'font-family:monospace;white-space:pre}'
+    'small{display:block;font-size:8px;color:#555}'
+    'span.answer{border-bottom:2px solid #2a7a2a}'
+)
 
 
 def token_page(
@@ -105,32 +120,33 @@ def token_page(
     path=None,  # where to write it: .html; None: nowhere
     shared: bool = True,  # False: as dialogues
 ) -> str:
-    "An HTML page with every token of some samples as a model gets them in one batch. Needs no network, runs no script."
+    """An HTML page with every token of some samples as a model gets them in one batch.
+
+    Needs no network, runs no script. Raises BadInput, with the name, for a sample without answers.
+    """
+    picture = [tokenizer.convert_tokens_to_ids('<image>')] * visual_tokens
+    prefix = encode(tokenizer, chat.begin, True) + picture
     names = [str(getattr(s, 'name', '') or getattr(s, 'image', '')) for s in samples]
-    prefix = (
-        encode(tokenizer, chat.begin, True) + [tokenizer.convert_tokens_to_ids('<image>')] * visual_tokens
-    )
-    rows = [
-        build_sequence(encode_turns(tokenizer, s.turns, chat, name, not shared), prefix, shared=shared)
-        for s, name in zip(samples, names)
-    ]
-    length = max((len(r['input_ids']) for r in rows), default=0)
-    style = (
-        'body{font:14px sans-serif;max-width:60em;margin:2em auto}span{display:inline-block;margin:1px;padding:1px 3px;border:1px solid #ddd;font-family:monospace;white-space:pre}'
-        'small{display:block;font-size:8px;color:#555}span.answer{border-bottom:2px solid #2a7a2a}'
-        + ''.join(f'.{k}{{background:{c}}}' for k, c in KINDS.items())
-    )
-    legend = '<p>' + ' '.join(f'<span class="{k}">{k}</span>' for k in KINDS) + '</p>'
-    page = (
-        f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style>{legend}'
-        + ''.join(token_html(r, tokenizer, n, length) for r, n in zip(rows, names))
-    )
+    rows = []
+    for sample, name in zip(samples, names):
+        pairs = encode_turns(tokenizer, sample.turns, chat, name, dialogue=not shared)
+        rows.append(build_sequence(pairs, prefix, shared=shared))
+    length = max((len(row['input_ids']) for row in rows), default=0)
+    page = _head() + ''.join(token_html(row, tokenizer, name, length) for row, name in zip(rows, names))
     if path is not None:
         _write(Path(path), page)
     return page
 
 
+def _head():
+    "Style and legend of the page."
+    style = _STYLE + ''.join(f'.{kind}{{background:{colour}}}' for kind, colour in KINDS.items())
+    legend = ' '.join(f'<span class="{kind}">{kind}</span>' for kind in KINDS)
+    return f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style><p>{legend}</p>'
+
+
 def _write(path, text):
+    "Under a temporary name first: the page is there whole, or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + '.tmp')
     new.write_text(text, encoding='utf-8')

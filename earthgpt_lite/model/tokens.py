@@ -56,25 +56,27 @@ def encode(
     trusted: bool = False,  # only for our own template: special tokens in the text count
 ) -> list[int]:
     "Token ids of a text; what people wrote can never become a special token."
-    return (
-        tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids if text else []
-    )
+    if not text:
+        return []
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids
 
 # %% ../../nbs/4_model/01_tokens.ipynb #0a3defef
 @lru_cache(8)
-def _leads(tokenizer):
+def _adds_prefix(tokenizer):
     "Does this tokenizer put something in front of every text?"
-    return encode(tokenizer, '\na')[len(encode(tokenizer, '\n')) :] != encode(tokenizer, 'a')
+    line_break = encode(tokenizer, '\n')
+    return encode(tokenizer, '\na')[len(line_break) :] != encode(tokenizer, 'a')
 
 
 def encode_continuation(tokenizer: PreTrainedTokenizerBase, text: str, trusted: bool = False) -> list[int]:
     "Token ids of a text that goes on from another one: no space is put in front of it."
-    if not text or not _leads(tokenizer):
+    if not text or not _adds_prefix(tokenizer):
         return encode(tokenizer, text, trusted)
-    return encode(tokenizer, '\n' + text, trusted)[len(encode(tokenizer, '\n')) :]
+    line_break = encode(tokenizer, '\n')
+    return encode(tokenizer, '\n' + text, trusted)[len(line_break) :]
 
 # %% ../../nbs/4_model/01_tokens.ipynb #3e46e3c9
-IGNORE = -100  # a label that is not graded
+IGNORE = -100  # the label of a token that is no target
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,9 @@ class ChatFormat:
         )
 
     def encode_answer(self, tokenizer, answer: str) -> list[int]:
-        "An answer with its end mark: the tokens that are graded."
-        return encode_continuation(tokenizer, self.gap + answer.strip()) + encode_continuation(
-            tokenizer, self.end, True
-        )
+        "An answer with its end mark: the target tokens."
+        words = encode_continuation(tokenizer, self.gap + answer.strip())
+        return words + encode_continuation(tokenizer, self.end, True)
 
 # %% ../../nbs/4_model/01_tokens.ipynb #2bbaacf9
 def encode_turns(
@@ -114,31 +115,34 @@ def encode_turns(
     # each question follows the answer before it; False: each stands alone behind the picture
     dialogue: bool = False,
 ) -> list:  # [(question ids, answer ids)]
-    "All turns of an example in tokens. Raises BadInput, with the name, where nothing would be graded."
-    pairs = [
-        (
-            chat.encode_question(tokenizer, t.question, dialogue and k > 0),
-            chat.encode_answer(tokenizer, t.answer),
-        )
-        for k, t in enumerate(turns)
-        if t.answer.strip()
-    ]
+    "All turns of an example in tokens. Raises BadInput, with the name, where there would be no target."
+    pairs = []
+    for k, turn in enumerate(turns):
+        if not turn.answer.strip():
+            continue
+        question = chat.encode_question(tokenizer, turn.question, later=dialogue and k > 0)
+        pairs.append((question, chat.encode_answer(tokenizer, turn.answer)))
     if len(pairs) < len(turns) or not pairs:
+        missing = len(turns) - len(pairs) or 'no'
         raise BadInput(
-            f'{name}: {len(turns) - len(pairs) or "no"} answer is empty or missing, so there is nothing to learn; drop the turn or give an answer'
+            f'{name}: {missing} answer is empty or missing, so there is nothing to learn; '
+            'drop the turn or give an answer'
         )
     return pairs
 
 # %% ../../nbs/4_model/01_tokens.ipynb #ac4d84c3
 def check_length(
-    tokens,  # a row from make_row, or the ids of a prompt with its picture
+    tokens,  # a row from build_sequence, or the ids of a prompt with its picture
     context: int,  # tokens that the model can read
     name: str = 'the prompt',  # of the record, for the message
 ):
     "Raises BadInput, which says by how much and where, for a prompt that is longer than the context."
-    n = max(tokens['position_ids']) + 1 if isinstance(tokens, dict) else len(tokens)
-    if n > context:
+    if isinstance(tokens, dict):
+        length = max(tokens['position_ids']) + 1
+    else:
+        length = len(tokens)
+    if length > context:
         raise BadInput(
-            f'{name}: {n:,} tokens with the picture, {n - context:,} more than the {context:,} that the model can read; '
-            'shorten the text, ask in several prompts, or take fewer visual tokens'
+            f'{name}: {length:,} tokens with the picture, {length - context:,} more than the {context:,} '
+            'that the model can read; shorten the text, ask in several prompts, or take fewer visual tokens'
         )

@@ -15,7 +15,13 @@ from torch.utils.data import IterableDataset
 from ..data.records import Task, Turn
 from ..data.sample.world_map import Example
 from ..errors import BadInput
-from ..model.packing import best_sequence_length, build_sequence, collate, pack_best_fit
+from earthgpt_lite.model.packing import (
+    best_sequence_length,
+    build_sequence,
+    collate,
+    join_sequences,
+    pack_best_fit,
+)
 from ..model.processor import picture_prefix, to_pixel_values
 from ..model.tokens import ChatFormat, check_length, encode_turns
 from ..raster.chips import dihedral_image
@@ -144,10 +150,11 @@ class InstructionBatches(IterableDataset):
             if context:
                 check_length(rows[-1], context, example.name)
             pictures.append(to_pixel_values(dihedral_image(example.image, *dihedral)))
-        rows, order = pack_best_fit(
-            rows, self.sequence_length or best_sequence_length([len(r['input_ids']) for r in rows])
-        )
-        return collate(rows, torch.stack([pictures[i] for i in order]), self.tokenizer.pad_token_id)
+        lengths = [len(row['input_ids']) for row in rows]
+        groups = pack_best_fit(lengths, self.sequence_length or best_sequence_length(lengths))
+        packed = [join_sequences([rows[i] for i in group]) for group in groups]
+        pixels = torch.stack([pictures[i] for group in groups for i in group])
+        return collate(packed, pixels, self.tokenizer.pad_token_id)
 
     def __iter__(self):
         step = self.start

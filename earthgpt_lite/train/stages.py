@@ -38,8 +38,8 @@ def part_of(
         return _ADDED[last]
     if '.lora_' in name:
         return 'lora'
-    if name.startswith('perception.'):
-        return next((p for p in ('vit', 'cnn') if name.startswith(f'perception.{p}.{p}.')), 'fusion')
+    if name.startswith('vision_tower.'):
+        return next((p for p in ('vit', 'cnn') if name.startswith(f'vision_tower.{p}.{p}.')), 'fusion')
     if name.startswith('projector.'):
         return 'projector'
     if re.search(r'embed|wte|wpe|lm_head', name):
@@ -59,7 +59,7 @@ class Stage:
     """
 
     name: str
-    trainable: tuple = ('perception', 'projector', 'language')
+    trainable: tuple = ('vision_tower', 'projector', 'language')
     lr: float = 1e-3
     weight_decay: float = 0.05
     rates: dict = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Stage:
 
     def chosen(self, model: nn.Module) -> list:  # names of parameters
         "The parameters that this stage trains. Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches."
-        closed = () if getattr(getattr(model, 'perception', None), 'train_encoders', True) else ('vit', 'cnn')
+        closed = () if getattr(getattr(model, 'vision_tower', None), 'train_encoders', True) else ('vit', 'cnn')
         starts = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
 
         def mine(n):
@@ -153,7 +153,7 @@ STAGES = {
             options=dict(rank=8, alpha=16),
             data='instructions on remote sensing images',
         ),
-        Stage('full', ('perception', 'projector', 'language'), 1e-4),
+        Stage('full', ('vision_tower', 'projector', 'language'), 1e-4),
     )
 }
 

@@ -46,7 +46,7 @@ def step_flops(
     batch,  # or a part of one
 ) -> float:
     "FLOPs that training on a batch needs: two for each weight and token, attention beside it, once forward and up to twice backward."
-    vision, new, blocks = model.perception, [*model.projector.parameters()], model.language.base_model
+    vision, new, blocks = model.vision_tower, [*model.projector.parameters()], model.language.base_model
     own = dict(vision.named_parameters())
     encoders = {
         part: [p for n, p in own.items() if n.startswith(f'{part}.{part}.')] for part in ('vit', 'cnn')

@@ -62,12 +62,12 @@ def _batch(model, tokenizer, answer):
 @pytest.mark.parametrize('answer, counted', [('[0.10,0.20,0.30,0.40]', 4), ('yes', 0)])
 def test_the_loss_of_the_model_is_cross_entropy_and_the_distance(tokenizer, answer, counted):
     torch.manual_seed(0)
-    model = nano(tokenizer, coordinate_loss=7.0).eval()
+    model = nano(tokenizer, coordinate_loss_weight=7.0).eval()
     batch = _batch(model, tokenizer, answer)
     with torch.no_grad():
         whole = model(**vars(batch))
         logits = model(**{k: v for k, v in batch.items() if k != 'labels'}).logits[:, :-1]
-        model.config.coordinate_loss = 0.0
+        model.config.coordinate_loss_weight = 0.0
         plain = model(**vars(batch))
     target = batch.labels[:, 1:]
     graded = target != IGNORE
@@ -87,19 +87,20 @@ def test_the_loss_of_the_model_is_cross_entropy_and_the_distance(tokenizer, answ
 
 def test_loud_positions_only_where_there_are_some(tokenizer):
     torch.manual_seed(0)
-    quiet, loud = nano(tokenizer, coordinate_loss=0.0), nano(tokenizer, coordinate_loss=1.0)
-    spread = lambda m: m.perception.encoders['vit'].embeddings.position_embeddings.std().item()
+    quiet, loud = nano(tokenizer, coordinate_loss_weight=0.0), nano(tokenizer, coordinate_loss_weight=1.0)
+    spread = lambda m: m.vision_tower.encoders['vit'].embeddings.position_embeddings.std().item()
     assert spread(quiet) < 0.05 and abs(spread(loud) - 0.3) < 0.02
-    init_position_scale(nano(tokenizer, perception='cnn').perception)  # nothing to do, nothing broken
-    init_position_scale(nano(tokenizer, perception='vit').perception)
+    init_position_scale(nano(tokenizer, vision_encoders='cnn').vision_tower)  # nothing to do, nothing broken
+    init_position_scale(nano(tokenizer, vision_encoders='vit').vision_tower)
 
 
 def test_the_choice_is_saved_and_comes_back(tokenizer, tmp_path):
     from earthgpt_lite.model.modeling import load, save
 
-    model = nano(tokenizer, coordinate_loss=3.0, init_scale=0.1)
+    model = nano(tokenizer, coordinate_loss_weight=3.0, init_scale=0.1)
     save(model, tokenizer, tmp_path / 'm')
     again, _ = load(tmp_path / 'm')
     assert (
-        again.config.coordinate_loss == 3.0 and again.config.first_coordinate == model.config.first_coordinate
+        again.config.coordinate_loss_weight == 3.0
+        and again.config.first_coordinate == model.config.first_coordinate
     )

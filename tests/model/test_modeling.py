@@ -466,9 +466,9 @@ def test_every_parameter_learns(few, tiny):
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # of transformers' ViT, not used here
     assert set(idle) <= {
-        'perception.vit.vit.embeddings.mask_token',
-        'perception.vit.vit.layernorm.weight',
-        'perception.vit.vit.layernorm.bias',
+        'vision_tower.vit.vit.embeddings.mask_token',
+        'vision_tower.vit.vit.layernorm.weight',
+        'vision_tower.vit.vit.layernorm.bias',
     }
 
 
@@ -560,13 +560,16 @@ def test_a_forged_picture_in_a_question_is_text(tiny, few):
 
 SCRIPT = '''
 import json, sys, torch, numpy as np
-import earthgpt_lite.model as m
+import earthgpt_lite.model
 from transformers import AutoModel, AutoTokenizer
-shown, questions, out = torch.from_numpy(np.load(sys.argv[2])), json.loads(sys.argv[3]), []
-model, tokenizer = m.load(sys.argv[1])
 other = AutoModel.from_pretrained(sys.argv[1] + '/model').eval()
-assert type(other) is m.EarthGPT and not model.training
-for each, words in ((model, tokenizer), (other, AutoTokenizer.from_pretrained(sys.argv[1] + '/model'))): out.append(m.answer(each, words, shown, questions, max_new_tokens=10))
+from earthgpt_lite.model.generation import generate_answers
+from earthgpt_lite.model.modeling import EarthGPT, load
+shown, questions, out = torch.from_numpy(np.load(sys.argv[2])), json.loads(sys.argv[3]), []
+model, tokenizer = load(sys.argv[1])
+assert type(other) is EarthGPT and not model.training
+for each, words in ((model, tokenizer), (other, AutoTokenizer.from_pretrained(sys.argv[1] + '/model'))):
+    out.append(generate_answers(each, words, shown, questions, max_new_tokens=10))
 print(json.dumps(out))
 '''
 
@@ -818,16 +821,16 @@ def test_a_variant_of_nano(tiny):
     torch.manual_seed(0)
     plain = nano(tiny[1])
     torch.manual_seed(0)
-    same = nano(tiny[1], perception='both', pixel_shuffle_factor=1)
+    same = nano(tiny[1], vision_encoders='both', pixel_shuffle_factor=1)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), same.parameters(), strict=True))
-    small = nano(tiny[1], perception='vit', pixel_shuffle_factor=4)
+    small = nano(tiny[1], vision_encoders='vit', pixel_shuffle_factor=4)
     assert (
         small.config.visual_tokens == 16
-        and list(small.perception.encoders) == ['vit']
+        and list(small.vision_tower.encoders) == ['vit']
         and small.language.config._attn_implementation == 'lean'
     )
-    with pytest.raises(BadInput, match="'perceptions': did you mean 'perception'"):
-        nano(tiny[1], perceptions='vit')
+    with pytest.raises(BadInput, match="'vision_encoder': did you mean 'vision_encoders'"):
+        nano(tiny[1], vision_encoder='vit')
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_python_too(broken, monkeypatch):

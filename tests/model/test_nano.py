@@ -136,7 +136,7 @@ def test_other_stages_begin_with_it(few, tmp_path):
     )
     with pytest.raises(BadInput, match='only a fresh nano'):
         open_model('nano', few['train'], dict(grid=4), fresh=False)
-    fresh, _ = open_model('nano', few['train'], dict(coordinate_loss=2.0))
-    assert fresh.config.coordinate_loss == 2.0
+    fresh, _ = open_model('nano', few['train'], dict(coordinate_loss_weight=2.0))
+    assert fresh.config.coordinate_loss_weight == 2.0
     with pytest.raises(BadInput, match='coordinate_lss'):
         open_model('nano', few['train'], dict(coordinate_lss=2.0))

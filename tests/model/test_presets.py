@@ -87,7 +87,7 @@ def changed(old, new, path, preset='lite-offline'):
 @pytest.mark.parametrize(
     'old, new, match',
     [
-        ('init_scale', 'visual_scal', r"\[model\] has no 'visual_scal': did you mean 'visual_scale'"),
+        ('init_scale', 'init_scal', r"\[model\] has no 'init_scal': did you mean 'init_scale'"),
         ('vit_layers', 'vitlayers', "'vit_layers'"),
         ('dtype', 'dtyp', "has no 'dtyp': did you mean 'dtype'"),
         ('[weights]', '[weight]', "'weights'"),
@@ -100,7 +100,7 @@ def test_a_misspelt_key_is_refused_and_the_nearest_named(tmp_path, old, new, mat
 
 @pytest.mark.parametrize('alone, other', [('vit', 'cnn'), ('cnn', 'vit')])
 def test_a_preset_with_one_encoder_is_weighed(tmp_path, alone, other):
-    path = changed('[model]\n', f'[model]\nperception = "{alone}"\n', tmp_path / 'mine.toml', 'nano')
+    path = changed('[model]\n', f'[model]\nvision_encoders = "{alone}"\n', tmp_path / 'mine.toml', 'nano')
     row, both = (
         weigh(path, pictures=1, words=16, target_tokens=4),
         weigh('nano', pictures=1, words=16, target_tokens=4),
@@ -120,7 +120,7 @@ def test_the_section_of_an_encoder_that_is_not_used_may_lack(tmp_path):
     mine = tmp_path / 'mine.toml'
     mine.write_text(
         text[: text.index('[cnn]')]
-        + text[text.index('[text]') :].replace('[model]', '[model]\nperception = "vit"')
+        + text[text.index('[text]') :].replace('[model]', '[model]\nvision_encoders = "vit"')
     )
     assert weigh(str(mine), pictures=1, words=8, target_tokens=4)['parameters']['cnn'] == 0
     mine.write_text(

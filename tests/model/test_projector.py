@@ -78,7 +78,7 @@ def test_merging_keeps_the_gradient_of_every_token():
 
 @pytest.mark.parametrize('kind', ['linear', 'mlp'])
 @pytest.mark.parametrize('pixel_shuffle_factor', [1, 4, 16])
-@pytest.mark.parametrize('marks', [False, True])
+@pytest.mark.parametrize('boundary_tokens', [False, True])
 def test_shapes_and_counts(kind, pixel_shuffle_factor, boundary_tokens):
     model = Projector(6, 16, kind, 0.1, pixel_shuffle_factor, boundary_tokens)
     out = model(torch.randn(3, 64, 6))
@@ -114,7 +114,7 @@ def test_marks_stand_around_every_picture_and_learn():
         out[:, -1], model.boundary_tokens[1].expand(3, -1)
     )
     plain = Projector(6, 16, scale=0.1)
-    plain.load_state_dict({n: w for n, w in model.state_dict().items() if n != 'marks'})
+    plain.load_state_dict({n: w for n, w in model.state_dict().items() if n != 'boundary_tokens'})
     assert torch.equal(out[:, 1:-1], plain(x))
     out[:, [0, -1]].sum().backward()
     assert model.boundary_tokens.grad.eq(3).all() and model.map.weight.grad.abs().sum() == 0
@@ -158,7 +158,7 @@ def test_budget():
     'make, match',
     [
         (lambda: Projector(8, 8, 'conv'), "no projector named 'conv': choose linear or mlp"),
-        (lambda: Projector(8, 8, pixel_shuffle_factor=2), 'merge 2: choose 1, 4 or 16'),
+        (lambda: Projector(8, 8, pixel_shuffle_factor=2), 'pixel_shuffle_factor 2: choose 1, 4 or 16'),
         (lambda: visual_tokens(7, 4), '49 visual tokens are no square grid whose side 2 divides'),
         (lambda: pixel_shuffle(torch.zeros(1, 8, 3), 4), '8 visual tokens are no square grid'),
         (lambda: pixel_shuffle(torch.zeros(1, 36, 3), 16), 'needs a grid such as 4 x 4'),

@@ -115,7 +115,7 @@ def shaken(module, seed=0):
 
 def test_nanos_default_path_is_as_it_was():
     torch.manual_seed(0)
-    model = VisionTower(VIT, CNN, 8, (1, 2, 3))
+    model = VisionTower(VIT, CNN, 8, vit_layers=(1, 2, 3))
     names = hashlib.sha256('\n'.join(model.state_dict()).encode()).hexdigest()[:12]
     assert (len(model.state_dict()), names) == (110, 'cc6b91142ad6'), 'saved nano models no longer load'
     assert count(model) == 1_823_712
@@ -137,13 +137,13 @@ def test_nanos_parameters_for_a_seed_are_what_they_were():
     torch.manual_seed(0)
     model = nano(tokenizer)
     names = hashlib.sha256('\n'.join(model.state_dict()).encode()).hexdigest()[:12]
-    assert (len(tokenizer), len(model.state_dict()), names) == (398, 153, '37670c1e9749')
+    assert (len(tokenizer), len(model.state_dict()), names) == (398, 153, '2d9d0465238f')
     found = {
         name: (count(part), sum(p.double().abs().sum().item() for p in part.parameters()))
         for name, part in model.named_children()
     }
     expected = dict(
-        perception=(1_823_712, 40131.22112),
+        vision_tower=(1_823_712, 40131.22112),
         projector=(148_032, 2549.91661),
         language=(1_847_616, 31046.95500),
     )
@@ -349,7 +349,7 @@ def test_to_grid_keeps_places(side, grid):
 
 def test_vit_and_cnn_tokens_lie_on_the_same_places():
     torch.manual_seed(0)
-    model = VisionTower(VIT, CNN, 8, (1, 2, 3)).eval()
+    model = VisionTower(VIT, CNN, 8, vit_layers=(1, 2, 3)).eval()
     dark = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     for row, column in ((0, 6), (5, 1)):
         lit = dark.clone()
@@ -389,7 +389,7 @@ def test_modes(vit, cnn, fusion, channels):
 def test_sum_is_the_sum():
     torch.manual_seed(0)
     model, pixels = VisionTower(VIT, CNN, 8, fusion='sum').eval(), random_pixels()
-    x = model.prepared(pixels)
+    x = model.normalised(pixels)
     with torch.no_grad():
         assert torch.allclose(
             model(pixels), model.vit(x['vit']) + model.match(model.cnn(x['cnn'])), atol=1e-5
@@ -401,7 +401,7 @@ def test_each_encoder_gets_its_own_size_and_normalisation():
         VisionTower(VIT, CNN, 8, vit_input=dict(size=56, **IMAGENET), cnn_input=dict(size=96, **CLIP)),
         random_pixels(1, 80),
     )
-    x = model.prepared(pixels)
+    x = model.normalised(pixels)
     assert x['vit'].shape[-1] == 56 and x['cnn'].shape[-1] == 96 and model(pixels).shape == (1, 64, 384)
     resized = F.interpolate(pixels.float() / 255, size=(96, 96), mode='bicubic', antialias=True).clamp(0, 1)
     expected = (resized - torch.tensor(CLIP['mean'])[:, None, None]) / torch.tensor(CLIP['std'])[
@@ -444,11 +444,11 @@ def test_frozen_encoders_get_no_gradient_and_stay_in_eval():
     shaky = deepcopy(VIT)
     shaky.hidden_dropout_prob = 0.5
     model, pixels = (
-        VisionTower(shaky, CNN, 8, (1, 3), 'weights', train_encoders=False).train(),
+        VisionTower(shaky, CNN, 8, vit_layers=(1, 3), layer_fusion='weights', train_encoders=False).train(),
         random_pixels(),
     )
     before = deepcopy({n: b for n, b in model.named_buffers()})
-    model.requires_grad_(True)  # as a stage that trains the whole perception does
+    model.requires_grad_(True)  # as a stage that trains the whole vision tower does
     out = model(pixels)
     assert torch.equal(out, model(pixels))  # no dropout, no batch statistics
     out.square().sum().backward()

@@ -263,7 +263,7 @@ grid = 2
 image_size = 28
 cnn_input = {{ size = 64, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }}
 train_encoders = false
-visual_scale = 0.1
+init_scale = 0.1
 """
 
 
@@ -304,7 +304,7 @@ def test_each_part_of_a_built_model_is_the_one_that_was_saved(parts, tmp_path):
     plain = AutoModelForCausalLM.from_pretrained(parts / 'text')
     ids = torch.randint(10, 200, (2, 9))
     assert torch.equal(model(input_ids=ids).logits, plain(ids).logits) and not model.training
-    for name, encoder in model.perception.encoders.items():
+    for name, encoder in model.vision_tower.encoders.items():
         x = torch.randn(2, 3, *(dict(vit=28, cnn=64)[name],) * 2)
         assert torch.equal(
             encoder(x, output_hidden_states=True).hidden_states[2],
@@ -356,7 +356,7 @@ def test_parts_that_are_something_else_are_refused(parts, tmp_path):
 @pytest.mark.parametrize('alone', ['vit', 'cnn'])
 def test_a_model_with_one_encoder_is_built(parts, tmp_path, alone):
     text = TINY.format(place=parts.as_posix(), dtype='float32', width=32, cnn='cnn').replace(
-        '[model]', f'[model]\nperception = "{alone}"'
+        '[model]', f'[model]\nvision_encoders = "{alone}"'
     )
     # weights of the other need not be named
     text = '\n'.join(
@@ -364,7 +364,7 @@ def test_a_model_with_one_encoder_is_built(parts, tmp_path, alone):
     )
     (tmp_path / 'mine.toml').write_text(text)
     model, tokenizer = build(str(tmp_path / 'mine.toml'), say=lambda line: None)
-    assert list(model.perception.encoders) == [alone] and model.image_features(
+    assert list(model.vision_tower.encoders) == [alone] and model.image_features(
         torch.zeros(1, 3, 28, 28, dtype=torch.uint8)
     ).shape == (1, 4, 32)
     (tmp_path / 'mine.toml').write_text(text.replace('text = ', 'txet = '))

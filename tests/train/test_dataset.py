@@ -11,7 +11,6 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.data.records import Task, Turn
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.packing import best_sequence_length, bins, build_sequence, collate, pack_best_fit
 from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor
 from earthgpt_lite.train.dataset import InstructionBatches, data_fingerprint, packing_efficiency
@@ -141,30 +140,6 @@ def test_the_mark_of_the_data_sees_pictures_words_and_order():
 
 
 # rows
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 600))
-def test_bins_are_what_pack_makes(lengths, sequence_length):
-    rows = [
-        dict(input_ids=[1] * n, labels=[1] * n, position_ids=[0] * n, segment_ids=[1] * n, prefix_ids=[1] * n)
-        for n in lengths
-    ]
-    packed, _ = pack_best_fit(rows, sequence_length)
-    assert sorted(len(r['input_ids']) for r in packed) == sorted(
-        bins(lengths, max(sequence_length, max(lengths)))
-        if sequence_length >= max(lengths)
-        else [len(r['input_ids']) for r in packed]
-    )
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(60, 300), min_size=1, max_size=40))
-def test_the_best_capacity_is_never_worse_than_a_row_for_each_and_never_too_long(lengths):
-    c = best_sequence_length(lengths)
-    filled = bins(lengths, c)
-    assert max(lengths) <= c <= max(1024, max(lengths)) and sum(filled) == sum(lengths) and max(filled) <= c
-    assert sum(lengths) / (len(filled) * max(filled)) >= sum(lengths) / (len(lengths) * max(lengths)) - 1e-9
 
 
 def test_rows_of_the_samples_are_full(few, tiny):

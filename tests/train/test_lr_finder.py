@@ -29,10 +29,10 @@ class Toy(nn.Module):
     def __init__(self, config, dead=math.inf):
         super().__init__()
         self.config, self.device, self.dead = config, torch.device('cpu'), dead
-        self.projector, self.perception = (nn.ParameterDict(dict(w=torch.zeros(4))) for _ in range(2))
+        self.projector, self.vision_tower = (nn.ParameterDict(dict(w=torch.zeros(4))) for _ in range(2))
 
     def forward(self, **batch):
-        loss = sum(0.5 * (part['w'] - 3).square().mean() for part in (self.projector, self.perception))
+        loss = sum(0.5 * (part['w'] - 3).square().mean() for part in (self.projector, self.vision_tower))
         return EarthGPTOutput(loss=loss if self.projector['w'].abs().max() < self.dead else loss * math.nan)
 
 
@@ -128,7 +128,7 @@ def test_where_it_can_be_computed(tok, config):
         Toy(config),
         tok,
         examples(),
-        Stage('toy', ('projector', 'perception'), 1.0),
+        Stage('toy', ('projector', 'vision_tower'), 1.0),
         low=1e-5,
         high=10.0,
         steps=120,
@@ -144,10 +144,10 @@ def test_where_it_can_be_computed(tok, config):
 
 def test_parts_keep_the_ratio_of_their_rates(tok, config):
     "The first step of AdamW is as long as the rate"
-    stage = Stage('toy', ('projector', 'perception'), 1e-3, rates=dict(fusion=1e-2))
+    stage = Stage('toy', ('projector', 'vision_tower'), 1e-3, rates=dict(fusion=1e-2))
     copy, _ = short_run(Toy(config), tok, examples(), stage, [0.002], batch_size=2)
     assert torch.allclose(copy.projector['w'], torch.tensor(0.002), rtol=1e-3) and torch.allclose(
-        copy.perception['w'], torch.tensor(0.02), rtol=1e-3
+        copy.vision_tower['w'], torch.tensor(0.02), rtol=1e-3
     )
 
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tok, config):
         Toy(config, dead=1.0),
         tok,
         examples(),
-        Stage('toy', ('projector', 'perception'), 1.0),
+        Stage('toy', ('projector', 'vision_tower'), 1.0),
         steps=60,
         batch_size=2,
     )

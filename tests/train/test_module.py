@@ -370,7 +370,7 @@ def test_what_split_weights_do_not_go_with_is_refused(tiny, few, tmp_path, more,
 
 @pytest.mark.parametrize('trains', [('head',), ()])
 def test_a_stage_that_trains_nothing_is_refused(tiny, few, tmp_path, trainable):
-    with pytest.raises(BadInput, match="'mine' trains nothing.*perception, projector, language"):
+    with pytest.raises(BadInput, match="'mine' trains nothing.*vision_tower, projector, language"):
         fit(deepcopy(tiny[0]), tiny[1], few['train'], tmp_path, Stage('mine', trainable), steps=1, **SHORT)
 
 

@@ -59,11 +59,11 @@ def free(model):
 @pytest.mark.parametrize(
     'name,part',
     [
-        ('perception.vit.vit.encoder.layer.0.attention.attention.query.weight', 'vit'),
-        ('perception.cnn.cnn.encoder.stages.0.layers.0.layer.0.convolution.weight', 'cnn'),
-        ('perception.vit.norms.1.weight', 'fusion'),
-        ('perception.cnn.lateral.0.weight', 'fusion'),
-        ('perception.cnn.blocks.0.1.bias', 'fusion'),
+        ('vision_tower.vit.vit.encoder.layer.0.attention.attention.query.weight', 'vit'),
+        ('vision_tower.cnn.cnn.encoder.stages.0.layers.0.layer.0.convolution.weight', 'cnn'),
+        ('vision_tower.vit.norms.1.weight', 'fusion'),
+        ('vision_tower.cnn.lateral.0.weight', 'fusion'),
+        ('vision_tower.cnn.blocks.0.1.bias', 'fusion'),
         ('projector.norm.weight', 'projector'),
         ('language.model.layers.3.self_attn.o_proj.weight', 'attention'),
         ('language.model.layers.3.post_attention_layernorm.weight', 'norms'),
@@ -133,7 +133,7 @@ def test_switches_of_tune(tok, switch, part):
 def test_a_stage_refuses(tok):
     model = small(tok)
     with pytest.raises(
-        BadInput, match="'x' trains nothing.*projecter.*parts are perception, projector, language"
+        BadInput, match="'x' trains nothing.*projecter.*parts are vision_tower, projector, language"
     ):
         Stage('x', ('projecter',)).freeze(model)
     with pytest.raises(BadInput, match="names what is not there.*atention"):

@@ -1,0 +1,148 @@
+"Speed: each trick gives the numbers that one has without it, and can be seen to work."
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from earthgpt_lite.model.speed import (
+    before_targets,
+    last_layer_parts,
+    lean_attention,
+    round_up,
+    target_logits,
+    targets_only,
+)
+from earthgpt_lite.model.tokens import IGNORE
+
+
+def spoken(kind):
+    "A small causal LM of a family, shaken; some thirty tokens and which of them are read"
+    from transformers import AutoConfig
+
+    torch.manual_seed(0)
+    sizes = dict(
+        vocab_size=61, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=256
+    )
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            kind, **sizes, **({} if kind == 'gpt2' else dict(num_key_value_heads=2, intermediate_size=48))
+        )
+    )
+    # its experts know no double precision
+    model = model.eval() if kind == 'mixtral' else model.double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    return model, torch.randint(0, 61, (5, 90)), torch.rand(5, 90) < 0.1
+
+
+def learned(model, ids, read, parts, mask=None):
+    "Loss on the tokens that are read, and all gradients"
+    model.zero_grad()
+    with targets_only(parts, read):
+        hidden = model.base_model(input_ids=ids, use_cache=False, attention_mask=mask).last_hidden_state
+    loss = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden[read]), ids[read])
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize(
+    'kind, parts', [('llama', 3), ('qwen2', 3), ('qwen3', 3), ('mixtral', 2), ('gpt2', 0)]
+)
+def test_a_last_layer_that_computes_only_what_is_read_learns_the_same(kind, parts):
+    model, ids, read = spoken(kind)
+    assert len(last_layer_parts(model)) == parts
+    (plain, slope), (spared, same) = (
+        learned(model, ids, read, []),
+        learned(model, ids, read, last_layer_parts(model)),
+    )
+    assert plain == pytest.approx(spared, rel=1e-6) and (slope - same).abs().max() <= 1e-5 * slope.abs().max()
+
+
+def test_other_tokens_are_not_computed():
+    "So that the test above can fail"
+    model, ids, read = spoken('llama')
+    with targets_only(last_layer_parts(model), read.roll(7)):
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    plain = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    assert (hidden - plain)[read].abs().max() > 1e-3 and (hidden - plain)[read.roll(7)].abs().max() < 1e-6
+
+
+def test_nothing_is_left_on_the_layer():
+    model, ids, read = spoken('llama')
+    with pytest.raises(ZeroDivisionError):
+        with targets_only(last_layer_parts(model), read):
+            1 / 0
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in last_layer_parts(model))
+    with targets_only(last_layer_parts(model), torch.zeros_like(read)):
+        assert model.base_model(input_ids=ids).last_hidden_state.isfinite().all()
+
+
+@pytest.mark.parametrize('kind', ['llama', 'qwen3'])
+def test_lean_attention_is_eager_attention(kind):
+    "With heads that share keys, and a row filled up on the left"
+    model, ids, read = spoken(kind)
+    model.float()
+    filled, found = torch.ones_like(ids), []
+    filled[0, :20] = 0
+    for name in ('eager', 'lean'):
+        model.set_attn_implementation(name)
+        found.append(learned(model, ids, read, [], filled))
+    (plain, slope), (lean, same) = found
+    assert plain == pytest.approx(lean, rel=1e-5) and (slope - same).abs().max() <= 1e-4 * slope.abs().max()
+
+
+def test_lean_attention_in_half_precision_survives_a_row_that_sees_nothing():
+    q, k, v = torch.randn(3, 1, 2, 6, 8).bfloat16()
+    mask = torch.full((1, 1, 6, 6), torch.finfo(torch.float32).min).triu(1)
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask.bfloat16()).transpose(1, 2)
+    torch.testing.assert_close(
+        lean_attention(torch.nn.Module(), q, k, v, mask)[0], plain, atol=3e-2, rtol=3e-2
+    )
+    mask[:, :, 2] = torch.finfo(torch.float32).min
+    assert lean_attention(torch.nn.Module(), q, k, v, mask)[0].isfinite().all()
+
+
+def test_a_step_of_earthgpt_learns_the_same_with_and_without(tiny, few, monkeypatch):
+    from copy import deepcopy
+
+    from earthgpt_lite.train.dataset import InstructionBatches
+
+    model, found = deepcopy(tiny[0]).double().train(), []
+    batch = InstructionBatches(few['train'][:8], tiny[1], model.config, 8).batch(0)
+    for parts in (last_layer_parts, lambda language: []):
+        monkeypatch.setattr('earthgpt_lite.model.speed.last_layer_parts', parts)
+        model.zero_grad()
+        loss = model(**vars(batch)).loss
+        loss.backward()
+        found.append(
+            (loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        )
+    monkeypatch.setattr('earthgpt_lite.model.speed.last_layer_parts', last_layer_parts)
+    # the layer is run a second time, when nothing says any more what is read
+    model.gradient_checkpointing_enable()
+    model.zero_grad()
+    model(**vars(batch)).loss.backward()
+    again = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert (again - found[1][1]).norm() < 1e-6 * found[1][1].norm()
+    assert (
+        found[0][0] == pytest.approx(found[1][0], rel=1e-7)
+        and (found[0][1] - found[1][1]).norm() < 1e-6 * found[1][1].norm()
+    )
+
+
+def test_logits_of_the_targets_are_those_of_all():
+    "For no target, few and more than 128 of them; the rest of the rows is IGNORE"
+    model, ids, _ = spoken('llama')
+    hidden = model.base_model(input_ids=ids).last_hidden_state
+    for share in (0.0, 0.1, 0.5):
+        labels = ids.masked_fill(torch.rand(ids.shape) >= share, IGNORE)
+        logits, targets = target_logits(model.get_output_embeddings(), hidden, labels)
+        count = int((labels[:, 1:] != IGNORE).sum())
+        assert len(logits) == len(targets) == round_up(count) and len(logits) % 128 == 0
+        assert (targets[count:] == IGNORE).all() and torch.equal(
+            targets[:count], labels[:, 1:][labels[:, 1:] != IGNORE]
+        )
+        everywhere = model.get_output_embeddings()(hidden)[:, :-1][labels[:, 1:] != IGNORE]
+        torch.testing.assert_close(logits[:count], everywhere, atol=1e-12, rtol=0)
+        assert int(before_targets(labels).sum()) == count
