@@ -24,7 +24,7 @@ from earthgpt_lite.eval.perplexity import perplexity
 from earthgpt_lite.eval.report import results_table
 from earthgpt_lite.model.modeling import load
 from earthgpt_lite.model.weights import build
-from earthgpt_lite.train.run import find_run, read_run, train_command
+from earthgpt_lite.train.run import train_command
 
 TASKS = Task.CLASSIFICATION, Task.PRESENCE
 
