@@ -1,16 +1,19 @@
-"""EarthGPT's order with real weights: lite-offline through `align`, then `tune`, with a table after each, and nano beside it.
+"""EarthGPT's order with real weights: lite-offline through `align`, then `tune`, a table after each, nano beside it.
 
-    python benchmarks/lite.py                      # about 18 minutes on two quiet cores; writes docs/lite.json
+    python benchmarks/lite.py       # about 18 minutes on two quiet cores; writes docs/lite.json
     python benchmarks/lite.py --steps 4 2 --pictures 8 --into /tmp/lite.json   # does it run
 
-Both stages are the recipes lite-offline-align and lite-offline-tune. Pictures are evenly drawn validation chips of the whole Earth, asked for their
-dominant cover and what is present, and in the end as many of the test blocks; prior, shuffled and blind as everywhere. Perplexity is of `fluency.PLAIN`, against the untouched SmolLM2.
-CPU seconds are of this process, so that other work on the machine counts little. A stage that is finished in its folder is not trained again.
+Both stages are the recipes lite-offline-align and lite-offline-tune. Pictures are evenly drawn validation chips of
+the whole Earth, asked for their dominant cover and what is present, and in the end as many of the test blocks;
+prior, shuffled and blind as everywhere. Perplexity is of `perplexity.PLAIN`, against the untouched SmolLM2. CPU
+seconds are of this process, so that other work on the machine counts little. A stage that is finished in its folder
+is not trained again.
 """
 
 import argparse
 import json
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -18,24 +21,24 @@ import torch
 
 from earthgpt_lite.app.quickstart import evaluate, machine, versions
 from earthgpt_lite.data.records import Task
-from earthgpt_lite.data.sample.world_map import Example, global_examples
+from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.data.store import write_json
 from earthgpt_lite.eval.perplexity import perplexity
 from earthgpt_lite.eval.report import results_table
 from earthgpt_lite.model.modeling import load
 from earthgpt_lite.model.weights import build
-from earthgpt_lite.train.run import find_run, read_run, train_command
+from earthgpt_lite.train.run import train_command
 
 TASKS = Task.CLASSIFICATION, Task.PRESENCE
 
 
 def asked(examples, n):
     "Evenly drawn examples with their questions of TASKS only."
-    kept = [
-        Example(e.image, [t for t in e.turns if t.task in TASKS], e.name, e.split, e.sensor, e.place)
-        for e in examples
-    ]
-    kept = [e for e in kept if e.turns]
+    kept = []
+    for e in examples:
+        turns = [t for t in e.turns if t.task in TASKS]
+        if turns:
+            kept.append(replace(e, turns=turns))
     return kept[:: max(1, len(kept) // n)][:n] if n else kept
 
 
@@ -43,9 +46,9 @@ def stage(name, out, steps, held_out, train, extra):
     "One recipe, trained if it is not there yet, and what it made."
     folder, cpu = out / name, time.process_time()
     if not (folder / 'run.json').exists():
-        words = ['--config', name, '--out', str(folder), '--progress', 'false', *extra] + (
-            ['--steps', str(steps)] if steps else []
-        )
+        words = ['--config', name, '--out', str(folder), '--progress', 'false', *extra]
+        if steps:
+            words += ['--steps', str(steps)]
         train_command(words)
         record = json.loads((folder / 'run.json').read_text()) | dict(
             cpu_seconds=round(time.process_time() - cpu)

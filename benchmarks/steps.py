@@ -1,13 +1,13 @@
-"""What a training step costs: nano and lite through `fit`, as they are, with compiled blocks, and with activations made again in the backward pass.
+"""What a training step costs: nano and lite through `fit`, plain, with compiled blocks, with activations made again.
 
-    python benchmarks/steps.py                                   # on a GPU where there is one, else on the CPU
+    python benchmarks/steps.py                                 # on a GPU where there is one, else on the CPU
     python benchmarks/steps.py --models nano --ways plain --steps 12
-    python benchmarks/steps.py --strategy fsdp --ways plain      # weights split; one process is enough to see that it runs
+    python benchmarks/steps.py --strategy fsdp --ways plain    # weights split, if only over one process
 
-Every row is a process of its own, so that peak memory is its own. Timed from the sixth step to the last, data and optimiser included; a
-token is one that is not padding. Peak memory is what torch allocated on a GPU, or the largest resident size of the process on a CPU.
-FLOPs are counted as lesson 11d does; MFU is their share of what the GPU's maker promises in 16 bits. Rows are printed as a table for
-docs/benchmarks.md.
+Every row is a process of its own, so that peak memory is its own. Timed from the sixth step to the last, data and
+optimiser included; a token is one that is not padding. Peak memory is what torch allocated on a GPU, or the largest
+resident size of the process on a CPU. FLOPs are counted as lesson 11d does; MFU is their share of what the GPU's
+maker promises in 16 bits. Rows are printed as a table for docs/benchmarks.md.
 """
 
 import argparse
@@ -48,7 +48,9 @@ class Steps(Callback):
     "Time, tokens and FLOPs of the steps behind the first ones."
 
     def __init__(self, model):
-        self.picture, self.seconds, self.tokens, self.flops, self.count = picture_flops(model), 0.0, 0, 0.0, 0
+        self.picture = picture_flops(model)
+        self.seconds, self.flops = 0.0, 0.0
+        self.tokens, self.count = 0, 0
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         if module.device.type == 'cuda':
@@ -66,7 +68,8 @@ def measure(name, way, steps, batch, device, strategy) -> dict:
     examples = global_examples('train', 1200)
     torch.manual_seed(0)
     model, tokenizer = open_model(name, examples)
-    seen, stage = Steps(model), STAGES['scratch' if name == 'nano' else 'align']
+    counted = Steps(model)
+    stage = STAGES['scratch' if name == 'nano' else 'align']
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
@@ -80,7 +83,7 @@ def measure(name, way, steps, batch, device, strategy) -> dict:
             augment=False,
             progress=False,
             strategy=strategy,
-            callbacks=[seen],
+            callbacks=[counted],
             say=lambda text: None,
             **WAYS[way],
         )
@@ -91,11 +94,11 @@ def measure(name, way, steps, batch, device, strategy) -> dict:
         stage=stage.name,
         way=way,
         batch=batch,
-        ms=1e3 * seen.seconds / seen.count,
-        tokens_s=seen.tokens / seen.seconds,
+        ms=1e3 * counted.seconds / counted.count,
+        tokens_s=counted.tokens / counted.seconds,
         memory_mb=memory,
-        gflops_s=seen.flops / seen.seconds / 1e9,
-        mfu=seen.flops / seen.seconds / peak if peak else None,
+        gflops_s=counted.flops / counted.seconds / 1e9,
+        mfu=counted.flops / counted.seconds / peak if peak else None,
     )
 
 
@@ -116,32 +119,43 @@ def main():
     device = pick_device(args.device)
     if args.row:
         return print(json.dumps(measure(*args.row, args.steps, args.batch, device, args.strategy)))
+    shown = ('python', 'torch', 'lightning', 'transformers')
+    packages = ', '.join(f'{k} {v}' for k, v in versions().items() if k in shown)
     print(
-        f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {pick_precision(device)}, strategy {args.strategy}, '
-        + ', '.join(
-            f'{k} {v}' for k, v in versions().items() if k in ('python', 'torch', 'lightning', 'transformers')
-        )
+        f'{date.today()}, {machine()}, {torch.get_num_threads()} threads, {pick_precision(device)}, ', end=''
     )
-    print(
-        '| model | stage | pictures | way | a step, ms | tokens a second | peak memory, MB | GFLOPs a second | MFU |\n| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |'
-    )
-    same = sys.argv[1:]
+    print(f'strategy {args.strategy}, {packages}')
+    print(f'| {" | ".join(COLUMNS)} |')
+    print('| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |')
     for name in args.models:
         for way in args.ways:
-            done = subprocess.run(
-                [sys.executable, __file__, *same, '--row', name, way], capture_output=True, text=True
-            )
-            if done.returncode:
-                print(
-                    f'| {name} | | {args.batch} | {way} | failed: {done.stderr.strip().splitlines()[-1][:120]} | | | | |',
-                    flush=True,
-                )
-                continue
-            r = json.loads(done.stdout.strip().splitlines()[-1])
-            print(
-                f"| {name} | {r['stage']} | {r['batch']} | {way} | {r['ms']:,.0f} | {r['tokens_s']:,.0f} | {r['memory_mb']:,.0f} | {r['gflops_s']:,.0f} | {'' if r['mfu'] is None else format(r['mfu'], '.1%')} |",
-                flush=True,
-            )
+            print(f'| {" | ".join(measured_row(name, way, args.batch))} |', flush=True)
+
+
+COLUMNS = (
+    'model',
+    'stage',
+    'pictures',
+    'way',
+    'a step, ms',
+    'tokens a second',
+    'peak memory, MB',
+    'GFLOPs a second',
+    'MFU',
+)
+
+
+def measured_row(name, way, batch) -> list:
+    "The cells of one row, measured in a process of its own with the same options."
+    words = [sys.executable, __file__, *sys.argv[1:], '--row', name, way]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        problem = done.stderr.strip().splitlines()[-1][:120]
+        return [name, '', str(batch), way, f'failed: {problem}', '', '', '', '']
+    r = json.loads(done.stdout.strip().splitlines()[-1])
+    numbers = [f'{r[k]:,.0f}' for k in ('ms', 'tokens_s', 'memory_mb', 'gflops_s')]
+    mfu = '' if r['mfu'] is None else f'{r["mfu"]:.1%}'
+    return [name, r['stage'], str(r['batch']), way, *numbers, mfu]
 
 
 if __name__ == '__main__':

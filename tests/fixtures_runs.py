@@ -111,8 +111,8 @@ def arm(place, step):
 
         checkpoints.torch.save = new
     if place == 'rename':
-        second = checkpoints._second_name
-        checkpoints._second_name = lambda *a: (second(*a), die())
+        second = checkpoints._keep_previous
+        checkpoints._keep_previous = lambda *a: (second(*a), die())
 
 
 def kill(folder, seed, points):
@@ -219,7 +219,7 @@ def split(folder, devices, steps):
         return
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         save(model, tok, folder / 'saved')
-        (folder / 'held').write_text(json.dumps(held.seen))
+        (folder / 'held').write_text(json.dumps(held.history))
 
 
 if __name__ == '__main__':

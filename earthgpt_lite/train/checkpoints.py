@@ -31,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f.flush()
                 os.fsync(f.fileno())
             if path.exists():
-                _second_name(path, path.with_name('before.ckpt'))
+                _keep_previous(path, path.with_name('before.ckpt'))
             os.replace(part, path)
         except (OSError, RuntimeError) as e:
             raise OSError(f'{path} cannot be written: {_reason(e)}') from e
@@ -48,16 +48,16 @@ def _reason(e):
     return e.strerror
 
 
-def _second_name(path, other):
+def _keep_previous(path, previous):
     "Both names at once, so that `path` is never missing; where a disk knows no links, a rename."
-    new = other.with_name(other.name + '.part')
-    new.unlink(missing_ok=True)
+    link = previous.with_name(previous.name + '.part')
+    link.unlink(missing_ok=True)
     try:
-        os.link(path, new)
+        os.link(path, link)
     except OSError:
-        os.replace(path, other)
+        os.replace(path, previous)
     else:
-        os.replace(new, other)
+        os.replace(link, previous)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #253e1c2d
 @contextmanager
@@ -80,35 +80,39 @@ def run_lock(folder):
 # %% ../../nbs/5_train/05_checkpoints.ipynb #8d7f9dd4
 def find_checkpoint(folder) -> tuple:  # (path, what it holds)
     "The last checkpoint of a run that can be read, or the one before. Raises BadInput where there is none."
-    damaged = ''
-    for path in (Path(folder) / 'last.ckpt', Path(folder) / 'before.ckpt'):
+    last = Path(folder) / 'last.ckpt'
+    problem = f'{last} is not there'
+    for path in (last, Path(folder) / 'before.ckpt'):
         if not path.is_file():
             continue
         try:
             return path, torch.load(path, map_location='cpu', mmap=True, weights_only=True)
         except Exception as e:
-            damaged = f'{path} is damaged ({first_line(e)[:80]})'
-    raise BadInput('nothing to resume: ' + (damaged or f'{Path(folder) / "last.ckpt"} is not there'))
+            problem = f'{path} is damaged ({first_line(e)[:80]})'
+    raise BadInput(f'nothing to resume: {problem}')
 
 
 def check_resume(
-    kept: dict,  # of the checkpoint
-    facts: dict,  # of this call
+    kept: dict,  # settings in the checkpoint
+    settings: dict,  # of this call
 ):
     "Raises BadInput where a run would go on as another one, with what differs."
-    was = [f'{k} {_brief(kept[k])}, not {_brief(v)}' for k, v in facts.items() if k in kept and kept[k] != v]
-    if was:
+    differs = []
+    for k, v in settings.items():
+        if k in kept and kept[k] != v:
+            differs.append(f'{k} {_brief(kept[k])}, not {_brief(v)}')
+    if differs:
         raise BadInput(
-            f'the run to go on with was begun with {"; ".join(was)}: give the same, or say anyway=True (--anyway)'
+            f'the run to go on with was begun with {"; ".join(differs)}: '
+            'give the same, or say force=True (--force)'
         )
 
 
 def _brief(v):
-    return (
-        v['name'] + f' (lr {v["lr"]:g}, trains {" ".join(v["trains"])})'
-        if isinstance(v, dict) and 'trains' in v
-        else v
-    )
+    "A stage in a few words; anything else as it is."
+    if isinstance(v, dict) and 'trainable' in v:
+        return f'{v["name"]} (lr {v["lr"]:g}, trainable {" ".join(v["trainable"])})'
+    return v
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #7705ee59
 def save_artifact(model: EarthGPT, tokenizer, folder, stage: Stage | None = None) -> Path:  # what was written

@@ -26,26 +26,28 @@ def short_run(
     batch_size: int = 24,
     seed: int = 0,
     limit: float = math.inf,  # end where the mean of five losses is so many times the lowest
-    **options,  # of Batches: augment, capacity, mix
+    **options,  # of InstructionBatches: augment, sequence_length, sampling_weights
 ) -> tuple:  # (the trained copy, its losses before each step)
-    "Train a copy of a model, with AdamW and clipping as in `training.fit`, until the rates are used up, the loss explodes or is no number. Raises BadInput for a stage that trains nothing."
+    """Train a copy of a model, with AdamW and clipping as in `module.fit`.
+
+    Ends when the rates are used up, the loss explodes or is no number. Raises BadInput for a stage that
+    trains nothing.
+    """
     if not stage.lr > 0:
         raise BadInput(
-            f'the stage {stage.name!r} has no rate above 0: give it an lr, so that the rates of its parts have a ratio to it'
+            f'the stage {stage.name!r} has no rate above 0: give it an lr, '
+            'so that the rates of its parts have a ratio to it'
         )
-    copy, batches, losses = (
-        deepcopy(model).train(),
-        InstructionBatches(examples, tokenizer, model.config, batch_size, seed, **options),
-        [],
-    )
+    copy, losses = deepcopy(model).train(), []
+    batches = InstructionBatches(examples, tokenizer, model.config, batch_size, seed, **options)
     with torch.random.fork_rng([copy.device] if copy.device.type == 'cuda' else []):
         torch.manual_seed(seed)
         prepare_stage(copy, stage)
-        optimizer = torch.optim.AdamW(stage.groups(copy), betas=(0.9, 0.95))
-        shares = [group['lr'] / stage.lr for group in optimizer.param_groups]
+        optimizer = torch.optim.AdamW(stage.param_groups(copy), betas=(0.9, 0.95))
+        ratios = [group['lr'] / stage.lr for group in optimizer.param_groups]
         for step, rate in enumerate(rates):
-            for group, share in zip(optimizer.param_groups, shares):
-                group['lr'] = float(rate) * share
+            for group, ratio in zip(optimizer.param_groups, ratios):
+                group['lr'] = float(rate) * ratio
             loss = copy(**vars(batches.batch(step).to(copy.device))).loss
             if not torch.isfinite(loss):
                 break
@@ -67,22 +69,22 @@ def lr_range_test(
     low: float = 1e-6,  # the first rate
     high: float = 1.0,  # the last one
     steps: int = 100,
-    batch_size: int = 24,
-    seed: int = 0,
-    **options,  # of Batches
+    **options,  # of `short_run`: batch_size, seed, and what it gives to InstructionBatches
 ) -> tuple:  # (rates, losses), arrays; short where the loss exploded
-    """Leslie Smith's range test (arXiv 1506.01186) on a copy: the rate rises by the same factor from step to step, until the loss is four times its lowest or no number.
+    """Leslie Smith's range test (arXiv 1506.01186) on a copy.
 
+    The rate rises by the same factor from step to step, until the loss is four times its lowest or no number.
     Raises BadInput for rates that make no range, too few steps, a stage that trains nothing.
     """
     if not 0 < low < high < math.inf:
         raise BadInput(
-            f'a range of rates from {low:g} to {high:g}: give two rates above 0, the second larger than the first'
+            f'a range of rates from {low:g} to {high:g}: '
+            'give two rates above 0, the second larger than the first'
         )
     if steps < 30:
         raise BadInput(f'{steps} steps are too few for a range of rates: give 30 or more, 100 are usual')
     rates = np.geomspace(low, high, steps)
-    _, losses = short_run(model, tokenizer, examples, stage, rates, batch_size, seed, 4.0, **options)
+    _, losses = short_run(model, tokenizer, examples, stage, rates, limit=4.0, **options)
     return rates[: len(losses)], np.array(losses)
 
 # %% ../../nbs/5_train/09_lr_finder.ipynb #51033282
@@ -90,20 +92,24 @@ def local_slope(
     losses,  # of a range test
     width: int = 11,  # neighbours, an odd number
 ) -> tuple:  # (values, slopes a step), each `width` - 1 shorter
-    "The middle and the slope of a straight line through so many neighbours, at each place that has them on both sides."
-    windows, x = (
-        np.lib.stride_tricks.sliding_window_view(np.asarray(losses, float), width),
-        np.arange(width) - width // 2,
-    )
+    """The middle and the slope of a straight line through so many neighbours.
+
+    At each place that has them on both sides.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(losses, float), width)
+    x = np.arange(width) - width // 2
     return windows.mean(1), windows @ x / (x @ x)
 
 
 def suggest_lr(
     rates,
-    losses,  # of `rate_range`
+    losses,  # of `lr_range_test`
     width: int = 11,  # neighbours that are smoothed over, an odd number
 ) -> float:
-    "The rate at which the smoothed loss falls fastest, before it first rises again. Raises BadInput for too few losses, or where they fall by no more than their noise."
+    """The rate at which the smoothed loss falls fastest, before it first rises again.
+
+    Raises BadInput for too few losses, or where they fall by no more than their noise.
+    """
     rates, losses, half = np.asarray(rates, float), np.asarray(losses, float), width // 2
     if len(rates) != len(losses):
         raise BadInput(f'{len(rates)} rates and {len(losses)} losses: give those of one range test')
@@ -119,6 +125,7 @@ def suggest_lr(
     noise = (losses[half:-half] - values)[:end].std()
     if values[0] - lowest[end - 1] <= 2 * noise:
         raise BadInput(
-            f'the loss falls at no rate by more than its noise: begin below {rates[0]:g}, take larger batches, or see whether there is anything left to learn'
+            f'the loss falls at no rate by more than its noise: begin below {rates[0]:g}, '
+            'take larger batches, or see whether there is anything left to learn'
         )
     return float(rates[half + slopes[:end].argmin()])

@@ -53,9 +53,15 @@ def part_of(
 class Stage:
     """Which parameters train, and how fast.
 
-    trains: words of PARTS, or beginnings of parameter names. rates: part -> its own learning rate. Weight decay is on
-    matrices only, never on norms, biases and scales. adds: nothing, 'bias' (scale and bias) or 'lora', put in by `adapters.prepare`
-    with the settings in `options`. data: what the stage is meant for, in words.
+    Args:
+        name: of the stage
+        trainable: words of PARTS, or beginnings of parameter names
+        lr: learning rate
+        weight_decay: on matrices only, never on norms, biases and scales
+        rates: part -> its own learning rate
+        adapter: nothing, 'bias' (scale and bias) or 'lora', added by `adapters.prepare_stage`
+        options: of the adapter
+        data: what the stage is meant for, in words
     """
 
     name: str
@@ -67,58 +73,68 @@ class Stage:
     options: dict = field(default_factory=dict)
     data: str = ''
 
-    def chosen(self, model: nn.Module) -> list:  # names of parameters
-        "The parameters that this stage trains. Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches."
-        closed = () if getattr(getattr(model, 'vision_tower', None), 'train_encoders', True) else ('vit', 'cnn')
-        starts = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
+    def trainable_names(self, model: nn.Module) -> list:  # names of parameters
+        """The parameters that this stage trains.
 
-        def mine(n):
-            return part_of(n) in self.trainable or bool(starts) and n.startswith(starts)
+        Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches.
+        """
+        vision = getattr(model, 'vision_tower', None)
+        closed = () if getattr(vision, 'train_encoders', True) else ('vit', 'cnn')
+        prefixes = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
 
-        return [
-            n
-            for n, _ in model.named_parameters()
-            if mine(n) and part_of(n) not in closed and not n.endswith('mask_token')
-        ]
+        def is_trainable(name):
+            part = part_of(name)
+            if part in closed or name.endswith('mask_token'):
+                return False
+            return part in self.trainable or bool(prefixes) and name.startswith(prefixes)
+
+        return [n for n, _ in model.named_parameters() if is_trainable(n)]
 
     def freeze(self, model: nn.Module):
-        "Set what trains and what does not. Raises BadInput for a stage that trains nothing, or a word that means no part."
-        chosen, names = set(self.chosen(model)), [n for n, _ in model.named_parameters()]
-        idle = [t for t in self.trainable if t not in PARTS and not any(n.startswith(t) for n in names)]
-        if idle or not chosen:
-            missing = (
-                f'; {self.adapter} must be added first, with adapters.prepare(model, stage)'
-                if self.adapter and not chosen
-                else ''
-            )
-            raise BadInput(
-                f'the stage {self.name!r} {"trains nothing" if not chosen else "names what is not there"}: no parameter name starts with {" or ".join(map(str, idle or self.trainable)) or "(nothing)"}{missing}; '
-                f'parts are {", ".join(n for n, _ in model.named_children())}, or more closely {", ".join(PARTS)}'
-            )
+        """Set what trains and what does not.
+
+        Raises BadInput for a stage that trains nothing, or a word that means no part.
+        """
+        names = [n for n, _ in model.named_parameters()]
+        chosen = set(self.trainable_names(model))
+        unknown = []
+        for word in self.trainable:
+            if word not in PARTS and not any(n.startswith(word) for n in names):
+                unknown.append(word)
+        if unknown or not chosen:
+            raise BadInput(self._problem(model, unknown, bool(chosen)))
         for name, p in model.named_parameters():
             p.requires_grad = name in chosen
 
-    def groups(self, model: nn.Module) -> list:
+    def _problem(self, model, unknown, trains):
+        "What is wrong with a stage, in words."
+        problem = 'names what is not there' if trains else 'trains nothing'
+        sought = ' or '.join(map(str, unknown or self.trainable)) or '(nothing)'
+        message = f'the stage {self.name!r} {problem}: no parameter name starts with {sought}'
+        if self.adapter and not trains:
+            message += f'; {self.adapter} must be added first, with adapters.prepare_stage(model, stage)'
+        children = ', '.join(n for n, _ in model.named_children())
+        return f'{message}; parts are {children}, or more closely {", ".join(PARTS)}'
+
+    def param_groups(self, model: nn.Module) -> list:
         "Parameter groups for AdamW: by learning rate, decay for matrices, none for vectors."
-        free = [
-            (self.rates.get(part_of(n), self.lr), p) for n, p in model.named_parameters() if p.requires_grad
-        ]
-        kinds = [
-            (lr, matrix)
-            for lr in dict.fromkeys([self.lr, *(lr for lr, _ in free)])
-            for matrix in (True, False)
-        ]
-        groups = [
-            dict(
-                params=[p for r, p in free if r == lr and (p.dim() > 1) == matrix],
-                weight_decay=self.weight_decay if matrix else 0.0,
-                lr=lr,
-            )
-            for lr, matrix in kinds
-        ]
-        return [g for g in groups if g['params'] or g['lr'] == self.lr]
+        groups = {(self.lr, True): [], (self.lr, False): []}  # (learning rate, is a matrix) -> parameters
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                lr = self.rates.get(part_of(name), self.lr)
+                groups.setdefault((lr, True), [])
+                groups.setdefault((lr, False), [])
+                groups[lr, p.dim() > 1].append(p)
+        found = []
+        for (lr, is_matrix), params in groups.items():
+            if params or lr == self.lr:
+                found.append(dict(params=params, weight_decay=self.weight_decay if is_matrix else 0.0, lr=lr))
+        return found
 
 # %% ../../nbs/5_train/01_stages.ipynb #68b408cf
+_INSTRUCTIONS = 'instructions on remote sensing images'
+
+
 def tune_stage(
     norms: bool = False,  # also RMSNorm, as LLaMA-Adapter V2; frozen in EarthGPT's figure
     projector: bool = False,  # also the projection; not settled by public sources
@@ -132,47 +148,36 @@ def tune_stage(
         lr,
         adapter='bias',
         options=dict(side=side),
-        data='instructions on remote sensing images',
+        data=_INSTRUCTIONS,
     )
 
 
-STAGES = {
-    s.name: s
-    for s in (
-        Stage('scratch', data='nano only: stands in for pretrained parts'),
-        Stage('project', ('projector',)),
-        Stage(
-            'align', ('fusion', 'projector', 'attention', 'norms'), 2e-4, data='captions of general images'
-        ),
-        tune_stage(),
-        Stage(
-            'lora',
-            ('lora',),
-            1e-3,
-            adapter='lora',
-            options=dict(rank=8, alpha=16),
-            data='instructions on remote sensing images',
-        ),
-        Stage('full', ('vision_tower', 'projector', 'language'), 1e-4),
-    )
-}
+_ALL = (
+    Stage('scratch', data='nano only: stands in for pretrained parts'),
+    Stage('project', ('projector',)),
+    Stage('align', ('fusion', 'projector', 'attention', 'norms'), 2e-4, data='captions of general images'),
+    tune_stage(),
+    Stage('lora', ('lora',), adapter='lora', options=dict(rank=8, alpha=16), data=_INSTRUCTIONS),
+    Stage('full', lr=1e-4),
+)
+STAGES = {s.name: s for s in _ALL}
 
 # %% ../../nbs/5_train/01_stages.ipynb #7edaa12c
 def freeze_map(model: nn.Module) -> list:
     "Rows (part, parameters, trainable, bytes of AdamW's state) of a model after `Stage.freeze`."
-    found = {}
+    counts = {part: [0, 0] for part in PARTS}
     for name, p in model.named_parameters():
-        found.setdefault(part_of(name), []).append(p)
-    counts = {
-        part: (sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad))
-        for part, ps in found.items()
-    }
-    return [(part, *counts[part], 8 * counts[part][1]) for part in PARTS if part in counts]
+        count = counts[part_of(name)]
+        count[0] += p.numel()
+        count[1] += p.numel() if p.requires_grad else 0
+    return [(part, count, trained, 8 * trained) for part, (count, trained) in counts.items() if count]
 
 
 def freeze_table(model: nn.Module) -> str:
     "The map as text."
     rows = freeze_map(model)
-    rows += [('all', *(sum(r[k] for r in rows) for k in (1, 2, 3)))]
-    lines = [f'{part:12}{count:>15,}{free:>15,}{state / 1e6:>12,.1f} MB' for part, count, free, state in rows]
-    return '\n'.join([f'{"part":12}{"parameters":>15}{"trained":>15}{"optimiser":>15}', *lines])
+    rows.append(('all', *(sum(column) for column in list(zip(*rows))[1:])))
+    lines = [f'{"part":12}{"parameters":>15}{"trained":>15}{"optimiser":>15}']
+    for part, count, trained, state in rows:
+        lines.append(f'{part:12}{count:>15,}{trained:>15,}{state / 1e6:>12,.1f} MB')
+    return '\n'.join(lines)

@@ -29,15 +29,32 @@ def picture_flops(
         model.eval().image_features(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     model.train(was)
     found = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    encoders = {part: found.get(f'Perception.{part}.{part}', 0) for part in ('vit', 'cnn')}
+    tower = type(model.vision_tower).__name__
+    encoders = {part: found.get(f'{tower}.{part}.{part}', 0) for part in ('vit', 'cnn')}
     return encoders | dict(new=found['Global'] - sum(encoders.values()))
 
+# %% ../../nbs/5_train/06_throughput.ipynb #71e2d5bc
+def _parts_of_step(model):
+    "{part: its parameters}, from the bottom up. The table of words is counted by its head alone."
+    vision, table = model.vision_tower, model.get_input_embeddings().weight
+    parts = dict(vit=[], cnn=[], new=list(model.projector.parameters()))
+    for name, p in vision.named_parameters():
+        part = next((k for k in ('vit', 'cnn') if name.startswith(f'{k}.{k}.')), 'new')
+        parts[part].append(p)
+    parts['blocks'] = [p for p in model.language.base_model.parameters() if p is not table]
+    parts['head'] = [model.get_output_embeddings().weight]
+    return parts
 
-def _passes(parameters, below):
-    "Once forward; once more where a gradient passes, and once more for the share of weights that train. With it, whether anything trains up to here."
-    parameters = list(parameters)
-    share = sum(p.numel() for p in parameters if p.requires_grad) / max(1, sum(p.numel() for p in parameters))
-    return 1 + (below or share > 0) + share, below or share > 0
+
+def _passes(parameters, trains_below):
+    "Once forward; once more where a gradient passes, and once more for the share of weights that train."
+    total = sum(p.numel() for p in parameters)
+    share = sum(p.numel() for p in parameters if p.requires_grad) / max(1, total)
+    return 1 + (trains_below or share > 0) + share
+
+
+def _trains(parameters):
+    return any(p.requires_grad for p in parameters)
 
 
 def step_flops(
@@ -45,34 +62,29 @@ def step_flops(
     picture: dict,  # of `picture_flops`
     batch,  # or a part of one
 ) -> float:
-    "FLOPs that training on a batch needs: two for each weight and token, attention beside it, once forward and up to twice backward."
-    vision, new, blocks = model.vision_tower, [*model.projector.parameters()], model.language.base_model
-    own = dict(vision.named_parameters())
-    encoders = {
-        part: [p for n, p in own.items() if n.startswith(f'{part}.{part}.')] for part in ('vit', 'cnn')
-    }
-    new += [p for n, p in own.items() if not n.startswith(('vit.vit.', 'cnn.cnn.'))]
-    passes = {part: _passes(ps, False) for part, ps in encoders.items()}
-    passes['new'] = _passes(new, any(below for _, below in passes.values()))
-    table = model.get_input_embeddings().weight
-    weights = [p for p in blocks.parameters() if p.dim() > 1 and p is not table]
-    config, tokens = model.config.text_config, int((batch.segment_ids > 0).sum())
-    forward = tokens * (
-        2 * sum(p.numel() for p in weights)
-        + 4 * config.num_hidden_layers * config.hidden_size * batch.segment_ids.shape[1]
-    )
-    head, graded = model.get_output_embeddings().weight, int((batch.labels[:, 1:] >= 0).sum())
-    language = _passes(
-        [p for p in blocks.parameters() if p is not table], passes['new'][1] or table.requires_grad
-    )
-    said = 2 * head.numel() * graded * _passes([head], language[1])[0]
-    return (
-        len(batch.pixel_values) * sum(picture[k] * passes[k][0] for k in picture)
-        + forward * language[0]
-        + said
-    )
+    """FLOPs that training on a batch needs, once forward and up to twice backward.
+
+    Two for each weight and token that is not padding, and attention beside it; the last layer for target
+    tokens only.
+    """
+    parts, config = _parts_of_step(model), model.config.text_config
+    tokens = int((batch.segment_ids > 0).sum())
+    targets = int((batch.labels[:, 1:] >= 0).sum())
+    matrices = sum(p.numel() for p in parts['blocks'] if p.dim() > 1)
+    attention = 4 * config.num_hidden_layers * config.hidden_size * batch.segment_ids.shape[1]  # a token
+    forward = {part: len(batch.pixel_values) * picture[part] for part in ('vit', 'cnn', 'new')}
+    forward['blocks'] = tokens * (2 * matrices + attention)
+    forward['head'] = 2 * parts['head'][0].numel() * targets
+
+    encoders_train = _trains(parts['vit'] + parts['cnn'])
+    vision_trains = encoders_train or _trains(parts['new'])
+    words_train = model.get_input_embeddings().weight.requires_grad
+    trains_below = dict(vit=False, cnn=False, new=encoders_train, blocks=vision_trains or words_train)
+    trains_below['head'] = trains_below['blocks'] or _trains(parts['blocks'])
+    return sum(forward[part] * _passes(parts[part], trains_below[part]) for part in forward)
 
 # %% ../../nbs/5_train/06_throughput.ipynb #d2220655
+# TFLOPs a second in 16 bits, dense, from the makers' sheets; the first name that fits counts
 PEAKS = {
     'B200': 2250,
     'H200': 989,
@@ -84,7 +96,6 @@ PEAKS = {
     'L40': 181,
     'L4': 121,
     'A6000': 155,
-    # TFLOPs a second in 16 bits, dense, from the makers' sheets
     'A40': 150,
     'A30': 165,
     'A10': 125,
@@ -99,63 +110,74 @@ def peak_flops(
     name: str,  # as torch.cuda.get_device_name says it
 ) -> float | None:  # FLOPs a second; None: not known
     "What a GPU can make at best."
-    return next((1e12 * peak for key, peak in PEAKS.items() if re.search(rf'\b{key}\b', name, re.I)), None)
+    for gpu, peak in PEAKS.items():
+        if re.search(rf'\b{gpu}\b', name, re.I):
+            return 1e12 * peak
+    return None
 
 # %% ../../nbs/5_train/06_throughput.ipynb #b14ee32c
 class Throughput(Callback):
-    "Logs pictures, question-answers and real tokens a second over the whole run, the share of the batches that is not padding, and on a known GPU the share `mfu` of its peak."
+    """Logs the speed of the whole run so far.
+
+    `images_s`, `pairs_s` and `tokens_s` are pictures, question-answer pairs and tokens that are not padding a
+    second, of all processes; `packing_efficiency` is the share of the batches that is not padding, and `mfu`,
+    on a known GPU, the share of its peak.
+    """
 
     def __init__(self, model=None):  # to count its FLOPs; None: no `mfu`
         self.picture = picture_flops(model) if model is not None else None
 
     def on_train_start(self, trainer, module):
-        self.start, self.seen, self.flops = time.perf_counter(), np.zeros(4), 0.0
-        self.peak = (
-            peak_flops(torch.cuda.get_device_name(module.device))
-            if self.picture and module.device.type == 'cuda'
-            else None
-        )
+        self.start, self.flops = time.perf_counter(), 0.0
+        self.totals = np.zeros(4)  # pictures, pairs, tokens that are not padding, tokens
+        self.peak = None
+        if self.picture and module.device.type == 'cuda':
+            self.peak = peak_flops(torch.cuda.get_device_name(module.device))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        segment_ids = batch.segment_ids
-        pictures, real = len(batch.pixel_values), int((segment_ids > 0).sum())
-        self.seen += [pictures, int(segment_ids.amax(1).sum()) - pictures, real, segment_ids.numel()]
-        spent = time.perf_counter() - self.start
-        each = self.seen * trainer.world_size / spent
+        segment_ids, pictures = batch.segment_ids, len(batch.pixel_values)
+        pairs = int(segment_ids.amax(1).sum()) - pictures  # each picture is a segment, and so is each pair
+        self.totals += [pictures, pairs, int((segment_ids > 0).sum()), segment_ids.numel()]
+        seconds = time.perf_counter() - self.start
+        images_s, pairs_s, tokens_s, _ = self.totals * trainer.world_size / seconds
+        efficiency = self.totals[2] / self.totals[3]
         module.log_dict(
-            dict(images_s=each[0], pairs_s=each[1], tokens_s=each[2], fill=self.seen[2] / self.seen[3])
+            dict(images_s=images_s, pairs_s=pairs_s, tokens_s=tokens_s, packing_efficiency=efficiency)
         )
         if self.peak:
             self.flops += step_flops(module.model, self.picture, batch)
-            module.log('mfu', self.flops / spent / self.peak)
+            module.log('mfu', self.flops / seconds / self.peak)
 
 # %% ../../nbs/5_train/06_throughput.ipynb #1eab6a15
 def repeated_blocks(model) -> list:
     "The blocks of the transformers inside a model: lists of like modules with linear layers."
-    lists = [
-        m
-        for m in model.modules()
-        if isinstance(m, nn.ModuleList) and len(m) > 1 and len({type(b) for b in m}) == 1
-    ]
-    return [
-        b
-        for m in lists
-        for b in m
-        if any(isinstance(x, nn.Linear) for x in b.modules()) and not isinstance(b, nn.Linear)
-    ]
+    found = []
+    for blocks in model.modules():
+        if not isinstance(blocks, nn.ModuleList) or len(blocks) < 2 or len({type(b) for b in blocks}) > 1:
+            continue
+        found += [b for b in blocks if _has_linear(b) and not isinstance(b, nn.Linear)]
+    return found
+
+
+def _has_linear(block):
+    return any(isinstance(m, nn.Linear) for m in block.modules())
 
 
 def compile_blocks(
     model,  # changed in place
     device: str = 'cpu',
 ):
-    "Compile the repeated blocks, for rows of any length; names of weights stay. Raises BadInput where torch finds no compiler."
+    """Compile the repeated blocks, for rows of any length; names of weights stay.
+
+    Raises BadInput where torch finds no compiler.
+    """
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(3, device=device))
     except Exception as e:
-        said = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
         raise BadInput(
-            f'compile needs a compiler: g++ or clang for a CPU, triton for a GPU ({said}); install it, or leave compile out'
+            f'compile needs a compiler: g++ or clang for a CPU, triton for a GPU ({reason}); '
+            'install it, or leave compile out'
         ) from e
     for block in repeated_blocks(model):
         block.compile(dynamic=True)
@@ -171,9 +193,8 @@ def pick_precision(device: str = 'cpu') -> str:
     "bf16 where the hardware computes it, else float32."
     if device == 'cuda':
         return 'bf16-mixed' if torch.cuda.is_bf16_supported() else '16-mixed'
-    able = any(
-        getattr(torch.cpu, name, bool)() for name in ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
-    )
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    able = any(getattr(torch.cpu, name, bool)() for name in checks)
     return 'bf16-mixed' if device == 'cpu' and able else '32-true'
 
 
@@ -182,8 +203,8 @@ def peak_memory_mb() -> float:
     try:
         # ru_maxrss of a child begins at its parent's
         with open('/proc/self/status') as f:
-            return next(int(line.split()[1]) for line in f if line.startswith('VmHWM')) / 1024
+            kilobytes = next(line.split()[1] for line in f if line.startswith('VmHWM'))
+        return int(kilobytes) / 1024
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            1024 if sys.platform != 'darwin' else 1024**2
-        )
+        unit = 1024 if sys.platform != 'darwin' else 1024**2
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -9,7 +9,9 @@ import torch
 from fixtures_training import examples, small, tokenizer
 from hypothesis import given, settings, strategies as st
 
+from earthgpt_lite.boxes.text import format_box, parse_boxes
 from earthgpt_lite.data.records import Task, Turn
+from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor
@@ -125,7 +127,7 @@ def test_mixed_by_weights():
         dict(sar=-1, optical=2),
         dict(sar=0, optical=0),
     ):
-        with pytest.raises(BadInput, match='mix .*give each of the sensors optical, sar'):
+        with pytest.raises(BadInput, match='sampling_weights .*give each of the sensors optical, sar'):
             InstructionBatches(data, tok(), config(), 4, sampling_weights=bad)
 
 
@@ -206,7 +208,7 @@ def asked(b, steps):
         str(t.task)
         for step in range(steps)
         for k, i in enumerate(b.indices(step))
-        for t in b._chosen(b.examples[i], step, k)
+        for t in b._sample_turns(b.examples[i], step, k)
     ]
 
 
@@ -220,14 +222,14 @@ def test_tasks_have_their_shares():
         0.25, abs=0.05
     )
     assert seen == asked(InstructionBatches(data, tok(), config(), 30, sampling_weights=weights), 40)
-    assert [b.pairs(k) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
+    assert [b.pair_count(k) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
     assert sum(
         int((x.labels != IGNORE).sum()) for x in (b.batch(5, part, 2) for part in (0, 1))
     ) == b.target_count(5)
 
 
 def asked_at(b, step):
-    return [t for k, i in enumerate(b.indices(step)) for t in b._chosen(b.examples[i], step, k)]
+    return [t for k, i in enumerate(b.indices(step)) for t in b._sample_turns(b.examples[i], step, k)]
 
 
 def test_a_task_of_no_weight_is_never_asked_and_both_kinds_of_weights_go_together():
@@ -261,3 +263,66 @@ def test_a_dialogue_is_asked_whole():
     ]
     b = InstructionBatches(data, tok(), config(), 4, sampling_weights=dict(vqa=0, dialogue=1))
     assert asked(b, 3) == ['vqa', 'dialogue'] * 12
+
+
+# on the samples
+
+
+def test_a_batch_is_a_function_of_its_step(tiny, few):
+    config, tokenizer = tiny[0].config, tiny[1]
+    a, b = (InstructionBatches(few['train'], tokenizer, config, 5, seed=4) for _ in range(2))
+    forward, backward = [a.batch(k) for k in range(9)], [b.batch(k) for k in reversed(range(9))][::-1]
+    for x, y in zip(forward, backward):
+        assert all(torch.equal(v, w) for (_, v), (_, w) in zip(x.items(), y.items()))
+    b.start = 6
+    assert torch.equal(next(iter(b)).pixel_values, forward[6].pixel_values)
+    other = InstructionBatches(few['train'], tokenizer, config, 5, seed=5).batch(0)
+    assert not torch.equal(other.pixel_values, forward[0].pixel_values)
+
+
+def test_a_pass_shows_every_picture_once_and_the_next_in_another_order(tiny, few):
+    n = len(few['train'])
+    batches = InstructionBatches(few['train'], tiny[1], tiny[0].config, n, augment=False)
+    own = {bytes(e.image.transpose(2, 0, 1).tobytes()) for e in few['train']}
+    orders = [[p.numpy().tobytes() for p in batches.batch(k).pixel_values] for k in (0, 1)]
+    assert all(set(o) == own for o in orders) and orders[0] != orders[1]
+
+
+def test_boxes_in_a_batch_fit_their_turned_pictures(tiny):
+    "A bright square on dark ground; the answer in the batch must be where it is seen"
+    image = np.zeros((64, 64, 3), 'uint8')
+    image[6:26, 32:58] = 255
+    example = Example(
+        image,
+        [Turn('where is the lake?', format_box(np.array([32, 6, 58, 26]) / 64), Task.GROUNDING)],
+        'a',
+        'train',
+    )
+    # one picture a row
+    batches, seen = InstructionBatches([example], tiny[1], tiny[0].config, 8, sequence_length=1), set()
+    for step in range(3):
+        batch = batches.batch(step)
+        for pixels, labels in zip(batch.pixel_values, batch.labels):
+            rows, columns = np.nonzero(pixels[0].numpy())
+            (found,) = parse_boxes(tiny[1].decode(labels[labels >= 0], skip_special_tokens=True)).boxes
+            assert (
+                np.abs(found.box * 64 - [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).max()
+                < 0.7
+            )
+            seen.add(tuple(found.box))
+    assert len(seen) > 4
+
+
+def test_nothing_to_train_on_is_refused(tiny, few):
+    with pytest.raises(BadInput, match='no examples'):
+        InstructionBatches([], tiny[1], tiny[0].config)
+    with pytest.raises(BadInput, match='global/x.*answer'):
+        InstructionBatches(
+            [
+                Example(
+                    few['train'][0].image, [type(few['train'][0].turns[0])('what?', '')], 'global/x', 'train'
+                )
+            ],
+            tiny[1],
+            tiny[0].config,
+        ).batch(0)

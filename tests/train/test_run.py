@@ -15,19 +15,8 @@ from earthgpt_lite.model.modeling import load
 from earthgpt_lite.train import run as module
 from earthgpt_lite.train.adapters import load_adapter
 from earthgpt_lite.train.module import EarthGPTModule
-from earthgpt_lite.train.run import (
-    RunOptions,
-    StageOptions,
-    check_keys,
-    find_run,
-    known_keys,
-    make_train_parser,
-    open_examples,
-    read_run,
-    recipes,
-    train,
-    train_command,
-)
+from earthgpt_lite.train.run import make_train_parser, open_examples, train, train_command
+from earthgpt_lite.train.run_file import RunOptions, StageOptions, known_keys, read_run, recipes
 from earthgpt_lite.train.stages import STAGES
 
 
@@ -152,9 +141,9 @@ def test_yaml_command_line_and_python_are_one(data, capsys, monkeypatch):
         '0.002',
         '--stage.norms',
         'true',
-        '--mix.optical',
+        '--sampling_weights.optical',
         '1',
-        '--capacity',
+        '--sequence_length',
         'null',
         '--progress',
         'false',

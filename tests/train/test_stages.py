@@ -140,7 +140,7 @@ def test_a_stage_refuses(tok):
         Stage('x', ('projector', 'atention')).freeze(model)
     with pytest.raises(BadInput, match="'tune' trains nothing.*adapters.prepare"):
         STAGES['tune'].freeze(model)
-    with pytest.raises(BadInput, match='adds \'prompts\': choose bias, lora'):
+    with pytest.raises(BadInput, match="wants the adapter 'prompts': choose bias, lora"):
         prepare_stage(model, Stage('x', adapter='prompts'))
     assert all(p.requires_grad for p in model.parameters()), 'a refused stage changes nothing'
 
@@ -149,7 +149,7 @@ def test_groups_hold_every_free_parameter_once_and_scales_are_never_decayed(tok)
     model = small(tok)
     stage = replace(tune_stage(norms=True, projector=True), rates=dict(projector=1e-4))
     prepare_stage(model, stage)
-    groups, names = stage.groups(model), {id(p): n for n, p in model.named_parameters()}
+    groups, names = stage.param_groups(model), {id(p): n for n, p in model.named_parameters()}
     held = [id(p) for g in groups for p in g['params']]
     assert len(held) == len(set(held)) == len(free(model)) and {names[i] for i in held} == free(model)
     for g in groups:
@@ -162,7 +162,7 @@ def test_groups_hold_every_free_parameter_once_and_scales_are_never_decayed(tok)
 def test_decay_leaves_a_scale_without_gradient_at_one(tok):
     model = small(tok)
     prepare_stage(model, STAGES['tune'])
-    optimizer = torch.optim.AdamW(replace(STAGES['tune'], weight_decay=0.5).groups(model), lr=0.1)
+    optimizer = torch.optim.AdamW(replace(STAGES['tune'], weight_decay=0.5).param_groups(model), lr=0.1)
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     for _ in range(20):
@@ -178,7 +178,7 @@ def test_freeze_map_adds_up(tok):
         p.numel() for p in model.parameters() if p.requires_grad
     )
     assert all(r[3] == 8 * r[2] for r in rows) and f'{model.num_parameters():,}' in freeze_table(model)
-    optimizer = torch.optim.AdamW(STAGES['tune'].groups(model))
+    optimizer = torch.optim.AdamW(STAGES['tune'].param_groups(model))
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     optimizer.step()

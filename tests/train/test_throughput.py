@@ -1,30 +1,20 @@
-"Pace, speed, loggers and the compiler: minutes hold whatever the rounds, FLOPs are those that torch counts, nothing is asked for in silence."
+"Throughput and the compiler: FLOPs are those that torch counts, nothing is asked for in silence."
 
 import csv
-from types import SimpleNamespace
 
 import pytest
 import torch
 from fixtures_training import examples, small, tokenizer as make_tokenizer
-from hypothesis import given, settings, strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.train import throughput as pace
+from earthgpt_lite.train import throughput
 from earthgpt_lite.train.adapters import prepare_stage
-from earthgpt_lite.train.callbacks import TimeBudget, make_loggers
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.module import fit
 from earthgpt_lite.train.stages import STAGES, tune_stage
-from earthgpt_lite.train.throughput import (
-    compile_blocks,
-    peak_flops,
-    picture_flops,
-    repeated_blocks,
-    step_flops,
-    uncompile,
-)
+from earthgpt_lite.train.throughput import peak_flops, picture_flops, repeated_blocks, step_flops
 
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False)
 
@@ -32,37 +22,6 @@ SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False)
 @pytest.fixture(scope='module')
 def tok():
     return make_tokenizer()
-
-
-# pace
-
-
-@settings(deadline=None)
-@given(st.integers(1, 12), st.floats(0.1, 20), st.floats(5, 60))
-def test_minutes_hold_whatever_the_rounds(rounds, each, minutes):
-    "A trainer of cardboard and a clock by hand: the run ends within its minutes, and uses them"
-    now, trainer = (
-        [0.0],
-        SimpleNamespace(
-            global_step=0,
-            world_size=1,
-            should_stop=False,
-            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=-1)),
-        ),
-    )
-    module, clock = SimpleNamespace(total=None), TimeBudget(minutes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pace.time, 'perf_counter', lambda: now[0])
-        clock.on_train_start(trainer, module)
-        while module.total is None or trainer.global_step < module.total and not trainer.should_stop:
-            for r in range(rounds):
-                now[0] += each
-                trainer.global_step += r == rounds - 1
-                clock.on_train_batch_end(trainer, module, None, None, r)
-                assert r == rounds - 1 or not trainer.should_stop, 'stopped between two rounds of a step'
-    step = each * rounds
-    # the clock adds up small numbers
-    assert 0.97 * 60 * minutes - 1.5 * step <= now[0] <= max(60 * minutes, 2 * step) + 1e-9 * now[0]
 
 
 # arithmetic
@@ -117,7 +76,7 @@ def test_the_share_of_the_peak_is_logged_where_one_is_known(tok, tmp_path):
     fit(small(tok), tok, examples(), tmp_path / 'cpu', steps=10, **SHORT)
     assert 'mfu' not in log_of(tmp_path / 'cpu')[0] and float(log_of(tmp_path / 'cpu')[-1]['tokens_s']) > 0
 
-    class Known(pace.Throughput):
+    class Known(throughput.Throughput):
         def on_train_start(self, trainer, module):
             super().on_train_start(trainer, module)
             self.peak = 1e10
@@ -128,37 +87,6 @@ def test_the_share_of_the_peak_is_logged_where_one_is_known(tok, tmp_path):
     seconds = sum(len(b.batch(k).pixel_values) for k in range(10)) / float(row['images_s'])
     want = sum(step_flops(model, picture_flops(model), b.batch(k)) for k in range(10)) / seconds / 1e10
     assert float(row['mfu']) == pytest.approx(want, rel=0.1)
-
-
-# loggers
-
-
-def test_tensorboard_only_if_asked(tok, tmp_path, monkeypatch):
-    fit(small(tok), tok, examples(), tmp_path / 'a', steps=1, **SHORT)
-    assert not list((tmp_path / 'a').rglob('events*'))
-    with pytest.raises(BadInput, match="no logger 'paper': choose csv, tensorboard or wandb"):
-        make_loggers(tmp_path, 'paper')
-    import lightning.pytorch.loggers as loggers
-
-    def missing(*a, **k):
-        raise ModuleNotFoundError('tensorboard')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loggers, 'TensorBoardLogger', missing)
-        patch.setattr(loggers, 'WandbLogger', missing)
-        with pytest.raises(BadInput, match='tensorboard needs its package: pip install "earthgpt-lite.log."'):
-            fit(small(tok), tok, examples(), tmp_path / 'b', steps=1, logger='tensorboard', **SHORT)
-        with pytest.raises(BadInput, match='wandb needs its package: pip install wandb'):
-            make_loggers(tmp_path, 'wandb')
-
-
-def test_tensorboard_gets_what_the_file_gets(tok, tmp_path):
-    pytest.importorskip('tensorboard')
-    fit(small(tok), tok, examples(), tmp_path, steps=10, logger='tensorboard', **SHORT)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    seen = EventAccumulator(str(tmp_path / 'log')).Reload()
-    assert seen.Scalars('loss')[-1].value == pytest.approx(float(log_of(tmp_path)[-1]['loss']), rel=1e-5)
 
 
 # compile
