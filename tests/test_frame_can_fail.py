@@ -176,10 +176,13 @@ def test_a_planted_import_is_found(project, name):
 
 def test_a_dangling_reference_is_found(project):
     "A link, a lesson by its place and one by an old number."
-    cells = ['# Tiny\n\nSee [there](../2_boxes/99_gone.ipynb), and lesson 07a.', '# of 2_boxes/98_gone']
+    cells = [
+        '# Tiny\n\nSee [there](../2_boxes/99_gone.ipynb), and lesson 4_model/06_blocks.',
+        '# of 2_boxes/98_gone',
+    ]
     nb.dump(book(cells), place(project, '1_raster/03_lost'))
     faults = ' '.join(house.reference_faults(project))
-    assert '99_gone' in faults and '98_gone' in faults and 'lesson 07a' in faults
+    assert '99_gone' in faults and '98_gone' in faults and 'lesson 4_model/06_blocks' in faults
 
 
 def test_dense_lines_are_found(project):

@@ -372,7 +372,7 @@ class Studio(_Conversation):
         return survey(self.assistant, scene.path, out, **options)
 
     def show_attribution(self):
-        "Where the last answer hangs on the picture: each part is covered in turn (lesson 13f)."
+        "Where the last answer hangs on the picture: each part is covered in turn (lesson 6_eval/13_attribution)."
         if self.answer is None:
             raise BadInput('no answer yet: ask something first')
         answer, assistant = self.answer, self.assistant

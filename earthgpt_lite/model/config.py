@@ -52,7 +52,7 @@ class EarthGPTConfig(PreTrainedConfig):
     vision tower along one side; pixel_shuffle_factor: how many of them become one visual token (1, 4, 16);
     boundary_tokens: learned vectors before and behind them. projector: linear or mlp. init_scale: start of
     the norm behind it, None for no norm. coordinate_loss_weight: of the distance between coordinates, beside
-    cross entropy, see lesson 09b; first_coordinate: id of the token 0.00. chat: the ChatFormat of the
+    cross entropy, see lesson 4_model/11_coordinates; first_coordinate: id of the token 0.00. chat: the ChatFormat of the
     tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary. format: of
     this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
     that do not exist.

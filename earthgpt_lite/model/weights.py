@@ -412,7 +412,7 @@ def build(
 def _check_sources(preset, config):
     if not preset.weights:
         raise BadInput(
-            f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 10'
+            f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 4_model/15_modeling'
         )
     missing = [part for part in (*config.encoders, 'text') if part not in preset.weights]
     if missing:

@@ -19,7 +19,7 @@ from .stages import PARTS, STAGES, Stage, tune_stage
 # %% ../../nbs/5_train/10_run_file.ipynb #a8df8273
 @dataclass
 class StageOptions:
-    """Which parts train, and how fast; see lesson 11.
+    """Which parts train, and how fast; see lesson 5_train/01_stages.
 
     Args:
         name: scratch, project, align, tune, lora or full

@@ -1,4 +1,4 @@
-"The LLaMA that lesson 09 builds is the one of transformers, in numbers; the small LLaMA and the order of its coordinates."
+"The LLaMA that lesson 4_model/09_language builds is the one of transformers, in numbers; the small LLaMA and the order of its coordinates."
 
 import pytest
 import torch
