@@ -368,7 +368,8 @@ def _read_chips(job, batches):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     o = job.options
     windows = map(_strip, batches)
-    strips = read_tiles(job.path, job.grid.size, 0, o.sensor, o.bands, empty=True, windows=windows)
+    where = dict(sensor=o.sensor, bands=o.bands)
+    strips = read_tiles(job.path, job.grid.size, 0, empty=True, windows=windows, **where)
     for batch, strip in zip(batches, strips):
         yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
 

@@ -63,7 +63,7 @@ class RunSource:
     Args:
         model: a preset such as nano or lite-offline, or a folder with a saved model; nano is fresh for
             scratch, for other stages the trained one of the package
-        choices: of a fresh nano's configuration, for example {coordinate_loss, 60} as a mapping
+        choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
