@@ -157,7 +157,7 @@ def line_measures(root=ROOT):
 
 LINK = re.compile(r'\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)')
 LESSON = re.compile(r'\b\d_[a-z]+/\d\d_\w+|\b0_\w+(?=\.ipynb)')
-OLD_LESSON = re.compile(r'\blessons? \d\d?[a-z]?\b')
+OLD_LESSON = re.compile(r'\blessons? \d\d?[a-z]?\b(?! of 12)')
 
 
 def texts(root=ROOT):

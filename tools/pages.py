@@ -74,7 +74,8 @@ def head(path):
         m = re.search(pattern, text, re.M)
         if not m:
             raise ValueError(f'{path}: its first cell has nothing like {pattern!r}')
-        found.append(m[1].strip().rstrip('.'))
+        words = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', m[1])  # a link would lead astray from here
+        found.append(words.strip().rstrip('.'))
     return found
 
 
