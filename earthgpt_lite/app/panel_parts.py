@@ -11,7 +11,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 from transformers import StoppingCriteria
 
 from .answers import Answer

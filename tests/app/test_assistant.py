@@ -1,8 +1,6 @@
 "Answers and the assistant: boxes come home from any transform, text stays text, labels are scored by the model itself."
 
-import copy
 import json
-import math
 
 import numpy as np
 import pytest
@@ -16,12 +14,12 @@ from rasterio.warp import transform
 
 from earthgpt_lite.app import assistant as module
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.assistant import Assistant, box_scores, box_spans, check_labels, choice_logprobs
+from earthgpt_lite.app.assistant import Assistant, box_scores, box_spans, choice_logprobs
 from earthgpt_lite.boxes.text import format_box, format_detection, parse_boxes, to_unit
 from earthgpt_lite.data.records import Task, sample_question
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.tokens import ChatFormat
-from earthgpt_lite.raster.chips import Frame, Sensor
+from earthgpt_lite.raster.chips import Frame
 from earthgpt_lite.raster.reading import as_chip, read_scene
 
 RNG = np.random.default_rng(0)

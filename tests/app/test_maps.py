@@ -11,16 +11,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.maps import (
-    _near,
-    base_map,
-    map_of,
-    overlay,
-    page_text,
-    side_by_side,
-    static_map,
-    write_map,
-)
+from earthgpt_lite.app.maps import _near, map_of, overlay, page_text, side_by_side, static_map, write_map
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.reading import Scene, as_chip

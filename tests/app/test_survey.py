@@ -22,7 +22,6 @@ from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.survey import SurveyOptions, plan_tiles, survey
 from earthgpt_lite.app.survey_files import TileGrid
-from earthgpt_lite.boxes.iou import nms
 from earthgpt_lite.boxes.text import format_detection, to_unit
 from earthgpt_lite.errors import BadInput
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from earthgpt_lite.boxes.iou import iou
 from earthgpt_lite.data.records import Task, Turn
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.measures import ALL_METRICS, METRICS, exact_match, normalise, number_in
+from earthgpt_lite.eval.measures import METRICS, exact_match, normalise, number_in
 from earthgpt_lite.eval.statistics import (
     best_box,
     bootstrap_clusters,

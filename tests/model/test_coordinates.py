@@ -9,7 +9,7 @@ from earthgpt_lite.model.coordinates import coordinate_loss, expected_coordinate
 from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.model.packing import build_sequence, collate
 from earthgpt_lite.model.processor import picture_prefix
-from earthgpt_lite.model.tokens import COORDINATES, ChatFormat, IGNORE, encode_turns, train_tokenizer
+from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns, train_tokenizer
 
 
 def test_expected_coordinate_is_the_mean():

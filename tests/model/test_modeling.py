@@ -18,7 +18,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
 from earthgpt_lite.model.generation import generate_answers, stream_answer
 from earthgpt_lite.model.modeling import EarthGPT, find_model, load, nano, push, save
-from earthgpt_lite.model.packing import Batch, build_sequence, collate
+from earthgpt_lite.model.packing import build_sequence, collate
 from earthgpt_lite.model.processor import EarthGPTProcessor, pick_device, picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
 from earthgpt_lite.model.vision import VisionTower
