@@ -6,18 +6,6 @@ import pytest
 import nb
 
 ROOT = Path(__file__).parent.parent
-LEFT = shutil.ignore_patterns(
-    '.git',
-    '.venv',
-    '.*_cache',
-    '__pycache__',
-    '.ipynb_checkpoints',
-    'runs',
-    'build',
-    'dist',
-    'student',
-    '*.egg-info',
-)
 BOOKS = [
     pytest.param(p, id=nb.short(p), marks=[pytest.mark.slow] if nb.is_slow(p) else [])
     for p in nb.notebooks(ROOT)
@@ -27,7 +15,7 @@ BOOKS = [
 @pytest.fixture(scope='session')
 def copy(tmp_path_factory):
     "A copy of the repository, so that lessons which write files leave no trace"
-    return shutil.copytree(ROOT, tmp_path_factory.mktemp('repo') / 'copy', ignore=LEFT)
+    return shutil.copytree(ROOT, tmp_path_factory.mktemp('repo') / 'copy', ignore=nb.LEFT_OUT)
 
 
 @pytest.mark.parametrize('path', BOOKS)

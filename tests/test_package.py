@@ -13,22 +13,11 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 import house
+import nb
 import pytest
 
 ROOT = Path(__file__).parent.parent
 LIB = ROOT / 'earthgpt_lite'
-LEFT = shutil.ignore_patterns(
-    '.git',
-    '.venv',
-    '.*_cache',
-    '__pycache__',
-    '.ipynb_checkpoints',
-    'runs',
-    'build',
-    'dist',
-    'student',
-    '*.egg-info',
-)
 # module -> the requirement that brings it, where the names differ
 NAMES = {
     'PIL': 'pillow',
@@ -100,7 +89,7 @@ def test_licence_says_apache():
 def built(tmp_path_factory):
     "sdist and wheel, made from a copy; the wheel is built from the unpacked sdist"
     work = tmp_path_factory.mktemp('build')
-    src = shutil.copytree(ROOT, work / 'src', ignore=LEFT)
+    src = shutil.copytree(ROOT, work / 'src', ignore=nb.LEFT_OUT)
     call(sys.executable, '-m', 'build', '--no-isolation', '--outdir', work / 'dist', src, cwd=work)
     return next((work / 'dist').glob('*.whl')), next((work / 'dist').glob('*.tar.gz'))
 

@@ -7,13 +7,34 @@ python tools/nb.py clean   NB...                    # drop execution counts, met
 python tools/nb.py run     NB...                    # execute top to bottom in the notebook's folder, store the cleaned outputs
 """
 
-import ast, base64, copy, json, os, re, sys, time
+import ast
+import base64
+import copy
+import json
+import os
+import re
+import shutil
+import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*)$')
 BEGIN, END = re.compile(r'^(\s*)#+\s*BEGIN SOLUTION'), re.compile(r'^\s*#+\s*END SOLUTION')
 STUB = ['# YOUR CODE HERE\n', 'raise NotImplementedError()\n']
+# what a copy of the repository does without
+LEFT_OUT = shutil.ignore_patterns(
+    '.git',
+    '.venv',
+    '.*_cache',
+    '__pycache__',
+    '.ipynb_checkpoints',
+    'runs',
+    'build',
+    'dist',
+    'student',
+    '*.egg-info',
+)
 KERNEL = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 
 
