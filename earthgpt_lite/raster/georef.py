@@ -29,13 +29,18 @@ def _cut(polygon):
     return pieces
 
 # %% ../../nbs/1_raster/05_georef.ipynb #4cc923e8
-def _closed(ring):  # (n, 2) longitudes and latitudes, the last the same place as the first
-    "A ring with continuous longitudes; around a pole it is closed along the edge of the map."
-    lon, lat = np.unwrap(ring[:, 0], period=360), ring[:, 1]
+def _continuous(ring):  # (n, 2) longitudes and latitudes
+    "The ring without a jump from step to step, beyond 180 where it must be."
+    return np.stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]], 1)
+
+
+def _closed(ring):  # (n, 2) continuous, the last the same place as the first
+    "A ring around a pole is closed along the edge of the map."
+    lon, lat = ring.T
     if abs(lon[-1] - lon[0]) < 180:
-        return np.stack([lon, lat], 1)
+        return ring
     pole = np.copysign(90.0, lat.mean())
-    return np.concatenate([np.stack([lon, lat], 1), [[lon[-1], pole], [lon[0], pole], [lon[0], lat[0]]]])
+    return np.concatenate([ring, [[lon[-1], pole], [lon[0], pole], [lon[0], lat[0]]]])
 
 # %% ../../nbs/1_raster/05_georef.ipynb #c77e7897
 def to_lonlat(
@@ -66,7 +71,7 @@ def _ring(ring, crs, tolerance=1e-3):
     "A closed ring of map coordinates in longitude and latitude, with as many points as its curves need."
     ring = np.asarray(ring, float)[:, :2]
     for n in (2, 4, 8, 16, 32, 64):
-        fine = _closed(to_lonlat(_between(ring, n), crs))[: n * (len(ring) - 1) + 1]
+        fine = _continuous(to_lonlat(_between(ring, n), crs))
         middle = (fine[:-2:2] + fine[2::2]) / 2
         if np.abs(middle - fine[1::2]).max() <= tolerance * max(np.ptp(fine, 0).max(), 1e-12):
             return _closed(fine[::2])

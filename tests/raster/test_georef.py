@@ -71,6 +71,24 @@ def test_the_date_line_cuts():
     assert to_world(shapely.box(170, -5, 190, 5), 'EPSG:4326').area == pytest.approx(200)
 
 
+MERCATOR = 20_037_508.342789244  # half of the equator
+
+
+@pytest.mark.parametrize(
+    'crs, box, area',
+    [
+        ('EPSG:4326', (-170, -5, 170, 5), 340 * 10),
+        ('EPSG:4326', (-180, -90, 180, 90), 360 * 180),
+        ('EPSG:4326', (0, -80, 360, 80), 360 * 160),
+        ('EPSG:3857', (-MERCATOR, -MERCATOR, MERCATOR, MERCATOR), 360 * 2 * 85.0511288),
+    ],
+)
+def test_a_shape_wider_than_half_the_world_is_not_turned_inside_out(crs, box, area):
+    found = to_world(shapely.box(*box), crs)
+    holds(found)
+    assert found.area == pytest.approx(area, rel=1e-6)
+
+
 @pytest.mark.parametrize('code, pole', [(3413, 90), (3031, -90)])
 def test_a_pole_inside_and_a_hole_around_it(code, pole):
     cap = shapely.box(-5e5, -5e5, 5e5, 5e5)
