@@ -119,7 +119,7 @@ def save_artifact(model: EarthGPT, tokenizer, folder, stage: Stage | None = None
     "Save what a stage has made: an adapter where one was added, else the whole model."
     folder = Path(folder)
     if added_adapters(model):
-        save_adapter(model, folder / 'adapter.safetensors', stage=stage)
-        return folder / 'adapter.safetensors'
+        save_adapter(model, folder / 'adapter', stage=stage)
+        return folder / 'adapter'
     save(model, tokenizer, folder / 'model')
     return folder / 'model'

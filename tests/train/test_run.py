@@ -179,10 +179,7 @@ def test_two_stages_one_after_the_other(data, capsys):
         say=lambda s: None,
     )
     base, _ = load(data / 'run', 'cpu')
-    assert (
-        second['made'] == 'adapter.safetensors'
-        and load_adapter(base, data / 'two' / 'adapter.safetensors')['stage'] == 'tune'
-    )
+    assert second['made'] == 'adapter' and load_adapter(base, data / 'two' / 'adapter')['stage'] == 'tune'
     merged = train(
         choice(
             data,

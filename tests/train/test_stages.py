@@ -1,6 +1,7 @@
 "Stages and adapters: what trains, what stays the same to the bit, what is refused."
 
 import sys
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.language import small_llama
 from earthgpt_lite.model.modeling import load, save
 from earthgpt_lite.train.adapters import (
+    ADAPTER_FILE,
     ScaledLinear,
     add_bias,
     add_lora,
@@ -311,13 +313,15 @@ def test_an_adapter_comes_back(tok, batch, tmp_path, kind, exact):
             for n, p in model.named_parameters()
             if part_of(n) in ('norms', 'projector') and p.requires_grad
         ]
-    save_adapter(model, tmp_path / 'a' / 'adapter.safetensors', 'runs/base', exact=exact)
-    about = load_adapter(again, tmp_path / 'a' / 'adapter.safetensors')
+    save_adapter(model, tmp_path / 'a', 'runs/base', exact=exact)
+    about = load_adapter(again, tmp_path / 'a')
     want, got = logits(model, batch), logits(again, batch)
     assert (
         about['base'] == 'runs/base'
         and about['kind'] == kind
-        and [p.name for p in (tmp_path / 'a').iterdir()] == ['adapter.safetensors']
+        and {p.name for p in (tmp_path / 'a').iterdir()}
+        == {'adapter_model.safetensors'} | ({'adapter_config.json'} if kind == 'lora' else set())
+        and [p.name for p in tmp_path.iterdir()] == ['a']
     )
     if exact:
         assert torch.equal(want, got)
@@ -326,7 +330,7 @@ def test_an_adapter_comes_back(tok, batch, tmp_path, kind, exact):
 
 
 def test_an_adapter_is_refused_on_another_base(tok, batch, tmp_path):
-    model, path = small(tok), tmp_path / 'a.safetensors'
+    model, path = small(tok), tmp_path / 'a'
     prepare_stage(model, STAGES['tune'])
     shake(model)
     save_adapter(model, path, 'runs/base')
@@ -350,13 +354,25 @@ def test_an_adapter_is_refused_on_another_base(tok, batch, tmp_path):
 def test_bad_adapter_files(tok, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({'a': torch.zeros(2)}, tmp_path / 'plain.safetensors')
-    (tmp_path / 'cut.safetensors').write_bytes(b'12345')
+    for name in ('plain', 'cut'):
+        (tmp_path / name).mkdir()
+    save_file({'a': torch.zeros(2)}, tmp_path / 'plain' / ADAPTER_FILE)
+    (tmp_path / 'cut' / ADAPTER_FILE).write_bytes(b'12345')
     for name, words in dict(gone='no such file', plain='is no adapter', cut='no whole safetensors').items():
         with pytest.raises(BadInput, match=words):
-            load_adapter(small(tok), tmp_path / f'{name}.safetensors')
+            load_adapter(small(tok), tmp_path / name)
     with pytest.raises(BadInput, match='no adapter to save'):
-        save_adapter(small(tok), tmp_path / 'x.safetensors')
+        save_adapter(small(tok), tmp_path / 'x')
+
+
+def test_an_adapter_takes_the_place_of_another_kind(tok, tmp_path):
+    pytest.importorskip('peft')
+    for stage, files in ((STAGES['lora'], 2), (STAGES['tune'], 1)):
+        model = small(tok)
+        prepare_stage(model, stage)
+        save_adapter(model, tmp_path / 'a')
+        assert len(list((tmp_path / 'a').iterdir())) == files
+    assert load_adapter(small(tok), tmp_path / 'a')['kind'] == 'bias'
 
 
 def test_the_fingerprint_sees_every_tensor(tok):
@@ -389,6 +405,114 @@ def test_lora_begins_as_the_base_and_merges(tok, batch):
     assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max() and set(
         dict(model.named_parameters())
     ) == set(dict(small(tok).named_parameters()))
+
+
+def test_merged_lora_leaves_nothing_of_peft_behind(tok):
+    pytest.importorskip('peft')
+    model = small(tok)
+    add_lora(model, 2, 4)
+    merge_adapter(model)
+    assert not hasattr(model, 'peft_config') and added_adapters(model) == ''
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)  # peft's word for a second adapter
+        add_lora(model, 2, 4)
+
+
+@pytest.mark.parametrize('stage', [STAGES['lora'], replace(STAGES['lora'], trainable=('lora', 'projector'))])
+def test_peft_reads_what_we_save(tok, batch, tmp_path, stage):
+    "Also what trained beside the LoRA"
+    peft = pytest.importorskip('peft')
+    model = small(tok)
+    prepare_stage(model, stage)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p) * p.requires_grad
+    save_adapter(model, tmp_path / 'adapter', exact=True)
+    want = logits(model, batch)
+    assert (want - logits(small(tok), batch)).abs().max() > 0.01 * want.abs().max()
+    assert torch.equal(logits(peft.PeftModel.from_pretrained(small(tok), tmp_path / 'adapter'), batch), want)
+
+
+def of_peft(tok, folder, config):
+    "A LoRA that peft made and wrote, and its model"
+    peft = pytest.importorskip('peft')
+    model = peft.get_peft_model(small(tok), config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p) * p.requires_grad
+    model.save_pretrained(folder)
+    return model
+
+
+OF_PEFT = dict(
+    plain=dict(r=4, target_modules=['q_proj', 'v_proj']),
+    regex=dict(
+        r=2, target_modules=r'language\..*\.mlp\..*_proj', rank_pattern={'up_proj': 3}, use_rslora=True
+    ),
+    beside=dict(r=2, target_modules=['o_proj'], modules_to_save=['projector']),
+    dora=dict(r=2, target_modules=['q_proj'], use_dora=True),
+    bias=dict(r=2, target_modules=['q_proj'], lora_bias=True),
+)
+
+
+@pytest.mark.parametrize('kind', OF_PEFT)
+def test_we_read_what_peft_saves(tok, batch, tmp_path, kind):
+    "Also LoRA in the encoders, and what merges gives the same"
+    from peft import LoraConfig
+
+    want = logits(of_peft(tok, tmp_path / 'a', LoraConfig(**OF_PEFT[kind])), batch)
+    model = small(tok)
+    about = load_adapter(model, tmp_path / 'a')
+    assert about['kind'] == added_adapters(model) == 'lora' and torch.equal(logits(model, batch), want)
+    if kind == 'bias':
+        with pytest.raises(BadInput, match='llama has no place for a bias in q_proj.*save_adapter'):
+            merge_adapter(model)
+        assert torch.equal(logits(model, batch), want)
+    else:
+        merge_adapter(model)
+        assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+@pytest.mark.parametrize('kind', ['plain', 'dora', 'bias'])
+def test_what_peft_saved_is_saved_again(tok, batch, tmp_path, kind):
+    from peft import LoraConfig
+
+    want = logits(of_peft(tok, tmp_path / 'a', LoraConfig(**OF_PEFT[kind])), batch)
+    model, again = small(tok), small(tok)
+    load_adapter(model, tmp_path / 'a')
+    save_adapter(model, tmp_path / 'b', exact=True)
+    load_adapter(again, tmp_path / 'b')
+    assert torch.equal(logits(again, batch), want)
+
+
+def test_what_peft_made_for_another_model_is_refused(tok, batch, tmp_path):
+    from peft import IA3Config, LoraConfig
+
+    of_peft(tok, tmp_path / 'a', LoraConfig(r=4, target_modules=['q_proj']))
+    wider = small(tok, text_config=small_llama(tok, 64, 2, 2))
+    want = logits(wider, batch)
+    with pytest.raises(BadInput, match='does not fit: .* tensors have no place of their shape'):
+        load_adapter(wider, tmp_path / 'a')
+    assert torch.equal(logits(wider, batch), want) and not added_adapters(wider)
+    config = tmp_path / 'a' / 'adapter_config.json'
+    whole = config.read_text()
+    for change, words in (
+        (whole.replace('q_proj', 'nowhere'), 'does not fit: Target modules'),
+        (whole.replace('LORA', 'NONE'), 'no configuration of an adapter'),
+        (whole[:50], 'no configuration of an adapter'),
+    ):
+        config.write_text(change)
+        with pytest.raises(BadInput, match=words):
+            load_adapter(small(tok), tmp_path / 'a')
+    of_peft(tok, tmp_path / 'b', IA3Config(target_modules=['q_proj'], feedforward_modules=[]))
+    with pytest.raises(BadInput, match='only LoRA is read here, and this is IA3'):
+        load_adapter(small(tok), tmp_path / 'b')
+    model = small(tok)
+    add_lora(model)
+    save_adapter(model, tmp_path / 'c')
+    (tmp_path / 'c' / 'adapter_config.json').unlink()
+    with pytest.raises(BadInput, match='adapter_config.json is missing'):
+        load_adapter(small(tok), tmp_path / 'c')
 
 
 def test_lora_without_peft_is_asked_for_by_name(tok, monkeypatch):
