@@ -5,10 +5,10 @@ __all__ = ['TRUTH_COLOUR', 'ANSWER_COLOUR', 'data_uri', 'draw_boxes', 'loss_curv
 
 # %% ../../nbs/6_eval/08_drawings.ipynb #d7a10803
 import base64
-import html
 import io
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from ..boxes.text import parse_boxes
@@ -53,7 +53,7 @@ def _corners(box):
 
 # %% ../../nbs/6_eval/08_drawings.ipynb #d7a10805
 def _svg(width, height, label, content):
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">{content}</svg>'
     )
 
@@ -78,11 +78,11 @@ def loss_curve(
     losses: list[tuple],  # (step, loss)
     width: int = 640,
     height: int = 220,
-) -> str:  # an svg element
+) -> Markup:  # an svg element
     "Loss against step as a drawing that needs no library: the points pale, their running mean dark."
     points = np.array([(step, loss) for step, loss in losses if np.isfinite(loss)], float).reshape(-1, 2)
     if len(points) < 2:
-        return '<p>No loss was recorded.</p>'
+        return Markup('<p>No loss was recorded.</p>')
     steps, values = points.T
     first, last, highest = steps[0], steps[-1], max(values.max(), 1e-9)
     left, right, top, bottom = 44, width - 12, 10, height - 26  # the plot inside the drawing
@@ -103,33 +103,35 @@ def loss_curve(
 def confusion_html(
     report: dict,  # from `protocols.classification_scores`
     max_classes: int = 40,  # that are shown, the most frequent ones
-) -> str:
+) -> Markup:
     "A confusion matrix as an HTML table, the last column for answers outside the list."
     table = np.asarray(report['confusion'])  # (k, k + 1)
-    names = [html.escape(str(name)) for name in report['classes']]
+    names = report['classes']
     frequent = np.argsort(-table.sum(1), kind='stable')[:max_classes]
     shown = np.sort(frequent)
-    head = ''.join(f'<th>{names[j]}</th>' for j in shown)
-    lines = [_confusion_row(names[i], table[i][[*shown, -1]], table[i].sum()) for i in shown]
+    cells = [Markup('<th>{}</th>').format(names[j]) for j in shown]
+    head = _row('true \\ answered', [*cells, Markup('<th>outside the list</th>')])
+    lines = []
+    for i in shown:
+        counts = table[i][[*shown, -1]]
+        lines.append(_row(names[i], [_confusion_cell(int(n), table[i].sum()) for n in counts]))
     note = f'<p>{max_classes} of {len(names)} classes.</p>' if len(names) > max_classes else ''
-    head = f'<tr><th>true \\ answered</th>{head}<th>outside the list</th></tr>'
-    return f'<table>{head}{"".join(lines)}</table>{note}'
+    return Markup('<table>{}{}</table>{}').format(head, Markup('').join(lines), Markup(note))
 
 
-def _confusion_row(name, counts, total):
-    cells = ''.join(_confusion_cell(int(n), total) for n in counts)
-    return f'<tr><th>{name}</th>{cells}</tr>'
+def _row(name, cells):
+    return Markup('<tr><th>{}</th>{}</tr>').format(name, Markup('').join(cells))
 
 
 def _confusion_cell(n, total):
     opacity = 0.8 * n / max(total, 1)
-    return f'<td class=num style="background:rgba(20,80,140,{opacity:.2f})">{n or ""}</td>'
+    return Markup(f'<td class=num style="background:rgba(20,80,140,{opacity:.2f})">{n or ""}</td>')
 
 # %% ../../nbs/6_eval/08_drawings.ipynb #846919da
 def reliability_diagram(
     report: dict,  # from `protocols.reliability`
     side: int = 260,
-) -> str:  # an svg element
+) -> Markup:  # an svg element
     "Share of right answers against confidence; the number of answers stands on each bar."
     left, right, top, bottom = 40, 40 + side, 10, 10 + side  # the plot inside the drawing
     content = [

@@ -5,9 +5,11 @@ __all__ = ['BASELINES', 'MIN_ANSWERS', 'RESULTS_NOTE', 'BOX_LEGEND', 'is_ahead',
            'stages_table', 'results_html', 'facts_table', 'table_html', 'gallery', 'write_page', 'write_report']
 
 # %% ../../nbs/6_eval/09_report.ipynb #f8a5e314
-import html
 import os
 from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
 
 from .drawings import data_uri, draw_boxes, loss_curve
 from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, exact_match
@@ -170,54 +172,57 @@ tr.ahead td:last-child{color:#187a36;font-weight:600}
 .free{border-left:3px solid #999;padding-left:.5em}'''
 
 
-def _td(text, is_number=False):
-    return f'<td{" class=num" * is_number}>{html.escape(text)}</td>'
+_templates = jinja2.Environment(autoescape=True, trim_blocks=True)
+_TABLE = _templates.from_string('''<table>{% if head %}
+<tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% endif %}{% for row in rows %}
+<tr{% if row.kind %} class="{{ row.kind }}"{% endif %}>{% if row.name is defined %}<th>{{ row.name }}</th>{% endif %}
+{% for text, is_number in row.cells %}<td{% if is_number %} class=num{% endif %}>{{ text }}</td>{% endfor %}</tr>
+{% endfor %}</table>''')
+
+
+def _table(rows, head=()):
+    return Markup(_TABLE.render(rows=rows, head=head))
 
 
 def results_html(
     rows: list[dict],  # from `results`
     sources=(),  # the same by source, for the last column
-) -> str:
+) -> Markup:
     "The rows as an HTML table."
     if not rows:
-        return '<p>No results.</p>'
+        return Markup('<p>No results.</p>')
     columns = _columns(rows)
-    head = ''.join(f'<th>{c}</th>' for c in columns)
-    body = ''.join(_result_html(row, columns, sources) for row in rows)
-    return f'<table><tr>{head}</tr>\n{body}</table>'
+    return _table([_result_row(row, columns, sources) for row in rows], columns)
 
 
-def _result_html(row, columns, sources):
+def _result_row(row, columns, sources):
     kind = 'ahead' if is_ahead(row, sources=sources) else ''
     if row['n'] < MIN_ANSWERS:
         kind = 'few'
     texts = zip(columns, _cells(row, columns, sources))
-    cells = ''.join(_td(text, c in _NUMBERS) for c, text in texts)
-    return f'<tr class="{kind}">{cells}</tr>\n'
+    return dict(kind=kind, cells=[(text, c in _NUMBERS) for c, text in texts])
 
 
 def facts_table(
     pairs,  # a dict, or any text
-) -> str:
+) -> Markup:
     "Names and values as an HTML table of two columns."
     if not isinstance(pairs, dict):
-        return f'<p>{html.escape(str(pairs))}</p>'
-    lines = [f'<tr><th>{html.escape(str(k))}</th>{_td(str(v))}</tr>' for k, v in pairs.items()]
-    return f'<table>{"".join(lines)}</table>'
+        return Markup('<p>{}</p>').format(pairs)
+    return _table([dict(name=name, cells=[(value, False)]) for name, value in pairs.items()])
 
 
 def table_html(
     rows: list[dict],  # with the same keys; a list is written as an interval
-) -> str:
+) -> Markup:
     "Any rows as an HTML table, a column for each key."
-    head = ''.join(f'<th>{html.escape(key.replace("_", " "))}</th>' for key in rows[0])
-    lines = [''.join(map(_value_html, row.values())) for row in rows]
-    body = ''.join(f'<tr>{line}</tr>' for line in lines)
-    return f'<table><tr>{head}</tr>{body}</table>'
+    head = [key.replace('_', ' ') for key in rows[0]]
+    return _table([dict(cells=[*map(_value_cell, row.values())]) for row in rows], head)
 
 
-def _value_html(value):
-    return _td(_value_text(value), isinstance(value, int | float))
+def _value_cell(value):
+    return _value_text(value), isinstance(value, int | float)
 
 
 def _value_text(value):
@@ -245,68 +250,72 @@ def _mark(task, answer, truth):
     return 'right' if right else 'wrong'
 
 
-def _turn_html(turn):
-    "One question with its answer and truth."
+_GALLERY = _templates.from_string('''<div class="chips">{% for picture, turns in items %}
+<div>{% if picture %}<img alt="" src="{{ picture }}">{% endif %}
+{% for turn in turns %}
+<div class="turn {{ turn.mark }}"><b>{{ turn.task }}</b> {{ turn.question }}
+<br>answer: {{ turn.answer }}
+<br>truth: {{ turn.truth }}</div>
+{% endfor %}
+</div>
+{% endfor %}</div>''')
+
+
+def _marked(turn):
+    "The texts of a turn, and whether its answer is right."
     task, truth = str(turn['task']), turn['truth']
     if not isinstance(truth, str):
         truth = ' / '.join(truth)
-    mark = _mark(task, turn['answer'], truth)
-    text = lambda t: html.escape(str(t)) or '<i>nothing</i>'
-    return (
-        f'<div class="turn {mark}"><b>{text(task)}</b> {text(turn["question"])}'
-        f'<br>answer: {text(turn["answer"])}<br>truth: {text(truth)}</div>'
-    )
+    texts = dict(task=task, question=turn['question'], answer=turn['answer'], truth=truth)
+    shown = {key: str(text) or Markup('<i>nothing</i>') for key, text in texts.items()}
+    return shown | dict(mark=_mark(task, turn['answer'], truth))
 
 
-def _chip_html(item):
-    "A picture, its boxes and its turns; without a picture only the turns."
-    picture = ''
-    if item.get('image') is not None:
-        boxed = [t for t in item['turns'] if str(t['task']) in ('grounding', 'detection')]
-        regions = [t['question'] for t in item['turns'] if str(t['task']) == 'region_caption']
-        truths = ' '.join([*regions, *(str(t['truth']) for t in boxed)])
-        answers = ' '.join(str(t['answer']) for t in boxed)
-        picture = f'<img alt="" src="{data_uri(draw_boxes(item["image"], truths, answers))}">'
-    turns = ''.join(map(_turn_html, item['turns']))
-    return f'<div>{picture}{turns}</div>'
+def _drawn(item):
+    "The picture with its boxes; None where there is none."
+    if item.get('image') is None:
+        return None
+    boxed = [t for t in item['turns'] if str(t['task']) in ('grounding', 'detection')]
+    regions = [t['question'] for t in item['turns'] if str(t['task']) == 'region_caption']
+    truths = ' '.join([*regions, *(str(t['truth']) for t in boxed)])
+    answers = ' '.join(str(t['answer']) for t in boxed)
+    return data_uri(draw_boxes(item['image'], truths, answers))
 
 
 def gallery(
     # {"image": (s, s, 3) uint8 or None, "turns": [{"task", "question", "answer", "truth"}]}
     items: list[dict],
-) -> str:  # html
+) -> Markup:
     "Pictures with question, answer and truth; all text is escaped."
-    return f'<div class="chips">{"".join(map(_chip_html, items))}</div>'
+    return Markup(_GALLERY.render(items=[(_drawn(item), [*map(_marked, item['turns'])]) for item in items]))
 
 # %% ../../nbs/6_eval/09_report.ipynb #3c62207a
-RESULTS_NOTE = '''<p>Interval: 95 %, pictures or blocks of ground drawn again with replacement,
+RESULTS_NOTE = Markup('''<p>Interval: 95 %, pictures or blocks of ground drawn again with replacement,
 all their questions together. Prior: the most frequent training answer to the same question,
 for boxes the best constant box. Shuffled: the same model shown another picture. Blind: no picture.
 <i>Ahead</i>: the whole interval is better than the best of the three; where several sources of data
 with 100 answers or more make up a row, so it must be for one of them by itself.
-Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>'''
-BOX_LEGEND = '''True boxes are green, answered boxes pink. A grey line: not to be told at sight.
-A box is right from an overlap of one half.</p>'''
+Rows with fewer than 100 answers are shown and not ranked. For MAE less is better.</p>''')
+BOX_LEGEND = Markup('''True boxes are green, answered boxes pink. A grey line: not to be told at sight.
+A box is right from an overlap of one half.</p>''')
+_PAGE = _templates.from_string('''<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{ title }}</title><style>{{ style }}</style></head><body>
+<h1>{{ title }}</h1>
+{% for heading, part in parts.items() %}
+<h2>{{ heading }}</h2>{{ part }}
+{% endfor %}
+</body></html>
+''')
 
 
 def write_page(
     path,  # where the page goes
     title: str,
-    parts: dict,  # heading -> html
+    parts: dict,  # heading -> Markup, or text
 ) -> Path:
-    """One self-contained page, whole or not at all.
-
-    Titles and headings are escaped, the parts are taken as they are.
-    """
-    title = html.escape(title)
-    body = '\n'.join(f'<h2>{html.escape(heading)}</h2>{part}' for heading, part in parts.items())
-    page = f'''<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>{_STYLE}</style></head><body>
-<h1>{title}</h1>
-{body}
-</body></html>
-'''
+    "One self-contained page, whole or not at all. What is not `Markup` is escaped."
+    page = _PAGE.render(title=title, style=Markup(_STYLE), parts=parts)
     path = Path(path)
     part = path.with_name(path.name + '.part')
     part.write_text(page, encoding='utf-8')
@@ -331,12 +340,12 @@ def write_report(
     parts = {'What was trained': facts_table(metrics.get('train', {}))}
     parts |= _results_parts(metrics)
     if metrics.get('stages'):
-        table = html.escape(stages_table(metrics['stages']))
-        parts['After each stage'] = f'<p>The validation places.</p><pre>{table}</pre>'
+        text = Markup('<p>The validation places.</p><pre>{}</pre>')
+        parts['After each stage'] = text.format(stages_table(metrics['stages']))
     versions, machine = metrics.get('versions', {}), metrics.get('machine', '')
     parts |= {
         'Loss': loss_curve(losses),
-        'Held-out pictures': f'<p>Right and wrong alike, as they came. {BOX_LEGEND}{gallery(items)}',
+        'Held-out pictures': Markup('<p>Right and wrong alike, as they came. ') + BOX_LEGEND + gallery(items),
         'Versions and machine': facts_table(versions) + facts_table(machine),
     }
     return write_page(path, title, parts)
@@ -347,7 +356,7 @@ def _results_parts(metrics):
     sources, test_sources = metrics.get('sources', ()), metrics.get('test_sources', ())
     parts = {'Results on the validation places': results_html(metrics.get('results', []), sources)}
     if sources:
-        text = '<p>The validation places again, each source of data by itself.</p>'
+        text = Markup('<p>The validation places again, each source of data by itself.</p>')
         parts['By source'] = text + results_html(sources)
     if metrics.get('test'):
         tables = results_html(metrics['test'], test_sources)

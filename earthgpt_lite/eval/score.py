@@ -9,6 +9,8 @@ import platform
 from collections import Counter
 from pathlib import Path
 
+from markupsafe import Markup
+
 from ..data.records import find_image
 from ..data.store import read_rows, write_json
 from ..errors import BadInput
@@ -132,8 +134,9 @@ def _problems_html(problems):
     for kind, lines in problems.items():
         if lines:
             table = facts_table(dict(enumerate(lines, 1)))
-            parts.append(f'<details><summary>{len(lines):,} {PROBLEMS[kind]}</summary>{table}</details>')
-    return ''.join(parts) or '<p>None.</p>'
+            part = Markup('<details><summary>{:,} {}</summary>{}</details>')
+            parts.append(part.format(len(lines), PROBLEMS[kind], table))
+    return Markup('').join(parts) or Markup('<p>None.</p>')
 
 
 def _with_interval(scores, name):
@@ -185,12 +188,12 @@ def _figure(row, name):
 def _robustness_html(rows):
     lines = [{key: value for key, value in row.items() if key != 'interval'} for row in rows]
     text = 'Retained: the score over the clean one. Above prior: what is left of the distance to the prior.'
-    return f'<p>{text}</p>{table_html(lines)}'
+    return Markup('<p>{}</p>').format(text) + table_html(lines)
 
 
 def _reliability_html(report):
     text = f'Calibration error {report["error"]:.3f} over {report["n"]:,} answers with a score.'
-    return f'<p>{text}</p>{reliability_diagram(report)}'
+    return Markup('<p>{}</p>').format(text) + reliability_diagram(report)
 
 # %% ../../nbs/6_eval/11_score.ipynb #d7a11104
 def _score_parts(metrics):
@@ -236,7 +239,7 @@ def write_score_page(
     }
     parts |= _score_parts(metrics)
     parts |= {
-        'Most confident mistakes': f'<p>{BOX_LEGEND}{gallery(items(worst))}',
+        'Most confident mistakes': Markup('<p>') + BOX_LEGEND + gallery(items(worst)),
         'Best answers': gallery(items(best)),
         'Versions': facts_table(metrics['versions']),
     }

@@ -5,7 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from earthgpt_lite.eval.report import is_ahead, results_markdown, results_table, table_html, write_report
+from earthgpt_lite.eval.report import (
+    is_ahead,
+    results_markdown,
+    results_table,
+    table_html,
+    write_page,
+    write_report,
+)
 
 ROW = dict(
     task='presence',
@@ -97,6 +104,14 @@ def test_report_stands_alone_and_escapes(tmp_path):
         'turn wrong' in page and 'turn right' in page and page.count('data:image/png') == 1 and '<svg' in page
     )
     assert [p.name for p in tmp_path.iterdir()] == ['report.html']
+
+
+def test_what_no_template_made_is_escaped(tmp_path):
+    "Also a part of a page, a name and a value that somebody forgot to escape"
+    evil = '<script>alert(1)</script>'
+    parts = {evil: evil, 'table': table_html([{evil: evil}])}
+    page = write_page(tmp_path / 'p.html', evil, parts).read_text()
+    assert '<script' not in page and page.count('&lt;script') == 6 and '<td>&lt;script' in page
 
 
 def test_report_of_little(tmp_path):
