@@ -431,6 +431,11 @@ def test_peft_reads_what_we_save(tok, batch, tmp_path, stage):
     want = logits(model, batch)
     assert (want - logits(small(tok), batch)).abs().max() > 0.01 * want.abs().max()
     assert torch.equal(logits(peft.PeftModel.from_pretrained(small(tok), tmp_path / 'adapter'), batch), want)
+    save_adapter(model, tmp_path / 'half')
+    ours = small(tok)
+    load_adapter(ours, tmp_path / 'half')
+    theirs = peft.PeftModel.from_pretrained(small(tok), tmp_path / 'half')
+    assert torch.equal(logits(theirs, batch), logits(ours, batch))
 
 
 def of_peft(tok, folder, config):
