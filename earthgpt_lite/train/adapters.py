@@ -314,8 +314,8 @@ def read_adapter(folder) -> tuple:  # (what it says of itself, tensors)
         with safe_open(path, 'pt') as f:
             about |= json.loads((f.metadata() or {}).get('earthgpt_adapter', '{}'))
             tensors = {n: f.get_tensor(n) for n in f.keys()}
-    except FileNotFoundError as e:
-        raise BadInput(f'{path}: no such file; an adapter is a folder with this file in it') from e
+    except OSError as e:
+        raise BadInput(f'{path} cannot be read; give the folder of an adapter, with this file in it') from e
     except SafetensorError as e:
         raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
     if 'options' not in about:

@@ -358,9 +358,13 @@ def test_bad_adapter_files(tok, tmp_path):
         (tmp_path / name).mkdir()
     save_file({'a': torch.zeros(2)}, tmp_path / 'plain' / ADAPTER_FILE)
     (tmp_path / 'cut' / ADAPTER_FILE).write_bytes(b'12345')
-    for name, words in dict(gone='no such file', plain='is no adapter', cut='no whole safetensors').items():
+    for name, words in dict(
+        gone='cannot be read; give the folder', plain='is no adapter', cut='no whole safetensors'
+    ).items():
         with pytest.raises(BadInput, match=words):
             load_adapter(small(tok), tmp_path / name)
+    with pytest.raises(BadInput, match='give the folder'):
+        load_adapter(small(tok), tmp_path / 'plain' / ADAPTER_FILE)
     with pytest.raises(BadInput, match='no adapter to save'):
         save_adapter(small(tok), tmp_path / 'x')
 
