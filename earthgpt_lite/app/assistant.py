@@ -23,7 +23,7 @@ from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.modeling import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
-from ..model.tokens import ChatFormat, IGNORE, check_length
+from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.georef import to_world
 from ..raster.reading import as_chip
 
@@ -223,7 +223,7 @@ class Assistant:
         return answers if many else answers[0]
 
     def _answer(self, text, score, question, chip, pixels, max_new_tokens=10**9, history=(), **facts):
-        written = self.tokenizer(' ' + text, add_special_tokens=False).input_ids
+        written = encode(self.tokenizer, ' ' + text)
         return Answer(
             text,
             score,

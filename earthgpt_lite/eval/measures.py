@@ -162,31 +162,39 @@ def _areas(rows):
     return _overlaps(rows)[:, 1:]
 
 # %% ../../nbs/6_eval/03_measures.ipynb #942f509b
-def _matches(p, threshold, max_detections=None):
-    "The boxes of one answer against those of its truth: {label: (scores, hits, truths)}."
-    answered = boxes_by_label(p['answer'], p.get('score'))
-    truths = boxes_by_label(p['truth'])
-    return match_by_label(answered, truths, threshold, max_detections=max_detections)
+def _parsed(answer, truth, score):
+    "The boxes of an answer and of its truth, each {label: (boxes, scores)}."
+    return boxes_by_label(answer, score), boxes_by_label(truth)
+
+
+def _texts(p):
+    "Answer, truth and score of a prediction, so that they can be looked up."
+    score = p.get('score')
+    return str(p['answer']), str(p['truth']), tuple(score) if np.ndim(score) else score
+
+
+@lru_cache(maxsize=20_000)  # precision, recall and F1 ask for the same
+def _counts_of_answer(answer, truth, score, threshold):
+    table = match_by_label(*_parsed(answer, truth, score), threshold)
+    return [(hits.sum(), len(hits), truths) for _, hits, truths in table.values()]
 
 
 def _box_counts(rows, threshold=0.5):
     "(n, 3) right boxes, boxes answered, true boxes."
-    counts = np.zeros((len(rows), 3))
-    for row, p in zip(counts, rows):
-        for _, hits, truths in _matches(p, threshold).values():
-            row += hits.sum(), len(hits), truths
-    return counts
+    counts = [np.sum(_counts_of_answer(*_texts(p), threshold), 0, initial=0) for p in rows]
+    return np.array([np.zeros(3) + c for c in counts]).reshape(-1, 3)
 
 
 def _box_count_error(rows):
     return _mean_terms([abs(answered - truths) for _, answered, truths in _box_counts(rows)])
 
 # %% ../../nbs/6_eval/03_measures.ipynb #455086b7
-def _matches_by_picture(rows, clusters, threshold):
+def _matches_by_picture(parsed, clusters, threshold):
     "For each picture {label: (scores, hits, truths)}, the answers about it one behind the other."
     pictures = [{} for _ in range(clusters.max() + 1)]
-    for i, p in zip(clusters, rows):
-        for label, (scores, hits, truths) in _matches(p, threshold, max_detections=100).items():
+    for i, boxes in zip(clusters, parsed):
+        table = match_by_label(*boxes, threshold, max_detections=100)
+        for label, (scores, hits, truths) in table.items():
             old_scores, old_hits, old_truths = pictures[i].get(label, (np.zeros(0), np.zeros(0, bool), 0))
             pictures[i][label] = np.r_[old_scores, scores], np.r_[old_hits, hits], old_truths + truths
     return pictures
@@ -194,7 +202,8 @@ def _matches_by_picture(rows, clusters, threshold):
 
 def _average_precision(rows, clusters, thresholds):
     "COCO's average precision of picture weights, mean over thresholds and over labels that the sample has."
-    tables = [_matches_by_picture(rows, clusters, threshold) for threshold in thresholds]
+    parsed = [_parsed(*_texts(p)) for p in rows]
+    tables = [_matches_by_picture(parsed, clusters, threshold) for threshold in thresholds]
 
     def score(weights):
         aps = [ap for table in tables for ap in ap_by_label(table, 101, weights).values()]

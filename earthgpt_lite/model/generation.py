@@ -6,15 +6,15 @@ __all__ = ['prefill', 'generate_batch', 'AnswerOptions', 'generate_answers', 'st
 # %% ../../nbs/4_model/16_generation.ipynb #e4de82ed
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from threading import Thread
+from threading import Event, Thread
 
 import torch
-from transformers import DynamicCache, TextIteratorStreamer
+from transformers import DynamicCache, StoppingCriteria, TextIteratorStreamer
 
 from ..errors import BadInput
 from .modeling import EarthGPT
 from .processor import picture_prefix, stack_pictures
-from .tokens import ChatFormat, check_length
+from .tokens import ChatFormat, check_length, encode
 
 # %% ../../nbs/4_model/16_generation.ipynb #65506099
 @torch.no_grad()
@@ -49,7 +49,7 @@ def generate_batch(
     rows = [row for row in rows for _ in range(beams)]
     past = DynamicCache([(keys[rows], values[rows]) for keys, values in cache]) if cache else None
     end = ChatFormat(**model.config.chat).end
-    end_id = tokenizer(end, add_special_tokens=False).input_ids[-1]
+    end_id = encode(tokenizer, end, True)[-1]
     out = model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -221,6 +221,16 @@ def _check_questions(model, tokenizer, pictures, questions, prompts, names):
             check_length(prefix + prompt, context, name)
 
 # %% ../../nbs/4_model/16_generation.ipynb #ac523919
+class _StopWhen(StoppingCriteria):
+    "Ends all answers of a batch as soon as an event is set."
+
+    def __init__(self, event):
+        self.event = event
+
+    def __call__(self, input_ids, scores, **kwargs):
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
 def stream_answer(
     model: EarthGPT,
     tokenizer,
@@ -232,10 +242,13 @@ def stream_answer(
     """The answer to one question in pieces, as it is written.
 
     Put together and stripped they are what `generate_answers` gives. Raises what `generate_answers` raises.
+    Whoever stops reading stops the model, within one token.
     """
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     questions = [(None if picture is None else 0, question)]
     generate['streamer'] = streamer
+    left = Event()
+    generate['stopping_criteria'] = [*generate.get('stopping_criteria', []), _StopWhen(left)]
     errors = []
 
     def work():
@@ -248,7 +261,10 @@ def stream_answer(
 
     thread = Thread(target=work, daemon=True)
     thread.start()
-    yield from (piece for piece in streamer if piece)
-    thread.join()
+    try:
+        yield from (piece for piece in streamer if piece)
+    finally:
+        left.set()
+        thread.join()
     if errors:
         raise errors[0]

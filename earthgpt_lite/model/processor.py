@@ -11,7 +11,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from ..errors import BadInput
-from .tokens import ChatFormat, check_length
+from .tokens import ChatFormat, check_length, encode
 from ..raster.reading import as_chip
 
 # %% ../../nbs/4_model/13_processor.ipynb #ffa5567f
@@ -44,7 +44,7 @@ def _size(picture):
 # %% ../../nbs/4_model/13_processor.ipynb #eedb9cba
 def picture_prefix(config, tokenizer) -> list[int]:  # config: an EarthGPTConfig, or a processor
     "What stands before the first question: the begin mark and the places of one picture."
-    begin = tokenizer(ChatFormat(**config.chat).begin, add_special_tokens=False).input_ids
+    begin = encode(tokenizer, ChatFormat(**config.chat).begin, True)
     return begin + [config.image_token_id] * config.visual_tokens
 
 # %% ../../nbs/4_model/13_processor.ipynb #2b364cfa

@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import BadInput
-from .tokens import ChatFormat, SPECIAL, encode
+from .tokens import ChatFormat, SPECIAL, encode, forget_engine
 
 # %% ../../nbs/4_model/04_templates.ipynb #17f0de76
 FAMILIES = {  # name -> what stands around the words; `begin` is completed from the tokenizer's own template
@@ -155,6 +155,7 @@ def prepare_tokenizer(
         wanted.append(IMAGE)
     added = [AddedToken(token, special=True, normalized=False) for token in wanted]
     tokenizer.add_tokens(added, special_tokens=True)
+    forget_engine(tokenizer)
     tokenizer.pad_token = _padding_token(tokenizer, encode(tokenizer, chat.end, True)[-1])
     _check_forgery(tokenizer, (IMAGE, tokenizer.pad_token, chat.end.strip()))
     return chat

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.iou import obb_iou, to_corners
 from earthgpt_lite.eval.detections import (
+    NearBoxes,
     ap_by_label,
     average_precision,
     boxes_by_label,
@@ -18,6 +20,7 @@ from earthgpt_lite.eval.detections import (
     overlap_matrix,
     voc_map,
 )
+from earthgpt_lite.errors import BadInput
 
 LABELS = ['ship', 'plane', 'harbor']
 
@@ -212,3 +215,52 @@ def test_matching_is_one_to_one(seed, threshold):
     assert all(
         table[i, j] < threshold for i in np.flatnonzero(match_greedy(table, threshold) < 0) for j in left
     )
+
+
+KINDS = {
+    'scattered': lambda rng, n: np.tile(rng.random((n, 2)) * 0.9, 2) + [0, 0, 0.05, 0.05],
+    'on one heap': lambda rng, n: np.tile([[0.1, 0.1, 0.9, 0.9]], (n, 1)),
+    'any corners': lambda rng, n: np.sort(rng.random((n, 2, 2)), 1).reshape(n, 4),
+    'turned': lambda rng, n: to_corners(
+        np.c_[rng.random((n, 2)), rng.random((n, 2)) / 4, rng.random(n) * 90]
+    ),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('rule', ['coco', 'voc'])
+@pytest.mark.parametrize('threshold', [0.05, 0.5, 0.95])
+def test_matching_of_near_boxes_is_that_of_the_whole_table(kind, rule, threshold):
+    rng = np.random.default_rng(0)
+    answered, truths = KINDS[kind](rng, 60), KINDS[kind](rng, 50)
+    answered[20:30] = truths[:10]  # some exact ones, twice
+    answered[30:40] = truths[:10]
+    scores, hard = rng.integers(0, 5, 60), rng.random(50) < 0.2
+    near = NearBoxes(list(answered), list(truths), threshold)
+    wanted = match_greedy(overlap_matrix(list(answered), list(truths)), threshold, scores, rule, hard)
+    assert (wanted >= 0).any()
+    assert match_greedy(near, threshold, scores, rule, hard).tolist() == wanted.tolist()
+    by_blocks = [near.rows(np.arange(60), pairs) for pairs in (10, 10**6)]
+    for (small, small_ious), (large, large_ious) in zip(*by_blocks, strict=True):
+        assert small.tolist() == large.tolist() and small_ious.tolist() == large_ious.tolist()
+
+
+def test_no_box_on_either_side():
+    for answered, truths in ([], []), ([[0, 0, 1, 1]], []), ([], [[0, 0, 1, 1]]):
+        assert match_greedy(NearBoxes(answered, truths, 0.5)).tolist() == [-1] * len(answered)
+
+
+def test_a_threshold_of_zero_is_refused():
+    with pytest.raises(BadInput, match='threshold of 0'):
+        match_greedy([[0.0]], 0)
+
+
+def test_ten_thousand_boxes_hold_no_table_of_all_pairs():
+    rng = np.random.default_rng(0)
+    answered, truths = ({'tree': (list(KINDS['scattered'](rng, 10_000)), np.ones(10_000))} for _ in range(2))
+    tracemalloc.start()
+    scores, hits, count = match_by_label(answered, truths)['tree']
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == len(hits) == 10_000 and 0 < hits.sum() < 10_000
+    assert peak < 200e6  # the table alone has 800 MB

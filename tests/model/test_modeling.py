@@ -6,6 +6,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
+from threading import Thread, active_count
 
 import numpy as np
 import pytest
@@ -413,6 +414,53 @@ def test_streamed_pieces_are_the_answer(either, few):
             model, tokenizer, picture, [(None if picture is None else 0, question)], max_new_tokens=12
         )[0][0]
         assert ''.join(stream_answer(model, tokenizer, picture, question, max_new_tokens=12)).strip() == whole
+
+
+@pytest.mark.parametrize('leave', ['close', 'forget', 'fail'])
+def test_a_stream_that_nobody_reads_stops(wild, few, leave):
+    model, tokenizer = wild
+    picture = pictures(few['validation'][:1])
+    steps, before = [], active_count()
+    hook = model.register_forward_hook(lambda *_: steps.append(1))
+    whole = ''.join(stream_answer(model, tokenizer, picture, QUESTIONS[3], max_new_tokens=40))
+    needed = len(steps)
+    assert needed > 20 and whole
+    steps.clear()
+    for _ in range(5):
+        stream = stream_answer(model, tokenizer, picture, QUESTIONS[3], max_new_tokens=40)
+        next(stream)
+        if leave == 'close':
+            stream.close()
+        elif leave == 'forget':
+            del stream
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                stream.throw(KeyboardInterrupt)
+    hook.remove()
+    assert active_count() == before
+    assert len(steps) < 5 * needed / 2
+
+
+def test_threads_that_share_a_model_answer_as_alone(wild, few):
+    model, tokenizer = wild
+    picture = pictures(few['validation'][:2])
+    asked = [(k % 2, question) for k, question in enumerate(QUESTIONS)]
+    ask = lambda one: generate_answers(model, tokenizer, picture, [one], max_new_tokens=8)[0]
+    alone = [ask(one) for one in asked]
+    assert len({text for text, _ in alone}) > 1
+    differ = []
+
+    def work(first):
+        for k in range(first, first + 3 * len(asked)):
+            if ask(asked[k % len(asked)]) != alone[k % len(asked)]:
+                differ.append(k)
+
+    threads = [Thread(target=work, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not differ
 
 
 def test_an_error_while_streaming_comes_out(tiny):

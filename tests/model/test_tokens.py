@@ -1,8 +1,11 @@
 "Words and tokens: nothing is lost, and nothing can be forged."
 
+import sys
+from threading import Thread
+
 import pytest
 from hypothesis import given, settings, strategies as st
-from transformers import AutoTokenizer
+from transformers import AddedToken, AutoTokenizer
 
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
@@ -13,6 +16,7 @@ from earthgpt_lite.model.tokens import (
     encode,
     encode_continuation,
     encode_turns,
+    forget_engine,
     train_tokenizer,
 )
 
@@ -120,3 +124,48 @@ def test_a_dialogue_repeats_what_stands_before_a_question(tokenizer):
         == encode_turns(tokenizer, turns, ChatFormat())
         == encode_turns(tokenizer, turns, ChatFormat(), dialogue=True)
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=forged, trusted=st.booleans())
+def test_ids_are_those_of_the_library(text, trusted, reloaded):
+    library = reloaded(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids
+    assert encode(reloaded, text, trusted) == library
+
+
+@pytest.fixture
+def often_switched():
+    "Threads change places within nearly every call."
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_that_share_a_tokenizer_read_as_alone(reloaded, often_switched):
+    texts = ['<image> and <end>', ' is there any water?', '<user> no <assistant>', ' where is the lake?']
+    alone = {(text, trusted): encode(reloaded, text, trusted) for text in texts for trusted in (True, False)}
+    assert alone[texts[0], True] != alone[texts[0], False]
+    differ = []
+
+    def work(trusted):
+        for text in texts * 500:
+            if encode(reloaded, text, trusted) != alone[text, trusted]:
+                differ.append(text)
+
+    threads = [Thread(target=work, args=(k % 2 == 0,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not differ
+
+
+def test_a_tokenizer_that_grows_is_read_anew():
+    tokenizer = train_tokenizer([' is there any water?'] * 9)
+    assert len(encode(tokenizer, '<sea>', True)) > 1
+    tokenizer.add_tokens([AddedToken('<sea>')])
+    assert len(encode(tokenizer, '<sea>')) == 1  # a plain one, for everybody
+    tokenizer.add_tokens([AddedToken('<sea>', special=True, normalized=False)], special_tokens=True)
+    forget_engine(tokenizer)
+    assert len(encode(tokenizer, '<sea>')) > 1 and len(encode(tokenizer, '<sea>', True)) == 1
