@@ -42,6 +42,7 @@ def lock_owner(
         owner = json.loads(Path(path).read_text(encoding='utf-8'))
         started = _started(owner['pid']) if owner['host'] == platform.node() else owner['started']
         alive = started is not None and abs(started - owner['started']) < 2
+        owner = {k: owner[k] for k in ('pid', 'host', 'started', 'command')}
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return owner if alive else None
@@ -57,12 +58,11 @@ def output_lock(
     Raises BadInput, which names the owner, where another process or thread holds it, and OSError where
     no lock can be written."""
     path = Path(os.path.abspath(path))
-    if inside:
-        path.mkdir(parents=True, exist_ok=True)
     stem = path / '.running' if inside else path.with_name(f'.{path.name}')
     owner = stem.with_name(f'{stem.name}.owner')
     lock = FileLock(stem.with_name(f'{stem.name}.lock'))
     try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         raise BadInput(_refusal(path, lock_owner(owner), lock.lock_file)) from None
