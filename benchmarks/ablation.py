@@ -159,7 +159,7 @@ def run_path(out, name, seed):
 
 
 def read_run(out, name, seed) -> dict:
-    return json.loads(run_path(out, name, seed).read_text())
+    return json.loads(run_path(out, name, seed).read_text(encoding='utf-8'))
 
 
 def runs_to_do(out, seeds) -> list:
@@ -172,7 +172,7 @@ def finish(args):
     todo = runs_to_do(args.out, SEEDS)
     if todo:
         return print(f'{len(todo)} runs are still to be made: give the other seeds')
-    pace = json.loads((args.out / 'pace.json').read_text())
+    pace = json.loads((args.out / 'pace.json').read_text(encoding='utf-8'))
     found = {name: [read_run(args.out, name, seed) for seed in SEEDS] for name in VARIANTS}
     for runs in found.values():
         if len({run['steps'] for run in runs}) > 1:
@@ -222,7 +222,7 @@ def main():
         write(pace, settings | dict(each=each, steps=steps))
     if args.pace:
         return
-    steps = json.loads(pace.read_text())['steps']
+    steps = json.loads(pace.read_text(encoding='utf-8'))['steps']
     for name, seed in todo:
         run = one_run(VARIANTS[name], seed, steps[name], examples, held_out, tokenizer)
         write(run_path(args.out, name, seed), facts | run)

@@ -50,7 +50,7 @@ def main():
         settings = dict(limit=args.pictures, baselines=False, progress=False, say=None)
         metrics = evaluate_model((model, tokenizer), examples, folder, **settings)
         whole = time.perf_counter() - start
-        with open(f'{folder}/answers.jsonl') as f:
+        with open(f'{folder}/answers.jsonl', encoding='utf-8') as f:
             together = {(r['image'], r['question']): r['answer'] for r in map(json.loads, f)}
     after = alone()
     rate, one = metrics['asked'] / metrics['seconds'], (before + after) / 2

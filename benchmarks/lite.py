@@ -50,11 +50,11 @@ def stage(name, out, steps, held_out, train, extra):
         if steps:
             words += ['--steps', str(steps)]
         train_command(words)
-        record = json.loads((folder / 'run.json').read_text()) | dict(
+        record = json.loads((folder / 'run.json').read_text(encoding='utf-8')) | dict(
             cpu_seconds=round(time.process_time() - cpu)
         )
         write_json(record, folder / 'run.json')
-    record = json.loads((folder / 'run.json').read_text())
+    record = json.loads((folder / 'run.json').read_text(encoding='utf-8'))
     model, tokenizer = load(folder, 'cpu')
     rows = evaluate(model, tokenizer, held_out, train)[0]
     print(name, f'perplexity {perplexity(model, tokenizer):.2f}', results_table(rows), sep='\n', flush=True)

@@ -312,7 +312,7 @@ def main():
             theirs=theirs_is,
             rows=rows,
         )
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ def generated(n):
 
 
 def memory_mb(key):
-    for line in Path('/proc/self/status').read_text().splitlines():
+    for line in Path('/proc/self/status').read_text(encoding='utf-8').splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 1024
     return float('nan')

@@ -22,6 +22,13 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(items):
+    if sys.platform == 'win32':
+        for item in items:
+            if item.get_closest_marker('unix'):
+                item.add_marker(pytest.mark.skip(reason='what only Linux and macOS can do'))
+
+
 def pytest_runtest_logreport(report):
     if report.when == 'call' and '::test_notebook_runs[' in report.nodeid:
         RAN.add(report.nodeid)

@@ -616,7 +616,7 @@ def build_aerial(out, cache):
             corners.append([int(o.find(key).text) for key in ('xmin', 'ymin', 'xmax', 'ymax')])
         boxes[f'aerial_{name}.tif'] = corners
     lines = ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, separators=(",", ":"))}' for k, v in boxes.items())
-    (out / 'aerial_boxes.json').write_text('{\n' + lines + '\n}\n')
+    (out / 'aerial_boxes.json').write_text('{\n' + lines + '\n}\n', encoding='utf-8')
     print('  aerial_boxes.json:', ', '.join(f'{len(b)} trees in {k}' for k, b in boxes.items()))
 
 

@@ -57,7 +57,7 @@ By source, test blocks:
 
 
 def release(run: Path, into: Path, scores: Path, on: str):
-    record = json.loads((run / 'run.json').read_text())
+    record = json.loads((run / 'run.json').read_text(encoding='utf-8'))
     model, tokenizer = load(run, 'cpu')
     save(model.half(), tokenizer, into)
     model, tokenizer = load(into, 'cpu')
@@ -73,7 +73,8 @@ def release(run: Path, into: Path, scores: Path, on: str):
         json.dumps(
             dict(train=facts | dict(parameters=model.num_parameters()), **found, versions=versions()),
             indent=1,
-        )
+        ),
+        encoding='utf-8',
     )
     (into / 'README.md').write_text(
         CARD.format(
@@ -82,7 +83,8 @@ def release(run: Path, into: Path, scores: Path, on: str):
             validation=results_markdown(found['validation']['results'], found['validation']['sources']),
             test=results_markdown(found['test']['results'], found['test']['sources']),
             sources=results_markdown(found['test']['sources']),
-        )
+        ),
+        encoding='utf-8',
     )
 
 

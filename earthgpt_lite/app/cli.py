@@ -436,7 +436,7 @@ def _run_safely(args, debug):
         print('stopped', file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has seen enough
-        sys.stdout = open(os.devnull, 'w')
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
         return 0
     except Exception as e:
         if debug:

@@ -31,6 +31,8 @@ TESTED = dict(
     jsonargparse='4.53.0',
     pyyaml='6.0.3',
     tqdm='4.70.1',
+    filelock='4.2.11',
+    psutil='7.2.2',
 )
 
 
@@ -50,25 +52,25 @@ def _compared(installed, tested):
 def system_memory() -> tuple:  # bytes: all, free now
     "Memory that this process can hope for, of the machine or its container; None where it cannot be told."
     try:
-        whole = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    except (AttributeError, ValueError, OSError):
+        import psutil
+
+        memory = psutil.virtual_memory()
+    except Exception:  # a doctor does not fall ill
         return None, None
-    free = _number('/proc/meminfo', 'MemAvailable:')  # KB
-    limit = _number('/sys/fs/cgroup/memory.max')
+    whole, free = memory.total, memory.available
+    limit = _number('/sys/fs/cgroup/memory.max')  # only Linux has containers that limit
     used = _number('/sys/fs/cgroup/memory.current')
-    free = free and 1024 * free
     if limit and limit < whole:
-        whole, free = limit, min(free or limit, limit - (used or 0))
+        whole, free = limit, min(free, limit - (used or 0))
     return whole, free
 
 
-def _number(path, key=''):
-    "The number behind a key in a file of the system; None where there is none."
+def _number(path):
+    "The number in a file of the system; None where there is none."
     try:
         with open(path, encoding='utf-8') as f:
-            line = next(line for line in f if line.startswith(key))
-        return int(line.removeprefix(key).split()[0])
-    except (OSError, ValueError, StopIteration, IndexError):
+            return int(f.read())
+    except (OSError, ValueError):
         return None
 
 

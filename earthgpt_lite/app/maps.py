@@ -58,7 +58,7 @@ def _style(name):
         kind, _ = mimetypes.guess_type(file.name)
         return f'url({_uri(file.read_bytes(), kind)})'
 
-    css = re.sub(r'url\(([^)]+)\)', inside, (_LEAFLET / name).read_text())
+    css = re.sub(r'url\(([^)]+)\)', inside, (_LEAFLET / name).read_text(encoding='utf-8'))
     return _uri(css.encode(), 'text/css')
 
 

@@ -337,7 +337,8 @@ def _plan(assistant, path, out, asked, options):
 
 def _file_facts(path):
     stat = os.stat(path) if os.path.exists(path) else None
-    return dict(scene=str(path), bytes=stat and stat.st_size, changed=stat and stat.st_mtime_ns)
+    scene = Path(path).as_posix() if stat else str(path)
+    return dict(scene=scene, bytes=stat and stat.st_size, changed=stat and stat.st_mtime_ns)
 
 
 def _weight_sum(model):  # a model that was trained on must not finish the survey of another

@@ -102,7 +102,7 @@ def _numbered_splits(root):
     split = {}
     for path in lists:
         try:
-            split |= dict.fromkeys(map(int, path.read_text().split()), path.stem)
+            split |= dict.fromkeys(map(int, path.read_text(encoding='utf-8').split()), path.stem)
         except ValueError:
             raise LayoutMismatch(f'{path.name} does not hold numbers of objects') from None
     return split

@@ -169,7 +169,7 @@ def convert(
         raise BadInput(f'--most {most}: at least one object must be allowed')
     options = dict(oriented=oriented, decimals=decimals, most=most)
     src, dst = Path(src), Path(dst)
-    origin = {'source': str(src.resolve()), 'reader': find_reader(reader).name, **options}
+    origin = {'source': src.resolve().as_posix(), 'reader': find_reader(reader).name, **options}
     if (dst / 'info.json').exists() and (dst / 'begun.json').exists():
         begin_conversion(dst, origin)
         return read_json(dst / 'info.json')

@@ -68,7 +68,7 @@ class Pictures:
                 full = os.path.join(folder, name)
                 if not name.lower().endswith(SUFFIXES) or name.startswith('.'):
                     continue
-                if os.path.islink(full) and os.path.commonpath((base, os.path.realpath(full))) != base:
+                if os.path.islink(full) and not Path(os.path.realpath(full)).is_relative_to(base):
                     continue
                 path = Path(full).relative_to(self.root).as_posix()
                 self.paths.append(path)

@@ -212,7 +212,7 @@ def find_image(
     base, path = os.path.realpath(root), clean_path(image)
     for name in dict.fromkeys((path, path.removeprefix('data/'))):
         real = os.path.realpath(os.path.join(base, name))
-        if os.path.commonpath((base, real)) != base:
+        if not Path(real).is_relative_to(base):
             raise BadInput(f'has an image that leads out of {base} through a link: {image!r}')
         if os.path.isfile(real):
             return Path(real)

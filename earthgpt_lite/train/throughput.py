@@ -6,7 +6,6 @@ __all__ = ['PEAKS', 'picture_flops', 'step_flops', 'peak_flops', 'Throughput', '
 
 # %% ../../nbs/5_train/06_throughput.ipynb #1847ab98
 import re
-import resource
 import sys
 import time
 
@@ -199,12 +198,24 @@ def pick_precision(device: str = 'cpu') -> str:
 
 
 def peak_memory_mb() -> float:
-    "The most memory this process has held at once."
-    try:
-        # ru_maxrss of a child begins at its parent's
-        with open('/proc/self/status') as f:
+    "The most memory this process has held at once; what it holds now, where the system keeps no such number."
+    try:  # Linux: what `resource` says of a child there begins at its parent's
+        with open('/proc/self/status', encoding='utf-8') as f:
             kilobytes = next(line.split()[1] for line in f if line.startswith('VmHWM'))
         return int(kilobytes) / 1024
     except (OSError, StopIteration):
-        unit = 1024 if sys.platform != 'darwin' else 1024**2
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        return _peak_elsewhere() / 1024**2
+
+
+def _peak_elsewhere():  # bytes
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, 'peak_wset'):  # Windows
+        return memory.peak_wset
+    try:
+        import resource
+    except ImportError:
+        return memory.rss
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

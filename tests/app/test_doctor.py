@@ -6,6 +6,7 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,15 +72,15 @@ def test_a_model_that_does_not_learn_is_noticed(monkeypatch):
 
 
 def test_memory_of_a_container(monkeypatch):
-    numbers = {
-        '/proc/meminfo': 900 * 10**6 // 1024,
-        '/sys/fs/cgroup/memory.max': 10**9,
-        '/sys/fs/cgroup/memory.current': 4 * 10**8,
-    }
-    monkeypatch.setattr(doctor, '_number', lambda path, key='': numbers.get(path))
+    numbers = {'/sys/fs/cgroup/memory.max': 10**9, '/sys/fs/cgroup/memory.current': 4 * 10**8}
+    machine = SimpleNamespace(total=8 * 10**9, available=9 * 10**8)
+    monkeypatch.setattr(doctor, '_number', numbers.get)
+    monkeypatch.setattr('psutil.virtual_memory', lambda: machine)
     assert doctor.system_memory() == (10**9, 6 * 10**8)
     del numbers['/sys/fs/cgroup/memory.max']
-    assert doctor.system_memory()[1] == 900 * 10**6 // 1024 * 1024
+    assert doctor.system_memory() == (8 * 10**9, 9 * 10**8)
+    monkeypatch.setitem(sys.modules, 'psutil', None)  # not installed: unknown, and no error
+    assert doctor.system_memory() == (None, None)
     monkeypatch.undo()
     assert doctor._number('/nowhere') is None and doctor._number(__file__) is None
 

@@ -356,6 +356,7 @@ survey(Shot(fail=6), sys.argv[1], sys.argv[2], detect='ship', overlap=40, batch_
 '''
 
 
+@pytest.mark.unix
 def test_sigkill(tmp_path):
     path, out = harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.geojson'
     process = subprocess.run([sys.executable, '-c', KILL % os.path.dirname(__file__), str(path), str(out)])

@@ -133,6 +133,7 @@ sheets.AnswerSheet.write = write_and_end
 """
 
 
+@pytest.mark.unix
 def test_killed_and_started_again(saved, data, tmp_path):
     "SIGKILL while the sheets grow; the next run ends with the results of one that nobody disturbed."
     code = (
@@ -258,6 +259,7 @@ def test_metrics_say_who_answered(tiny, few, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.unix
 def test_two_processes_killed_and_started_again_answer_as_one(saved, data, tmp_path):
     "Lightning's predict on gloo: both are killed; then two go on, and all sheets are those of one process."
     (tmp_path / 'two.py').write_text(

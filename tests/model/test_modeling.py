@@ -794,7 +794,7 @@ except BadInput as e: print(e)
 '''
 
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='no limit on the size of files')
+@pytest.mark.unix
 def test_a_full_disk_leaves_the_old_checkpoint(broken, tiny):
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', FULL, str(broken)], capture_output=True, text=True, timeout=120

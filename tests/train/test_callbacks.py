@@ -1,7 +1,6 @@
 "Callbacks: minutes hold whatever the rounds, nothing is logged in silence, held-out examples are looked at exactly."
 
 import csv
-import os
 import signal
 from types import SimpleNamespace
 
@@ -186,7 +185,7 @@ def test_validation_goes_on_with_the_run(tok, tmp_path, monkeypatch):
     one, first, second = watch(), watch(), watch()
     fit(small(tok), tok, examples(), tmp_path / 'a', steps=8, callbacks=[one], **SHORT)
     with monkeypatch.context() as patch:
-        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             fit(small(tok), tok, examples(), tmp_path / 'b', steps=8, callbacks=[first], **SHORT)
     fit(small(tok, 9), tok, examples(), tmp_path / 'b', steps=8, resume=True, callbacks=[second], **SHORT)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -59,10 +58,12 @@ def killed(folder, seed, points):
     return rows
 
 
+@pytest.mark.unix
 def test_killed_at_a_random_moment(tmp_path):
     killed(tmp_path, 1, 1)
 
 
+@pytest.mark.unix
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(tmp_path):
     rows = killed(tmp_path, 2, 10)
@@ -89,12 +90,12 @@ def at_step(monkeypatch, at, do):
     monkeypatch.setattr(training.EarthGPTModule, 'training_step', new)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [pytest.param(signal.SIGTERM, marks=pytest.mark.unix), signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_at_a_whole_step(tok, whole, tmp_path, monkeypatch, number):
     "The signal comes in the middle of a step; that step is finished, and kept"
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), number))
+        at_step(patch, 3, lambda: signal.raise_signal(number))
         with pytest.raises(Interrupted, match='step 4'):
             fit(small(tok), tok, examples(), tmp_path, steps=8, **SHORT)
     assert signal.getsignal(number) == before
@@ -108,7 +109,7 @@ def test_a_signal_writes_a_checkpoint_at_a_whole_step(tok, whole, tmp_path, monk
 
 
 def test_ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint(tok, tmp_path, monkeypatch):
-    at_step(monkeypatch, 5, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    at_step(monkeypatch, 5, lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(Interrupted):
         fit(small(tok), tok, examples(), tmp_path, steps=8, checkpoint_every=2, **SHORT)
     assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['global_step'] == 4
@@ -139,7 +140,7 @@ def test_an_adapter_stage_resumes_and_leaves_its_base_alone(tok, tmp_path, monke
     want, stage = small(tok), tune_stage()
     run = fit(want, tok, examples(), tmp_path / 'a', stage, steps=6, **SHORT)
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             fit(small(tok), tok, examples(), tmp_path / 'b', stage, steps=6, **SHORT)
     load_adapter(small(tok), tmp_path / 'b' / 'adapter')  # what was learned until then, on its base
@@ -233,7 +234,7 @@ def kept_run(tok, factory):
     if not _KEPT:
         folder = factory.mktemp('kept')
         with pytest.MonkeyPatch.context() as patch:
-            at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+            at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
             with pytest.raises(Interrupted):
                 fit(small(tok), tok, examples(), folder, steps=8, **SHORT)
         _KEPT.append(folder)
@@ -242,7 +243,7 @@ def kept_run(tok, factory):
 
 def test_told_it_goes_on_with_other_data(tok, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             fit(small(tok), tok, examples(), tmp_path, steps=8, **SHORT)
     run = fit(small(tok, 9), tok, examples(19), tmp_path, steps=8, resume=True, force=True, **SHORT)
@@ -253,7 +254,7 @@ def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypat
     rates, said = {}, []
     monkeypatch.setattr(training, 'schedule', lambda step, total: step / total)
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             fit(small(tok), tok, examples(), tmp_path, steps=5, **SHORT)
     step = training.EarthGPTModule.training_step
@@ -274,7 +275,7 @@ def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypat
 
 def test_told_another_stage_takes_the_weights_and_begins_anew(tok, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
             fit(small(tok), tok, examples(), tmp_path, steps=8, **SHORT)
     weights = torch.load(tmp_path / 'last.ckpt', weights_only=True)['state_dict']
@@ -311,13 +312,18 @@ class limit:
         self.size = size
 
     def __enter__(self):
+        import resource
+
         self.old = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.old[1]))
 
     def __exit__(self, *e):
+        import resource
+
         resource.setrlimit(resource.RLIMIT_FSIZE, self.old)
 
 
+@pytest.mark.unix
 @pytest.mark.parametrize('told', ['go on', 'stop'])
 def test_a_full_disk_keeps_the_last_good_checkpoint(tok, whole, tmp_path, monkeypatch, told):
     said, save = [], training.AtomicCheckpointIO.save_checkpoint

@@ -252,6 +252,7 @@ def test_the_second_run_in_a_folder_is_refused(data):
         train(choice(data, out=str(data / 'four')))
 
 
+@pytest.mark.unix
 def test_a_stopped_run_says_how_to_go_on(data, monkeypatch, capsys):
     import signal
     from earthgpt_lite.train.module import EarthGPTModule

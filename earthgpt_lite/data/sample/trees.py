@@ -26,7 +26,7 @@ from ...raster.reading import read_scene
 @lru_cache(1)
 def tree_boxes() -> dict:  # file: (n, 4) x1, y1, x2, y2 in pixels
     "All boxes of trees, by file."
-    stored = json.loads((DATA / 'aerial_boxes.json').read_text())
+    stored = json.loads((DATA / 'aerial_boxes.json').read_text(encoding='utf-8'))
     return {name: np.array(boxes, float) for name, boxes in stored.items()}
 
 
