@@ -4,9 +4,8 @@
 __all__ = ['AtomicCheckpointIO', 'run_lock', 'find_checkpoint', 'check_resume', 'save_artifact']
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #2a9bc681
-import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..errors import BadInput, first_line
+from ..locks import output_lock
 from ..model.modeling import EarthGPT, save
 from .adapters import added_adapters, save_adapter
 from .stages import Stage
@@ -60,22 +60,11 @@ def _keep_previous(path, previous):
         os.replace(link, previous)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #253e1c2d
-@contextmanager
 def run_lock(folder):
-    "Hold a folder for one run. Raises BadInput where another one is going on there."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    "Hold a folder for one run. Raises BadInput, which names the owner, where another one is going on there."
     if getattr(rank_zero_only, 'rank', 0):
-        yield
-        return  # the first process holds it for all
-    with open(folder / '.running', 'w') as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            raise BadInput(
-                f'{folder}: another run is going on there; wait for it, or take another folder'
-            ) from e
-        yield
+        return nullcontext()  # the first process holds it for all
+    return output_lock(folder, inside=True)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #8d7f9dd4
 def find_checkpoint(folder) -> tuple:  # (path, what it holds)
