@@ -141,7 +141,7 @@ def tune_stage(
     side: str = 'input',  # of the scale: input (LLaMA-Adapter V2's code) or output (its paper)
     lr: float = 5e-3,
 ) -> Stage:
-    "EarthGPT's last stage: a scale and a bias beside each frozen linear layer of the language model."
+    "EarthGPT's third step: a scale and a bias beside each frozen linear layer of the language model."
     return Stage(
         'tune',
         ('scale', 'bias') + ('norms',) * norms + ('projector',) * projector,
