@@ -31,8 +31,8 @@ from rasterio.warp import reproject, transform
 from .answers import Answer
 from ..data.sample.world_map import DATA
 from ..errors import BadInput
+from ..files import write_whole
 from ..raster.chips import Chip
-from ..raster.georef import write_whole
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/05_maps.ipynb #bc4cbbd0

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 
 from ..data.sample.trees import sample_examples
 from ..data.sample.world_map import Example
-from ..data.store import write_json
 from ..errors import BadInput
+from ..files import write_json
 from ..eval.report import write_report
 from ..eval.statistics import prior_predictions, results
 from ..model.generation import generate_answers

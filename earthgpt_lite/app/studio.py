@@ -21,9 +21,10 @@ from .panel_parts import read_upload, render_scene, renderings
 from .survey import OtherSurvey, survey
 from ..boxes.text import format_box, to_pixels
 from ..errors import BadInput
+from ..files import write_whole
 from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..eval.report import data_uri
-from ..raster.georef import to_lonlat, feature_collection, write_whole
+from ..raster.georef import to_lonlat, feature_collection
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/07_studio.ipynb #6b0d2f02

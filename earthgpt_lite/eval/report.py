@@ -6,11 +6,11 @@ __all__ = ['BASELINES', 'MIN_ANSWERS', 'RESULTS_NOTE', 'BOX_LEGEND', 'is_ahead',
 
 # %% ../../nbs/6_eval/09_report.ipynb #f8a5e314
 import html
-import os
 from pathlib import Path
 
 from .drawings import data_uri, draw_boxes, loss_curve
 from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, exact_match
+from ..files import write_whole
 
 # %% ../../nbs/6_eval/09_report.ipynb #cabf7904
 BASELINES = ('prior', 'shuffled', 'blind')
@@ -307,11 +307,7 @@ def write_page(
 {body}
 </body></html>
 '''
-    path = Path(path)
-    part = path.with_name(path.name + '.part')
-    part.write_text(page, encoding='utf-8')
-    os.replace(part, path)
-    return path
+    return write_whole(path, page)
 
 # %% ../../nbs/6_eval/09_report.ipynb #40a34087
 def write_report(

@@ -7,7 +7,6 @@ __all__ = ['ScaledLinear', 'added_adapters', 'add_bias', 'add_lora', 'prepare_st
 # %% ../../nbs/5_train/02_adapters.ipynb #cd2c16e0
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from ..errors import BadInput
+from ..files import whole_file
 from .stages import Stage, part_of
 
 # %% ../../nbs/5_train/02_adapters.ipynb #ca1d9382
@@ -242,11 +242,8 @@ def save_adapter(
         stage=stage.name if stage else '',
         fingerprint=base_fingerprint(model, set(map(_base_name, tensors))),
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    save_file(tensors, part, {'earthgpt_adapter': json.dumps(about)})
-    os.replace(part, path)
+    with whole_file(path, errors=(SafetensorError,)) as part:
+        save_file(tensors, part, {'earthgpt_adapter': json.dumps(about)})
 
 
 def _to_half(name, t):  # a scale begins at one, all else at zero
