@@ -28,7 +28,7 @@ class NotWritten(BadInput):
 
 
 _PREFIX = '.earthgpt-lite.'  # of a temporary name; then machine, process, and letters of chance
-_ROOM_NAME = re.compile(rf'\S*{re.escape(_PREFIX)}[^/\\]*[/\\]new[/\\]')
+_ROOM_NAME = re.compile(rf'[^\s\'"]*{re.escape(_PREFIX)}[^/\\]*[/\\]new[/\\]')
 _ROOM = 'make room, or choose another place'
 _MENDS = {
     errno.ENOSPC: _ROOM,
@@ -57,8 +57,13 @@ def disk_errors(
             raise  # no word of the system: a library's error about what it read
         if said and not _is_about(said.filename, path):
             raise
-        reason = said.strerror if said else _ROOM_NAME.sub('', first_line(e))
-        raise NotWritten(path, reason, _MENDS.get(said and said.errno, 'choose another place')) from e
+        reason = said.strerror if said else _first_line(e)
+        mend = _MENDS.get(said.errno, 'choose another place') if said else _ROOM
+        raise NotWritten(path, reason, mend) from e
+
+
+def _first_line(e):
+    return _ROOM_NAME.sub('', first_line(e))
 
 
 def _said_by_system(e):
@@ -169,7 +174,7 @@ def _run_check(check, part, path):
     try:
         fits = check(part) is not False
     except Exception as e:
-        raise NotWritten(path, f'it cannot be read back ({first_line(e)})', _ROOM) from e
+        raise NotWritten(path, f'it cannot be read back ({_first_line(e)})', _ROOM) from e
     if not fits:
         raise NotWritten(path, 'it does not hold what was written', _ROOM)
 

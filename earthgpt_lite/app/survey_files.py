@@ -6,7 +6,9 @@ __all__ = ['TileAnswer', 'box_features', 'TileGrid', 'region_features', 'check_o
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b03
 import json
+import sqlite3
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -184,20 +186,17 @@ def _write_geopackage(out, features, frame, facts):
     data |= dict(prompt=[prompt] * len(features), model=[facts['model']] * len(features))
     shapes = [_on_map(polygon, frame) for polygon, _ in features]
     table = _geopandas().GeoDataFrame(data, geometry=shapes, crs=frame.crs.to_wkt())
-    with whole_file(out, lambda part: _count_features(part) == len(table), errors=_of_gdal()) as part:
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+
+    errors = DataSourceError, DataLayerError, FeatureError
+    with whole_file(out, lambda part: _count_indexed(part) == len(table), errors=errors) as part:
         table.to_file(part, driver='GPKG', layer='answers', engine='pyogrio')
 
 
-def _count_features(path):
-    from pyogrio import read_info
-
-    return read_info(path)['features']
-
-
-def _of_gdal():
-    from pyogrio.errors import DataSourceError
-
-    return (DataSourceError,)
+def _count_indexed(path):
+    "Features in the spatial index, which is written last: GDAL may lose the error of a full disk there."
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute('SELECT count(*) FROM rtree_answers_geom').fetchone()[0]
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b18
 def check_raster(path):
