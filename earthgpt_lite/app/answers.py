@@ -59,7 +59,7 @@ class Answer:
     region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
 
     def __post_init__(self):
-        parsed = parse_boxes(self.text)
+        parsed = parse_boxes(self.text, repair=True)  # as the measures read it
         self.unread = parsed.unread
         self.labels = [b.label or self.default_label for b in parsed.boxes]
         corners = np.array([to_corners(b.box) for b in parsed.boxes], float)
@@ -67,6 +67,7 @@ class Answer:
         self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)  # (n, 4)
         if self.confidence is None or len(self.confidence) != len(self.boxes):
             self.confidence = np.full(len(self.boxes), self.score)
+        self.confidence = np.asarray(self.confidence, float)
 
     def __str__(self):
         return self.text

@@ -38,7 +38,7 @@ def draw_boxes(
     canvas = Image.fromarray(image).resize((side, side), resample)
     pen = ImageDraw.Draw(canvas)
     for text, colour in ((truth, TRUTH_COLOUR), (answer, ANSWER_COLOUR)):
-        for found in parse_boxes(str(text)).boxes:
+        for found in parse_boxes(str(text), repair=True).boxes:
             corners = [*map(tuple, _corners(found.box) * (side - 1))]
             pen.line([*corners, corners[0]], fill=colour, width=2)
     return np.array(canvas)

@@ -5,7 +5,6 @@ __all__ = ['KINDS', 'token_kinds', 'token_colours', 'draw_tokens', 'token_html',
 
 # %% ../../nbs/4_model/03_token_view.ipynb #dc0bd51f
 import html
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
