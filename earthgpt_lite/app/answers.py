@@ -4,17 +4,16 @@
 __all__ = ['Answer']
 
 # %% ../../nbs/7_app/01_answers.ipynb #60ff6ef3
-import base64
 import html
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..boxes.iou import to_corners
 from ..boxes.text import parse_boxes, to_pixels
+from ..eval.drawings import ANSWER_COLOUR, data_uri, outline_box, to_png
 from ..raster.chips import Chip
 from ..raster.georef import feature, feature_collection, to_world
 
@@ -104,27 +103,23 @@ class Answer:
     def picture(self, side: int = 256) -> Image.Image:
         "The square with the boxes drawn on it."
         image = Image.fromarray(self.chip.image).convert('RGB').resize((side, side), Image.BICUBIC)
-        draw = ImageDraw.Draw(image)
-        for polygon in self.polygons * side - 0.5:
-            draw.polygon([tuple(p) for p in polygon], outline=(255, 45, 149), width=2)
+        for polygon in self.polygons:
+            outline_box(image, polygon.ravel(), ANSWER_COLOUR)
         return image
 
     def png(self, side: int = 256) -> bytes:
         "The picture as a PNG file."
-        file = io.BytesIO()
-        self.picture(side).save(file, 'PNG')
-        return file.getvalue()
+        return to_png(self.picture(side))
 
     def show(self, ax=None):
         "Draw the picture with the boxes; returns the matplotlib axes."
         return _draw(self, ax)
 
     def _repr_html_(self):
-        image = base64.b64encode(self.png(192)).decode()
         lines = '<br>'.join(_html_lines(self))
         return (
             '<figure style="display:flex;gap:1em;align-items:center;margin:0">'
-            f'<img alt="" src="data:image/png;base64,{image}"><figcaption>{lines}</figcaption></figure>'
+            f'<img alt="" src="{data_uri(self.png(192))}"><figcaption>{lines}</figcaption></figure>'
         )
 
 # %% ../../nbs/7_app/01_answers.ipynb #d5e6f7a8

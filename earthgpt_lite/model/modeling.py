@@ -6,7 +6,6 @@ __all__ = ['EarthGPTOutput', 'EarthGPT', 'nano', 'save', 'find_model', 'load', '
 # %% ../../nbs/4_model/15_modeling.ipynb #720e16bf
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +22,11 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging as transformers_logging
 
 import earthgpt_lite.model.efficientnet
 from ..errors import BadInput, first_line
 from ..files import NotWritten, finish_writes, whole_folder
+from .backbones import no_bars
 from .config import EarthGPTConfig, MODELS, check_format, nano_config, packaged
 from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
@@ -193,18 +192,6 @@ def nano(
     return model
 
 # %% ../../nbs/4_model/15_modeling.ipynb #d6c2de5f
-@contextmanager
-def _quiet():
-    "No progress bars of the library: a small model is there before one could read them."
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
-
-
 def save(model: EarthGPT, tokenizer, folder):
     """Save model, tokenizer and processor to one folder: whole, or not at all.
 
@@ -214,7 +201,7 @@ def save(model: EarthGPT, tokenizer, folder):
     try:
         with whole_folder(folder, errors=(SafetensorError,)) as new:
             _check_room(folder, sum(t.nbytes for t in model.state_dict().values()))
-            with _quiet():
+            with no_bars():
                 model.save_pretrained(new)
                 EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(new)
             for file in new.glob('*.safetensors'):  # written for the owner alone
@@ -276,7 +263,7 @@ def load(
     device = pick_device(device)
     try:
         _check_type(Path(folder) / 'config.json', name)
-        with _quiet():
+        with no_bars():
             model, info = EarthGPT.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
