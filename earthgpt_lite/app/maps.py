@@ -5,7 +5,6 @@ __all__ = ['COLOURS', 'go_offline', 'mercator', 'from_mercator', 'overlay', 'bas
            'static_map', 'side_by_side', 'write_map']
 
 # %% ../../nbs/7_app/05_maps.ipynb #834a6bf3
-import base64
 import functools
 import html
 import io
@@ -31,21 +30,18 @@ from rasterio.warp import reproject, transform
 from .answers import Answer
 from ..data.sample.world_map import DATA
 from ..errors import BadInput
+from ..eval.drawings import data_uri
+from ..files import write_whole
 from ..raster.chips import Chip
-from ..raster.georef import write_whole
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/05_maps.ipynb #bc4cbbd0
 _LEAFLET = DATA / 'leaflet'
 
 
-def _uri(data: bytes, kind: str):
-    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
-
-
 def _script(name):
     code = re.sub(rb'//# sourceMappingURL=.*', b'', (_LEAFLET / name).read_bytes())
-    return _uri(code, 'text/javascript')
+    return data_uri(code, 'text/javascript')
 
 
 def _style(name):
@@ -56,10 +52,10 @@ def _style(name):
         if not file.is_file():
             return 'none'
         kind, _ = mimetypes.guess_type(file.name)
-        return f'url({_uri(file.read_bytes(), kind)})'
+        return f'url({data_uri(file.read_bytes(), kind)})'
 
     css = re.sub(r'url\(([^)]+)\)', inside, (_LEAFLET / name).read_text(encoding='utf-8'))
-    return _uri(css.encode(), 'text/css')
+    return data_uri(css.encode(), 'text/css')
 
 
 def go_offline(
@@ -178,7 +174,7 @@ def _webp(image, quality=75) -> str:  # (h, w, 3 or 4) uint8
     "A picture as a data URI."
     file = io.BytesIO()
     Image.fromarray(image).save(file, 'WEBP', quality=quality)
-    return _uri(file.getvalue(), 'image/webp')
+    return data_uri(file.getvalue(), 'image/webp')
 
 
 @functools.cache

@@ -88,7 +88,7 @@ def run_ask(args):
         raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
     answer = _assistant(args).ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
-        from earthgpt_lite.raster.georef import write_whole
+        from earthgpt_lite.files import write_whole
 
         write_whole(args.out, json.dumps(answer.to_geojson()))
     if args.json:

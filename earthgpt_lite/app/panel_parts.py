@@ -5,17 +5,16 @@ __all__ = ['error_text', 'renderings', 'render_scene', 'chip_with_boxes', 'drawi
 
 # %% ../../nbs/7_app/06_panel_parts.ipynb #5a0c1e03
 import html
-import io
 import tempfile
 import threading
 import traceback
 from pathlib import Path
 
-from PIL import ImageDraw
 from transformers import StoppingCriteria
 
 from .answers import Answer
 from ..errors import BadInput
+from ..eval.drawings import outline_box, to_png
 from ..raster.bands import RENDERINGS
 from ..raster.chips import Chip
 from ..raster.reading import Scene, read_scene
@@ -64,11 +63,8 @@ def chip_with_boxes(
     "The square with the boxes of an answer, and the one that is being asked about."
     picture = (answer or Answer('', 0.0, '', chip)).picture(side)
     if box is not None:
-        corners = [round(float(v) * side) for v in box]
-        ImageDraw.Draw(picture).rectangle(corners, outline=(255, 212, 0), width=2)
-    file = io.BytesIO()
-    picture.save(file, 'PNG')
-    return file.getvalue()
+        outline_box(picture, box, (255, 212, 0))
+    return to_png(picture)
 
 # %% ../../nbs/7_app/06_panel_parts.ipynb #5623e556
 _BOARD_SCRIPT = """

@@ -4,7 +4,6 @@
 __all__ = ['Studio']
 
 # %% ../../nbs/7_app/07_studio.ipynb #07968ce6
-import base64
 import html
 import json
 import tempfile
@@ -21,9 +20,10 @@ from .panel_parts import read_upload, render_scene, renderings
 from .survey import OtherSurvey, survey
 from ..boxes.text import format_box, to_pixels
 from ..errors import BadInput
+from ..files import write_whole
 from ..eval.attribution import heatmap_overlay, occlusion_map
-from ..eval.report import data_uri
-from ..raster.georef import to_lonlat, feature_collection, write_whole
+from ..eval.drawings import data_uri
+from ..raster.georef import to_lonlat, feature_collection
 from ..raster.reading import Scene, as_chip, read_scene
 
 # %% ../../nbs/7_app/07_studio.ipynb #6b0d2f02
@@ -169,7 +169,7 @@ class _Display(_PictureSide, _TalkSide):
             return
         png = chip_with_boxes(self.chip, self.answer, None if self._box_is_whole else self.box)
         if self.board is not None:
-            self.board.src = f'data:image/png;base64,{base64.b64encode(png).decode()}'
+            self.board.src = data_uri(png)
         else:
             self.picture.value = png
         self.live.value = ''

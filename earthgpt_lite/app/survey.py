@@ -32,6 +32,7 @@ from earthgpt_lite.app.survey_files import (
     write_features,
 )
 from ..errors import BadInput
+from ..files import append_rows
 from ..raster.chips import Frame
 from ..raster.georef import to_world
 from ..raster.reading import open_raster, read_scene, read_tiles
@@ -111,13 +112,10 @@ class Journal:
         self.path, self.rows = Path(path), []
         if resume and self.path.exists():
             self._read(head)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, 'r+' if self.rows else 'w', encoding='utf-8') as f:
-            if self.rows:
-                f.truncate(self._end)
-            else:
-                f.write(json.dumps(head) + '\n')
-        self.file = open(self.path, 'a', encoding='utf-8')
+        if self.rows:
+            append_rows(self.path, [], size=self._end)
+        else:
+            append_rows(self.path, [head], size=0)
 
     def _read(self, head):
         self._end = 0
@@ -132,12 +130,10 @@ class Journal:
             self._end += len(line)
 
     def add(self, row):
+        append_rows(self.path, [row])
         self.rows.append(row)
-        self.file.write(json.dumps(row) + '\n')
-        self.file.flush()
 
     def close(self, done: bool):
-        self.file.close()
         if done:
             self.path.unlink()
 

@@ -6,9 +6,9 @@ __all__ = ['TileAnswer', 'box_features', 'TileGrid', 'region_features', 'check_o
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b03
 import json
-import os
+import sqlite3
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +17,13 @@ import numpy as np
 import rasterio
 import shapely
 from affine import Affine
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 
 from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
-from ..raster.georef import feature, feature_collection, to_world, write_whole
+from ..files import disk_errors, whole_file, write_whole
+from ..raster.georef import feature, feature_collection, to_world
 from ..raster.reading import tile_origins
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b06
@@ -143,17 +146,6 @@ def _geopandas():
         ) from None
     return geopandas
 
-
-@contextmanager
-def _whole_file(path):
-    "A name to write to; in the end it becomes `path`, or nothing is left of it."
-    part = path.with_name(f'.{os.getpid()}-{path.name}')
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b14
 def write_features(
     out: Path,  # .geojson, .gpkg or .json
@@ -194,8 +186,17 @@ def _write_geopackage(out, features, frame, facts):
     data |= dict(prompt=[prompt] * len(features), model=[facts['model']] * len(features))
     shapes = [_on_map(polygon, frame) for polygon, _ in features]
     table = _geopandas().GeoDataFrame(data, geometry=shapes, crs=frame.crs.to_wkt())
-    with _whole_file(out) as part:
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+
+    errors = DataSourceError, DataLayerError, FeatureError
+    with whole_file(out, lambda part: _count_indexed(part) == len(table), errors=errors) as part:
         table.to_file(part, driver='GPKG', layer='answers', engine='pyogrio')
+
+
+def _count_indexed(path):
+    "Features in the spatial index, which is written last: GDAL may lose the error of a full disk there."
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute('SELECT count(*) FROM rtree_answers_geom').fetchone()[0]
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b18
 def check_raster(path):
@@ -205,11 +206,9 @@ def check_raster(path):
         raise BadInput(f'{path}: the raster of classes is a GeoTIFF; name it .tif')
     if path.is_dir():
         raise BadInput(f'{path} is a folder: give the raster the name of a file')
-    try:
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as e:
-        raise BadInput(f'{path} cannot be written: {e.strerror}; give the raster another place') from e
 
 
 def write_class_raster(
@@ -225,12 +224,21 @@ def write_class_raster(
     """
     values, _ = grid.fill(answers, {label: k + 1 for k, label in enumerate(labels)})
     dtype = 'uint8' if len(labels) < 255 else 'uint16'
+    values = np.maximum(values, 0).astype(dtype)
     height, width = values.shape
     profile = dict(driver='GTiff', width=width, height=height, count=1, dtype=dtype, nodata=0, crs=frame.crs)
     t, size = frame.transform, grid.size
     if t:
         profile['transform'] = Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
-    with _whole_file(Path(path)) as part:
+    holds_all = lambda part: np.array_equal(
+        _read_band(part), values
+    )  # GDAL may lose the error of a full disk
+    with whole_file(path, holds_all, errors=(RasterioError, CPLE_BaseError)) as part:
         with rasterio.open(part, 'w', compress='deflate', **profile) as f:
-            f.write(np.maximum(values, 0).astype(dtype), 1)
+            f.write(values, 1)
             f.update_tags(1, **{f'CLASS_{k + 1}': label for k, label in enumerate(labels)})
+
+
+def _read_band(path):
+    with rasterio.open(path) as f:
+        return f.read(1)

@@ -4,7 +4,6 @@
 __all__ = ['record_of', 'read', 'convert', 'records_file', 'check_records', 'load_records', 'show_records', 'save_figure']
 
 # %% ../../nbs/3_data/08_convert.ipynb #61e9ef92
-import os
 import textwrap
 import zlib
 from collections import Counter
@@ -27,10 +26,10 @@ from earthgpt_lite.data.store import (
     drop_invalid,
     read_rows,
     validate,
-    write_json,
     write_rows,
 )
 from ..errors import BadInput
+from ..files import whole_file, write_json
 from ..raster.reading import as_chip, read_scene
 
 # %% ../../nbs/3_data/08_convert.ipynb #ace92c06
@@ -334,10 +333,5 @@ def _nothing_to_show(file, i, why):
 
 def save_figure(figure, out):
     "Write a figure as PNG, whole or not at all. BadInput where it cannot be."
-    out = Path(out)
-    part = out.with_name(f'.{out.name}.part')
-    try:
+    with whole_file(out) as part:
         figure.savefig(part, dpi=110, format='png')
-        os.replace(part, out)
-    except OSError as e:
-        raise BadInput(f'{out}: cannot be written ({e.strerror}): give a folder that is there') from None

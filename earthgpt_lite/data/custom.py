@@ -27,6 +27,7 @@ from earthgpt_lite.data.formats import (
 )
 from .records import Task, Turn
 from ..errors import BadInput
+from ..files import whole_file
 
 # %% ../../nbs/3_data/06_custom.ipynb #8d9ee75d
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
@@ -197,18 +198,16 @@ def from_hub(
             'no picture with a class, a caption or a question'
         )
     dst = Path(dst)
-    dst.mkdir(parents=True, exist_ok=True)
     labels = data.features[columns['label']].names if 'label' in columns else ()
     rows = []
     for i, row in enumerate(data.take(limit)):
         file = f'{i:06d}.png'
-        row[columns['image']].save(dst / f'.{file}', format='PNG')
-        (dst / f'.{file}').replace(dst / file)
+        with whole_file(dst / file) as part:
+            row[columns['image']].save(part, format='PNG')
         rows += [{'image': file, 'split': split, **values} for values in _hub_rows(row, columns, labels)]
     header = ['image', 'split', *(key for key in columns if key != 'image')]
-    with open(dst / 'labels.csv.part', 'w', encoding='utf-8', newline='') as f:
+    with whole_file(dst / 'labels.csv') as part, open(part, 'w', encoding='utf-8', newline='') as f:
         out = csv.DictWriter(f, header, extrasaction='ignore')
         out.writeheader()
         out.writerows(rows)
-    (dst / 'labels.csv.part').replace(dst / 'labels.csv')
     return len({row['image'] for row in rows})

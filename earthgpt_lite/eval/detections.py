@@ -2,9 +2,10 @@
 
 # %% auto #0
 __all__ = ['COCO_THRESHOLDS', 'overlap_matrix', 'match_greedy', 'NearBoxes', 'average_precision', 'boxes_by_label',
-           'match_by_label', 'ap_by_label', 'coco_map', 'voc_map']
+           'box_logprobs', 'match_by_label', 'ap_by_label', 'coco_map', 'voc_map']
 
 # %% ../../nbs/6_eval/02_detections.ipynb #c3bd1ba0
+import re
 from collections import defaultdict
 from functools import partial
 
@@ -197,6 +198,31 @@ def _singular(label, classes):
     if label.endswith('ss') or label in classes:
         return label
     return label.removesuffix('s')
+
+# %% ../../nbs/6_eval/02_detections.ipynb #det0bx02
+def box_logprobs(
+    tokens: list,  # [(token, log-probability)] of an answer, from `generate_answers(..., tokens=True)`
+) -> list[float]:  # one for each box, in the order of `parse_boxes` with repair
+    "Confidence in each box that a model wrote: the mean log-probability of the box's own tokens."
+    text = ''.join(token for token, _ in tokens)
+    scores = []
+    for run in re.finditer(r'\[([^\[\]]*)\]', text):
+        start = run.start(1)
+        for piece in run[1].split(';'):
+            if parse_boxes(f'[{piece}]', repair=True).boxes:
+                scores.append(_span_logprob(tokens, start, start + len(piece)))
+            start += len(piece) + 1
+    return scores
+
+
+def _span_logprob(tokens, start, end):
+    "The mean log-probability of the tokens that touch the characters from start to end."
+    own, position = [], 0
+    for token, logprob in tokens:
+        if position < end and position + len(token) > start:
+            own.append(logprob)
+        position += len(token)
+    return float(np.mean(own))
 
 # %% ../../nbs/6_eval/02_detections.ipynb #563fac9e
 def match_by_label(

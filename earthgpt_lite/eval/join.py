@@ -2,22 +2,20 @@
 
 # %% auto #0
 __all__ = ['PROBLEMS', 'BOX_TASKS', 'FRAMES', 'read_questions', 'question_name', 'join_answers', 'inspect_answers', 'guess_frame',
-           'to_letterbox', 'image_size', 'answers_to_letterbox']
+           'to_letterbox', 'answers_to_letterbox']
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11003
 import math
 import re
 import unicodedata
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ..boxes.oriented import GeoChatFormat
 from ..boxes.text import format_box, padding, parse_boxes, to_unit
+from ..data.formats import picture_size
 from ..data.records import Record, find_image, guess_task
 from ..data.store import read_rows
 from ..errors import BadInput
@@ -391,17 +389,6 @@ def _convert_numbers(piece, frame, width, height):
     return ','.join(f'{v:.4f}' for v in unit.ravel())
 
 # %% ../../nbs/6_eval/10_join.ipynb #eea91367
-def image_size(path) -> tuple:  # (width, height) in pixels
-    "The size of a picture, from its header."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path) as file:
-                return file.width, file.height
-        except RasterioError:
-            raise BadInput(f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG or JPEG') from None
-
-
 def answers_to_letterbox(
     rows: list[dict],  # from `join_answers`, changed in place
     frame: str | None,  # a name in FRAMES; None: 0 to 1, and nothing is refused
@@ -426,7 +413,7 @@ def answers_to_letterbox(
         image = row['image']
         if image not in sizes:
             known = 'width' in row
-            sizes[image] = (row['width'], row['height']) if known else image_size(find_image(image, root))
+            sizes[image] = (row['width'], row['height']) if known else picture_size(find_image(image, root))
         row['answer'] = to_letterbox(row['answer'], frame, *sizes[image])
 
 

@@ -5,7 +5,6 @@ __all__ = ['BASELINES', 'MIN_ANSWERS', 'RESULTS_NOTE', 'BOX_LEGEND', 'is_ahead',
            'stages_table', 'results_html', 'facts_table', 'table_html', 'gallery', 'write_page', 'write_report']
 
 # %% ../../nbs/6_eval/09_report.ipynb #f8a5e314
-import os
 from pathlib import Path
 
 import jinja2
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from .drawings import data_uri, draw_boxes, loss_curve
 from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, exact_match
+from ..files import write_whole
 
 # %% ../../nbs/6_eval/09_report.ipynb #cabf7904
 BASELINES = ('prior', 'shuffled', 'blind')
@@ -316,11 +316,7 @@ def write_page(
 ) -> Path:
     "One self-contained page, whole or not at all. What is not `Markup` is escaped."
     page = _PAGE.render(title=title, style=Markup(_STYLE), parts=parts)
-    path = Path(path)
-    part = path.with_name(path.name + '.part')
-    part.write_text(page, encoding='utf-8')
-    os.replace(part, path)
-    return path
+    return write_whole(path, page)
 
 # %% ../../nbs/6_eval/09_report.ipynb #40a34087
 def write_report(

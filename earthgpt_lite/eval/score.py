@@ -12,8 +12,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..data.records import find_image
-from ..data.store import read_rows, write_json
+from ..data.store import read_rows
 from ..errors import BadInput
+from ..files import write_json
 from .drawings import confusion_html, reliability_diagram
 from earthgpt_lite.eval.join import (
     FRAMES,

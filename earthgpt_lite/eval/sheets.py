@@ -7,7 +7,6 @@ __all__ = ['chunk_by_image', 'AnswerSheet', 'fill_sheet', 'write_answers', 'shar
 # %% ../../nbs/6_eval/14_sheets.ipynb #d7a11403
 import json
 import logging
-import os
 import warnings
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..errors import BadInput
+from ..files import append_rows, whole_file
 
 # %% ../../nbs/6_eval/14_sheets.ipynb #2b593107
 def chunk_by_image(
@@ -89,8 +89,7 @@ class AnswerSheet:
         self.path, self.questions, self.stamp = Path(path), questions, stamp
         self.chunks = chunk_by_image(questions, chunk_size)
         self.done, size = _whole_chunks(self.path, questions, self.chunks, stamp)
-        with open(self.path, 'ab') as file:
-            file.truncate(size)
+        append_rows(self.path, [], size)
 
     @property
     def answered(self) -> int:
@@ -102,14 +101,10 @@ class AnswerSheet:
 
     def write(self, answers: list[dict]):
         "The answers to the next chunk, in one piece."
-        text = ''
+        rows = []
         for q, answer in zip(self.next(), answers, strict=True):
-            row = dict(image=q['image'], question=q['question']) | answer | dict(by=self.stamp)
-            text += json.dumps(row, ensure_ascii=False) + '\n'
-        with open(self.path, 'ab') as file:
-            file.write(text.encode('utf-8', 'backslashreplace'))
-            file.flush()
-            os.fsync(file.fileno())
+            rows.append(dict(image=q['image'], question=q['question']) | answer | dict(by=self.stamp))
+        append_rows(self.path, rows)
         self.done += 1
 
 
@@ -161,15 +156,13 @@ def join_shards(
 
     The file is there whole or as before.
     """
-    part = sheet.path.with_name(sheet.path.name + '.part')
     files = [open(shard.path, 'rb') for shard in shards]
-    with open(part, 'wb') as out:
+    with whole_file(sheet.path, empty=True) as part, open(part, 'wb') as out:
         out.write(sheet.path.read_bytes())
         for k, chunk in enumerate(sheet.chunks[sheet.done :]):
             out.writelines(islice(files[k % len(files)], len(chunk)))
     for file in files:
         file.close()
-    os.replace(part, sheet.path)
     for shard in sheet.path.parent.glob(f'{sheet.path.stem}.*of*.jsonl'):
         shard.unlink()
     return sheet.path

@@ -6,8 +6,6 @@ __all__ = ['EarthGPTOutput', 'EarthGPT', 'nano', 'save', 'find_model', 'load', '
 # %% ../../nbs/4_model/15_modeling.ipynb #720e16bf
 import json
 import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +22,11 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging as transformers_logging
 
 import earthgpt_lite.model.efficientnet
 from ..errors import BadInput, first_line
+from ..files import NotWritten, finish_writes, whole_folder
+from .backbones import no_bars
 from .config import EarthGPTConfig, MODELS, check_format, nano_config, packaged
 from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
@@ -193,18 +192,6 @@ def nano(
     return model
 
 # %% ../../nbs/4_model/15_modeling.ipynb #d6c2de5f
-@contextmanager
-def _quiet():
-    "No progress bars of the library: a small model is there before one could read them."
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
-
-
 def save(model: EarthGPT, tokenizer, folder):
     """Save model, tokenizer and processor to one folder: whole, or not at all.
 
@@ -212,39 +199,24 @@ def save(model: EarthGPT, tokenizer, folder):
     """
     folder = Path(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(folder.parent, sum(t.nbytes for t in model.state_dict().values()))
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as work:
-            new = Path(work, 'model')
-            with _quiet():
+        with whole_folder(folder, errors=(SafetensorError,)) as new:
+            _check_room(folder, sum(t.nbytes for t in model.state_dict().values()))
+            with no_bars():
                 model.save_pretrained(new)
                 EarthGPTProcessor.of(model.config, tokenizer).save_pretrained(new)
             for file in new.glob('*.safetensors'):  # written for the owner alone
                 file.chmod((new / 'config.json').stat().st_mode)
-            _exchange(new, folder, Path(work, 'old'))
-    except (OSError, SafetensorError) as e:
+    except NotWritten as e:
         raise BadInput(
-            f'{folder} cannot be saved: {getattr(e, "strerror", None) or e}; '
+            f'{folder} cannot be saved: {e.reason}; '
             'what was there is untouched. Make room, or choose another folder'
         ) from e
 
 
 def _check_room(folder, need):
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder.parent).free
     if free < need:
-        raise OSError(f'{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free')
-
-
-def _exchange(new, folder, old):
-    "The new folder in the place of the old one, which comes back if that fails."
-    if folder.exists():
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
+        raise NotWritten(folder, f'{need / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free')
 
 # %% ../../nbs/4_model/15_modeling.ipynb #3625ae13
 def find_model(
@@ -254,6 +226,8 @@ def find_model(
     "The folder or hub name to load from. Raises BadInput for a folder without a model."
     folder = Path(name)
     for candidate in (folder, folder / 'model'):
+        if not candidate.exists():
+            finish_writes(candidate.parent)  # a process may have died while it saved there
         if (candidate / 'config.json').is_file():
             if not any(candidate.glob('*.safetensors')):
                 raise BadInput(
@@ -289,7 +263,7 @@ def load(
     device = pick_device(device)
     try:
         _check_type(Path(folder) / 'config.json', name)
-        with _quiet():
+        with no_bars():
             model, info = EarthGPT.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )

@@ -5,10 +5,10 @@ __all__ = ['KINDS', 'token_kinds', 'token_colours', 'draw_tokens', 'token_html',
 
 # %% ../../nbs/4_model/03_token_view.ipynb #dc0bd51f
 import html
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from ..files import write_whole
 from .packing import build_sequence
 from .tokens import ChatFormat, IGNORE, encode, encode_turns
 
@@ -134,7 +134,7 @@ def token_page(
     length = max((len(row['input_ids']) for row in rows), default=0)
     page = _head() + ''.join(token_html(row, tokenizer, name, length) for row, name in zip(rows, names))
     if path is not None:
-        _write(Path(path), page)
+        write_whole(path, page)
     return page
 
 
@@ -143,11 +143,3 @@ def _head():
     style = _STYLE + ''.join(f'.{kind}{{background:{colour}}}' for kind, colour in KINDS.items())
     legend = ' '.join(f'<span class="{kind}">{kind}</span>' for kind in KINDS)
     return f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style><p>{legend}</p>'
-
-
-def _write(path, text):
-    "Under a temporary name first: the page is there whole, or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + '.tmp')
-    new.write_text(text, encoding='utf-8')
-    new.replace(path)

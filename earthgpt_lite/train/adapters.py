@@ -8,7 +8,6 @@ __all__ = ['ADAPTER_FILE', 'ScaledLinear', 'added_adapters', 'add_bias', 'add_lo
 import hashlib
 import json
 import re
-import tempfile
 from copy import deepcopy
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from ..errors import BadInput, first_line
+from ..files import whole_folder
 from .stages import Stage, part_of
 
 # %% ../../nbs/5_train/02_adapters.ipynb #ca1d9382
@@ -269,10 +269,7 @@ def save_adapter(
         stage=stage.name if stage else '',
         fingerprint=base_fingerprint(model, set(map(_base_name, tensors))),
     )
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as work:
-        new = Path(work, 'new')
+    with whole_folder(folder, errors=(SafetensorError,)) as new:
         new.mkdir()
         if kind == 'bias':
             about['options'] = dict(side=next(m.side for m in model.modules() if isinstance(m, ScaledLinear)))
@@ -280,9 +277,6 @@ def save_adapter(
             tensors = _peft_names(model, tensors)
             _peft_config(model, about['base']).save_pretrained(new)
         save_file(tensors, new / ADAPTER_FILE, dict(format='pt', earthgpt_adapter=json.dumps(about)))
-        if folder.exists():
-            folder.rename(Path(work, 'old'))
-        new.rename(folder)
 
 
 def _to_half(name, t):  # a scale begins at one, all else at zero

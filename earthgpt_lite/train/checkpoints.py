@@ -13,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..errors import BadInput, first_line
+from ..files import NotWritten, whole_file
 from ..locks import output_lock
 from ..model.modeling import EarthGPT, save
 from .adapters import added_adapters, save_adapter
@@ -24,40 +25,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         path = Path(path)
-        part = path.with_name(path.name + '.part')
         try:
-            with open(part, 'wb') as f:
-                torch.save(checkpoint, f)
-                f.flush()
-                os.fsync(f.fileno())
-            if path.exists():
-                _keep_previous(path, path.with_name('before.ckpt'))
-            os.replace(part, path)
-        except (OSError, RuntimeError) as e:
-            raise OSError(f'{path} cannot be written: {_reason(e)}') from e
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _reason(e):
-    "What the system said; torch says something else on top of it."
-    while not (isinstance(e, OSError) and e.strerror):
-        if e.__context__ is None:
-            return first_line(e)
-        e = e.__context__
-    return e.strerror
+            with whole_file(path, errors=(RuntimeError,)) as part:
+                with open(part, 'wb') as f:
+                    torch.save(checkpoint, f)
+                if path.exists():
+                    _keep_previous(path, path.with_name('before.ckpt'))
+        except NotWritten as e:
+            raise OSError(f'{path} cannot be written: {e.reason}') from e
 
 
 def _keep_previous(path, previous):
     "Both names at once, so that `path` is never missing; where a disk knows no links, a rename."
-    link = previous.with_name(previous.name + '.part')
-    link.unlink(missing_ok=True)
     try:
-        os.link(path, link)
-    except OSError:
+        with whole_file(previous) as link:
+            os.link(path, link)
+    except NotWritten:
         os.replace(path, previous)
-    else:
-        os.replace(link, previous)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #253e1c2d
 def run_lock(folder):

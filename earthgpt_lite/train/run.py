@@ -16,8 +16,9 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.records import Record, find_image
-from ..data.store import InstructionData, read_rows, write_json
+from ..data.store import InstructionData, read_rows
 from ..errors import BadInput
+from ..files import write_json, write_whole
 from ..model.modeling import load, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
@@ -213,9 +214,8 @@ def train(
     questions = sum(len(e.turns) for e in examples)
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
-    out.mkdir(parents=True, exist_ok=True)
     if _is_first() and not resume:
-        (out / 'run.yaml').write_text(yaml.safe_dump(asdict(run), sort_keys=False), encoding='utf-8')
+        write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
     validation = _validation(run, held_out, tokenizer, say)
     options = FitOptions(**{f.name: getattr(run, f.name) for f in fields(TrainingOptions)})
     options = replace(options, resume=resume, force=force, say=say, callbacks=validation)

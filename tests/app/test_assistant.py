@@ -14,10 +14,11 @@ from rasterio.warp import transform
 
 from earthgpt_lite.app import assistant as module
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.assistant import Assistant, box_scores, box_spans, choice_logprobs
-from earthgpt_lite.boxes.text import format_box, format_detection, parse_boxes, to_unit
+from earthgpt_lite.app.assistant import Assistant, choice_logprobs
+from earthgpt_lite.boxes.text import format_box, format_detection, to_unit
 from earthgpt_lite.data.records import Task, sample_question
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.eval.detections import box_logprobs, boxes_by_label
 from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.raster.chips import Frame
 from earthgpt_lite.raster.reading import as_chip, read_scene
@@ -372,22 +373,6 @@ def test_classify_nothing_is_refused(helper):
         helper.classify([], ['a', 'b'])
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(['ship', 'lake']), st.tuples(*[st.integers(0, 48)] * 4)), max_size=6)
-)
-def test_spans_are_those_of_the_boxes_that_are_read(rows):
-    text = (
-        format_detection(
-            [(l, [a / 100, b / 100, (a + c + 2) / 100, (b + d + 2) / 100]) for l, (a, b, c, d) in rows]
-        )
-        + ' [0.5,0.5] [9,9,9,9'
-    )
-    spans, boxes = box_spans(text), parse_boxes(text).boxes
-    assert len(spans) == len(boxes)
-    for (a, b), box in zip(spans, boxes):
-        assert np.allclose(parse_boxes(f'[{text[a:b]}]').boxes[0].box, box.box)
-
-
 def test_each_box_has_its_own_score(helper, picture):
     pixels, text = (
         helper.to_pixel_values([as_chip(picture)])[0],
@@ -399,32 +384,23 @@ def test_each_box_has_its_own_score(helper, picture):
         for i in ChatFormat(**helper.model.config.chat).encode_answer(helper.tokenizer, text)
     ]
     tokens, start = list(zip(words, logs[0].tolist())), words.index('0.40')
-    found = box_scores(text, tokens)
+    found = box_logprobs(tokens)
     assert (
         len(found) == 2
         and found[1] == pytest.approx(float(logs[0][start : start + 7].mean()), abs=1e-5)
         and found[0] != found[1]
     )
-    assert (
-        box_scores('no box', tokens) is None
-        and box_scores(text, tokens[:start]) is None
-        and box_scores(text, []) is None
-    )
 
 
-def test_tokens_may_straddle_a_box_or_lose_space():
-    tokens = [
-        ('the', -1.0),
-        ('[0', -2.0),
-        ('.1, ', -4.0),
-        ('', -9.0),
-        ('0.1,0.2,0.2];[0.', -6.0),
-        ('1,0.1,0.2,0.2]', -3.0),
-        ('</s>', -8.0),
-    ]
-    assert box_scores('the [0.1, 0.1,0.2,0.2];[0.1,0.1,0.2,0.2]', tokens) == pytest.approx(
-        [(-2 - 4 - 9 - 6) / 4, (-6 - 3) / 2]
-    )
+@pytest.mark.parametrize(
+    'text', ['<p>2 ships</p>[0.1,0.1,0.2,0.2;0.8,0.3,1.2,0.7]', '[0.3,0.3,0.3,0.6]', '[2,2,3,3]']
+)
+def test_an_answer_has_the_boxes_that_are_measured_and_scored(picture, text):
+    "Cut at the frame, widened where they are a line, or none, in all three."
+    answer = Answer(text, -0.5, 'where?', as_chip(picture), confidence=box_logprobs([(text, -0.5)]))
+    measured = [box for boxes, _ in boxes_by_label(text).values() for box in boxes]
+    assert np.allclose(answer.boxes, np.reshape(measured, (-1, 4)))
+    assert len(box_logprobs([(text, -0.5)])) == len(answer.boxes) == len(answer.confidence)
 
 
 def test_the_scores_of_boxes_cost_no_second_pass(helper, picture, monkeypatch):

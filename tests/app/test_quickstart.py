@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from earthgpt_lite.app import quickstart as module
-from earthgpt_lite.app.quickstart import quickstart, wrong_pictures
+from earthgpt_lite.app.quickstart import quickstart
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.report import stages_table
 from earthgpt_lite.model.modeling import load
@@ -265,15 +265,3 @@ def test_nothing_to_resume(little, tmp_path):
 def test_a_time_that_is_none(little, tmp_path, minutes):
     with pytest.raises(BadInput, match='--minutes'):
         quickstart(tmp_path / 'x', **SMALL | dict(minutes=minutes))
-
-
-def test_a_wrong_picture_is_never_the_own_and_of_the_same_kind(few):
-    for seed in range(3):
-        examples, wrong = few['validation'], wrong_pictures(few['validation'], seed)
-        assert sorted(wrong) == list(range(len(examples)))
-        kind = lambda i: examples[i].name.split('/')[0]
-        assert all(
-            i != j and kind(i) == kind(j)
-            for i, j in enumerate(wrong)
-            if sum(kind(k) == kind(i) for k in range(len(examples))) > 1
-        )

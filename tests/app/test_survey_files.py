@@ -1,6 +1,9 @@
 "From tiles to shapes and files: a grid that covers the scene, regions that leave no gap, files that are whole or not there."
 
 import json
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,3 +80,41 @@ def test_what_fails_leaves_no_file(tmp_path, monkeypatch):
 def test_names_of_no_known_form_are_refused(tmp_path, name):
     with pytest.raises(BadInput, match='geojson'):
         check_output(tmp_path / name)
+
+
+@contextmanager
+def full_disk(size):
+    "No file may grow beyond this size, as on a disk with so much room."
+    resource = pytest.importorskip('resource')
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize('name', ['a.tif', 'a.gpkg'])
+def test_a_full_disk_keeps_the_good_file(tmp_path, name):
+    "GDAL writes most of a file when it closes it, and loses the error of a full disk there."
+    grid = TileGrid(64 * 100, 64 * 100, 64)
+    frame = replace(FRAME, width=grid.width, height=grid.height)
+    rng, path = np.random.default_rng(0), tmp_path / name
+    tiles = [grid.tile(c, r) for r in grid.rows for c in grid.columns]
+    answers = [TileAnswer(tile, 'abc'[rng.integers(3)], 1.0) for tile in tiles]
+    features = [(shapely.box(i, 0, i + 1, 1), dict(label='a', score=1, answer='a')) for i in range(2000)]
+
+    def write():
+        if name == 'a.tif':
+            write_class_raster(path, answers, frame, grid, ['a', 'b', 'c'])
+        else:
+            write_features(path, features, frame, FACTS)
+
+    write()
+    good = path.read_bytes()
+    for room in (0, 1000, len(good) // 2, len(good) - 2000, len(good) - 1):
+        with full_disk(room), pytest.raises(BadInput, match=f'{name} cannot be written: .*; make room') as e:
+            write()
+        assert '.earthgpt-lite' not in str(e.value)
+        assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [name], room

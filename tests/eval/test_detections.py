@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.iou import obb_iou, to_corners
+from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.eval.detections import (
     NearBoxes,
     ap_by_label,
     average_precision,
+    box_logprobs,
     boxes_by_label,
     coco_map,
     match_by_label,
@@ -264,3 +266,52 @@ def test_ten_thousand_boxes_hold_no_table_of_all_pairs():
     tracemalloc.stop()
     assert count == len(hits) == 10_000 and 0 < hits.sum() < 10_000
     assert peak < 200e6  # the table alone has 800 MB
+
+
+@pytest.mark.parametrize(
+    'tokens, scores',
+    [
+        (
+            [
+                ('[', -9.0),
+                ('0.10', -1.0),
+                (',', 0.0),
+                ('0.20', -2.0),
+                (',0.30,0.40', 0.0),
+                (';', -9.0),
+                ('0.50,0.50,0.60,0.60', -0.2),
+                (']', -9.0),
+            ],
+            [-3 / 4, -0.2],
+        ),
+        ([('one', -1.0), (' ship [0.1,0.2,0.3,0.4] and [0.1,0.2,0.3,0.4]', -0.5)], [-0.5, -0.5]),
+        (  # tokens may straddle a box, or be empty, or have space; what is cut at the frame is a box
+            [
+                ('the', -1.0),
+                ('[0', -2.0),
+                ('.1, ', -4.0),
+                ('', -9.0),
+                ('0.1,0.2,0.2];[0.', -6.0),
+                ('1,0.1,1.2,0.2]', -3.0),
+                ('</s>', -8.0),
+            ],
+            [(-2 - 4 - 9 - 6) / 4, (-6 - 3) / 2],
+        ),
+        ([('[0.1,0.2', -1.0), (']', 0.0)], []),
+        ([('no ships', -1.0)], []),
+        ([], []),
+    ],
+)
+def test_a_score_for_each_box(tokens, scores):
+    assert box_logprobs(tokens) == pytest.approx(scores)
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(-20, 140)] * 4), max_size=6),
+    st.sampled_from(['', ' [0.5,0.5] [9,9,9,9', '; and [,,,] of [no] and [[0.1,0.1,0.5,0.5]]']),
+    st.integers(1, 9),
+)
+def test_as_many_scores_as_boxes_whatever_is_written(rows, more, size):
+    text = f'[{";".join(",".join(f"{v / 100:.2f}" for v in row) for row in rows)}]{more}'
+    tokens = [(text[k : k + size], -1.0) for k in range(0, len(text), size)]
+    assert box_logprobs(tokens) == [-1.0] * len(parse_boxes(text, repair=True).boxes)

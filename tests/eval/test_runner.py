@@ -14,7 +14,6 @@ from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.runner import (
-    box_logprobs,
     corrupted_answers,
     evaluate_model,
     model_fingerprint,
@@ -171,35 +170,10 @@ def test_bad_data(tiny, tmp_path):
         open_data('samples:holiday')
 
 
-@pytest.mark.parametrize(
-    'tokens, scores',
-    [
-        (
-            [
-                ('[', -9.0),
-                ('0.10', -1.0),
-                (',', 0.0),
-                ('0.20', -2.0),
-                (',0.30,0.40', 0.0),
-                (';', -9.0),
-                ('0.50,0.50,0.60,0.60', -0.2),
-                (']', -9.0),
-            ],
-            [-3 / 4, -0.2],
-        ),
-        ([('one', -1.0), (' ship [0.1,0.2,0.3,0.4] and [0.1,0.2,0.3,0.4]', -0.5)], [-0.5, -0.5]),
-        ([('[0.1,0.2', -1.0), (']', 0.0)], []),
-        ([('no ships', -1.0)], []),
-        ([], []),
-    ],
-)
-def test_a_score_for_each_box(tokens, scores):
-    assert box_logprobs(tokens) == pytest.approx(scores)
-
-
 def test_boxes_of_a_model_are_ranked_by_their_own_tokens(tiny, few):
     "As many scores as boxes in a detection answer, and they are what the whole answer's mean is made of."
     from earthgpt_lite.boxes.text import parse_boxes
+    from earthgpt_lite.eval.detections import box_logprobs
     from earthgpt_lite.model.generation import generate_answers
     from earthgpt_lite.model.processor import to_pixel_values
 

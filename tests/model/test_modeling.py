@@ -806,6 +806,32 @@ def test_a_full_disk_leaves_the_old_checkpoint(broken, tiny):
     assert [p.name for p in broken.iterdir()] == ['model'] and load(broken)
 
 
+KILLED = '''
+import os, sys
+from earthgpt_lite.model.modeling import load, save
+model, tokenizer = load(sys.argv[1])
+rename, left = os.rename, [int(sys.argv[2])]
+def die(*names):
+    if not left[0]: os._exit(9)
+    left[0] -= 1
+    rename(*names)
+os.rename = die
+save(model, tokenizer, sys.argv[1] + '/model')
+'''
+
+
+@pytest.mark.parametrize('renames', [0, 1])
+def test_a_process_that_is_killed_while_it_saves_leaves_a_model(broken, renames):
+    "Before the old one is taken away, and between that and the new one's coming."
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', KILLED, str(broken), str(renames)], timeout=120
+    )
+    assert run.returncode == 9 and (broken / 'model').exists() is (renames == 0)
+    model, tokenizer = load(broken)
+    save(model, tokenizer, broken / 'model')
+    assert [p.name for p in broken.iterdir()] == ['model'] and load(broken)
+
+
 def test_too_little_room_is_seen_before_writing(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(BadInput, match='MB are needed, 0 MB are free'):

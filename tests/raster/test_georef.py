@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.georef import feature, feature_collection, to_world, write_whole
+from earthgpt_lite.raster.georef import feature, feature_collection, to_world
 
 
 def parts(shape):
@@ -143,11 +143,3 @@ def test_features_are_json_and_rounded():
         and row['features'][1]['geometry'] is None
     )
     assert [0.3333333, 0] in row['features'][0]['geometry']['coordinates'][0]
-
-
-def test_written_whole_or_not(tmp_path):
-    assert write_whole(tmp_path / 'new' / 'a.txt', 'ü').read_text(encoding='utf-8') == 'ü'
-    (tmp_path / 'folder').mkdir()
-    with pytest.raises(BadInput, match='folder'):
-        write_whole(tmp_path / 'folder', b'x')
-    assert sorted(p.name for p in tmp_path.rglob('*')) == ['a.txt', 'folder', 'new']

@@ -46,6 +46,8 @@ class Site:
     hiding: dict = field(default_factory=dict, hash=False)  # kind: the undecided ones it may hide among
     objects: dict = field(default_factory=dict, hash=False)  # kind: what one component of it is called
     thin: int = 1  # of chips that show a single kind, keep every so many
+    drawn: int = 1000  # chips for training
+    kelvin: bool = False  # pixels are temperatures: its questions are of warm and cold
 
 
 MONTHS = ('2017-01', '2017-04', '2017-07', '2017-10')
@@ -63,6 +65,7 @@ SITES = {
         hiding={'water': ('marsh or mud',), 'sand': ()},
         objects={'water': 'the water', 'green cropland': 'the green field', 'bare soil': 'the bare field'},
         thin=4,
+        drawn=2200,
     ),
     'florida': Site(
         pictures=tuple(f'sentinel1_florida_{month}.tif' for month in MONTHS),
@@ -73,6 +76,7 @@ SITES = {
         step=6,
         hiding={'water': ()},
         objects={'water': 'the lake', 'open land': 'the clearing'},
+        drawn=2000,
     ),
     'sabah': Site(
         pictures=tuple(f'sentinel1_sabah_{day}.tif' for day in DAYS),
@@ -90,6 +94,8 @@ SITES = {
         block=75,
         chip=48,
         step=9,
+        drawn=800,
+        kelvin=True,
     ),
 }
 UNASKED = ('undecided', 'marsh or mud')
@@ -272,7 +278,7 @@ def found_objects(
     "Isolated components in a chip: of a kind of ground, or of warmth."
     site, labels = find_site(name), ground_truth(name)[1]
     masks = [(words, cover == labels.index(kind)) for kind, words in site.objects.items()]
-    if name == 'alabama':
+    if site.kelvin:
         middle = np.median(values[0])
         masks = [('the cold patch', values[0] < middle - 4), ('the warm patch', values[0] > middle + 4)]
     boxes = [(words, isolated_component(mask)) for words, mask in masks]
@@ -365,7 +371,7 @@ def site_examples(
     chips = list(_site_chips(name, split, n, seed))
     examples = [_example(name, split, i, chip) for i, chip in enumerate(chips)]
     candidates = yes_no_candidates(name, [chip.shares for chip in chips], rng)
-    if name == 'alabama':
+    if find_site(name).kelvin:
         candidates[Task.VQA] = _warmer_candidates(chips)
     for task, questions in candidates.items():
         for i, question, answer in balance_yes_no(questions, per_picture or (3 if training else 2), rng):
@@ -404,5 +410,7 @@ def all_site_examples(
     "The examples of all four sites."
     if split not in SPLITS:
         raise BadInput(f'no split named {split!r}: choose {", ".join(SPLITS)}')
-    drawn = dict(virginia=2200, florida=2000, sabah=1000, alabama=800)
-    return [e for name in SITES for e in site_examples(name, split, round(n * drawn[name]), seed)]
+    examples = []
+    for name, site in SITES.items():
+        examples += site_examples(name, split, round(n * site.drawn), seed)
+    return examples
