@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# a test that is slow because the machine is busy is no fault of the code
+settings.register_profile('patient', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('patient')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing here may need a network
@@ -42,6 +46,7 @@ def pytest_sessionfinish(session):
 # what a skipped test lacks, and the command that brings it
 BRINGS = {
     'Chromium': 'apt-get install chromium   (or Chrome from google.com/chrome)',
+    'bash': 'apt-get install bash',
     'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap': (
         "pip install -c constraints.txt -e '.[dev]'"
     ),

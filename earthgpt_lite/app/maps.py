@@ -319,6 +319,13 @@ class Legend(folium.MacroElement):
 _FIELDS = ('label', 'score', 'answer', 'question', 'prompt', 'model')  # what a popup shows
 
 
+def _parts(shape):
+    "The shapes of a collection, however deep: a popup opens on shapes only."
+    if shape.geom_type != 'GeometryCollection':
+        return [shape]
+    return [part for member in shape.geoms for part in _parts(member)]
+
+
 def _add_answers(m, features, center):
     "A layer of shapes with popups, coloured by label, and a legend."
     if not features:
@@ -330,8 +337,9 @@ def _add_answers(m, features, center):
     for k, f in enumerate(features):
         properties = {key: page_text(f['properties'].get(key)) for key in fields}
         properties['colour'] = colours[_label(f)]
-        geometry = shapely.geometry.mapping(_near(f['shape'], center))
-        rows.append(dict(type='Feature', id=str(k), geometry=geometry, properties=properties))
+        for part in _parts(_near(f['shape'], center)):
+            geometry = shapely.geometry.mapping(part)
+            rows.append(dict(type='Feature', id=str(k), geometry=geometry, properties=properties))
     folium.GeoJson(
         dict(type='FeatureCollection', features=rows),
         name='answers',

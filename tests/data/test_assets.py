@@ -1,14 +1,14 @@
 "The packaged data: small enough, every file with origin and licence, and the script that makes it refuses what it should."
 
-import fnmatch, hashlib, sys
+import fnmatch, hashlib
 from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
 from earthgpt_lite.data.sample.world_map import DATA
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-build = pytest.importorskip('build_samples')
+import build_samples as build
+
 FILES = sorted(p for p in DATA.iterdir() if p.suffix in ('.tif', '.json'))
 
 
