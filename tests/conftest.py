@@ -26,6 +26,17 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    "Two workers begin with a half each and steal from the other's end: the long notebooks come first in both halves"
+    if not hasattr(config, 'workerinput'):
+        return
+    books = [item for item in items if '::test_notebook_runs[' in item.nodeid]
+    rest = [item for item in items if item not in books]
+    half = len(rest) // 2
+    items[:] = books[::2] + rest[:half] + books[1::2] + rest[half:]
+
+
 def pytest_runtest_logreport(report):
     if report.when == 'call' and '::test_notebook_runs[' in report.nodeid:
         RAN.add(report.nodeid)
