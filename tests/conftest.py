@@ -26,8 +26,8 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
+@pytest.hookimpl(trylast=True, specname='pytest_collection_modifyitems')
+def notebooks_first(config, items):
     "Two workers begin with a half each and steal from the other's end: the long notebooks come first in both halves"
     if not hasattr(config, 'workerinput'):
         return

@@ -321,9 +321,7 @@ _FIELDS = ('label', 'score', 'answer', 'question', 'prompt', 'model')  # what a 
 
 def _parts(shape):
     "The shapes of a collection, however deep: a popup opens on shapes only."
-    if shape.geom_type != 'GeometryCollection':
-        return [shape]
-    return [part for member in shape.geoms for part in _parts(member)]
+    return sum(map(_parts, shape.geoms), []) if shape.geom_type == 'GeometryCollection' else [shape]
 
 
 def _add_answers(m, features, center):
@@ -337,9 +335,8 @@ def _add_answers(m, features, center):
     for k, f in enumerate(features):
         properties = {key: page_text(f['properties'].get(key)) for key in fields}
         properties['colour'] = colours[_label(f)]
-        for part in _parts(_near(f['shape'], center)):
-            geometry = shapely.geometry.mapping(part)
-            rows.append(dict(type='Feature', id=str(k), geometry=geometry, properties=properties))
+        drawn = dict(type='Feature', id=str(k), properties=properties)
+        rows += [drawn | dict(geometry=shapely.geometry.mapping(p)) for p in _parts(_near(f['shape'], center))]
     folium.GeoJson(
         dict(type='FeatureCollection', features=rows),
         name='answers',
