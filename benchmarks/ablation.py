@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from earthgpt_lite.app.quickstart import machine, make_tokenizer, predict, versions, visual_features
+from earthgpt_lite.app.quickstart import machine, make_tokenizer, predict, versions
 from earthgpt_lite.data.records import Task
 from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.eval.measures import exact_match
@@ -102,8 +102,7 @@ def paces(examples, tokenizer, rounds=3, steps=18) -> dict:
 def one_run(fields, seed, steps, examples, held_out, tokenizer) -> dict:
     "Train and ask: settings and the answers, as far as they are scored."
     model, run, _ = train(fields, seed, steps, examples, tokenizer)
-    features = visual_features(model, held_out)
-    rows = predict(model, tokenizer, held_out, features, conditions=['matched'])['matched']
+    rows = predict(model, tokenizer, held_out, baselines=False)['answers']
     last_losses = [loss for _, loss in run['losses'][-20:]]
     return dict(
         steps=run['steps'],

@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# a test that is slow because the machine is busy is no fault of the code
+settings.register_profile('patient', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('patient')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')  # nothing here may need a network
@@ -29,6 +33,17 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason='what only Linux and macOS can do'))
 
 
+@pytest.hookimpl(trylast=True, specname='pytest_collection_modifyitems')
+def notebooks_first(config, items):
+    "Two workers begin with a half each and steal from the other's end: the long notebooks come first in both halves"
+    if not hasattr(config, 'workerinput'):
+        return
+    books = [item for item in items if '::test_notebook_runs[' in item.nodeid]
+    rest = [item for item in items if item not in books]
+    half = len(rest) // 2
+    items[:] = books[::2] + rest[:half] + books[1::2] + rest[half:]
+
+
 def pytest_runtest_logreport(report):
     if report.when == 'call' and '::test_notebook_runs[' in report.nodeid:
         RAN.add(report.nodeid)
@@ -49,6 +64,7 @@ def pytest_sessionfinish(session):
 # what a skipped test lacks, and the command that brings it
 BRINGS = {
     'Chromium': 'apt-get install chromium   (or Chrome from google.com/chrome)',
+    'bash': 'apt-get install bash',
     'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap': (
         "pip install -c constraints.txt -e '.[dev]'"
     ),

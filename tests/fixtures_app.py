@@ -1,10 +1,13 @@
 "Rasters to ask about, and the command line as a test calls it."
 
+import warnings
+
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from earthgpt_lite.app.cli import main
@@ -13,16 +16,12 @@ RNG = np.random.default_rng(0)
 
 
 def raster(path, pixels, driver='GTiff', alpha=False, **keys):
-    with rasterio.open(
-        path,
-        'w',
-        driver=driver,
-        width=pixels.shape[2],
-        height=pixels.shape[1],
-        count=len(pixels),
-        dtype=pixels.dtype,
-        **keys,
-    ) as file:
+    count, height, width = pixels.shape
+    keys |= dict(driver=driver, width=width, height=height, count=count, dtype=pixels.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)  # without a place, on purpose
+        file = rasterio.open(path, 'w', **keys)
+    with file:
         file.write(pixels)
         if alpha:
             file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]

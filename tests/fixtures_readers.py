@@ -754,7 +754,7 @@ def geojson(root):
     picture(root / 'scene.tif', crs='EPSG:32631', transform=utm)
     features = []
     for box, name in ((SHIP, 'Wind-Farm'), (CAR, 'pond'), ((900, 900, 910, 910), 'far')):
-        polygon = {'type': 'Polygon', 'coordinates': [[list(utm * point) for point in ring(box)]]}
+        polygon = {'type': 'Polygon', 'coordinates': [[list(utm @ point) for point in ring(box)]]}
         polygon = transform_geom('EPSG:32631', 'EPSG:4326', polygon)
         features.append({'type': 'Feature', 'properties': {'class': name}, 'geometry': polygon})
     write(root / 'drawn.geojson', {'type': 'FeatureCollection', 'features': features})

@@ -195,6 +195,7 @@ def test_dense_lines_are_found(project):
 
 BROKEN = dict(
     raises='1/0',
+    outdated='import warnings\nwarnings.warn("gone in the next version", DeprecationWarning)',
     repr_raises='class Map:\n    def _repr_html_(self): raise KeyError("features")\nMap()',
     figure_does_not_draw="import matplotlib.pyplot as plt\nplt.title(r'$\\frac$');",
     widget_callback_raises='import ipywidgets as w\nw.interactive_output(lambda k: 1/k, dict(k=w.IntSlider()))',

@@ -37,6 +37,8 @@ LEFT_OUT = shutil.ignore_patterns(
     'student',
     '*.egg-info',
 )
+# a cell that does what a library gives up fails
+OUTDATED = 'DeprecationWarning', 'PendingDeprecationWarning', 'FutureWarning'
 KERNEL = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 
 
@@ -269,6 +271,7 @@ def execute(path, timeout=900, **env):
         **env,
     }
     env.pop('MPLBACKEND', None)  # a kernel draws inline
+    env['PYTHONWARNINGS'] = ','.join(f'error::{kind}:__main__' for kind in OUTDATED)
     client = NotebookClient(
         nb,
         timeout=timeout,

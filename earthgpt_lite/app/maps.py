@@ -315,6 +315,11 @@ class Legend(folium.MacroElement):
 _FIELDS = ('label', 'score', 'answer', 'question', 'prompt', 'model')  # what a popup shows
 
 
+def _parts(shape):
+    "The shapes of a collection, however deep: a popup opens on shapes only."
+    return sum(map(_parts, shape.geoms), []) if shape.geom_type == 'GeometryCollection' else [shape]
+
+
 def _add_answers(m, features, center):
     "A layer of shapes with popups, coloured by label, and a legend."
     if not features:
@@ -326,8 +331,10 @@ def _add_answers(m, features, center):
     for k, f in enumerate(features):
         properties = {key: page_text(f['properties'].get(key)) for key in fields}
         properties['colour'] = colours[_label(f)]
-        geometry = shapely.geometry.mapping(_near(f['shape'], center))
-        rows.append(dict(type='Feature', id=str(k), geometry=geometry, properties=properties))
+        drawn = dict(type='Feature', id=str(k), properties=properties)
+        rows += [
+            drawn | dict(geometry=shapely.geometry.mapping(p)) for p in _parts(_near(f['shape'], center))
+        ]
     folium.GeoJson(
         dict(type='FeatureCollection', features=rows),
         name='answers',

@@ -235,7 +235,7 @@ def fill_sheets_in_processes(
         name: shard_sheet(sheet, rank, processes, chunk_size) for name, sheet in sheets.items()
     }
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+        warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _quiet_trainer(processes)
         own = shards_of(trainer.global_rank)
         visible = progress and trainer.is_global_zero

@@ -74,7 +74,7 @@ def spare_last_layer(
     labels: torch.Tensor | None,  # (b, t)
 ):
     "A context in which the last layer computes only what the loss reads, where that is allowed."
-    if labels is None or model.is_gradient_checkpointing:
+    if labels is None or model.is_activation_checkpointing:
         return nullcontext()
     parts = last_layer_parts(model.language)
     if not parts:

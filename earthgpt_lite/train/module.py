@@ -381,8 +381,8 @@ def fit(
         loggers = make_loggers(folder, options.logger, version)
         module = EarthGPTModule(model.train(), stage, options.steps, options.seed, settings)
         if options.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-        warnings.simplefilter('ignore')
+            model.activation_checkpointing_enable()
+        warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:
             compile_blocks(model, options.device)

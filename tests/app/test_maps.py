@@ -194,7 +194,7 @@ def test_any_geometry_is_drawn_and_properties_may_be_missing():
         + [dict(type='Feature', geometry=shapes[0]), dict(properties=dict(label='ship'), geometry=shapes[0])],
     )
     page = map_of(scene(), found).get_root().render()
-    assert page.count('"Feature"') == 7 and 'L.CircleMarker(' in page and 'ship' in page
+    assert page.count('"Feature"') == 8 and 'L.CircleMarker(' in page and 'ship' in page
     assert len(static_map(scene(), found).lines) == 9 and not outside(page)
     map_of(answers=found)  # without a scene, too
 

@@ -29,7 +29,6 @@ from earthgpt_lite.app.cli import main
         ('thin.png', colours(3, 1, 50), dict(driver='PNG')),
     ],
 )
-@pytest.mark.filterwarnings('ignore')
 def test_odd_images_are_answered(saved, tmp_path, run_cli, name, pixels, keys):
     status, out, err = run_cli(
         'ask', saved, raster(tmp_path / name, pixels, **keys), 'what does this image show?'
@@ -116,7 +115,6 @@ def test_a_cut_image(saved, tmp_path, run_cli):
 
 
 @pytest.mark.parametrize('pixels', [colours(3, 1, 1), colours(1, 1, 1, 9000, 'uint16')])
-@pytest.mark.filterwarnings('ignore')
 def test_a_single_pixel(saved, tmp_path, run_cli, pixels):
     path = raster(tmp_path / 'one.tif', pixels)
     refused(run_cli('ask', saved, path, 'what?'), path, 'single pixel', 'larger picture')
@@ -427,7 +425,6 @@ def test_a_stopped_survey_says_how_to_go_on(saved, tif, tmp_path, run_cli, monke
 
 
 def test_map_is_one_file(tif, tmp_path, run_cli):
-    pytest.importorskip('earthgpt_lite.app.maps')
     status, text, _ = run_cli('map', tif, '--out', tmp_path / 'map.html')
     assert status == 0 and 'no network' in text and (tmp_path / 'map.html').stat().st_size > 10_000
     refused(run_cli('map', tif, '--out', tmp_path / 'map.html'), 'exists already')

@@ -118,7 +118,7 @@ def test_an_object_on_a_seam_is_reported_once(tmp_path):
     assert pixels(tmp_path / 'a.json') == sorted(SHIPS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 240),
     st.integers(0, 240),

@@ -29,7 +29,7 @@ FRAME = Frame(160, 100, Affine(10, 0, 334_000, 0, -10, 6_252_000), CRS.from_epsg
 FACTS = dict(prompt='ship', kind='detect', model='m', scene='a.tif', sensor='optical')
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 900), st.integers(1, 700), st.integers(1, 200), st.integers(0, 199), st.integers(0, 9))
 def test_regions_fill_the_scene_without_a_gap(width, height, size, overlap, seed):
     overlap %= size

@@ -70,7 +70,7 @@ def slow_nms(boxes, scores, threshold, labels=None):
     return kept
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 25), st.integers(0, 10**6), st.floats(0, 1), st.booleans())
 def test_nms_equals_the_slow_one(n, seed, threshold, classwise):
     rng = np.random.default_rng(seed)

@@ -53,7 +53,7 @@ def test_radians_as_in_hit_uav():
     assert np.allclose(min_area_rect([10, 10, 8, 2, np.rad2deg(np.pi / 6)]), [10, 10, 8, 2, 30])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 60), min_size=8, max_size=8))
 def test_the_rectangle_of_clicked_corners_is_the_smallest(numbers):
     corners = np.array(numbers, float)

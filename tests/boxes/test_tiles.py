@@ -24,7 +24,7 @@ def test_neighbours_stay_two_and_classes_do_not_mix():
 
 
 @given(st.integers(0, 10**6), st.integers(0, 60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_suppression_is_nms(seed, n):
     rng = np.random.default_rng(seed)
     boxes = rng.uniform(0, 50, (n, 2))

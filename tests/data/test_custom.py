@@ -15,7 +15,7 @@ def test_geojson_through_a_rotated_transform(tmp_path):
     from shapely.geometry import box, mapping
     from shapely.affinity import affine_transform
 
-    turned = Affine.translation(500_000, 4_000_000) * Affine.rotation(30) * Affine.scale(10, -10)
+    turned = Affine.translation(500_000, 4_000_000) @ Affine.rotation(30) @ Affine.scale(10, -10)
     picture(tmp_path / 'a.tif', crs='EPSG:32631', transform=turned)
     there = affine_transform(box(*SHIP), [turned.a, turned.b, turned.d, turned.e, turned.c, turned.f])
     write(

@@ -190,7 +190,7 @@ def test_same_seed_same_examples():
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(4, 20), st.integers(4, 20))
 def test_lone_piece_finds_a_rectangle(x, y, w, h):
     mask = np.zeros((64, 64), bool)

@@ -17,7 +17,7 @@ from earthgpt_lite.data.sample.world_map import SIDE
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_box_is_that_of_a_piece_that_stands_alone(seed, clutter):
     import shapely

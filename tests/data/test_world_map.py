@@ -85,7 +85,7 @@ def test_no_footprint_meets_one_of_another_split_whatever_the_seed():
 
 
 @given(st.floats(-89, 89), st.floats(-180, 180), st.floats(0.5, 9))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_split_holds_for_every_point_of_a_footprint(lat, lon, span):
     bounds = west, south, east, north = footprint(lat, lon, span)
     assert (east - west) * max(math.cos(math.radians(lat)), 0.15) == pytest.approx(north - south)

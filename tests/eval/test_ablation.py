@@ -63,7 +63,7 @@ pairs = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
 
 
 @given(pairs, pairs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_claim_is_made_exactly_where_intervals_do_not_touch(a, b):
     said = supported_claims({'one': a, 'two': b})
     assert intervals_overlap(a, b) == intervals_overlap(b, a) == (not said)

@@ -203,7 +203,7 @@ def test_scores_that_do_not_fit_become_their_mean():
     assert boxes_by_label('[0.1,0.1,0.2,0.2]', [0.2, 0.4])[''][1].tolist() == pytest.approx([0.3])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.floats(0.1, 0.95))
 def test_matching_is_one_to_one(seed, threshold):
     rng = np.random.default_rng(seed)

@@ -48,7 +48,7 @@ def test_a_file_name_that_means_two_pictures_fits_neither():
     st.lists(st.floats(0.05, 0.09), min_size=2, max_size=2),
     st.sampled_from(['100', '1000', 'pixels', 'picture']),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_to_square_agrees_with_the_codec(width, height, corner, size, frame):
     box = np.array([*corner, *np.add(corner, size)])
     tops = np.array(

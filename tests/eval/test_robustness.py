@@ -119,7 +119,7 @@ def test_boxes_move_with_the_picture(name, severity):
     st.integers(1, 5),
     st.integers(0, 50),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_moved_box_is_sound_or_gone(x, y, w, h, name, severity, seed):
     _, move = corrupt(PICTURE[:8, :8], name, severity, seed)
     there = transform_box([x, y, x + w, y + h], move)

@@ -78,7 +78,7 @@ def test_counting_error_of_a_missing_number_is_the_worst_in_range():
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_silence_never_beats_a_count_in_range(truths, data):
     said = data.draw(st.lists(st.integers(0, max(truths)), min_size=len(truths), max_size=len(truths)))
     quiet = data.draw(st.lists(st.booleans(), min_size=len(truths), max_size=len(truths)))

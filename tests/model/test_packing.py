@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
@@ -62,7 +62,6 @@ def test_a_row_by_construction(pairs, shared, first):
 
 
 @given(st.lists(pairs, min_size=1, max_size=3), st.booleans())
-@settings(deadline=None)
 def test_who_sees_whom(rows, shared):
     "By hand, from the meaning: of a token one keeps row, whether it is picture or pair k, and place"
     prefix = [1, 5, 5]
@@ -107,7 +106,6 @@ def test_the_length_that_counts_is_the_highest_position(pairs, shared):
         check_length([5] * 1300, 1024)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 600))
 def test_bins_are_what_pack_makes(lengths, sequence_length):
     "Every row once, no packed row too long unless it holds one row alone, and the joined rows are as long as their parts"
@@ -124,7 +122,6 @@ def test_bins_are_what_pack_makes(lengths, sequence_length):
         assert set(joined['segment_ids']) == set(joined['prefix_ids']) == set(range(1, len(group) + 1))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 600))
 def test_best_fit_is_as_slow_and_plain_code_says(lengths, sequence_length):
     "Bins of (room, indices): the longest row first, into the bin with the least room that is enough"
@@ -140,7 +137,6 @@ def test_best_fit_is_as_slow_and_plain_code_says(lengths, sequence_length):
     assert pack_best_fit(lengths, sequence_length) == [members for _, members in bins]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(60, 300), min_size=1, max_size=40))
 def test_the_best_capacity_is_never_worse_than_a_row_for_each_and_never_too_long(lengths):
     c = best_sequence_length(lengths)

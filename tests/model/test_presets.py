@@ -156,9 +156,11 @@ def measured(name, what):
     )
 
 
-@pytest.mark.slow
+LARGE = [pytest.param(name, marks=pytest.mark.rare) for name in ('lite-offline', 'lite')]
+
+
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='the peak is read from /proc')
-@pytest.mark.parametrize('name', ['nano', 'lite-offline', 'lite'])
+@pytest.mark.parametrize('name', [pytest.param('nano', marks=pytest.mark.slow), *LARGE])
 def test_estimated_memory_is_within_a_fifth_of_what_a_process_takes(name):
     row = weigh(name)
     for what, estimate in (('train', row['train_bytes']), ('answer', row['infer_bytes'])):

@@ -21,7 +21,7 @@ LM = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attenti
 
 
 @given(st.sampled_from([1, 4, 16]), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_merging_there_and_back(pixel_shuffle_factor, squares, batch, channels):
     grid = squares * int(pixel_shuffle_factor**0.5)
     x = torch.randn(batch, grid**2, channels)

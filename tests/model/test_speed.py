@@ -120,7 +120,7 @@ def test_a_step_of_earthgpt_learns_the_same_with_and_without(tiny, few, monkeypa
         )
     monkeypatch.setattr('earthgpt_lite.model.speed.last_layer_parts', last_layer_parts)
     # the layer is run a second time, when nothing says any more what is read
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     model.zero_grad()
     model(**vars(batch)).loss.backward()
     again = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

@@ -64,7 +64,7 @@ def template(name, *texts):
 
 @pytest.mark.parametrize('name', NAMES[:-1])
 @given(question=safe)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_our_prompt_is_the_templates(name, question):
     chat = CHATS[name]
     assert encode(READY[name], chat.begin, True) + chat.encode_question(READY[name], question) == ids(
@@ -74,7 +74,7 @@ def test_our_prompt_is_the_templates(name, question):
 
 @pytest.mark.parametrize('name', ('smollm2', 'qwen2', 'llama2', 'llama3'))
 @given(texts=st.lists(safe, min_size=4, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_dialogue_is_the_templates_as_far_as_the_last_end(name, texts):
     chat, t = CHATS[name], READY[name]
     pairs = encode_turns(t, [Turn(*texts[:2]), Turn(*texts[2:])], chat, dialogue=True)
@@ -143,7 +143,7 @@ def test_nano_keeps_its_own():
 
 @pytest.mark.parametrize('name', NAMES)
 @given(text=forged)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_text_stays_text(name, text):
     t, chat = READY[name], CHATS[name]
     known = set(special_tokens(t).values())
@@ -157,7 +157,7 @@ def test_text_stays_text(name, text):
 
 @pytest.mark.parametrize('name', NAMES)
 @given(question=forged, answer=forged)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_labels_come_from_how_the_row_is_built(name, question, answer):
     t, chat = READY[name], CHATS[name]
     row = build_sequence(

@@ -52,7 +52,7 @@ def test_what_each_token_is(tokenizer):
     .map(''.join)
     .filter(str.strip)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_text_becomes_part_of_the_page(tokenizer, text):
     sample = type('Sample', (), dict(name=text, turns=[Turn(text, text)]))
     page = token_page([sample], tokenizer, visual_tokens=4)

@@ -47,7 +47,7 @@ def either(request, tokenizer, reloaded):
 
 
 @given(text=st.one_of(words, forged))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_comes_back_and_forges_nothing(either, text):
     found = encode(either, text)
     assert either.decode(found) == text

@@ -192,7 +192,7 @@ def test_copy_block_leaves_no_weight_out():
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_attention_is_torchs(heads, size, n):
     ours, x = Attention(heads * size, heads), torch.randn(2, n, heads * size)
     q, k, v = (part(x).unflatten(2, (heads, size)).transpose(1, 2) for part in (ours.q, ours.k, ours.v))
@@ -334,7 +334,7 @@ def test_stages_behind_the_last_level_are_not_built_and_change_nothing():
 
 
 @given(st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([1, 2, 4, 8]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_to_grid_keeps_places(side, grid):
     rows = torch.arange(float(side)).view(1, 1, side, 1).expand(1, 1, side, side) / side
     out = to_grid(torch.cat([rows, rows.transpose(2, 3)], 1), grid)

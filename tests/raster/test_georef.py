@@ -26,7 +26,7 @@ def holds(shape):
         assert -180 <= west and east <= 180 and -90 <= south and north <= 90 and east - west <= 360
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(-180, 180), st.floats(-79, 79), st.floats(10, 50_000), st.floats(10, 50_000), st.floats(0, 90)
 )

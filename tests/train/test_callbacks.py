@@ -4,10 +4,11 @@ import csv
 import signal
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from fixtures_training import examples, small, tokenizer as make_tokenizer
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.train import callbacks
@@ -53,7 +54,6 @@ def log_of(folder):
 # how long
 
 
-@settings(deadline=None)
 @given(st.integers(1, 12), st.floats(0.1, 20), st.floats(5, 60))
 def test_minutes_hold_whatever_the_rounds(rounds, each, minutes):
     "A trainer of cardboard and a clock by hand: the run ends within its minutes, and uses them"
@@ -148,7 +148,7 @@ def test_a_run_that_gets_no_better_stops(tok, tmp_path, monkeypatch):
 
 
 def test_answers_are_pictures_in_a_notebook_and_words_elsewhere(tok, tmp_path, monkeypatch, capsys):
-    plt, shown = pytest.importorskip('matplotlib.pyplot'), []
+    shown = []
     monkeypatch.setattr(plt, 'show', lambda: shown.append([ax.get_title() for ax in plt.gcf().axes]))
 
     def look(name):

@@ -28,7 +28,7 @@ def batches(n=20, size=6, **k):
 # which pictures
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
 def test_no_picture_is_seen_twice_or_missed_in_a_pass(n, size, world, rounds, seed):
     "For any number of pictures, step size, processes and rounds: each pass holds each picture once, and each step's parts are the step"

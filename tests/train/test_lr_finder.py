@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 from fixtures_training import examples, small, tokenizer as make_tokenizer
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.modeling import EarthGPTOutput
@@ -90,7 +90,6 @@ def test_the_same_seed_gives_the_same_curve(tok):
 # known answers
 
 
-@settings(deadline=None)
 @given(st.floats(-5, -2), st.floats(2.5, 4), st.integers(0, 99))
 def test_the_steepest_place_of_a_known_curve(place, width, seed):
     "A fall in the shape of an S with its middle at a known rate, noise on it, and an explosion behind"

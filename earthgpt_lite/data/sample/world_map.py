@@ -58,7 +58,7 @@ def crop(
 ) -> np.ndarray:  # (bands, side, side)
     "A window of a map, resampled to a square."
     west, south, east, north = bounds
-    (left, top), (right, bottom) = ~file.transform * (west, north), ~file.transform * (east, south)
+    (left, top), (right, bottom) = ~file.transform @ (west, north), ~file.transform @ (east, south)
     how = Resampling.nearest if classes else Resampling.bilinear
     return file.read(
         window=Window(left, top, right - left, bottom - top),
