@@ -48,8 +48,9 @@ export: format ## format and clean the notebooks and write the modules of earthg
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
-pages: $(VENV)/.made-dev ## write docs/results.md, docs/lessons.md and the picture of the parts
+pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md and the picture of the parts
 	$(PY) tools/pages.py
+	$(PY) tools/nb.py readme index.ipynb README.md
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nb
 import pages
 import pytest
 
@@ -11,6 +12,12 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize('name', pages.PAGES)
 def test_page_is_made(name):
     assert (ROOT / name).read_text(encoding='utf-8') == pages.PAGES[name](), 'run: make pages'
+
+
+def test_front_page_holds_the_tables_of_today():
+    made = pages.front_page()
+    assert nb.load(ROOT / 'index.ipynb') == made, 'run: make pages'
+    assert pages.TABLES.keys() <= {c['id'] for c in made['cells']}
 
 
 def test_the_course_has_a_first_look_and_twelve_lessons():
