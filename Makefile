@@ -44,7 +44,8 @@ test-slow: $(VENV)/.made-dev ## the long tests: packaging, trainings, slow lesso
 format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, tests, tools, benchmarks
 	$(PY) -m ruff format -q .
 
-export: format ## format and clean the notebooks and write the modules of earthgpt_lite/ from them
+export: format ## format, stamp and clean the notebooks and write the modules of earthgpt_lite/ from them
+	$(PY) tools/nb.py stamp $(NOTEBOOKS)
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
