@@ -17,13 +17,13 @@ LIB = ABOUT['lib_path']
 NEEDED = {'offline'}
 
 
-def books(slow=nb.is_slow, wanted=lambda path: True):
-    for path in filter(wanted, nb.notebooks(ROOT)):
-        yield pytest.param(path, id=nb.short(path), marks=[pytest.mark.slow] if slow(path) else [])
-
-
 def extras(path):
     return set(nb.extras(nb.load(path)))
+
+
+BOOKS = nb.notebooks(ROOT)
+MARKED = [pytest.param(p, id=nb.short(p), marks=[pytest.mark.slow] if nb.is_slow(p) else []) for p in BOOKS]
+WITH_EXTRAS = [p for p in BOOKS if extras(p) - NEEDED]
 
 
 def python(*args, cwd, **env):
@@ -52,10 +52,8 @@ def site(tmp_path_factory):
 
 def machine(tmp_path, site, names):
     "Variables of a machine without network where the wheel is installed with these extras"
-    requirements = [
-        r for k in ('requirements', *(f'{e}_requirements' for e in names)) for r in ABOUT[k].split()
-    ]
-    begin = fixtures_outside.prepare(tmp_path / 'begin', requirements)
+    keys = ['requirements', *(f'{e}_requirements' for e in sorted(names))]
+    begin = fixtures_outside.prepare(tmp_path / 'begin', ' '.join(ABOUT[k] for k in keys))
     homes = {k: str(tmp_path / k.lower()) for k in ('IPYTHONDIR', 'JUPYTER_RUNTIME_DIR', 'MPLCONFIGDIR')}
     nowhere = dict.fromkeys(('http_proxy', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9')
     return dict(PYTHONPATH=f'{begin}{os.pathsep}{site}', HF_HUB_OFFLINE='1', **homes, **nowhere)
@@ -90,7 +88,7 @@ def fetch_weights():
         find_weights(name, say=lambda line: None)
 
 
-@pytest.mark.parametrize('path', books())
+@pytest.mark.parametrize('path', MARKED)
 def test_notebook_runs(path, site, tmp_path):
     if extras(path) & NEEDED:
         fetch_weights()
@@ -99,7 +97,7 @@ def test_notebook_runs(path, site, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('path', books(lambda path: False, lambda path: extras(path) - NEEDED))
+@pytest.mark.parametrize('path', WITH_EXTRAS, ids=nb.short)
 def test_notebook_goes_on_without_its_extras(path, site, tmp_path):
     bad = run(path, tmp_path, site, extras(path) & NEEDED)
     assert not bad, '\n'.join(bad)

@@ -230,10 +230,23 @@ def impure(cell):
     return any(imports) and not all(imports) and 'hide' not in directives
 
 
+LINK = re.compile(r'\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)')
+
+
+def left_behind(path, cell):
+    "Files that a cell links to and that do not travel: neither notebooks nor attachments; the front page stays at home"
+    attached = [f'attachment:{name}' for name in cell.get('attachments', ())]
+    links = [l for l in LINK.findall(''.join(cell['source'])) if not l.endswith('.ipynb')]
+    return [l for l in links if l not in attached and Path(path).name != 'index.ipynb']
+
+
 def faults(path):
     "What is wrong with a notebook as it is stored, one sentence each"
     for i, c in enumerate(load(path)['cells']):
         ls, where = lines(c), f'{Path(path).name} cell {i}'
+        if c['cell_type'] == 'markdown':
+            for link in left_behind(path, c):
+                yield f'{where}: a link to {link}, which a notebook that is opened alone has not: attach it'
         b, e = sum(bool(BEGIN.match(l)) for l in ls), sum(bool(END.match(l)) for l in ls)
         if b != e:
             yield f'{where}: {b} BEGIN SOLUTION, {e} END SOLUTION'
