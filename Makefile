@@ -47,12 +47,14 @@ test-all: $(VENV)/.made-dev ## the rest, once for each issue that touches it; en
 format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, tests, tools, benchmarks
 	$(PY) -m ruff format -q .
 
-export: format ## format and clean the notebooks and write the modules of earthgpt_lite/ from them
+export: format ## format, stamp and clean the notebooks and write the modules of earthgpt_lite/ from them
+	$(PY) tools/nb.py stamp $(NOTEBOOKS)
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
-pages: $(VENV)/.made-dev ## write docs/results.md, docs/lessons.md and the picture of the parts
+pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md and the picture of the parts
 	$(PY) tools/pages.py
+	$(PY) tools/nb.py readme index.ipynb README.md
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md

@@ -199,7 +199,7 @@ def main():
     )
     parser.add_argument('--pace', action='store_true', help='only time the steps')
     parser.add_argument('--out', type=Path, default=Path('runs/ablation'))
-    parser.add_argument('--table', type=Path, default=Path('docs/ablation.json'))
+    parser.add_argument('--table', type=Path, default=Path('earthgpt_lite/assets/results/ablation.json'))
     args = parser.parse_args()
     todo = runs_to_do(args.out, args.seeds)
     pace = args.out / 'pace.json'

@@ -1,6 +1,6 @@
 """EarthGPT's order with real weights: lite-offline through `align`, then `tune`, a table after each, nano beside it.
 
-    python benchmarks/lite.py       # about 18 minutes on two quiet cores; writes docs/lite.json
+    python benchmarks/lite.py       # about 18 minutes on two quiet cores; writes earthgpt_lite/assets/results/lite.json
     python benchmarks/lite.py --steps 4 2 --pictures 8 --into /tmp/lite.json   # does it run
 
 Both stages are the recipes lite-offline-align and lite-offline-tune. Pictures are evenly drawn validation chips of
@@ -73,7 +73,7 @@ def stage(name, out, steps, held_out, train, extra):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', default='runs/lite-offline')
-    parser.add_argument('--into', default='docs/lite.json')
+    parser.add_argument('--into', default='earthgpt_lite/assets/results/lite.json')
     parser.add_argument(
         '--steps', type=int, nargs=2, default=(0, 0), help='of the two stages; 0: as the recipes say'
     )

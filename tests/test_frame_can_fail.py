@@ -21,6 +21,7 @@ FRAME = [
     'tools/nb.py',
     'tools/house.py',
     'tests/conftest.py',
+    'tests/fixtures_outside.py',
     SYNC,
     RUN,
 ]
@@ -74,10 +75,16 @@ def place(root, name):
     return root / ('index.ipynb' if name == 'index' else f'nbs/{name}.ipynb')
 
 
+def put(root, name, cells):
+    "Write a notebook with its badge and its install cell"
+    nb.dump(book(cells), place(root, name))
+    nb.dump(nb.stamped(place(root, name), root), place(root, name))
+
+
 def add(root, name, source):
     "Append a code cell to a notebook"
-    cells = [''.join(c['source']) for c in nb.load(place(root, name))['cells']]
-    nb.dump(book([*cells, source]), place(root, name))
+    cells = [c for c in nb.load(place(root, name))['cells'] if c['id'] != 'install']
+    put(root, name, [*(''.join(c['source']) for c in cells), source])
 
 
 def failed(root, *tests):
@@ -94,7 +101,7 @@ def project(tmp_path):
         (tmp_path / f).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / f, tmp_path / f)
     for name, cells in TINY.items():
-        nb.dump(book(cells), place(tmp_path, name))
+        put(tmp_path, name, cells)
     export(tmp_path)
     nb.readme(tmp_path / 'index.ipynb', tmp_path / 'README.md')
     return tmp_path
@@ -137,6 +144,46 @@ def test_an_unclean_notebook_is_found(project):
     assert failed(project, SYNC) == {'test_notebook_is_clean'}
 
 
+def test_a_notebook_without_its_install_cell_is_found(project):
+    d = nb.load(place(project, TINY_BOOK))
+    d['cells'] = [c for c in d['cells'] if c['id'] != 'install']
+    nb.dump(d, place(project, TINY_BOOK))
+    found = {'test_notebook_can_be_opened_alone', 'test_student_copy_has_no_solution'}
+    assert failed(project, SYNC) == found
+
+
+@pytest.mark.parametrize('old', ['blob/v', 'earthgpt-lite=='])
+def test_a_badge_or_an_install_cell_of_another_version_is_found(project, old):
+    for name in TINY:
+        path = place(project, name)
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, f'{old}9'))
+    stale = [
+        name for name in TINY if nb.load(place(project, name)) != nb.stamped(place(project, name), project)
+    ]
+    assert stale == list(TINY)
+
+
+def test_the_install_cell_brings_the_extras_that_the_head_names(project):
+    head = '# Tiny\n\n**Data** none; needs `pip install "earthgpt-lite[lora,geo]"`'
+    put(project, MORE_BOOK, [head, '1'])
+    install = ''.join(nb.load(place(project, MORE_BOOK))['cells'][1]['source'])
+    assert '"earthgpt-lite[geo,lora]==' in install
+    (project / 'settings.ini').write_text(
+        (project / 'settings.ini').read_text().replace('version = ', 'version = 7.')
+    )
+    again = nb.stamped(place(project, MORE_BOOK), project)
+    assert '[geo,lora]==7.' in ''.join(again['cells'][1]['source'])
+    assert [''.join(c['source']).count('Open in Colab') for c in again['cells']] == [1, 0, 0]
+
+
+def test_a_link_to_a_file_that_stays_behind_is_found(project):
+    put(project, MORE_BOOK, ['# More\n\n![a picture](../../settings.ini)', '1'])
+    (fault,) = nb.faults(place(project, MORE_BOOK))
+    assert 'settings.ini' in fault
+
+
 def test_an_import_upwards_is_found(project):
     add(
         project,
@@ -162,7 +209,7 @@ def test_a_planted_import_is_found(project, name):
         ('5_train/01_steps', 'train.steps', 'step = 1'),
         ('1_raster/02_zoom', 'raster.zoom', 'zoom = 2'),
     ):
-        nb.dump(book([f'# {where}', f'#| default_exp {module}', f'#| export\n{code}']), place(project, where))
+        put(project, where, [f'# {where}', f'#| default_exp {module}', f'#| export\n{code}'])
     export(project)
     assert list(house.import_faults(project)) == []
     part, module, words = PLANTED[name]
@@ -201,13 +248,19 @@ BROKEN = dict(
     widget_callback_raises='import ipywidgets as w\nw.interactive_output(lambda k: 1/k, dict(k=w.IntSlider()))',
     button_raises="import ipywidgets as w\nb = w.Button()\nb.on_click(lambda b: 1/0)\nb.click()",
     thread_raises='import threading\nt = threading.Thread(target=lambda: 1/0)\nt.start(); t.join()',
+    reads_the_repository="open('../../settings.ini')",
+    imports_from_the_repository='import house',
+    imports_what_developers_have='import hypothesis',
+    asks_the_network="import socket\nsocket.create_connection(('192.0.2.1', 80), 1)",
+    does_so_in_a_child='import subprocess, sys\n'
+    'subprocess.run([sys.executable, "-c", "import socket; socket.getaddrinfo(\'example.org\', 80)"], check=True)',
 )
 
 
 def test_a_cell_that_fails_is_found(project):
     "One notebook for each kind of failure: every one of them is found, and the sound ones pass."
     for i, (name, source) in enumerate(BROKEN.items(), 3):
-        nb.dump(book([f'# {name}', source]), place(project, f'1_raster/{i:02}_{name}'))
+        put(project, f'1_raster/{i:02}_{name}', [f'# {name}', source])
     out = python(project, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', RUN)
     assert set(re.findall(r'^FAILED \S+::test_notebook_runs\[1_raster/\d+_(\w+)\]', out.stdout, re.M)) == set(
         BROKEN

@@ -68,6 +68,12 @@ def test_notebook_is_clean(path):
 
 
 @pytest.mark.parametrize('path', BOOKS, ids=nb.short)
+def test_notebook_can_be_opened_alone(path):
+    "It has the Colab badge and the install cell of this version."
+    assert nb.load(path) == nb.stamped(path, ROOT), f'run: python tools/nb.py stamp {path.relative_to(ROOT)}'
+
+
+@pytest.mark.parametrize('path', BOOKS, ids=nb.short)
 def test_notebook_has_no_fault(path):
     assert not list(nb.faults(path))
 
@@ -126,7 +132,8 @@ def test_student_copy_has_no_solution(tmp_path):
     for path in BOOKS[1:]:
         copy = tmp_path / f'{nb.short(path)}.ipynb'
         nb.student(path, copy)
-        assert 'SOLUTION' not in copy.read_text(encoding='utf-8')
+        text = copy.read_text(encoding='utf-8')
+        assert 'SOLUTION' not in text and '"id": "install"' in text and 'Open in Colab' in text
     if len(BOOKS) > 1:
         with pytest.raises(SystemExit):
             nb.student(BOOKS[1], tmp_path / f'{nb.short(BOOKS[1])}.ipynb')

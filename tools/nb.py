@@ -3,6 +3,7 @@
 python tools/nb.py readme  index.ipynb README.md    # the front page from its notebook; pictures go to docs/img/<cell id>.png
 python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; never overwrites
 python tools/nb.py check   NB...                    # markers balanced, import cells pure, no stored error, no path of this machine
+python tools/nb.py stamp   NB...                    # write the Colab badge and the install cell of this version
 python tools/nb.py clean   NB...                    # drop execution counts, metadata, widget state and stderr; keep the outputs
 python tools/nb.py run     NB...                    # execute top to bottom in the notebook's folder, store the cleaned outputs
 """
@@ -16,6 +17,7 @@ import re
 import shutil
 import sys
 import time
+from configparser import ConfigParser
 from pathlib import Path
 
 from earthgpt_lite.files import write_whole
@@ -151,6 +153,64 @@ def student(src, dst):
     dump(nb, dst)
 
 
+# ---- what a notebook brings that is opened alone
+
+
+INSTALL = '''#| hide
+# does nothing where the package is installed
+try:
+    import {module}
+except ImportError:
+    %pip install -q "{package}=={version}"'''
+BADGE = '[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})'
+COLAB = 'https://colab.research.google.com/github'
+
+
+def settings(root=ROOT):
+    found = ConfigParser(delimiters=['='])
+    found.read(Path(root) / 'settings.ini', encoding='utf-8')
+    return found['DEFAULT']
+
+
+def extras(nb):
+    "The extras that the head of a notebook names, as in `earthgpt-lite[lora]`"
+    named = re.findall(r'earthgpt-lite\[([\w,]+)\]', ''.join(nb['cells'][0]['source']))
+    return sorted({e for names in named for e in names.split(',')})
+
+
+def install_cell(nb, about):
+    "The cell that installs the package of this version, with the extras of the lesson, where it is missing"
+    named = f'[{",".join(extras(nb))}]' if extras(nb) else ''
+    text = INSTALL.format(
+        module=about['lib_path'], package=about['lib_name'] + named, version=about['version']
+    )
+    cell = dict(cell_type='code', execution_count=None, id='install', metadata={}, outputs=[])
+    return cell | dict(source=text.splitlines(True))
+
+
+def stamped(path, root=ROOT):
+    "The notebook with the badge below its title and the install cell before all other code"
+    nb, about = load(path), settings(root)
+    cells = [c for c in nb['cells'] if c['id'] != 'install']
+    before = next(i for i, c in enumerate(cells) if c['cell_type'] == 'code')
+    cells.insert(before, install_cell(nb, about))
+    title = next(c for c in cells if c['cell_type'] == 'markdown')
+    place = Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
+    repository = about['git_url'].removeprefix('https://github.com/')
+    badge = BADGE.format(link=f'{COLAB}/{repository}/blob/v{about["version"]}/{place}')
+    text = re.sub(r'^\[!\[Open in Colab\].*\n*', '', ''.join(lines(title)), flags=re.M)
+    first, _, rest = text.partition('\n')
+    title['source'] = f'{first}\n\n{badge}\n\n{rest.lstrip()}'.rstrip().splitlines(True)
+    return nb | dict(cells=cells)
+
+
+def stamp(*paths):
+    for p in paths:
+        if load(p) != (new := stamped(p)):
+            dump(new, p)
+            print('stamped', p)
+
+
 # ---- checks
 
 
@@ -165,10 +225,23 @@ def impure(cell):
     return any(imports) and not all(imports) and 'hide' not in directives
 
 
+LINK = re.compile(r'\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)')
+
+
+def left_behind(path, cell):
+    "Files that a cell links to and that do not travel: neither notebooks nor attachments; the front page stays at home"
+    attached = [f'attachment:{name}' for name in cell.get('attachments', ())]
+    links = [l for l in LINK.findall(''.join(cell['source'])) if not l.endswith('.ipynb')]
+    return [l for l in links if l not in attached and Path(path).name != 'index.ipynb']
+
+
 def faults(path):
     "What is wrong with a notebook as it is stored, one sentence each"
     for i, c in enumerate(load(path)['cells']):
         ls, where = lines(c), f'{Path(path).name} cell {i}'
+        if c['cell_type'] == 'markdown':
+            for link in left_behind(path, c):
+                yield f'{where}: a link to {link}, which a notebook that is opened alone has not: attach it'
         b, e = sum(bool(BEGIN.match(l)) for l in ls), sum(bool(END.match(l)) for l in ls)
         if b != e:
             yield f'{where}: {b} BEGIN SOLUTION, {e} END SOLUTION'
@@ -305,7 +378,7 @@ def run(*paths):
 
 
 if __name__ == '__main__':
-    commands = dict(readme=readme, student=student, check=check, clean=clean, run=run)
+    commands = dict(readme=readme, student=student, check=check, stamp=stamp, clean=clean, run=run)
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     sys.exit(commands[sys.argv[1]](*sys.argv[2:]))

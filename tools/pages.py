@@ -1,6 +1,6 @@
 """The pages that are made: the tables of the front page, docs/results.md and docs/lessons.md.
 
-python tools/pages.py            # write both pages, and the picture of the parts
+python tools/pages.py            # write the tables into index.ipynb, both pages, and the picture of the parts
 """
 
 import json
@@ -52,10 +52,8 @@ TASKS = {  # one number a task: metric, and what it is called
 
 
 def load(name):
-    path = ROOT / 'docs' / name
-    if not path.exists():
-        raise FileNotFoundError(f'{path} is missing: it is metrics.json of a finished run')
-    return json.loads(path.read_text(encoding='utf-8'))
+    "Measured results, which travel with the package"
+    return json.loads((ROOT / 'earthgpt_lite/assets/results' / name).read_text(encoding='utf-8'))
 
 
 def table(head, rows, right=()):
@@ -176,7 +174,7 @@ which are about other data."""
 
 
 def results_page():
-    run, nano = load('results.json'), load('nano.json')
+    run, nano = load('quickstart.json'), load('nano.json')
     train = nano['train']
     about = (
         f"{train['date']}, {train['machine']}: {train['steps']:,} steps in {train['seconds'] / 60:.0f} minutes, "
@@ -263,9 +261,25 @@ def parts_picture(path):
     plt.close(fig)
 
 
+# ---- what is written
+
+
+# cell of the front page -> what makes it
+TABLES = dict(ea7d4ec6=course_table, ad8e5507=parts_table, c7b4a05e=small_results)
 PAGES = {'docs/results.md': results_page, 'docs/lessons.md': lessons_page}
 
+
+def front_page():
+    "index.ipynb with the tables of today"
+    index = nb.load(ROOT / 'index.ipynb')
+    for cell in index['cells']:
+        if make := TABLES.get(cell['id']):
+            cell['source'] = make().splitlines(True)
+    return index
+
+
 if __name__ == '__main__':
+    nb.dump(front_page(), ROOT / 'index.ipynb')
     for name, make in PAGES.items():
         write_whole(ROOT / name, make())
         print(name)

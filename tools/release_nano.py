@@ -3,7 +3,7 @@
     earthgpt-lite train --config nano            # about an hour
     python tools/release_nano.py runs/nano
 
-Writes earthgpt_lite/assets/models/nano and docs/nano.json. What is scored is the model in 16 bits, as it is shipped.
+Writes earthgpt_lite/assets/models/nano and earthgpt_lite/assets/results/nano.json. What is scored is the model in 16 bits, as it is shipped.
 """
 
 import argparse
@@ -92,7 +92,7 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('run', type=Path, help='folder of the run')
     parser.add_argument('--into', type=Path, default=ROOT / 'earthgpt_lite/assets/models/nano')
-    parser.add_argument('--scores', type=Path, default=ROOT / 'docs/nano.json')
+    parser.add_argument('--scores', type=Path, default=ROOT / 'earthgpt_lite/assets/results/nano.json')
     parser.add_argument('--machine', default=machine(), help='what it was trained on, in words')
     args = parser.parse_args()
     release(args.run, args.into, args.scores, args.machine)

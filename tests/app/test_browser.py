@@ -135,7 +135,6 @@ def open_lesson(chromium, tmp_path_factory):
     home, root = tmp_path_factory.mktemp('home'), tmp_path_factory.mktemp('root')
     (root / 'nbs/7_app').mkdir(parents=True)
     (root / 'earthgpt_lite').symlink_to(ROOT / 'earthgpt_lite')
-    shutil.copytree(ROOT / 'docs' / 'img', root / 'docs' / 'img')  # which lessons show
     if (ROOT / 'runs').exists():
         (root / 'runs').symlink_to(ROOT / 'runs')
     with lab(root, home) as (base, token):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from earthgpt_lite.eval.statistics import intervals_overlap, mean_interval, supported_claims
 
-TABLE = Path(__file__).parents[2] / 'docs' / 'ablation.json'
+TABLE = Path(__file__).parents[2] / 'earthgpt_lite/assets/results/ablation.json'
 
 
 def width(interval):

@@ -110,7 +110,7 @@ def test_recipes_train_what_the_stages_of_the_paper_train():
 
 
 def test_the_stored_run_is_of_these_recipes():
-    kept = json.loads((Path(__file__).parents[2] / 'docs/lite.json').read_text())
+    kept = json.loads((Path(__file__).parents[2] / 'earthgpt_lite/assets/results/lite.json').read_text())
     for s in kept['stages']:
         recipe = read_run(find_run(s['name']))
         assert (s['steps'], s['batch_size'], s['stage']['lr'], s['stage']['rates']) == (

@@ -91,7 +91,10 @@ def test_trees_of_validation_ground(nano):
 
 
 def test_the_card_and_the_numbers_behind_it():
-    scores, card = json.loads((ROOT / 'docs/nano.json').read_text()), (MODELS / 'nano/README.md').read_text()
+    scores, card = (
+        json.loads((ROOT / 'earthgpt_lite/assets/results/nano.json').read_text()),
+        (MODELS / 'nano/README.md').read_text(),
+    )
     for split in ('validation', 'test'):
         rows = scores[split]['results']
         assert {r['task'] for r in rows} >= {
