@@ -32,6 +32,7 @@ LEFT_OUT = shutil.ignore_patterns(
     'runs',
     'build',
     'dist',
+    'figures',
     'student',
     '*.egg-info',
 )

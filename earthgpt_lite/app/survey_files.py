@@ -21,6 +21,7 @@ from affine import Affine
 from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
 from ..raster.georef import feature, feature_collection, to_world, write_whole
+from ..raster.palettes import label_colours
 from ..raster.reading import tile_origins
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b06
@@ -219,7 +220,7 @@ def write_class_raster(
     grid: TileGrid,  # without overlap
     labels: list,  # the first becomes 1
 ):
-    """Classes as a GeoTIFF: 0 no data, 1 the first label; one pixel a tile.
+    """Classes as a GeoTIFF: 0 no data, 1 the first label; one pixel a tile, in the colours of the labels.
 
     Cells at the right and lower edge may reach beyond the scene.
     """
@@ -230,7 +231,10 @@ def write_class_raster(
     t, size = frame.transform, grid.size
     if t:
         profile['transform'] = Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
+    colours = label_colours(labels)
+    table = {k + 1: tuple(bytes.fromhex(colours[label][1:])) for k, label in enumerate(labels)}
     with _whole_file(Path(path)) as part:
         with rasterio.open(part, 'w', compress='deflate', **profile) as f:
+            f.write_colormap(1, {0: (0, 0, 0, 0), **table})
             f.write(np.maximum(values, 0).astype(dtype), 1)
             f.update_tags(1, **{f'CLASS_{k + 1}': label for k, label in enumerate(labels)})
