@@ -16,7 +16,6 @@ from earthgpt_lite.app.maps import static_map
 from earthgpt_lite.app.monitor import loss_curve
 from earthgpt_lite.data.convert import show_records
 from earthgpt_lite.data.records import Record, Turn
-from earthgpt_lite.data.sample.objects import object_examples
 from earthgpt_lite.data.sample.sites import contact_sheet
 from earthgpt_lite.data.sample.world_map import COVERS, DATA, Example, land_cover
 from earthgpt_lite.data.store import write_rows
@@ -74,7 +73,10 @@ def drawn_tokens(folder):
 
 
 def sheet_of_questions(folder):
-    contact_sheet(object_examples('validation', 1)[:10])
+    turn = Turn(
+        'what does the box [0.20,0.30,0.60,0.70] show in this remote sensing image?', 'a lake in forest.'
+    )
+    contact_sheet([Example(np.zeros((8, 8, 3), 'uint8'), [turn], 'x', 'train')] * 10)
     return plt.gcf()
 
 
