@@ -298,9 +298,7 @@ class Legend(folium.MacroElement):
         {% for label, colour in this.rows %}
         <div><i style="{{ this.mark }};background:{{ colour }}"></i>{{ label }}</div>
         {% endfor %}
-        </div>
-        <style>.leaflet-overlay-pane path {filter: drop-shadow(0 0 1px white)}</style>
-        {% endmacro %}""")
+        </div><style>.leaflet-overlay-pane path {filter: drop-shadow(0 0 1px white)}</style>{% endmacro %}""")
     box = 'position:absolute;bottom:24px;left:8px;z-index:800;max-width:45%;background:white;padding:4px 8px'
     box += ';font:12px sans-serif;border-radius:4px'
     mark = 'display:inline-block;width:10px;height:10px;margin-right:6px'
