@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow test-all format export pages readme run-notebooks student clean
+.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks student clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -56,6 +56,9 @@ pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md,
 	$(PY) tools/pages.py
 	$(PY) tools/nb.py readme index.ipynb README.md
 
+figures: $(VENV)/.made-dev ## all stored figures on contact sheets in figures/, to be looked at
+	$(PY) tools/figures.py
+
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md
 
@@ -70,5 +73,5 @@ student: ## write student/: the lessons without their solutions; a notebook that
 		else $(PYTHON) tools/nb.py student $$f $$copy || exit 1; fi; done
 
 clean: ## remove what building leaves behind; .venv and runs stay
-	rm -rf build dist .pytest_cache .hypothesis _proc _docs
+	rm -rf build dist figures .pytest_cache .hypothesis _proc _docs
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -36,6 +36,7 @@ LEFT_OUT = shutil.ignore_patterns(
     'runs',
     'build',
     'dist',
+    'figures',
     'student',
     '*.egg-info',
 )

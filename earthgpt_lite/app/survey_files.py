@@ -24,6 +24,7 @@ from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
 from ..files import disk_errors, whole_file, write_whole
 from ..raster.georef import feature, feature_collection, to_world
+from ..raster.palettes import label_colours
 from ..raster.reading import tile_origins
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b06
@@ -218,7 +219,7 @@ def write_class_raster(
     grid: TileGrid,  # without overlap
     labels: list,  # the first becomes 1
 ):
-    """Classes as a GeoTIFF: 0 no data, 1 the first label; one pixel a tile.
+    """Classes as a GeoTIFF: 0 no data, 1 the first label; one pixel a tile, in the colours of the labels.
 
     Cells at the right and lower edge may reach beyond the scene.
     """
@@ -230,11 +231,13 @@ def write_class_raster(
     t, size = frame.transform, grid.size
     if t:
         profile['transform'] = Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
-    holds_all = lambda part: np.array_equal(
-        _read_band(part), values
-    )  # GDAL may lose the error of a full disk
+    colours = label_colours(labels)
+    table = {k + 1: tuple(bytes.fromhex(colours[label][1:])) for k, label in enumerate(labels)}
+    # GDAL may lose the error of a full disk
+    holds_all = lambda part: np.array_equal(_read_band(part), values)
     with whole_file(path, holds_all, errors=(RasterioError, CPLE_BaseError)) as part:
         with rasterio.open(part, 'w', compress='deflate', **profile) as f:
+            f.write_colormap(1, {0: (0, 0, 0, 0), **table})
             f.write(values, 1)
             f.update_tags(1, **{f'CLASS_{k + 1}': label for k, label in enumerate(labels)})
 

@@ -263,26 +263,27 @@ def _record_and_chip(row, root):  # the record and its chip, or why not and None
 
 def _draw_chip(axis, index, record, chip):
     title = f'{index} · {record.sensor} · {Path(record.image).name}'
-    axis.set_title(title[:40], fontsize=7, parse_math=False)
+    axis.set_title(title[:40], fontsize=9, parse_math=False)
     axis.imshow(chip.image)
     side = chip.image.shape[0]
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - 0.5
-            axis.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1)
+            axis.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1.5)
 
 
-def _turn_lines(record, width=44, most=4):
+def _turn_lines(record, width=44, most=16):  # as many turns as find room
     lines = []
-    for turn in record.turns[:most]:
-        lines += [*_wrapped('> ' + turn.question, width), *_wrapped(turn.answer, width), '']
-    if len(record.turns) > most:
-        lines.append(f'... and {len(record.turns) - most} more')
+    for k, turn in enumerate(record.turns):
+        told = [*_wrapped('> ' + turn.question, width), *_wrapped(turn.answer, width), '']
+        if len(lines) + len(told) > most:
+            return [*lines, f'... and {len(record.turns) - k} more']
+        lines += told
     return lines
 
 
 def _write_lines(axis, lines):
-    style = dict(fontsize=6.5, va='top', family='monospace', parse_math=False)
+    style = dict(fontsize=8, va='top', family='monospace', parse_math=False)
     axis.text(0, 1, '\n'.join(lines), transform=axis.transAxes, **style)
 
 # %% ../../nbs/3_data/08_convert.ipynb #cvt0shw1
@@ -309,7 +310,7 @@ def show_records(
         raise _nothing_to_show(file, *shown[0][:2])
     rows = -(-len(shown) // 2)
     widths = {'width_ratios': [1, 1.3] * 2}
-    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.3 * rows), squeeze=False, gridspec_kw=widths)
+    figure, axes = plt.subplots(rows, 4, figsize=(12, 2.6 * rows), squeeze=False, gridspec_kw=widths)
     for axis in axes.flat:
         axis.axis('off')
     for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), shown):

@@ -64,8 +64,8 @@ def draw_tokens(
     import matplotlib.pyplot as plt
 
     lines = _lines(coloured, width)
-    fig, ax = plt.subplots(figsize=(7, 0.26 * len(lines) + 0.1))
-    font = dict(family='monospace', fontsize=6, parse_math=False)
+    fig, ax = plt.subplots(figsize=(9.5, 0.32 * len(lines) + 0.1))
+    font = dict(family='monospace', fontsize=8, parse_math=False)
     for y, line in enumerate(lines):
         for x, text, colour in line:
             edge = '#cccccc' if colour == KINDS['padding'] else 'none'

@@ -298,8 +298,9 @@ def _window(window, file):
 
 
 def _palette_colours(file, index):  # (h, w) palette numbers to (3, h, w)
-    table = np.zeros((256, 3), np.uint8)
-    for i, colour in file.colormap(1).items():
+    colours = file.colormap(1)
+    table = np.zeros((max(colours) + 1, 3), np.uint8)
+    for i, colour in colours.items():
         table[i] = colour[:3]
     return np.moveaxis(table[index], -1, 0)
 

@@ -14,6 +14,7 @@ from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.maps import _near, map_of, overlay, page_text, side_by_side, static_map, write_map
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.raster.palettes import label_colour
 from earthgpt_lite.raster.reading import Scene, as_chip
 
 
@@ -229,3 +230,16 @@ def test_a_page_is_written_whole(tmp_path):
     with pytest.raises(BadInput, match='no CRS'):
         write_map(tmp_path / 'no.html', np.full((9, 9, 3), 9, 'uint8'))
     assert not (tmp_path / 'no.html').exists()
+
+
+@pytest.mark.parametrize('order', [('water', 'forest', 'ship'), ('ship', 'forest', 'water')])
+def test_labels_have_their_usual_colours_in_whatever_order_they_come(order):
+    square = [[[-77.4, 37.5], [-77.3, 37.5], [-77.3, 37.6], [-77.4, 37.5]]]
+    rows = [dict(properties=dict(label=k), geometry=dict(type='Polygon', coordinates=square)) for k in order]
+    found = dict(type='FeatureCollection', features=rows)
+    page = map_of(answers=found).get_root().render()
+    legend = dict(re.findall(r'background:(#\w{6})"></i>(\w+)<', page))
+    assert {label: colour for colour, label in legend.items()} == {k: label_colour(k) for k in order}
+    assert all(f'"colour": "{label_colour(k)}"' in page for k in order)
+    drawn = [line.get_color() for line in static_map(answers=found).lines]
+    assert drawn == [label_colour(k) for k in order]

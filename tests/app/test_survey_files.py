@@ -24,6 +24,8 @@ from earthgpt_lite.app.survey_files import (
 )
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Frame
+from earthgpt_lite.raster.palettes import label_colour
+from earthgpt_lite.raster.reading import read_scene
 
 FRAME = Frame(160, 100, Affine(10, 0, 334_000, 0, -10, 6_252_000), CRS.from_epsg(32756), 'a.tif')
 FACTS = dict(prompt='ship', kind='detect', model='m', scene='a.tif', sensor='optical')
@@ -118,3 +120,18 @@ def test_a_full_disk_keeps_the_good_file(tmp_path, name):
             write()
         assert '.earthgpt-lite' not in str(e.value)
         assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [name], room
+
+
+@pytest.mark.parametrize('more', [0, 300])
+def test_a_raster_of_classes_has_the_usual_colours_whatever_the_order(tmp_path, more):
+    grid = TileGrid(160, 100, 80)
+    words = ['forest', 'water', 'water', 'ship']
+    tiles = [grid.tile(c, r) for r in grid.rows for c in grid.columns]
+    answers = [TileAnswer(tile, word, 1.0) for tile, word in zip(tiles, words)]
+    labels = ['ship', 'forest', 'water', *(f'thing {k}' for k in range(more))]
+    write_class_raster(tmp_path / 'c.tif', answers, FRAME, grid, labels)
+    rgb = lambda label: tuple(bytes.fromhex(label_colour(label)[1:]))
+    with rasterio.open(tmp_path / 'c.tif') as f:
+        assert [f.colormap(1)[k][:3] for k in (1, 2, 3)] == [rgb(label) for label in labels[:3]]
+    shown = read_scene(tmp_path / 'c.tif').pixels
+    assert [tuple(shown[:, r, c]) for r, c in np.ndindex(2, 2)] == [rgb(word) for word in words]

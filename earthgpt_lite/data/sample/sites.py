@@ -388,18 +388,18 @@ def site_examples(
     return [example for example in examples if example.turns]
 
 # %% ../../../nbs/3_data/11_sites.ipynb #7fb64bce
-def contact_sheet(examples, rows: int = 2, columns: int = 8, seed: int = 0):
+def contact_sheet(examples, rows: int = 2, columns: int = 5, seed: int = 0):
     "Chips drawn at random, each with one of its questions and the answer; for the eye to judge the truth."
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.55 * rows), layout='compressed')
+    fig, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.8 * rows), layout='compressed')
     for ax, i in zip(axes.flat, np.random.default_rng(seed).permutation(len(examples))):
         turn = examples[i].turns[i % len(examples[i].turns)]
-        words = textwrap.wrap(f'{turn.question[-60:]} {turn.answer}', 26)[:4]
+        words = textwrap.wrap(f'{turn.question} {turn.answer}', 26)
         ax.imshow(examples[i].image)
-        ax.set_title('\n'.join(words), fontsize=5)
+        ax.set_title('\n'.join(words), fontsize=8)
     for ax in axes.flat:
-        ax.axis('off')
+        ax.set(xticks=[], yticks=[])
 
 # %% ../../../nbs/3_data/11_sites.ipynb #a5472b5c
 def all_site_examples(
