@@ -13,7 +13,7 @@ import nb
 ROOT = Path(__file__).resolve().parent.parent
 LIB = 'earthgpt_lite'
 # what each part may import; `train` and `eval` stand side by side
-LEFT_OF = dict(errors=[], raster=['errors'])
+LEFT_OF = dict(errors=[], budget=['errors'], raster=['errors', 'budget'])
 LEFT_OF['boxes'] = [*LEFT_OF['raster'], 'raster']
 LEFT_OF['data'] = [*LEFT_OF['boxes'], 'boxes']
 LEFT_OF['model'] = [*LEFT_OF['data'], 'data']

@@ -130,6 +130,10 @@ def on_meta(config: EarthGPTConfig, dtype: torch.dtype = torch.float32, attentio
 def published(config: EarthGPTConfig) -> dict:  # {'vit': ..., 'cnn': ..., 'text': ...}
     "Parameters of the models as their makers publish them, complete with what EarthGPT does not use."
     with torch.device('meta'):
-        parts = {name: AutoModel.from_config(getattr(config, f'{name}_config')) for name in config.encoders}
-        parts['text'] = AutoModelForCausalLM.from_config(config.text_config)
+        parts = {name: _part(AutoModel, getattr(config, f'{name}_config')) for name in config.encoders}
+        parts['text'] = _part(AutoModelForCausalLM, config.text_config)
     return {name: part.num_parameters() for name, part in parts.items()}
+
+
+def _part(kind, config):
+    return kind.from_config(config, trust_remote_code=False)

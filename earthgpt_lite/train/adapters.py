@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from .stages import Stage, part_of
 
 # %% ../../nbs/5_train/02_adapters.ipynb #ca1d9382
@@ -181,7 +181,7 @@ def _enable_biases(model):
     for k in before:
         setattr(config, k, True)
     with torch.device('meta'):
-        plain = AutoModelForCausalLM.from_config(config).base_model
+        plain = AutoModelForCausalLM.from_config(config, trust_remote_code=False).base_model
     lacking = [n for n, m in plain.named_modules() if isinstance(m, nn.Linear) and m.bias is None]
     if not lacking:
         return
@@ -264,14 +264,66 @@ def read_adapter(path) -> tuple:  # (what it says of itself, tensors)
     "What an adapter file holds. Raises BadInput for a file that is none, or was cut."
     try:
         with safe_open(path, 'pt') as f:
-            about = (f.metadata() or {}).get('earthgpt_adapter')
-            if about is None:
-                raise BadInput(f'{path} is no adapter of earthgpt-lite: it does not say what it belongs to')
-            return json.loads(about), {n: f.get_tensor(n) for n in f.keys()}
+            about = _read_about((f.metadata() or {}).get('earthgpt_adapter'), path)
+            return about, {n: f.get_tensor(n) for n in f.keys()}
     except FileNotFoundError as e:
         raise BadInput(f'{path}: no such file') from e
     except SafetensorError as e:
         raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
+
+
+# what an adapter says of itself, and what it may be
+_ABOUT = dict(
+    kind=lambda v: v in ('bias', 'lora'),
+    options=lambda v: isinstance(v, dict) and all(k in _OPTIONS and _OPTIONS[k](x) for k, x in v.items()),
+    base=lambda v: isinstance(v, str),
+    exact=lambda v: isinstance(v, bool),
+    fingerprint=lambda v: isinstance(v, str),
+)
+_OPTIONS = dict(
+    side=lambda v: v in ('input', 'output'),
+    rank=lambda v: type(v) is int and 0 < v <= 4096,
+    alpha=lambda v: type(v) in (int, float) and 0 < v <= 1e6,
+)
+_NEEDED = dict(bias={'side'}, lora={'rank', 'alpha'})
+
+
+def _read_about(text, path):
+    if text is None:
+        raise BadInput(f'{path} is no adapter of earthgpt-lite: it does not say what it belongs to')
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f'{path} says of itself what cannot be read ({first_line(e)}): copy it again') from e
+    wrong = [
+        field for field, fits in _ABOUT.items() if not isinstance(about, dict) or not fits(about.get(field))
+    ]
+    if not wrong and set(about['options']) != _NEEDED[about['kind']]:
+        wrong = ['options']
+    if wrong:
+        raise BadInput(
+            f'{path} says of itself what no adapter says: look at {", ".join(wrong)}; copy it again'
+        )
+    return about
+
+
+def _check_fit(model, about, tensors, path):
+    "Raises BadInput, with the tensor, for an adapter that does not fit. Tried on a model without numbers."
+    with torch.device('meta'):
+        twin = type(model)(model.config)
+    _ADD[about['kind']](twin, **about['options'])
+    own = dict(twin.named_parameters())
+    needed = {n for n in own if part_of(n) in ('scale', 'bias', 'lora')}
+    problems = [f'{n} is missing' for n in sorted(needed - set(tensors))]
+    for n, t in tensors.items():
+        if n not in own:
+            problems.append(f'{n} has no place in the model')
+        elif t.shape != own[n].shape:
+            problems.append(f'{n} has the shape {tuple(t.shape)}, not {tuple(own[n].shape)}')
+        elif not t.is_floating_point() or not t.isfinite().all():
+            problems.append(f'{n} holds NaN, infinity or no real numbers')
+    if problems:
+        raise BadInput(f'{path} does not fit: {"; ".join(problems[:3])}; copy it again, or train it again')
 
 
 def load_adapter(
@@ -280,7 +332,8 @@ def load_adapter(
 ) -> dict:  # what the adapter says of itself
     """Put a saved adapter onto its base.
 
-    Raises BadInput for another base, with both named; the model is then untouched.
+    Raises BadInput for another base, with both named, and for tensors that do not fit or are no numbers; the
+    model is then untouched.
     """
     about, tensors = read_adapter(path)
     _check_plain(model)
@@ -290,6 +343,7 @@ def load_adapter(
             f'{path} was made for {about["base"]}, and {name} is another one or has been trained since: '
             'load that base, then the adapter'
         )
+    _check_fit(model, about, tensors, path)
     _ADD[about['kind']](model, **about['options'])
     own = dict(model.named_parameters())
     with torch.no_grad():

@@ -38,6 +38,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             part.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path, map_location=None, weights_only=True):
+        "Tensors and plain values, never a program, whatever is asked for."
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
 
 def _reason(e):
     "What the system said; torch says something else on top of it."

@@ -4,7 +4,6 @@
 __all__ = ['StoredExample', 'open_examples', 'open_model', 'model_image_size', 'train', 'make_train_parser', 'train_command']
 
 # %% ../../nbs/5_train/11_run.ipynb #e1df7d37
-import json
 import os
 from argparse import ArgumentError
 from dataclasses import asdict, fields, replace
@@ -142,10 +141,10 @@ def model_image_size(name: str) -> int:
     "Side of the square that a model's pictures are brought to."
     if name in presets() or str(name).endswith('.toml'):
         return read_preset(name).config.get('image_size', 64)
+    from earthgpt_lite.model.config import read_config
     from earthgpt_lite.model.modeling import find_model
 
-    config = json.loads((Path(find_model(name)) / 'config.json').read_text(encoding='utf-8'))
-    return config.get('image_size', 64)
+    return read_config(find_model(name), name).image_size
 
 # %% ../../nbs/5_train/11_run.ipynb #6bd0f91c
 def _is_first():

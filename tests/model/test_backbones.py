@@ -173,7 +173,7 @@ def test_another_kind_of_model(folder, config, said):
 @pytest.mark.parametrize(
     'text, said',
     [
-        ('{', 'no language model'),
+        ('{', 'config.json is no JSON'),
         ('{"model_type": "nonsense"}', 'no language model'),
         ('{}', 'no language model'),
     ],
@@ -233,7 +233,7 @@ def test_tokenizers_that_do_not_belong(folder, models, tmp_path):
         ('missing/folder/x', 'no such folder'),
         ('./nowhere', 'no such folder'),
         ('nowhere.gguf', 'no such file'),
-        ('somebody/no-such-model', 'no language model'),
+        ('somebody/no-such-model', 'the hub gives no such model'),
     ],
 )
 def test_names_that_lead_nowhere(name, said):
