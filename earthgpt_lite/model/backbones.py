@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING, PreT
 from transformers.utils import logging
 
 from ..errors import BadInput, first_line
-from .opening import check_files, check_folder, download, is_hub_name, no_such_folder
+from .opening import check_folder, download, is_hub_name, no_such_folder
 from .opening import open_config, open_model, open_tokenizer
 from .templates import IMAGE, prepare_tokenizer
 

@@ -17,7 +17,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from ..errors import BadInput, first_line
 from .language import small_llama
-from .opening import check_folder, open_config, open_tokenizer, read_json
+from .opening import check_folder, open_config, open_tokenizer, read_settings
 from .projector import visual_tokens
 from .templates import IMAGE, check_forgery
 from .tokens import COORDINATES, ChatFormat
@@ -192,7 +192,7 @@ def read_config(
     "The configuration of a saved EarthGPT, looked over. Raises BadInput, with file and field, for a bad one."
     name, file = name or folder, Path(folder) / 'config.json'
     check_folder(folder)
-    given = read_json(file)
+    given = read_settings(file)
     check_format(given.get('format', 1), name)
     if given.get('model_type') != 'earthgpt':
         raise BadInput(
