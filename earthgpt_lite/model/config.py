@@ -19,8 +19,8 @@ from ..errors import BadInput, first_line
 from .language import small_llama
 from .opening import check_folder, open_config, open_tokenizer, read_settings
 from .projector import visual_tokens
-from .templates import IMAGE, check_forgery
-from .tokens import COORDINATES, ChatFormat
+from .templates import IMAGE, check_forgery, special_tokens
+from .tokens import COORDINATES, ChatFormat, encode
 
 # %% ../../nbs/4_model/12_config.ipynb #339e956b
 FORMAT = 1  # of the list of choices below
@@ -252,7 +252,12 @@ def read_tokenizer(
         raise BadInput(
             f'{name}: first_coordinate is {config.first_coordinate}, and the tokenizer gives 0.00 the id {first}'
         )
-    check_forgery(tokenizer, (IMAGE, tokenizer.pad_token, ChatFormat(**config.chat).end.strip()))
+    end = ChatFormat(**config.chat).end
+    if not set(encode(tokenizer, end, True)[-1:]) & set(special_tokens(tokenizer).values()):
+        raise BadInput(
+            f'{name}: chat ends an answer with {end!r}, which is no special token of the tokenizer'
+        )
+    check_forgery(tokenizer, (IMAGE, tokenizer.pad_token, end.strip()))
     return tokenizer
 
 # %% ../../nbs/4_model/12_config.ipynb #0a32a688

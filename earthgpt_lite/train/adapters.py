@@ -272,20 +272,7 @@ def read_adapter(path) -> tuple:  # (what it says of itself, tensors)
         raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
 
 
-# what an adapter says of itself, and what it may be
-_ABOUT = dict(
-    kind=lambda v: v in ('bias', 'lora'),
-    options=lambda v: isinstance(v, dict) and all(k in _OPTIONS and _OPTIONS[k](x) for k, x in v.items()),
-    base=lambda v: isinstance(v, str),
-    exact=lambda v: isinstance(v, bool),
-    fingerprint=lambda v: isinstance(v, str),
-)
-_OPTIONS = dict(
-    side=lambda v: v in ('input', 'output'),
-    rank=lambda v: type(v) is int and 0 < v <= 4096,
-    alpha=lambda v: type(v) in (int, float) and 0 < v <= 1e6,
-)
-_NEEDED = dict(bias={'side'}, lora={'rank', 'alpha'})
+_ABOUT = dict(kind=str, options=dict, base=str, exact=bool, fingerprint=str)  # what an adapter says of itself
 
 
 def _read_about(text, path):
@@ -295,16 +282,32 @@ def _read_about(text, path):
         about = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise BadInput(f'{path} says of itself what cannot be read ({first_line(e)}): copy it again') from e
-    wrong = [
-        field for field, fits in _ABOUT.items() if not isinstance(about, dict) or not fits(about.get(field))
-    ]
-    if not wrong and set(about['options']) != _NEEDED[about['kind']]:
-        wrong = ['options']
+    wrong = _wrong_fields(about)
     if wrong:
         raise BadInput(
             f'{path} says of itself what no adapter says: look at {", ".join(wrong)}; copy it again'
         )
     return about
+
+
+def _wrong_fields(about):
+    if not isinstance(about, dict):
+        return list(_ABOUT)
+    wrong = [field for field, kind in _ABOUT.items() if not isinstance(about.get(field), kind)]
+    if not wrong and about['kind'] not in _ADD:
+        return ['kind']
+    if not wrong and not _are_options(about['kind'], about['options']):
+        return ['options']
+    return wrong
+
+
+def _are_options(kind, options):
+    if kind == 'bias':
+        return options in (dict(side='input'), dict(side='output'))
+    rank, alpha = options.get('rank'), options.get('alpha')
+    if set(options) != {'rank', 'alpha'} or type(rank) is not int or type(alpha) not in (int, float):
+        return False
+    return 0 < rank <= 4096 and 0 < alpha <= 1e6
 
 
 def _check_fit(model, about, tensors, path):

@@ -294,6 +294,8 @@ def _check_own(state, path):
     lacking = [
         k for k, kind in wanted.items() if not isinstance(state, dict) or not isinstance(state.get(k), kind)
     ]
+    if not lacking and not isinstance(state['run'].get('losses'), list):
+        lacking = ['losses']
     if lacking:
         raise BadInput(f'{path} is no checkpoint of earthgpt-lite: it has no {" and no ".join(lacking)}')
 
