@@ -17,7 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..data.records import Record, find_image
 from ..data.store import InstructionData, read_rows, write_json
 from ..errors import BadInput
-from ..model.modeling import load, nano
+from ..model.config import check_choices, read_config
+from ..model.modeling import find_model, load, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..raster.reading import as_chip
@@ -126,6 +127,7 @@ def open_model(
             f'choices {choices}: only a fresh nano can be varied, and {name} has its configuration already; '
             'take model: nano with the stage scratch'
         )
+    check_choices(choices or {}, f'{name}: choices')
     if is_fresh_nano:
         texts = (' ' + text for e in examples for t in e.turns for text in (t.question, t.answer))
         tokenizer = train_tokenizer(texts)
@@ -141,9 +143,6 @@ def model_image_size(name: str) -> int:
     "Side of the square that a model's pictures are brought to."
     if name in presets() or str(name).endswith('.toml'):
         return read_preset(name).config.get('image_size', 64)
-    from earthgpt_lite.model.config import read_config
-    from earthgpt_lite.model.modeling import find_model
-
     return read_config(find_model(name), name).image_size
 
 # %% ../../nbs/5_train/11_run.ipynb #6bd0f91c

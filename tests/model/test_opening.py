@@ -112,7 +112,7 @@ CHOICES = dict(
     grid=[0, -1, 10**9, '8', 2.5, True, None, [8]],
     image_size=[0, 10**6, '64', -64, None],
     image_token_id=[-1, '5', None, 2**40, 7],
-    chat=[None, 'text', 5, [], dict(end=''), dict(end=5), dict(nonsense='x')],
+    chat=[None, 'text', 5, [], dict(end=''), dict(end=5), dict(end='a'), dict(nonsense='x')],
     vit_layers=[[], [0], ['a'], 3, [99], [1.5]],
     cnn_channels=[0, 10**9, '64'],
     pixel_shuffle_factor=[0, 3, '4', True],
