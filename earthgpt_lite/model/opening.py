@@ -138,16 +138,19 @@ def check_settings(
     value,  # out of a JSON file
     file,  # for messages
     field: str = '',  # of the file
+    depth: int = 0,  # of the value in the file
 ):
     "Raises BadInput, with file and field, for settings that name a program, or count more than there can be."
+    if depth > 50:
+        raise BadInput(f'{file}: {field} is nested more than {depth - 1} deep: no settings are')
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in _PROGRAMS and inner:
                 raise BadInput(f'{file} names under {key} {_PROGRAMS[key]}')
-            check_settings(inner, file, key)
+            check_settings(inner, file, key, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            check_settings(inner, file, field)
+            check_settings(inner, file, field, depth + 1)
     elif isinstance(value, float) and not math.isfinite(value) or field == '__float__':
         raise BadInput(f'{file}: {field} is {value}: give a number')
     elif isinstance(value, int) and _COUNTED.search(field) and abs(value) > _MOST:
@@ -165,7 +168,7 @@ def check_folder(folder):
     It names code, holds another model's adapter, reaches out through a link, or has a file that is too large.
     """
     folder = Path(folder)
-    _check_links(folder)
+    _check_entries(folder)
     if (folder / 'custom_generate').exists():
         raise BadInput(f'{folder / "custom_generate"} is code, which is never run; take the folder out')
     adapter = folder / 'adapter_config.json'
@@ -179,17 +182,21 @@ def check_folder(folder):
     _check_length(folder / 'tokenizer.json', _LARGEST['tokenizer'])
 
 
-def _check_links(folder):
-    "Raises BadInput for a link to somewhere else. The hub's cache keeps its files in a folder beside."
+def _check_entries(folder):
+    "Raises BadInput for a link to somewhere else, or a pipe. The hub's cache keeps its files in a folder beside."
     home = folder.resolve()
     homes = [home]
     if home.parent.name == 'snapshots':
         homes.append(home.parent.parent / 'blobs')
     for file in folder.iterdir():
-        if file.suffix in _READ and not any(file.resolve().is_relative_to(home) for home in homes):
+        if file.suffix not in _READ:
+            continue
+        if not any(file.resolve().is_relative_to(home) for home in homes):
             raise BadInput(
                 f'{file} is a link to {file.resolve()}, outside of the folder: copy the file there'
             )
+        if not file.is_file():
+            raise BadInput(f'{file} is no file that can be read: take it out, or copy it again')
 
 # %% ../../nbs/4_model/09_opening.ipynb #opn0fn05
 def check_files(

@@ -1,6 +1,7 @@
 "A stranger's folder: named, bounded, finite, or refused in a sentence before it costs anything."
 
 import json
+import os
 import shutil
 import struct
 import time
@@ -155,6 +156,21 @@ def test_a_file_that_is_too_deep(folder):
 def test_files_that_are_no_settings(folder, name, text):
     (folder / name).write_text(text)
     refused(folder, name)
+
+
+@pytest.mark.parametrize('depth', [60, 500, 900])
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer_config.json', 'generation_config.json'])
+def test_settings_that_are_too_deep(folder, name, depth):
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace('{', '{"deep": ' + '[' * depth + ']' * depth + ',', 1))
+    refused(folder, f'{name}.* deep')
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'tokenizer_config.json', 'model.safetensors.index.json'])
+def test_a_pipe_is_not_waited_for(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    refused(folder, f'{name} is no file')
 
 
 def text_config(folder, **changes):
