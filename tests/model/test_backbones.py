@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.backbones import check_files, check_language, load_language
+from earthgpt_lite.model.backbones import check_language, load_language
+from earthgpt_lite.model.opening import check_files
 from earthgpt_lite.model.templates import FAMILIES
 from fixtures_language import family_tokenizers, from_lesson
 
