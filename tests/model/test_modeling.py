@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoProcessor
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
+from earthgpt_lite.model import opening
 from earthgpt_lite.model.generation import generate_answers, stream_answer
 from earthgpt_lite.model.modeling import EarthGPT, find_model, load, nano, push, save
 from earthgpt_lite.model.packing import build_sequence, collate
@@ -923,11 +924,11 @@ def test_folders_without_a_model(tmp_path):
 
 def test_a_slip_in_the_name_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # nothing here says that it is no owner and name
-    assert find_model('runs/quickstat') == 'runs/quickstat'
-    (tmp_path / 'runs').mkdir()
-    with pytest.raises(BadInput, match='no such folder'):
+    monkeypatch.setattr(opening, 'snapshot_download', lambda *a, **o: pytest.fail('the hub was asked'))
+    with pytest.raises(BadInput, match='no such folder; give nano'):
+        find_model('runs/quickstart')
+    (tmp_path / 'runs' / 'quickstart').mkdir(parents=True)
+    with pytest.raises(BadInput, match='no such folder; did you mean runs/quickstart'):
         find_model('runs/quickstat')
     with pytest.raises(BadInput, match='no such folder'):
         find_model('nowhere')
-    assert find_model('somebody/something') == 'somebody/something'

@@ -12,17 +12,14 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.language import small_llama
 from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.train.adapter_files import ADAPTER_FILE, base_fingerprint, load_adapter, save_adapter
 from earthgpt_lite.train.adapters import (
-    ADAPTER_FILE,
     ScaledLinear,
     add_bias,
     add_lora,
     added_adapters,
-    base_fingerprint,
-    load_adapter,
     merge_adapter,
     prepare_stage,
-    save_adapter,
 )
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.stages import PARTS, STAGES, Stage, freeze_map, freeze_table, part_of, tune_stage
