@@ -461,6 +461,10 @@ OF_PEFT = dict(
 )
 
 
+PEFT_SAYS_SO = pytest.mark.filterwarnings('ignore:`lora_bias=True` was passed')  # as it is asked to
+
+
+@PEFT_SAYS_SO
 @pytest.mark.parametrize('kind', OF_PEFT)
 def test_we_read_what_peft_saves(tok, batch, tmp_path, kind):
     "Also LoRA in the encoders, and what merges gives the same"
@@ -479,6 +483,7 @@ def test_we_read_what_peft_saves(tok, batch, tmp_path, kind):
         assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@PEFT_SAYS_SO
 @pytest.mark.parametrize('kind', ['plain', 'dora', 'bias'])
 def test_what_peft_saved_is_saved_again(tok, batch, tmp_path, kind):
     from peft import LoraConfig
