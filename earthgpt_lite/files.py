@@ -22,11 +22,11 @@ from .errors import BadInput, first_line
 class NotWritten(BadInput):
     "A file or folder that could not be written; what was there before is untouched."
 
-    exit_status = 1  # the work failed
-
     def __init__(self, path, reason, mend='choose another place'):
         super().__init__(f'{path} cannot be written: {reason}; {mend}')
         self.reason = reason
+        if mend == _ROOM:
+            self.exit_status = 1  # the place was right, and the work failed
 
 
 _PREFIX = '.earthgpt-lite.'  # of a temporary name; then machine, process, and letters of chance
