@@ -511,7 +511,7 @@ def test_what_peft_made_for_another_model_is_refused(tok, batch, tmp_path):
     for change, words in (
         (whole.replace('q_proj', 'nowhere'), 'does not fit: Target modules'),
         (whole.replace('LORA', 'NONE'), 'only LoRA is read here'),
-        (whole[:50], 'only LoRA is read here'),
+        (whole[:50], 'no JSON that can be read'),
     ):
         config.write_text(change)
         with pytest.raises(BadInput, match=words):
