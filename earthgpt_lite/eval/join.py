@@ -8,19 +8,17 @@ __all__ = ['PROBLEMS', 'BOX_TASKS', 'FRAMES', 'read_questions', 'question_name',
 import math
 import re
 import unicodedata
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ..boxes.oriented import GeoChatFormat
 from ..boxes.text import format_box, padding, parse_boxes, to_unit
 from ..data.records import Record, find_image, guess_task
 from ..data.store import read_rows
 from ..errors import BadInput
+from ..raster.opening import open_raster
 
 # %% ../../nbs/6_eval/10_join.ipynb #154dc35c
 _QUESTION_KEYS = dict(
@@ -393,13 +391,8 @@ def _convert_numbers(piece, frame, width, height):
 # %% ../../nbs/6_eval/10_join.ipynb #eea91367
 def image_size(path) -> tuple:  # (width, height) in pixels
     "The size of a picture, from its header."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path) as file:
-                return file.width, file.height
-        except RasterioError:
-            raise BadInput(f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG or JPEG') from None
+    with open_raster(path) as file:
+        return file.width, file.height
 
 
 def answers_to_letterbox(
