@@ -30,9 +30,10 @@ def band_names(
     names = []
     for i, description, colour in zip(file.indexes, file.descriptions, file.colorinterp):
         names.append(description or (f'B{i}' if colour in plain else colour.name))
-    for i, name in reversed(list(enumerate(names))):
-        if name in names[:i]:
-            names[i] = f'{name}_{i + 1}'
+    known = set()
+    for i, name in enumerate(names):
+        names[i] = f'{name}_{i + 1}' if name in known else name
+        known.add(name)
     return tuple(names)
 
 # %% ../../nbs/1_raster/02_bands.ipynb #995031c6
@@ -90,7 +91,8 @@ def find_band(
         for wanted in (_key(band), _key(role)):
             if wanted in keys:
                 return keys.index(wanted)
-    has = f'{", ".join(names)} (numbers 1 to {len(names)})'
+    few = ', '.join(names[:40]) + (', ...' if len(names) > 40 else '')
+    has = f'{few} (numbers 1 to {len(names)})'
     raise BadInput(f'{path or "array"}: no band {band!r}; it has {has}')
 
 

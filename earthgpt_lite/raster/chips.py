@@ -77,6 +77,7 @@ def letterbox(
     if frame.side > MAX_SIDE:
         side = min(size or MAX_SIDE, MAX_SIDE)
         small = [max(1, round(edge * side / frame.side)) for edge in (frame.width, frame.height)]
+        image = np.broadcast_to(image, (*image.shape[:2], 3))
         image, frame = _bicubic(np.ascontiguousarray(image), *small), Frame(*small)
     square = np.full((frame.side, frame.side, 3), GREY, np.uint8)
     square[frame.pad_y : frame.pad_y + frame.height, frame.pad_x : frame.pad_x + frame.width] = image
@@ -166,7 +167,9 @@ def _check_limits(x, low, high):
         raise BadInput(f'a layer spans {low:.3g} to {high:.3g}, too much for a stretch; divide it first')
     lost = x.dtype.kind in 'iu' and high - low < 64 * np.spacing(high)
     if lost and x.max() != x.min() and high > 2**53:
-        raise BadInput(f'a layer of integers near {high:.3g} differs by too little; subtract a constant first')
+        raise BadInput(
+            f'a layer of integers near {high:.3g} differs by too little; subtract a constant first'
+        )
 
 
 def _float_type(low, high):  # float32, where it tells the greys between two limits apart

@@ -40,7 +40,7 @@ from earthgpt_lite.raster.chips import (
     letterbox,
     resize,
 )
-from .opening import GDAL_OPTIONS, allowance, open_raster, pixel_bytes
+from .opening import GDAL_OPTIONS, allowance, block_cost, open_raster, pixel_bytes
 
 # %% ../../nbs/1_raster/03_reading.ipynb #1f4dd1b9
 def _radar_layers(scene, bands):  # of a SAR chip: one, or co, cross and their ratio; and their kinds
@@ -57,7 +57,7 @@ def _radar_layers(scene, bands):  # of a SAR chip: one, or co, cross and their r
 
 # %% ../../nbs/1_raster/03_reading.ipynb #0458f5fd
 MAX_PIXELS = 125_000_000  # the most that is read at once; a whole Sentinel-2 tile has 120.6 million
-COARSE = 2048  # longest edge, pixels, of a file that is too large to be looked at whole
+COARSE = 1536  # longest edge, pixels, of a file that is too large to be looked at whole
 
 
 @dataclass
@@ -164,6 +164,13 @@ def _is_echo(scene):
 
 
 def _fit_stretch(scene, bands, percent):
+    try:
+        return _fitted(scene, bands, percent)
+    except BadInput as error:
+        raise BadInput(f'{scene.path or "array"}: {error}') from None
+
+
+def _fitted(scene, bands, percent):
     layers = scene.layers(bands)
     if percent is None and _is_echo(scene) and scene.unit in ('dB', 'intensity'):
         if -35 < np.nanmedian(layers[0][scene.valid]) < 5:  # calibrated
@@ -405,7 +412,7 @@ def as_chip(
 
 def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the square
     pixels, side = file.width * file.height, max(file.width, file.height)
-    return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2
+    return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2 + block_cost(file)
 
 
 def _shown_bands(file, sensor):
@@ -418,7 +425,8 @@ def _shown_bands(file, sensor):
 
 def _file_chip(file, sensor, size):
     options, coarse, limit = ReadOptions(sensor), None, allowance(file.name)
-    if file.count > 4 and _chip_cost(file, file.count) > limit:  # up to four they are a picture
+    palette = file.colorinterp[0] is ColorInterp.palette
+    if _chip_cost(file, file.count) > limit and not palette:
         sensor = _choose_sensor(sensor, file, band_names(file))
         options = ReadOptions(sensor, _shown_bands(file, sensor))
     shown = len(options.bands or file.indexes)
