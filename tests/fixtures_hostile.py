@@ -1,4 +1,4 @@
-"Small files that describe much: a header is all they need. build(folder) gives {name: path}, each below 1 MB."
+"Small files that describe much: a header is all they need. build(folder): {name: path}, each below 1 MB."
 
 import struct
 import warnings
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def tiff(path, *directories, data=b''):
-    "A little-endian TIFF of directories, each {tag: number or list of 32-bit numbers}, with `data` at byte 8."
+    "A little-endian TIFF of directories, {tag: number or list of 32-bit numbers}; `data` are at byte 8."
     body, at = b'II*\0' + bytes(4) + data, []
     for tags in directories:
         body += bytes(len(body) % 2)

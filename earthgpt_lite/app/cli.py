@@ -29,11 +29,7 @@ _MODEL = (
     dict(metavar='MODEL'),
 )
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF', dict(metavar='IMAGE'))
-_ALLOW_VRT = (
-    '--allow-vrt',
-    'open what points at other files or servers too: VRT, WMS, /vsizip, URLs, parts of a netCDF',
-    dict(action='store_true'),
-)
+_ALLOW_VRT = ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true'))
 _PROCESSES = (
     '--processes',
     'that share the work (default: 1)',

@@ -9,23 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from ..budget import memory_budget
 from ..errors import BadInput
 from earthgpt_lite.raster.bands import (
     RENDERINGS,
+    alpha_bands,
     band_names,
     default_bands,
     find_band,
     is_thermal,
     numbered_names,
+    palette_colours,
     polarisation_kind,
     requested_bands,
+    shown_bands,
     stated_sensor,
     to_physical,
 )
@@ -40,7 +41,15 @@ from earthgpt_lite.raster.chips import (
     letterbox,
     resize,
 )
-from .opening import GDAL_OPTIONS, allowance, block_cost, open_raster, pixel_bytes
+from earthgpt_lite.raster.opening import (
+    allowance,
+    as_array,
+    block_cost,
+    check_memory,
+    open_raster,
+    pixel_bytes,
+    read_env,
+)
 
 # %% ../../nbs/1_raster/03_reading.ipynb #1f4dd1b9
 def _radar_layers(scene, bands):  # of a SAR chip: one, or co, cross and their ratio; and their kinds
@@ -179,10 +188,7 @@ def _fitted(scene, bands, percent):
     return Stretch.fit(layers, scene.valid, percent or (2, 98))
 
 # %% ../../nbs/1_raster/03_reading.ipynb #360dff8c
-def _gdal(file):  # a row of blocks must fit in the cache, or each is decoded again and again
-    row = file.width * file.block_shapes[0][0] * file.count * pixel_bytes(file)
-    # in bytes: rasterio takes 64 for 64 bytes
-    return rasterio.Env(GDAL_CACHEMAX=int(min(max(64e6, 2 * row), 256e6)), **GDAL_OPTIONS)
+#| export
 
 # %% ../../nbs/1_raster/03_reading.ipynb #9dbfba6a
 def _date(tags):  # keys that speak of acquisition come first, TIFF's own date of writing last
@@ -245,17 +251,8 @@ def _choose_unit(sensor, pixels, valid, stated=()):
     return 'dB' if np.median(pixels[:, valid]) < 0 else 'intensity'
 
 # %% ../../nbs/1_raster/03_reading.ipynb #deb1d5f2
-def _alpha_bands(file):
-    """Numbers of the alpha bands, and of all that are marked so.
-
-    Writers mark the fourth of four 8-bit bands as alpha, even if it is named otherwise."""
-    marked = [i for i, c in zip(file.indexes, file.colorinterp) if c is ColorInterp.alpha]
-    true = [i for i in marked if 'alpha' in (file.descriptions[i - 1] or 'alpha').lower()]
-    return true, marked
-
-
 def _valid(file, pixels, numbers, window):
-    true, marked = _alpha_bands(file)
+    true, marked = alpha_bands(file)
     shape = pixels.shape[1:]
     if marked and not true:
         valid = np.ones(shape, bool)
@@ -280,15 +277,6 @@ def _window(window, file):
         f'{file.width} x {file.height}; move it inside'
     )
 
-
-def _palette_colours(file, index):  # (h, w) palette numbers to (3, h, w)
-    if index.dtype not in (np.uint8, np.uint16):
-        raise BadInput(f'{file.name}: a palette of {index.dtype} numbers; write them as uint8 or uint16')
-    table = np.zeros((np.iinfo(index.dtype).max + 1, 3), np.uint8)
-    for i, colour in file.colormap(1).items():
-        table[i] = colour[:3]
-    return np.moveaxis(table[index], -1, 0)
-
 # %% ../../nbs/1_raster/03_reading.ipynb #8816859c
 @dataclass(frozen=True)
 class ReadOptions:
@@ -304,13 +292,13 @@ class ReadOptions:
 def _band_numbers(file, bands, names):  # from 1, as rasterio counts
     if bands:
         return [find_band(b, names, file.tags(), file.name) + 1 for b in bands]
-    alpha, _ = _alpha_bands(file)
+    alpha, _ = alpha_bands(file)
     return [i for i in file.indexes if i not in alpha] or [1]
 
 
 def _pixels(file, numbers, window, shape):
     try:
-        with _gdal(file):
+        with read_env(file):
             pixels = file.read(numbers, window=window, out_shape=(len(numbers), *shape))
             return pixels, _valid(file, pixels, numbers, window)
     except RasterioError as error:
@@ -327,12 +315,7 @@ def _check_size(file, window, numbers, shape):
             f'{file.name}: {window.width} x {window.height} pixels are more than the limit of '
             f'{MAX_PIXELS:,}; {advice}'
         )
-    cost, limit = pixels * (len(numbers) * pixel_bytes(file) + 2), memory_budget()
-    if cost > limit:
-        raise BadInput(
-            f'{file.name}: {len(numbers)} bands of {shape[1]} x {shape[0]} pixels take {cost / 1e6:,.0f} MB '
-            f'of memory, above the limit of {limit / 1e6:,.0f}; name some bands, or {advice}'
-        )
+    check_memory(file, len(numbers), shape, f'name some bands, or {advice}')
 
 
 def _read(file, options, window=None, size=None):
@@ -346,7 +329,7 @@ def _read(file, options, window=None, size=None):
     pixels, valid = _pixels(file, numbers, w, shape)
     names = tuple(names[i - 1] for i in numbers)
     if not bands and file.colorinterp[0] is ColorInterp.palette:
-        pixels, names = _palette_colours(file, pixels[0]), RENDERINGS['true']
+        pixels, names = palette_colours(file, pixels[0]), RENDERINGS['true']
     elif not options.raw:
         scales = [file.scales[i - 1] for i in numbers]
         offsets = [file.offsets[i - 1] for i in numbers]
@@ -415,20 +398,12 @@ def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the 
     return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2 + block_cost(file)
 
 
-def _shown_bands(file, sensor):
-    names, tags = band_names(file), file.tags()
-    if sensor is not Sensor.SAR:
-        return [i + 1 for i in default_bands(names, sensor, tags, file.name)]
-    kinds = [polarisation_kind(name) for name in names]
-    return [kinds.index(kind) + 1 for kind in ('co', 'cross') if kind in kinds]
-
-
 def _file_chip(file, sensor, size):
     options, coarse, limit = ReadOptions(sensor), None, allowance(file.name)
     palette = file.colorinterp[0] is ColorInterp.palette
     if _chip_cost(file, file.count) > limit and not palette:
         sensor = _choose_sensor(sensor, file, band_names(file))
-        options = ReadOptions(sensor, _shown_bands(file, sensor))
+        options = ReadOptions(sensor, shown_bands(file, sensor))
     shown = len(options.bands or file.indexes)
     if file.width * file.height > MAX_PIXELS or _chip_cost(file, shown) > limit:
         coarse = COARSE
@@ -441,7 +416,7 @@ def _file_chip(file, sensor, size):
 
 
 def _from_array(image, sensor):
-    pixels = _as_array(image)
+    pixels = as_array(image)
     if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in 'biufc':
         raise BadInput(
             f'array: {pixels.dtype} of shape {pixels.shape} is no image; '
@@ -458,22 +433,6 @@ def _from_array(image, sensor):
     names = RENDERINGS['true'] if len(pixels) == 3 else numbered_names(len(pixels))
     sensor = Sensor(sensor or 'optical')
     return Scene(pixels, valid, sensor, names, unit=_choose_unit(sensor, pixels, valid))
-
-
-def _as_array(image):
-    if not hasattr(image, 'convert'):
-        return np.asarray(image)
-    name = getattr(image, 'filename', '') or 'picture'
-    cost, limit = 4 * image.width * image.height, memory_budget()
-    if cost > limit:
-        size = f'{image.width} x {image.height} pixels'
-        raise BadInput(f'{name}: {size} take more memory than the limit of {limit / 1e6:,.0f} MB; crop it')
-    try:
-        if image.mode not in ('RGB', 'RGBA', 'L', 'I;16', 'I', 'F'):
-            image = image.convert('RGBA')
-        return np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise BadInput(f'{name}: damaged or cut short; fetch it again') from error
 
 
 def _in_unit_range(pixels, valid):  # colours as matplotlib has them: floats from 0 to 1
