@@ -28,7 +28,8 @@ _MODEL = (
     'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name',
     dict(metavar='MODEL'),
 )
-_IMAGE = ('image', 'PNG, JPEG, GeoTIFF or anything else that rasterio reads', dict(metavar='IMAGE'))
+_IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF', dict(metavar='IMAGE'))
+_ALLOW_VRT = ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true'))
 _PROCESSES = (
     '--processes',
     'that share the work (default: 1)',
@@ -104,13 +105,14 @@ def _add_ask(commands):
         _IMAGE,
         ('question', 'in quotes', dict(metavar='QUESTION')),
         _SENSOR,
+        _ALLOW_VRT,
         _MAX_NEW_TOKENS,
         ('--out', 'also write the answer as GeoJSON, for an image with a CRS'),
         _force(),
         JSON_OPTION,
         _DEVICE,
         more='Boxes come in pixels and, where the image has a CRS, in map coordinates. '
-        'A scene of more than 125 million pixels is for `survey`.',
+        'A scene that would take too much memory is seen coarsely; `survey` sees all of it.',
     )
 
 
@@ -131,6 +133,7 @@ def _add_chat(commands):
             dict(action='store_false', dest='memory'),
         ),
         _SENSOR,
+        _ALLOW_VRT,
         _MAX_NEW_TOKENS,
         JSON_OPTION,
         _DEVICE,
@@ -167,6 +170,7 @@ def _add_survey(commands):
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
         _SENSOR,
+        _ALLOW_VRT,
         _DEVICE,
         _force('start anew, overwrite OUT'),
         JSON_OPTION,
@@ -192,6 +196,7 @@ def _add_map(commands):
         ('--out', 'the .html to write (default: map.html)', dict(default='map.html')),
         ('--online', 'take the background from the network', dict(action='store_true')),
         _SENSOR,
+        _ALLOW_VRT,
         _force(),
     )
 

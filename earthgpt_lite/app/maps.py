@@ -475,12 +475,13 @@ def write_map(
     answers=(),
     online: bool = False,
     sensor=None,
+    allow_vrt: bool = False,  # the scenes may point at other files or servers, see `open_raster`
 ) -> Path:
     "A map as a page of its own, with everything inside."
     scenes = _listed(scenes)
     for k, scene in enumerate(scenes):
         if isinstance(scene, (str, Path)):
-            scenes[k] = read_scene(scene, sensor, size=2048)
+            scenes[k] = read_scene(scene, sensor, size=2048, allow_vrt=allow_vrt)
     large = dict(online=online, height=800, size=1600)
     if len(scenes) == 2:
         m = side_by_side(*scenes, answers=(answers, answers), base=True, **large)

@@ -83,7 +83,7 @@ def run_ask(args):
 
     if args.out:
         check_overwrite(args.out, args.force)
-    chip = as_chip(args.image, args.sensor)
+    chip = as_chip(args.image, args.sensor, allow_vrt=args.allow_vrt)
     if args.out and chip.frame.crs is None:
         raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
     answer = _assistant(args).ask(chip, args.question, max_new_tokens=args.max_new_tokens)
@@ -100,7 +100,10 @@ def run_ask(args):
 # %% ../../nbs/7_app/12_model_commands.ipynb #e81b9af2
 def run_chat(args):
     "The command `chat`: a question a line. Status 1 where one of them could not be answered."
-    chat = _assistant(args).chat(args.image, sensor=args.sensor, memory=args.memory)
+    from earthgpt_lite.raster.reading import as_chip
+
+    chip = as_chip(args.image, args.sensor, allow_vrt=args.allow_vrt)
+    chat = _assistant(args).chat(chip, memory=args.memory)
     typed = sys.stdin.isatty()
     live = typed and sys.stdout.isatty() and not args.json  # words appear as they are made
     if typed:
@@ -151,7 +154,7 @@ def run_survey(args):
 
     labels = _label_list(args.classify)
     question = dict(ask=args.ask, detect=args.detect, ground=args.ground, classify=labels)
-    tiles = dict(size=args.size, overlap=args.overlap, sensor=args.sensor)
+    tiles = dict(size=args.size, overlap=args.overlap, sensor=args.sensor, allow_vrt=args.allow_vrt)
     output = dict(min_score=args.min_score, raster=args.raster, resume=not args.force)
     work = dict(batch_size=args.batch_size, progress=_wants_bars(args), processes=args.processes)
     try:
@@ -183,7 +186,8 @@ def run_map(args):
         raise BadInput(f'{len(args.scene)} scenes: give one, or two dates of one place')
     from earthgpt_lite.app.maps import write_map
 
-    out = write_map(args.out, args.scene, args.answers, online=args.online, sensor=args.sensor)
+    options = dict(online=args.online, sensor=args.sensor, allow_vrt=args.allow_vrt)
+    out = write_map(args.out, args.scene, args.answers, **options)
     network = '' if args.online else ', it needs no network'
     print(f'{out}: open it in any browser{network}')
 

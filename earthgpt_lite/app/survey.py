@@ -35,7 +35,8 @@ from ..errors import BadInput
 from ..files import append_rows
 from ..raster.chips import Frame
 from ..raster.georef import to_world
-from ..raster.reading import open_raster, read_scene, read_tiles
+from ..raster.opening import open_raster
+from ..raster.reading import read_scene, read_tiles
 
 # %% ../../nbs/7_app/04_survey.ipynb #7801195b
 def plan_tiles(grid: TileGrid, batch_size: int):
@@ -169,6 +170,7 @@ class SurveyOptions:
     overlap: int | None = None  # pixels; None: a quarter of a tile for boxes, none for texts and classes
     sensor: str | None = None  # optical, sar, infrared; None: what the file says
     bands: list | None = None  # names or numbers, as for `read_scene`
+    allow_vrt: bool = False  # the scene may point at other files or servers, see `open_raster`
     batch_size: int = 64  # tiles at a time
     min_score: float | None = None  # leave out what scores less; log-probability, for classify probability
     raster: str | Path | None = None  # for classify: also a GeoTIFF of classes, one pixel a tile
@@ -252,8 +254,8 @@ def _check_processes(options):
 def _scene_frame(path, out, options):
     "The frame of the whole scene, and its sensor."
     check_output(out)
-    small = read_scene(path, options.sensor, None, options.bands, 64)
-    with open_raster(path) as f:
+    small = read_scene(path, options.sensor, bands=options.bands, size=64, allow_vrt=options.allow_vrt)
+    with open_raster(path, options.allow_vrt) as f:
         frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2:
         raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
@@ -365,7 +367,7 @@ def _read_chips(job, batches):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     o = job.options
     windows = map(_strip, batches)
-    where = dict(sensor=o.sensor, bands=o.bands)
+    where = dict(sensor=o.sensor, bands=o.bands, allow_vrt=o.allow_vrt)
     strips = read_tiles(job.path, job.grid.size, 0, empty=True, windows=windows, **where)
     for batch, strip in zip(batches, strips):
         yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}

@@ -5,13 +5,11 @@ __all__ = ['table', 'geojson', 'from_hub']
 
 # %% ../../nbs/3_data/06_custom.ipynb #f33e8ed7
 import csv
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import rasterio.warp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from shapely.geometry import shape
 
 from ..boxes.oriented import from_map
@@ -28,6 +26,7 @@ from earthgpt_lite.data.formats import (
 from .records import Task, Turn
 from ..errors import BadInput
 from ..files import whole_file
+from ..raster.opening import open_raster
 
 # %% ../../nbs/3_data/06_custom.ipynb #8d9ee75d
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
@@ -103,10 +102,8 @@ def _feature_label(properties):
 
 
 def _georeference(path):  # CRS, transform, size
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        with rasterio.open(path) as f:
-            return f.crs, f.transform, np.array([f.width, f.height])
+    with open_raster(path) as f:
+        return f.crs, f.transform, np.array([f.width, f.height])
 
 
 def geojson(root, files='**/*.geojson'):
@@ -119,8 +116,8 @@ def geojson(root, files='**/*.geojson'):
     for name in Pictures(root).paths:
         try:
             crs, transform, size = _georeference(Path(root) / name)
-        except RasterioError:
-            yield Skipped(name, 'cannot be opened as a picture')
+        except BadInput as e:
+            yield Skipped(name, f'cannot be opened as a picture: {e}')
             continue
         if not crs:
             yield Skipped(name, 'has no CRS, so that nothing on the map can be placed in it')

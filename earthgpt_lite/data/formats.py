@@ -8,18 +8,16 @@ __all__ = ['SUFFIXES', 'Parsed', 'Skipped', 'LayoutMismatch', 'Pictures', 'reada
 import json
 import os
 import re
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ..boxes.iou import to_corners
 from ..errors import BadInput
 from ..raster.chips import Sensor
+from ..raster.opening import open_raster
 
 # %% ../../nbs/3_data/03_formats.ipynb #09fe165f
 @dataclass
@@ -137,13 +135,8 @@ def to_upright(
 
 def picture_size(path) -> tuple:  # width, height
     "Size of a picture in pixels, without reading them."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            with rasterio.open(path) as f:
-                return f.width, f.height
-    except RasterioError as e:
-        raise BadInput(f'{path}: cannot be opened as a picture: it may be damaged ({str(e)[:80]})') from None
+    with open_raster(path) as f:
+        return f.width, f.height
 
 # %% ../../nbs/3_data/03_formats.ipynb #bbc15e1a
 def class_folders(

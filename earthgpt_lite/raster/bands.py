@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['BAND_ROLES', 'RENDERINGS', 'numbered_names', 'band_names', 'platform_of', 'find_band', 'requested_bands',
-           'polarisation', 'polarisation_kind', 'is_thermal', 'stated_sensor', 'default_bands', 'to_physical']
+           'polarisation', 'polarisation_kind', 'is_thermal', 'stated_sensor', 'default_bands', 'shown_bands',
+           'alpha_bands', 'palette_colours', 'to_physical']
 
 # %% ../../nbs/1_raster/02_bands.ipynb #f7e40476
 import re
@@ -30,9 +31,10 @@ def band_names(
     names = []
     for i, description, colour in zip(file.indexes, file.descriptions, file.colorinterp):
         names.append(description or (f'B{i}' if colour in plain else colour.name))
-    for i, name in reversed(list(enumerate(names))):
-        if name in names[:i]:
-            names[i] = f'{name}_{i + 1}'
+    known = set()
+    for i, name in enumerate(names):
+        names[i] = f'{name}_{i + 1}' if name in known else name
+        known.add(name)
     return tuple(names)
 
 # %% ../../nbs/1_raster/02_bands.ipynb #995031c6
@@ -90,7 +92,8 @@ def find_band(
         for wanted in (_key(band), _key(role)):
             if wanted in keys:
                 return keys.index(wanted)
-    has = f'{", ".join(names)} (numbers 1 to {len(names)})'
+    few = ', '.join(names[:40]) + (', ...' if len(names) > 40 else '')
+    has = f'{few} (numbers 1 to {len(names)})'
     raise BadInput(f'{path or "array"}: no band {band!r}; it has {has}')
 
 
@@ -151,6 +154,42 @@ def default_bands(
         except BadInput:
             pass
     return [0, 1, 2] if len(names) > 2 and sensor is not Sensor.INFRARED else [0]
+
+# %% ../../nbs/1_raster/02_bands.ipynb #bnd0shw1
+def shown_bands(
+    file,  # an open rasterio dataset
+    sensor: Sensor,
+) -> list[int]:  # numbers from 1
+    "The bands that a picture of the file is made of: for radar one of each kind, else `default_bands`."
+    names = band_names(file)
+    if sensor is not Sensor.SAR:
+        return [i + 1 for i in default_bands(names, sensor, file.tags(), file.name)]
+    kinds = [polarisation_kind(name) for name in names]
+    return [kinds.index(kind) + 1 for kind in ('co', 'cross') if kind in kinds]
+
+# %% ../../nbs/1_raster/02_bands.ipynb #bnd0pal1
+def alpha_bands(
+    file,  # an open rasterio dataset
+) -> tuple[list, list]:
+    """Numbers of the alpha bands, from 1, and of all that are marked so.
+
+    Writers mark the fourth of four 8-bit bands as alpha, even if it is named otherwise."""
+    marked = [i for i, c in zip(file.indexes, file.colorinterp) if c is ColorInterp.alpha]
+    true = [i for i in marked if 'alpha' in (file.descriptions[i - 1] or 'alpha').lower()]
+    return true, marked
+
+
+def palette_colours(
+    file,  # an open rasterio dataset with a palette
+    index,  # (h, w) uint8 or uint16 numbers of colours
+) -> np.ndarray:  # (3, h, w) uint8
+    "The colours of a picture with a palette; BadInput for numbers of another type."
+    if index.dtype not in (np.uint8, np.uint16):
+        raise BadInput(f'{file.name}: a palette of {index.dtype} numbers; write them as uint8 or uint16')
+    table = np.zeros((np.iinfo(index.dtype).max + 1, 3), np.uint8)
+    for i, colour in file.colormap(1).items():
+        table[i] = colour[:3]
+    return np.moveaxis(table[index], -1, 0)
 
 # %% ../../nbs/1_raster/02_bands.ipynb #bnd0sca2
 def to_physical(

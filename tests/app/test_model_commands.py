@@ -326,6 +326,35 @@ def test_chat_reads_lines(saved, tif, capsys, monkeypatch):
     assert typed('') == (0, '', '')
 
 
+@pytest.mark.parametrize('command', ['ask', 'chat', 'survey', 'map'])
+def test_what_points_elsewhere_needs_a_word(saved, tif, tmp_path, run_cli, monkeypatch, command):
+    import io
+
+    from rasterio.shutil import copy
+
+    monkeypatch.setattr(sys, 'stdin', io.StringIO('is there water?\n'))
+    scene, out = tmp_path / 'scene.tif', tmp_path / 'out.html'
+    copy(tif, scene, driver='VRT')
+    words = dict(
+        ask=('ask', saved, scene, 'is there water?'),
+        chat=('chat', saved, scene, '--device', 'cpu'),
+        survey=(
+            'survey',
+            saved,
+            scene,
+            '--detect',
+            'ship',
+            '--out',
+            out.with_suffix('.geojson'),
+            '--size',
+            16,
+        ),
+        map=('map', scene, '--out', out),
+    )[command]
+    refused(run_cli(*words), scene, '--allow-vrt')
+    assert run_cli(*words, '--allow-vrt')[0] == 0
+
+
 def test_a_typed_chat_ends_with_an_empty_line(saved, tif, monkeypatch, capsys):
     lines = iter(['is there water?', '', 'never asked'])
     monkeypatch.setattr('builtins.input', lambda prompt: next(lines))

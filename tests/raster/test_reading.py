@@ -366,7 +366,9 @@ def test_no_bands(tmp_path):
         )
         (store / name / '0.0').write_bytes(bytes(16))
     (store / '.zgroup').write_text('{"zarr_format": 2}')
-    assert 'no bands' in (text := refusal(store)) and 'ZARR:' in text
+    assert 'allow-vrt' in refusal(store)  # a folder, which may name servers
+    text = refusal(store, read_scene, allow_vrt=True)
+    assert 'no bands' in text and 'ZARR:' in text
 
 
 def test_no_crs_works_in_pixels(tmp_path, rng):
@@ -389,17 +391,17 @@ def test_wrong_sensor(tmp_path, rng):
     )
 
 
-def test_a_jpeg_of_500_million_pixels_is_refused_unread(tmp_path, rng):
+def test_a_jpeg_of_500_million_pixels_is_refused_unread(tmp_path, rng, monkeypatch):
     Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8)).save(tmp_path / 'a.jpg')
     data = bytearray((tmp_path / 'a.jpg').read_bytes())
     at = data.find(b'\xff\xc0') + 5
     data[at : at + 4] = (20_000).to_bytes(2, 'big') + (25_000).to_bytes(2, 'big')
     (tmp_path / 'a.jpg').write_bytes(data)
     text = refusal(tmp_path / 'a.jpg')
-    assert '25000 x 20000' in text and f'{S.MAX_PIXELS:,}' in text and 'tiles' in text
-    assert 'limit of 100' in refusal(
-        write(tmp_path / 'b.tif', np.ones((1, 11, 10), 'uint8')), read_scene, max_pixels=100
-    )
+    assert '25000 x 20000' in text and '3,000 MB' in text and 'tiles' in text
+    monkeypatch.setattr(S, 'MAX_PIXELS', 100)
+    text = refusal(write(tmp_path / 'b.tif', np.ones((1, 11, 10), 'uint8')), read_scene)
+    assert '10 x 11' in text and 'limit of 100' in text and 'tiles' in text
 
 
 @pytest.mark.parametrize('window', [(0, 0, 9, 9), (-1, 0, 3, 3), (7, 7, 2, 2), (0, 0, 0, 4)])
@@ -407,6 +409,60 @@ def test_window_outside(tmp_path, window):
     assert '8 x 8' in refusal(
         write(tmp_path / 'a.tif', np.ones((1, 8, 8), 'uint8')), read_scene, window=window
     )
+
+
+# Numbers that float32 cannot tell apart, and odd types
+
+
+@pytest.mark.parametrize(
+    'middle, noise, dtype',
+    [
+        (1e8, 50, 'float64'),
+        (-1e12, 1e-1, 'float64'),
+        (2**53, 500, 'int64'),
+        (2**53, 500, 'uint64'),
+        (2**31 - 2000, 900, 'int32'),
+        (0, 1e38, 'float32'),
+        (0, 1e38, 'float64'),
+        (0, 1e300, 'float64'),
+        (0, 1e-300, 'float64'),
+        (0, 30_000, 'int16'),
+    ],
+)
+def test_any_numbers_are_stretched_as_the_same_numbers_near_zero(tmp_path, rng, middle, noise, dtype):
+    plain = rng.integers(-200, 200, (1, 40, 50)) / 200
+    near_zero = as_chip(plain[0] * 100).image.astype(int)
+    made = (np.array(middle, dtype) + (plain * noise).astype(dtype)).astype(dtype)
+    if dtype.startswith('float'):
+        made[0, 0, :3] = np.nan, np.inf, -np.inf
+    for image in (made[0], write(tmp_path / 'a.tif', made)):
+        seen = as_chip(image).image.astype(int)
+        assert np.abs(seen - near_zero)[6:45].max() <= 8 and seen.std() > 40
+
+
+def test_numbers_too_large_for_any_stretch_are_refused(tmp_path, rng):
+    close = 2**60 + rng.integers(0, 90, (1, 9, 9))
+    assert 'subtract' in refusal(write(tmp_path / 'a.tif', close))
+    far = rng.choice([-1.7e308, 1.7e308], (1, 9, 9))
+    assert 'divide' in refusal(write(tmp_path / 'b.tif', far))
+    same = write(tmp_path / 'c.tif', np.full((1, 9, 9), 2**60))
+    assert set(as_chip(same).image.ravel()) == {128}  # constant: grey, as 1e8 is
+    assert set(as_chip(np.full((9, 9), 1e8)).image.ravel()) == {128}
+
+
+def test_palettes_of_16_bits(tmp_path):
+    index = np.array([[[0, 300], [40_000, 65_535]]], 'uint16')
+    p = write(tmp_path / 'a.tif', index, photometric='palette', **UTM)
+    with rasterio.open(p, 'r+') as f:
+        f.write_colormap(1, {0: (1, 2, 3), 300: (4, 5, 6), 40_000: (7, 8, 9), 65_535: (10, 11, 12)})
+    assert as_chip(p).image[..., 0].tolist() == [[1, 4], [7, 10]]
+
+
+def test_complex_arrays_are_radar(rng):
+    echo = rng.random((9, 9)) + 1j
+    with pytest.raises(BadInput, match="sensor='sar'"):
+        as_chip(echo)
+    assert as_chip(echo, 'sar').image.std() > 30
 
 
 # Tiles

@@ -8,7 +8,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import rasterio
 from rasterio.features import shapes
 
 from ...boxes.text import format_box
@@ -29,12 +28,13 @@ from earthgpt_lite.data.sample.world_map import (
     split_of,
 )
 from ...errors import BadInput
+from ...raster.opening import open_raster
 
 # %% ../../../nbs/3_data/10_objects.ipynb #1f7a666e
 @lru_cache(1)
 def lakes_and_islands() -> list:  # (kind, (west, south, east, north))
     "All lakes and islands of 0.25 to 4.5 degrees on the land cover map."
-    with rasterio.open(DATA / 'global_landcover.tif') as file:
+    with open_raster(DATA / 'global_landcover.tif') as file:
         transform = file.transform
     found = []
     for outline, water in shapes((land_cover() == 0).astype('uint8'), connectivity=4, transform=transform):
@@ -100,7 +100,7 @@ def object_examples(
     windows = windows or (5 if split == 'train' else 8)
     rng = np.random.default_rng(seed)
     examples = []
-    with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
+    with open_raster(DATA / 'global_optical.tif') as a, open_raster(DATA / 'global_landcover.tif') as b:
         for number, (kind, bounds) in enumerate(lakes_and_islands()):
             for _ in range(windows):
                 found = _found_in_window((a, b), kind, _window(*bounds, rng), split)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-import rasterio
 from PIL import Image
 from rasterio.features import shapes
 
@@ -29,6 +28,7 @@ from earthgpt_lite.data.sample.world_map import (
 )
 from ...errors import BadInput
 from ...raster.chips import GREY, Stretch
+from ...raster.opening import open_raster
 from ...raster.reading import read_scene
 
 # %% ../../../nbs/3_data/11_sites.ipynb #451541d3
@@ -123,7 +123,7 @@ def render_site(
 @lru_cache(8)
 def ground_truth(name: str):  # (h, w) uint8, and the name of each value
     "What the ground of a site is, pixel by pixel."
-    with rasterio.open(DATA / find_site(name).cover) as file:
+    with open_raster(DATA / find_site(name).cover) as file:
         tags, cover = file.tags(), file.read(1)
     kinds = sum(key.startswith('CLASS_') for key in tags)
     return cover, tuple(tags[f'CLASS_{i}'] for i in range(kinds))

@@ -13,12 +13,12 @@ from functools import cached_property, lru_cache
 from importlib.resources import files
 
 import numpy as np
-import rasterio
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from ..records import Task, Turn, sample_question
 from ...raster.chips import Sensor
+from ...raster.opening import open_raster
 
 # %% ../../../nbs/3_data/09_world_map.ipynb #a4172e8a
 DATA = files('earthgpt_lite') / 'assets' / 'data'
@@ -32,7 +32,7 @@ OF_IGBP = np.array([0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5], 'uint8')
 @lru_cache(1)
 def land_cover() -> np.ndarray:  # (3600, 7200) uint8, index into COVERS, north up from -180
     "The land cover of the whole Earth in six kinds."
-    with rasterio.open(DATA / 'global_landcover.tif') as file:
+    with open_raster(DATA / 'global_landcover.tif') as file:
         return OF_IGBP[file.read(1)]
 
 # %% ../../../nbs/3_data/09_world_map.ipynb #2d159282
@@ -205,7 +205,7 @@ def global_chips(
         n = 4800 if split == 'train' else None
     rng = np.random.default_rng(seed)
     chips = []
-    with rasterio.open(DATA / 'global_optical.tif') as a, rasterio.open(DATA / 'global_landcover.tif') as b:
+    with open_raster(DATA / 'global_optical.tif') as a, open_raster(DATA / 'global_landcover.tif') as b:
         for lat, lon in _anywhere(rng) if split == 'train' else _on_grid(split):
             if len(chips) == n:
                 break
