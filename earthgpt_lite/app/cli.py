@@ -251,6 +251,7 @@ def _add_score(commands):
         ),
         ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
         ('--out', 'folder for metrics.json and report.html'),
+        _force(),
         ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
         ('--boxes', _UNITS, dict(default='unit', choices=units, metavar='UNITS')),
         ('--train', 'training records, for an honest prior', dict(metavar='FILE')),

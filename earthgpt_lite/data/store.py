@@ -91,10 +91,11 @@ def files_read(
     yield path
     rows = read_rows(path) if os.path.isfile(path) else ()
     for row in rows:
-        try:
-            yield find_image(row['image'], root or Path(path).parent)
-        except (BadInput, TypeError, KeyError, AttributeError):
-            continue  # told elsewhere
+        for key in ('image', 'image_id', 'filename'):
+            try:
+                yield find_image(row[key], root or Path(path).parent)
+            except (BadInput, TypeError, KeyError, AttributeError, ValueError):
+                continue  # told elsewhere
 
 # %% ../../nbs/3_data/02_store.ipynb #9d6bbfbd
 def _text(row):
