@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from ..errors import BadInput, first_line
 from ..files import whole_folder
+from ..locks import output_lock
+from ..model.modeling import check_replaceable
 from .stages import Stage, part_of
 
 # %% ../../nbs/5_train/02_adapters.ipynb #ca1d9382
@@ -269,7 +271,8 @@ def save_adapter(
         stage=stage.name if stage else '',
         fingerprint=base_fingerprint(model, set(map(_base_name, tensors))),
     )
-    with whole_folder(folder, errors=(SafetensorError,)) as new:
+    check_replaceable(folder, ADAPTER_FILE)
+    with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
         new.mkdir()
         if kind == 'bias':
             about['options'] = dict(side=next(m.side for m in model.modules() if isinstance(m, ScaledLinear)))
