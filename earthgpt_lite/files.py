@@ -22,6 +22,8 @@ from .errors import BadInput, first_line
 class NotWritten(BadInput):
     "A file or folder that could not be written; what was there before is untouched."
 
+    exit_status = 1  # the work failed
+
     def __init__(self, path, reason, mend='choose another place'):
         super().__init__(f'{path} cannot be written: {reason}; {mend}')
         self.reason = reason

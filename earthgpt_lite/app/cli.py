@@ -391,7 +391,7 @@ def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
     first = next(iter(str(error).splitlines()), '')
     if _is_bad_input(error):
-        return 2, ' '.join(str(error).split())
+        return error.exit_status, ' '.join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):

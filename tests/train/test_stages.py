@@ -12,17 +12,14 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.language import small_llama
 from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.train.adapter_files import ADAPTER_FILE, base_fingerprint, load_adapter, save_adapter
 from earthgpt_lite.train.adapters import (
-    ADAPTER_FILE,
     ScaledLinear,
     add_bias,
     add_lora,
     added_adapters,
-    base_fingerprint,
-    load_adapter,
     merge_adapter,
     prepare_stage,
-    save_adapter,
 )
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.stages import PARTS, STAGES, Stage, freeze_map, freeze_table, part_of, tune_stage
@@ -464,6 +461,10 @@ OF_PEFT = dict(
 )
 
 
+PEFT_SAYS_SO = pytest.mark.filterwarnings('ignore:`lora_bias=True` was passed')  # as it is asked to
+
+
+@PEFT_SAYS_SO
 @pytest.mark.parametrize('kind', OF_PEFT)
 def test_we_read_what_peft_saves(tok, batch, tmp_path, kind):
     "Also LoRA in the encoders, and what merges gives the same"
@@ -482,6 +483,7 @@ def test_we_read_what_peft_saves(tok, batch, tmp_path, kind):
         assert (logits(model, batch) - want).abs().max() <= 1e-5 * want.abs().max()
 
 
+@PEFT_SAYS_SO
 @pytest.mark.parametrize('kind', ['plain', 'dora', 'bias'])
 def test_what_peft_saved_is_saved_again(tok, batch, tmp_path, kind):
     from peft import LoraConfig
