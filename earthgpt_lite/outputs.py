@@ -24,7 +24,9 @@ def check_inputs(
         for identity in (_identity(path), *_folders_around(path, there.values())):
             if identity in there:
                 out = there[identity]
-                raise BadInput(f'{out} would be written over, and it is read as {path}: choose another output')
+                raise BadInput(
+                    f'{out} would be written over, and it is read as {path}: choose another output'
+                )
 
 
 def _identity(path):

@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,9 @@ class Journal:
         data = self.path.read_bytes()
         *lines, torn = data.split(b'\n')
         if not _is_head(lines[0] if lines else torn, whole=bool(lines)):
-            raise BadInput(f'{self.path} is there, and no survey wrote it: rename it, or choose another --out')
+            raise BadInput(
+                f'{self.path} is there, and no survey wrote it: rename it, or choose another --out'
+            )
         if not resume or not lines:
             return 0
         _check_head(self.path, json.loads(lines[0]), head)
@@ -461,8 +464,14 @@ def _launch(job, assistant):
     fabric = Fabric(accelerator=device, devices=len(job.parts), strategy='ddp_spawn')
     # Lightning takes dataclasses among the arguments apart, but leaves a partial as it is
     share = partial(_walk_share, job=job, assistant=assistant)
+    strangers = active_children()
     try:
         fabric.launch(share)
+    except KeyboardInterrupt:
+        for process in active_children():
+            if process not in strangers:
+                process.terminate()
+        raise
     except ProcessRaisedException as e:
         refused = re.search(r'BadInput: (.*)', str(e))
         raise BadInput(refused[1]) if refused else e

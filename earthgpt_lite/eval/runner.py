@@ -398,7 +398,9 @@ def evaluate_model(
             rows = _corrupted_with_bar(model, tokenizer, questions, render, turns, options, generate)
             facts['robustness'] = rows
         answers, look = paths.pop('answers'), _picture_or_none(render)
-        metrics = score_files(answers, questions, out, frame=None, train=turns, look=look, more=facts, **paths)
+        metrics = score_files(
+            answers, questions, out, frame=None, train=turns, look=look, more=facts, **paths
+        )
     done = f'{facts["asked"]:,} answers in {facts["seconds"]:.0f} s'
     say(f'{done}; sheets, metrics.json and report.html are in {out}')
     return metrics

@@ -226,7 +226,9 @@ def check_replaceable(folder, known: str):
     "Raises BadInput for a folder that would be replaced, but does not hold the file by which it is known."
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / known).is_file():
-        raise BadInput(f'{folder} holds other things (no {known}), and would be replaced: choose another folder')
+        raise BadInput(
+            f'{folder} holds other things (no {known}), and would be replaced: choose another folder'
+        )
 
 
 def _check_room(folder, need):

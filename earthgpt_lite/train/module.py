@@ -243,7 +243,9 @@ _COUNTS = ('steps', 'batch_size', 'accumulate', 'sequence_length', 'devices', 'n
 def check_minutes(minutes: float):
     "Raises BadInput for a training time that is none, or longer than a year."
     if not 0 < minutes <= MOST_MINUTES:
-        raise BadInput(f'--minutes {minutes}: give a time above 0 and up to a year ({MOST_MINUTES:,}), such as 5')
+        raise BadInput(
+            f'--minutes {minutes}: give a time above 0 and up to a year ({MOST_MINUTES:,}), such as 5'
+        )
 
 
 def _check_counts(options):
