@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout, UnixFileLock
 
 from .errors import BadInput
+from .files import NotWritten, disk_errors
 
 # %% ../nbs/0_locks.ipynb #10c50008
 def _started(pid):
@@ -55,7 +56,7 @@ def output_lock(
 ):
     """Hold an output for one writer; the lock of a process that died is free again.
 
-    Raises BadInput, which names the owner, where another process or thread holds it, and OSError where
+    Raises BadInput, which names the owner, where another process or thread holds it, and NotWritten where
     no lock can be written."""
     path = Path(os.path.abspath(path))
     stem = path / '.running' if inside else path.with_name(f'.{path.name}')
@@ -67,12 +68,14 @@ def output_lock(
     except Timeout:
         raise BadInput(_refusal(path, lock_owner(owner), lock.lock_file)) from None
     except OSError as e:
-        raise OSError(e.errno, f'no lock can be written there ({e.strerror})', str(path)) from e
+        raise NotWritten(path, f'no lock can be written there ({e.strerror})') from e
     try:
-        owner.write_text(json.dumps(_this_process()), encoding='utf-8')
+        with disk_errors(path):
+            owner.write_text(json.dumps(_this_process()), encoding='utf-8')
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         _release(lock)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from earthgpt_lite import locks
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.files import NotWritten
 from earthgpt_lite.locks import lock_owner, output_lock
 
 HOLD = """
@@ -150,9 +151,10 @@ def test_an_owner_on_another_machine_may_be_gone(tmp_path):
 
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(OSError) as caught, output_lock(tmp_path / 'file' / 'out.json'):
+    out = tmp_path / 'file' / 'out.json'
+    with pytest.raises(NotWritten) as caught, output_lock(out):
         pass
-    assert caught.value.filename == str(tmp_path / 'file' / 'out.json')
+    assert str(caught.value).startswith(f'{out} cannot be written')
 
 
 @pytest.mark.unix

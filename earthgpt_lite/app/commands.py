@@ -159,6 +159,7 @@ def _check(args):
 
 # %% ../../nbs/7_app/11_commands.ipynb #8b8d6d30
 def _show(args):
+    check_overwrite(args.out, args.force)
     _no_screen()
     from earthgpt_lite.data.convert import show_records
 
@@ -272,9 +273,13 @@ def _tokens(args):
     from earthgpt_lite.model.processor import picture_prefix
     from earthgpt_lite.model.token_view import token_page
     from earthgpt_lite.model.tokens import ChatFormat, encode_turns
+    from earthgpt_lite.outputs import check_inputs
 
     file, _ = records_file(args.file)
     record = _record_at(file, args.record)
+    if args.out:
+        check_overwrite(args.out, args.force)
+        check_inputs([args.out], _files_of_tokens(args))
     tokenizer, config = _tokenizer_and_config(args.model, file)
     chat = ChatFormat(**config.chat)
     prefix = picture_prefix(config, tokenizer)
@@ -285,6 +290,16 @@ def _tokens(args):
         print(f'drawn: {args.out}')
     elif args.out:
         _draw_tokens(row, tokenizer, args.out)
+
+
+def _files_of_tokens(args):
+    "What `data tokens` reads, one path at a time."
+    from earthgpt_lite.data.convert import records_file
+    from earthgpt_lite.data.store import files_read
+    from earthgpt_lite.model.modeling import model_files
+
+    yield from files_read(*records_file(args.file))
+    yield from model_files(args.model) if args.model else ()
 
 
 def _print_tokens(name, row, prefix_length, tokenizer):
@@ -333,6 +348,7 @@ _ROOT_HELP = (
     'folder that the image paths start from (default: where the data were converted from, or where FILE lies)'
 )
 _ROOT = ('--root', _ROOT_HELP)
+_FORCE = ('--force', 'overwrite OUT', dict(action='store_true'))
 JSON_OPTION = ('--json', 'one line of JSON, for programs', dict(action='store_true'))
 
 
@@ -395,7 +411,7 @@ def _add_check(commands):
         _FILE,
         _ROOT,
         ('--drop', 'write the good records to this new file', dict(metavar='OUT')),
-        ('--force', 'overwrite OUT', dict(action='store_true')),
+        _FORCE,
         JSON_OPTION,
         more='Exit status: 0 all good, 1 there are bad records (also with --drop), 2 wrong use.',
     )
@@ -412,6 +428,7 @@ def _add_show(commands):
         _FILE,
         _ROOT,
         ('--out', 'the .png to write (default: sheet.png)', dict(default='sheet.png')),
+        _FORCE,
         ('--n', 'how many records (default: 6)', dict(type=positive_int, default=6)),
         ('--seed', 'of the draw (default: 0)', dict(type=int, default=0)),
     )
@@ -445,4 +462,5 @@ def _add_tokens(commands):
         ('--record', 'its index, from 0 (default: 0)', dict(type=int, default=0)),
         ('--model', 'take the tokenizer of this model (default: one made from the words of FILE)'),
         ('--out', 'also draw it to this .png or .html'),
+        _FORCE,
     )

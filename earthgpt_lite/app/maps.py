@@ -32,9 +32,10 @@ from ..data.sample.world_map import DATA
 from ..errors import BadInput
 from ..eval.drawings import data_uri
 from ..files import write_whole
+from ..outputs import check_inputs
 from ..raster.chips import Chip
 from ..raster.palettes import label_colours
-from ..raster.reading import Scene, as_chip, read_scene
+from ..raster.reading import Scene, as_chip, read_scene, scene_files
 
 # %% ../../nbs/7_app/05_maps.ipynb #bc4cbbd0
 _LEAFLET = DATA / 'leaflet'
@@ -479,6 +480,8 @@ def write_map(
 ) -> Path:
     "A map as a page of its own, with everything inside."
     scenes = _listed(scenes)
+    named = [path for path in (*scenes, *_listed(answers)) if isinstance(path, (str, Path))]
+    check_inputs([out], [file for path in named for file in scene_files(path, allow_vrt)])
     for k, scene in enumerate(scenes):
         if isinstance(scene, (str, Path)):
             scenes[k] = read_scene(scene, sensor, size=2048, allow_vrt=allow_vrt)

@@ -79,10 +79,14 @@ def _tell(text):
 def run_ask(args):
     "The command `ask`: one question about one image."
     from earthgpt_lite.errors import BadInput
-    from earthgpt_lite.raster.reading import as_chip
+    from earthgpt_lite.model.modeling import model_files
+    from earthgpt_lite.outputs import check_inputs
+    from earthgpt_lite.raster.reading import as_chip, scene_files
 
     if args.out:
         check_overwrite(args.out, args.force)
+        read = scene_files(args.image, args.allow_vrt)
+        check_inputs([args.out], [*read, *model_files(args.model)])
     chip = as_chip(args.image, args.sensor, allow_vrt=args.allow_vrt)
     if args.out and chip.frame.crs is None:
         raise BadInput(f'{args.image} has no CRS, so its answer has no place on a map: leave --out away')
@@ -148,9 +152,10 @@ def _questions(typed):
 # %% ../../nbs/7_app/12_model_commands.ipynb #587363a2
 def run_survey(args):
     "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
+    from earthgpt_lite.app.survey import is_begun, survey
+
     for path in filter(None, (args.out, args.raster)):
-        check_overwrite(path, args.force)
-    from earthgpt_lite.app.survey import survey
+        check_overwrite(path, args.force or is_begun(args.out))
 
     labels = _label_list(args.classify)
     question = dict(ask=args.ask, detect=args.detect, ground=args.ground, classify=labels)
@@ -220,11 +225,17 @@ def run_evaluate(args):
 
 def run_score(args):
     "The command `score`: the answers of any model against the truth."
-    from earthgpt_lite.eval.score import score_files, summary
+    from earthgpt_lite.eval.score import score_files, score_outputs, summary
+    from earthgpt_lite.outputs import claim_files
 
+    outputs = score_outputs(args.out) if args.out else []
+    for path in outputs:
+        check_overwrite(path, args.force)
     metrics = score_files(
         args.predictions, args.truth, args.out, args.images, args.boxes, args.train, args.shuffled, args.blind
     )
+    if outputs:
+        claim_files(args.out, [path.name for path in outputs], 'score', force=True)
     if args.json:
         return print_json(metrics)
     print(printable(summary(metrics)))

@@ -134,7 +134,7 @@ class Monitor:
 
     def look(self):
         "Read and draw once."
-        now = time.time()
+        now = time.monotonic()
         try:
             steps, losses = read_log(self.run)
         except BadInput as e:

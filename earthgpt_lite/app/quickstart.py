@@ -24,9 +24,10 @@ from ..eval.score import prior_turns
 from ..eval.statistics import prior_predictions, results
 from ..model.modeling import EarthGPT, load, nano, save
 from ..model.tokens import train_tokenizer
+from ..outputs import claim_files
 from ..train.adapters import merge_adapter, prepare_stage
 from ..train.checkpoints import run_lock
-from ..train.module import fit
+from ..train.module import check_minutes, fit
 from ..train.stages import tune_stage
 from ..train.throughput import peak_memory_mb
 
@@ -85,6 +86,9 @@ _OF_A_RUN = (
 )
 
 
+_OUTPUTS = ('model', 'scratch', 'tune', 'last.ckpt', 'before.ckpt', 'metrics.json', 'report.html')
+
+
 def _prepare_folder(out, force, resume):
     "The run folder, checked before anything is computed."
     out = Path(out)
@@ -99,9 +103,8 @@ def _prepare_folder(out, force, resume):
         if not (out / 'last.ckpt').is_file():
             raise BadInput(f'{out} holds no interrupted run to go on with: leave --resume away')
     elif force:
-        with run_lock(out):  # not while another run is at work there
-            for name in _OF_A_RUN:
-                (out / name).unlink(missing_ok=True)
+        for name in _OF_A_RUN:
+            (out / name).unlink(missing_ok=True)
     elif finished:
         raise BadInput(
             f'{out} holds a finished run, which is never overwritten: '
@@ -109,7 +112,8 @@ def _prepare_folder(out, force, resume):
         )
     elif interrupted:
         raise BadInput(f'{out} holds an interrupted run: go on with --resume, or start anew with --force')
-    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        claim_files(out, _OUTPUTS, 'quickstart', force)
     return out
 
 
@@ -187,9 +191,14 @@ def quickstart(
     In the folder are then the model, metrics.json and report.html. Raises BadInput if it holds a run already;
     `callbacks.Interrupted` after Ctrl-C, with everything until then kept.
     """
-    if not minutes > 0:
-        raise BadInput(f'--minutes {minutes}: give a time above 0, such as 5')
-    out = _prepare_folder(out, force, resume)
+    check_minutes(minutes)
+    with run_lock(out, inside=False):
+        out = _prepare_folder(out, force, resume)
+        return _run(out, minutes, seed, device, resume, say, progress)
+
+
+def _run(out, minutes, seed, device, resume, say, progress):
+    "`quickstart`, while nobody else writes to the folder."
     say('Cutting pictures out of the maps ...')
     data = {split: sample_examples(split) for split in ('train', 'validation', 'test')}
     tokenizer = make_tokenizer(data['train'])

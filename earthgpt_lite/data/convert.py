@@ -24,12 +24,15 @@ from earthgpt_lite.data.store import (
     ValidationReport,
     begin_conversion,
     drop_invalid,
+    files_read,
     read_rows,
     validate,
     write_rows,
 )
 from ..errors import BadInput
 from ..files import whole_file, write_json
+from ..locks import output_lock
+from ..outputs import check_inputs
 from ..raster.reading import as_chip, read_scene
 
 # %% ../../nbs/3_data/08_convert.ipynb #ace92c06
@@ -163,7 +166,8 @@ def convert(
 ) -> dict:  # what `info.json` holds: counts, and what was left out
     """A data set to `DST/records.jsonl`.
 
-    Atomic; an interrupted conversion goes on; a finished one is not done again."""
+    Atomic; an interrupted conversion goes on; a finished one is not done again. Raises BadInput where another
+    process converts there."""
     if most < 1:
         raise BadInput(f'--most {most}: at least one object must be allowed')
     options = dict(oriented=oriented, decimals=decimals, most=most)
@@ -175,11 +179,12 @@ def convert(
     left, counts = [], Counter()
     records = read(reader, src, left, **options)
     first = next(records)  # refuses a wrong folder before anything is written
-    begin_conversion(dst, origin)
-    records = _counted(_bar(chain([first], records), progress), counts)
-    write_rows(records, dst / 'records.jsonl', resume=True)
-    info = {**origin, 'root': origin['source'], **counts, 'left_out': len(left), 'left': left[:1000]}
-    write_json(info, dst / 'info.json')
+    with output_lock(dst):
+        begin_conversion(dst, origin)
+        records = _counted(_bar(chain([first], records), progress), counts)
+        write_rows(records, dst / 'records.jsonl', resume=True)
+        info = {**origin, 'root': origin['source'], **counts, 'left_out': len(left), 'left': left[:1000]}
+        write_json(info, dst / 'info.json')
     return info
 
 # %% ../../nbs/3_data/08_convert.ipynb #e883ba84
@@ -217,6 +222,8 @@ def check_records(
 
     The pictures must be there, inside the root."""
     file, root = records_file(path, root)
+    if drop:
+        check_inputs([drop], files_read(file, root))
     rows = _bar(read_rows(file), progress)
     report = drop_invalid(rows, drop, root) if drop else validate(rows, root)
     if not report.total:
@@ -302,6 +309,8 @@ def show_records(
     if n < 1 or out and Path(out).suffix.lower() != '.png':
         raise BadInput(f'{out or n}: a sheet takes at least one record, and is written to a .png file')
     file, root = records_file(path, root)
+    if out:
+        check_inputs([out], files_read(file, root))
     chosen = _sampled(read_rows(file), n, seed)
     if not chosen:
         raise BadInput(f'{file}: holds no records')

@@ -7,8 +7,10 @@ __all__ = ['model_fingerprint', 'example_questions', 'open_data', 'sample_evenly
 # %% ../../nbs/6_eval/15_runner.ipynb #0acfd1b0
 import hashlib
 import importlib.metadata
+import itertools
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..data.records import Turn, find_image
 from ..data.sample.world_map import Example
+from ..data.store import files_read
 from ..errors import BadInput
 from .detections import box_logprobs
 from .join import read_questions
@@ -30,12 +33,15 @@ from earthgpt_lite.eval.sheets import (
     chunk_by_image,
     fill_sheet,
     fill_sheets_in_processes,
+    shards_beside,
 )
 from .statistics import prior_predictions
+from ..locks import output_lock
 from ..model.generation import generate_answers
-from ..model.modeling import EarthGPT, load
+from ..model.modeling import EarthGPT, load, model_files
 from ..model.processor import to_pixel_values
 from ..model.tokens import ChatFormat
+from ..outputs import claim_files, remove_claimed
 from ..raster.chips import resize
 from ..raster.reading import as_chip
 
@@ -280,10 +286,23 @@ def _stamp(model, generate):
     return ' '.join([f'earthgpt-lite {version} {model_fingerprint(model)}', *settings])
 
 
-def _remove_answers(out):
-    for pattern in ('answers*.jsonl', 'shuffled*.jsonl', 'blind*.jsonl', 'metrics.json', 'report.html'):
-        for old in out.glob(pattern):
-            old.unlink()
+def _files_read(model, data, root, train):
+    "What an evaluation must not write over, one path at a time."
+    yield from model_files(model)
+    for records in (data, train):
+        if isinstance(records, str | Path):
+            yield from files_read(records, root)
+
+
+def _claim(out, sheets, reads, force):
+    "Take the folder for an evaluation. A sheet that is there says itself whose answers it holds."
+    begun = [path.name for path in sheets if path.exists() and not force]
+    names = ['metrics.json', 'report.html', *(path.name for path in sheets)]
+    claim_files(out, [name for name in names if name not in begun], 'evaluate', force, reads)
+    if force:
+        remove_claimed(out, 'evaluate')
+        for shard in itertools.chain.from_iterable(map(shards_beside, sheets)):
+            shard.unlink()
 
 
 def asked_views(
@@ -349,6 +368,9 @@ def evaluate_model(
 
     Stopped at any moment, the same call goes on and ends with the same numbers. Answers go to answers.jsonl
     (and shuffled.jsonl, blind.jsonl) as they come, each with its score, prompt and who gave it.
+
+    Raises BadInput where something of another command would be written over without `force`, or what is read,
+    and where another evaluation is going on in the folder.
     """
     options, generate = _split_options(EvaluationOptions, options, changes)
     if options.processes < 1:
@@ -359,30 +381,39 @@ def evaluate_model(
     questions, render, turns = open_data(data, root)
     if options.limit:
         questions = sample_evenly(questions, options.limit)
-    name, model, tokenizer = _open_model(model, options)
-    stamp = _stamp(model, generate)
-    out.mkdir(parents=True, exist_ok=True)
-    if options.force and is_first:
-        _remove_answers(out)
-    say(_plan(questions, options.baselines))
-    start = time.perf_counter()
-    views = asked_views(questions, options.baselines)
-    paths = {k: out / f'{k}.jsonl' for k in views}
-    sheets = {k: AnswerSheet(path, questions, stamp, options.chunk_size) for k, path in paths.items()}
-    askers = {k: model_asker(model, tokenizer, render, **view, **generate) for k, view in views.items()}
-    to_ask = sum(len(questions) - sheet.answered for sheet in sheets.values())
-    if not _fill_sheets(model, askers, sheets, options):
-        return None
-    seconds = time.perf_counter() - start
-    source = data if isinstance(data, str) else 'given'
-    facts = dict(model=name, data=source, by=stamp, torch=torch.__version__, seconds=seconds)
-    facts |= dict(asked=to_ask, processes=options.processes)
     if train is not None:
         turns = read_questions(train)
-    if options.robustness:
-        rows = _corrupted_with_bar(model, tokenizer, questions, render, turns, options, generate)
-        facts['robustness'] = rows
-    answers, look = paths.pop('answers'), _picture_or_none(render)
-    metrics = score_files(answers, questions, out, frame=None, train=turns, look=look, more=facts, **paths)
-    say(f'{to_ask:,} answers in {seconds:.0f} s; sheets, metrics.json and report.html are in {out}')
+    name, model, tokenizer = _open_model(model, options)
+    views = asked_views(questions, options.baselines)
+    paths = {k: out / f'{k}.jsonl' for k in views}
+    say(_plan(questions, options.baselines))
+    with output_lock(out, inside=True) if is_first else nullcontext():
+        if is_first:
+            _claim(out, paths.values(), _files_read(name, data, root, train), options.force)
+        facts = dict(model=name, data=data if isinstance(data, str) else 'given')
+        facts |= _answer_all((model, tokenizer, render), questions, views, paths, options, generate)
+        if 'seconds' not in facts:
+            return None
+        if options.robustness:
+            rows = _corrupted_with_bar(model, tokenizer, questions, render, turns, options, generate)
+            facts['robustness'] = rows
+        answers, look = paths.pop('answers'), _picture_or_none(render)
+        metrics = score_files(
+            answers, questions, out, frame=None, train=turns, look=look, more=facts, **paths
+        )
+    done = f'{facts["asked"]:,} answers in {facts["seconds"]:.0f} s'
+    say(f'{done}; sheets, metrics.json and report.html are in {out}')
     return metrics
+
+
+def _answer_all(asker, questions, views, paths, options, generate):
+    "Fill all sheets; what metrics.json says of it, or nothing in all processes but the first."
+    start, stamp = time.perf_counter(), _stamp(asker[0], generate)
+    sheets = {k: AnswerSheet(path, questions, stamp, options.chunk_size) for k, path in paths.items()}
+    askers = {k: model_asker(*asker, **view, **generate) for k, view in views.items()}
+    to_ask = sum(len(questions) - sheet.answered for sheet in sheets.values())
+    if not _fill_sheets(asker[0], askers, sheets, options):
+        return {}
+    seconds = time.perf_counter() - start
+    facts = dict(by=stamp, torch=torch.__version__, seconds=seconds)
+    return facts | dict(asked=to_ask, processes=options.processes)

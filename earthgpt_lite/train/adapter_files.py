@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 
 from ..errors import BadInput, first_line
 from ..files import whole_folder
+from ..locks import output_lock
+from ..model.modeling import check_replaceable
 from ..model.opening import read_settings
 from .adapters import ScaledLinear, add_bias, added_adapters, check_plain, import_peft
 from .stages import Stage, part_of
@@ -76,7 +78,8 @@ def save_adapter(
         stage=stage.name if stage else '',
         fingerprint=base_fingerprint(model, set(map(_base_name, tensors))),
     )
-    with whole_folder(folder, errors=(SafetensorError,)) as new:
+    check_replaceable(folder, ADAPTER_FILE)
+    with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
         new.mkdir()
         if kind == 'bias':
             about['options'] = dict(side=next(m.side for m in model.modules() if isinstance(m, ScaledLinear)))

@@ -49,11 +49,11 @@ def _keep_previous(path, previous):
         os.replace(path, previous)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #253e1c2d
-def run_lock(folder):
-    "Hold a folder for one run. Raises BadInput, which names the owner, where another one is going on there."
+def run_lock(folder, inside: bool = True):
+    "Hold a folder for one run, as `output_lock`. Raises BadInput, which names the owner, where another one is going on there."
     if getattr(rank_zero_only, 'rank', 0):
         return nullcontext()  # the first process holds it for all
-    return output_lock(folder, inside=True)
+    return output_lock(folder, inside)
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #8d7f9dd4
 def find_checkpoint(folder) -> tuple:  # (path, what it holds)

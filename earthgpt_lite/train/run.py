@@ -15,17 +15,18 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.records import Record, find_image
-from ..data.store import InstructionData, read_rows
+from ..data.store import InstructionData, files_read, read_rows
 from ..errors import BadInput
 from ..files import write_json, write_whole
 from ..model.config import check_choices, read_config
-from ..model.modeling import find_model, load, nano
+from ..model.modeling import find_model, load, model_files, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
+from ..outputs import claim_files
 from ..raster.reading import as_chip
 from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
-from .checkpoints import save_artifact
+from .checkpoints import run_lock, save_artifact
 from .module import FitOptions, TrainingOptions, fit
 from .run_file import RunOptions, check_keys, find_run, read_run
 from .stages import freeze_table
@@ -156,6 +157,16 @@ def _silent(text):
     pass
 
 
+_OUTPUTS = ('run.yaml', 'run.json', 'model', 'adapter', 'best', 'last.ckpt', 'before.ckpt')
+
+
+def _files_read(run):
+    "What a run must not write over, one path at a time."
+    yield from model_files(run.model)
+    if Path(run.data).exists():
+        yield from files_read(run.data, run.root)
+
+
 def _check_folder(out, resume):
     if (out / 'run.json').exists():
         raise BadInput(
@@ -193,12 +204,16 @@ def train(
 ) -> dict:  # what run.json holds
     """Train as described, and keep the model or adapter, run.yaml and run.json in the folder.
 
-    Raises BadInput where the folder holds a run already, and for all that `fit` refuses; Interrupted after
-    Ctrl-C or SIGTERM.
+    Raises BadInput where the folder holds a run already or things that no run wrote, where another one is
+    going on there, and for all that `fit` refuses; Interrupted after Ctrl-C or SIGTERM.
     """
+    with run_lock(run.out, inside=False):
+        return _train(run, resume, force, say if _is_first() else _silent)
+
+
+def _train(run, resume, force, say):
+    "`train`, while nobody else writes to the folder."
     out = Path(run.out)
-    if not _is_first():
-        say = _silent
     _check_folder(out, resume)
     from_scratch = run.stage.name == 'scratch'
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
@@ -213,6 +228,7 @@ def train(
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
     if _is_first() and not resume:
+        claim_files(out, _OUTPUTS, 'train', reads=_files_read(run))
         write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
     validation = _validation(run, held_out, tokenizer, say)
     options = FitOptions(**{f.name: getattr(run, f.name) for f in fields(TrainingOptions)})

@@ -311,6 +311,49 @@ def test_resumed_gives_the_same_file(tmp_path):
     assert (tmp_path / 'a.geojson').read_bytes() == (tmp_path / 'b.geojson').read_bytes()
 
 
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda lines: lines.insert(2, lines[1]),
+        lambda lines: lines.extend(lines[:0:-1]),
+        lambda lines: lines.pop(2),
+        lambda lines: lines.__setitem__(2, b'\0' * 40 + b'\n'),
+        lambda lines: lines.__setitem__(slice(1, 5), lines[4:0:-1]),
+        lambda lines: lines.insert(1, b'[99, [null]]\n'),
+        lambda lines: lines.insert(1, b'[1, 7]\n'),
+    ],
+)
+def test_doubled_missing_and_disordered_lines_are_mended(tmp_path, spoil):
+    "As two surveys at once would leave them"
+    path, options = harbour(tmp_path / 'a.tif', SHIPS, **UTM), dict(ask='what?', size=60, batch_size=1)
+    survey(Perfect(), path, tmp_path / 'whole.geojson', progress=False, **options)
+    out, part = tmp_path / 'a.geojson', tmp_path / 'a.geojson.part'
+    with pytest.raises(RuntimeError, match='power'):
+        survey(Perfect(fail=8), path, out, progress=False, **options)
+    lines = part.read_bytes().splitlines(True)
+    assert len(lines) == 9
+    spoil(lines)
+    part.write_bytes(b''.join(lines))
+    survey(Perfect(), path, out, progress=False, **options)
+    assert out.read_bytes() == (tmp_path / 'whole.geojson').read_bytes() and not part.exists()
+
+
+@pytest.mark.parametrize('resume', [True, False])
+@pytest.mark.parametrize('text', ['my notes', 'my notes\n', '{"a": 1}\n', '{"scene": \n'])
+def test_a_file_that_no_survey_wrote_is_no_journal(tmp_path, text, resume):
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    (tmp_path / 'a.geojson.part').write_text(text)
+    with pytest.raises(BadInput, match='no survey wrote it'):
+        survey(Perfect(), path, tmp_path / 'a.geojson', ask='what?', progress=False, resume=resume)
+    assert (tmp_path / 'a.geojson.part').read_text() == text
+
+
+def test_a_clock_that_is_set_back(tmp_path, monkeypatch):
+    path, clock = harbour(tmp_path / 'a.tif', SHIPS, **UTM), iter(range(10**9, 0, -3600))
+    monkeypatch.setattr('time.time', lambda: next(clock))
+    assert survey(Perfect(), path, tmp_path / 'a.json', ask='what?', progress=False).seconds >= 0
+
+
 def test_another_question_does_not_go_on(tmp_path):
     path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
     with pytest.raises(RuntimeError):

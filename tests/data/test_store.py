@@ -145,7 +145,7 @@ def interrupted(n, at):
 def test_interrupted_writing_leaves_no_file_and_goes_on(tmp_path):
     path = tmp_path / 'a.jsonl'
     with pytest.raises(KeyboardInterrupt):
-        write_rows(interrupted(50, 20), path)
+        write_rows(interrupted(50, 20), path, resume=True)
     assert not path.exists()
     part = tmp_path / 'a.jsonl.part'
     part.write_bytes(part.read_bytes() + b'{"torn": ')

@@ -64,7 +64,7 @@ def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
     )
     row = json.loads(sheets['answers.jsonl'].splitlines()[0])
     assert (
-        {'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row)
+        {'index', 'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row)
         and row['question'] in row['prompt']
         and model_fingerprint(tiny[0]) in row['by']
     )

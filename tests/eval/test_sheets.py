@@ -5,7 +5,8 @@ import json
 import pytest
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.sheets import AnswerSheet, chunk_by_image, join_shards, shard_sheet, write_answers
+from earthgpt_lite.eval.sheets import AnswerSheet, chunk_by_image, fill_sheet, join_shards, shard_sheet
+from earthgpt_lite.eval.sheets import write_answers
 
 DEMO = [dict(image=i, question=f'{q}{i}') for q in 'ab' for i in range(5)]
 
@@ -46,10 +47,55 @@ def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
 @pytest.mark.parametrize(
     'spoil',
     [
+        lambda lines: lines.append(lines[0]),
+        lambda lines: lines.insert(3, lines[1]),
+        lambda lines: lines.reverse(),
+        lambda lines: lines.pop(1),
+        lambda lines: lines.pop(0),
+        lambda lines: lines.__setitem__(2, b'\0' * 30 + b'\n'),
+        lambda lines: lines.extend(lines[::-1]),
+        lambda lines: lines.__setitem__(slice(1, None), [lines[2], lines[4][:20]]),
+    ],
+)
+def test_doubled_missing_and_disordered_answers_are_mended(tmp_path, spoil):
+    "As two evaluations at once would leave them"
+    path = write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
+    whole = path.read_bytes()
+    lines = whole.splitlines(True)
+    spoil(lines)
+    path.write_bytes(b''.join(lines))
+    assert path.read_bytes() != whole
+    assert write_answers(path, DEMO, echo, 'me', 3).read_bytes() == whole
+
+
+@pytest.mark.parametrize('text', ['bought answers', 'bought answers\n', '{"image": "a"}\n', '[1]\n'])
+def test_a_file_that_is_no_sheet_stays(tmp_path, text):
+    path = tmp_path / 'a.jsonl'
+    path.write_text(text)
+    with pytest.raises(BadInput, match='--force'):
+        write_answers(path, DEMO, echo, 'me', 3)
+    assert path.read_text() == text
+
+
+def test_only_shards_are_deleted_when_they_are_joined(tmp_path):
+    other = tmp_path / 'a.best_of_all.jsonl'
+    other.write_text('bought')
+    sheet = AnswerSheet(tmp_path / 'a.jsonl', DEMO, 'me', 3)
+    shards = [shard_sheet(sheet, rank, 2, 3) for rank in (0, 1)]
+    for shard in shards:
+        fill_sheet(shard, echo)
+    whole = write_answers(tmp_path / 'whole.jsonl', DEMO, echo, 'me', 3)
+    assert join_shards(sheet, shards).read_bytes() == whole.read_bytes()
+    assert other.read_text() == 'bought' and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
         lambda rows: rows[0].update(by='another'),
         lambda rows: rows[0].update(question='what?'),
-        lambda rows: rows.append(rows[0]),
-        lambda rows: rows.reverse(),
+        lambda rows: rows[0].update(index=99),
+        lambda rows: rows[0].pop('index'),
     ],
 )
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, spoil):
@@ -70,7 +116,7 @@ def test_shares_put_together_are_the_whole_sheet(tmp_path, processes, begun):
     whole = AnswerSheet(tmp_path / 'many.jsonl', DEMO, 'me', 3)
     for rank in range(processes):
         own = shard_sheet(whole, rank, processes, 3)
-        write_answers(own.path, own.questions, echo, 'me', 3)
+        fill_sheet(own, echo)
     join_shards(whole, [shard_sheet(whole, rank, processes, 3) for rank in range(processes)])
     assert (tmp_path / 'many.jsonl').read_bytes() == one and sorted(p.name for p in tmp_path.iterdir()) == [
         'many.jsonl',
