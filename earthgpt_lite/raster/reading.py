@@ -187,9 +187,6 @@ def _fitted(scene, bands, percent):
             return Stretch(tuple(BACKSCATTER[kind] for kind in kinds))
     return Stretch.fit(layers, scene.valid, percent or (2, 98))
 
-# %% ../../nbs/1_raster/03_reading.ipynb #360dff8c
-#| export
-
 # %% ../../nbs/1_raster/03_reading.ipynb #9dbfba6a
 def _date(tags):  # keys that speak of acquisition come first, TIFF's own date of writing last
     for key in sorted(tags, key=lambda k: ('acqui' not in k.lower(), 'tiff' in k.lower())):
