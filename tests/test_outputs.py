@@ -157,7 +157,7 @@ def point(name, victim, how):
 
 
 @pytest.mark.parametrize('how', ['link', 'hard link'])
-@pytest.mark.parametrize('words, out, read', cases())
+@pytest.mark.parametrize('words, out, read', list(cases()))
 def test_no_output_takes_the_place_of_an_input(room, words, out, read, how, capsys, monkeypatch):
     monkeypatch.chdir(room)
     parser = dict(commands())[words]

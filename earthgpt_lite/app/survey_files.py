@@ -24,6 +24,7 @@ from ..boxes.tiles import dissolve, merge_tiles
 from ..errors import BadInput
 from ..files import disk_errors, whole_file, write_whole
 from ..raster.georef import feature, feature_collection, to_world
+from ..raster.opening import open_raster
 from ..raster.palettes import label_colours
 from ..raster.reading import tile_origins
 
@@ -243,5 +244,5 @@ def write_class_raster(
 
 
 def _read_band(path):
-    with rasterio.open(path) as f:
+    with open_raster(path) as f:
         return f.read(1)
