@@ -8,9 +8,12 @@ import argparse
 import os
 import sys
 
-from .commands import JSON_OPTION, Parser, add_command, add_data, positive_int
-from .model_commands import printable, run_ask, run_chat, run_doctor, run_evaluate, run_map
+from .commands import JSON_OPTION, Parser, add_command, add_data
+from .commands import positive_int, real, seed_number, whole
+from .model_commands import run_ask, run_chat, run_doctor, run_evaluate, run_map
 from .model_commands import run_presets, run_quickstart, run_score, run_survey, run_train
+from ..errors import BadInput
+from ..texts import OutputClosed, SafeStream, safe_streams
 
 # %% ../../nbs/7_app/13_cli.ipynb #0cc511a5
 _DEVICE = (
@@ -66,8 +69,8 @@ def _add_quickstart(commands):
         """quickstart
         quickstart --minutes 10 --out runs/longer
         quickstart --resume""",
-        ('--minutes', f'training time (default: {_default_minutes()})', dict(type=float)),
-        ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+        ('--minutes', f'training time (default: {_default_minutes()})', dict(type=real(0))),
+        ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=seed_number, default=0)),
         ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')),
         _DEVICE,
         _force('overwrite a finished run in that folder'),
@@ -162,8 +165,8 @@ def _add_survey(commands):
             'of a tile, pixels (default: what the model sees without shrinking)',
             dict(type=positive_int, metavar='N'),
         ),
-        ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
-        ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')),
+        ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=whole(0), metavar='N')),
+        ('--min-score', 'leave out what is less sure', dict(type=real(), metavar='X')),
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
         _SENSOR,
@@ -384,25 +387,23 @@ _NO_MEMORY = (
     'and see `earthgpt-lite doctor`'
 )
 _NO_LIBRARY = 'a library is missing or broken ({}); `earthgpt-lite doctor` looks at all of them'
+_UNEXPECTED = (
+    'this should not happen ({}): please report it, with all that the same command says with --debug'
+)
 
 
 def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
     first = next(iter(str(error).splitlines()), '')
-    if _is_bad_input(error):
+    if isinstance(error, BadInput):
         return 2, ' '.join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):
         return 1, _NO_LIBRARY.format(first)
-    if isinstance(error, OSError) and error.filename:
-        return 1, f'{error.filename}: {error.strerror}'
-    return 1, f'{type(error).__name__}: {first} (run it with --debug for the whole story)'
-
-
-def _is_bad_input(error):
-    errors = sys.modules.get('earthgpt_lite.errors')  # who raised BadInput has imported it
-    return errors is not None and isinstance(error, errors.BadInput)
+    if isinstance(error, OSError) and error.strerror:
+        return 1, f'{error.filename or "the system says"}: {error.strerror}'
+    return 1, _UNEXPECTED.format(first or 'no reason was given')
 
 # %% ../../nbs/7_app/13_cli.ipynb #7aabcbc1
 def main(
@@ -410,6 +411,22 @@ def main(
 ) -> int:  # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
     "Run the command line."
     argv = sys.argv[1:] if argv is None else list(argv)
+    with safe_streams():
+        try:
+            status = _run_words(argv)
+            sys.stdout.flush()
+            return status
+        except OutputClosed as e:
+            if e.quietly:  # `| head` has seen enough
+                return 0
+            print(f'earthgpt-lite: {e}', file=sys.stderr)
+            return 1
+
+
+def _run_words(argv):
+    if '\0' in ''.join(argv):
+        print('earthgpt-lite: a word holds a null byte: leave it out', file=sys.stderr)
+        return 2
     try:
         args = parse_command_line([a for a in argv if a != '--debug'])
     except SystemExit as stop:
@@ -427,27 +444,39 @@ def main(
 def _run_safely(args, debug):
     "Run a command; whatever happens becomes an exit status."
     try:
-        status = args.run(args) or 0
-        sys.stdout.flush()
-        return status
+        return args.run(args) or 0
     except SystemExit as stop:
         return stop.code or 0  # the help of `train`
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
-        return 0
+    except OutputClosed:
+        raise
     except Exception as e:
         if debug:
             raise
         status, sentence = explain_error(e)
-        print(f'earthgpt-lite: {printable(sentence)}', file=sys.stderr)
+        print(f'earthgpt-lite: {sentence}', file=sys.stderr)
         return status
 
 
 def run():
     "The program `earthgpt-lite`."
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors='backslashreplace')  # where the terminal lacks a letter
-    sys.exit(main())
+    sys.stderr = SafeStream(sys.stderr, must=False)  # for the traceback of --debug
+    status = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left in it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _fill_closed_streams():
+    "A stream that was closed leads nowhere; else the next file that is opened would take its number."
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))

@@ -142,7 +142,7 @@ def _whole_line(line):
     "A line of JSON; None for one that is torn."
     try:
         return json.loads(line) if line.endswith(b'\n') else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -5,18 +5,21 @@ __all__ = ['record_of', 'read', 'convert', 'records_file', 'check_records', 'loa
 
 # %% ../../nbs/3_data/08_convert.ipynb #61e9ef92
 import textwrap
+import traceback
 import zlib
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from rasterio.errors import RasterioError
+from shapely.errors import ShapelyError
 from tqdm import tqdm
 
 from ..boxes.iou import to_corners
 from ..boxes.text import box_problem, clip_box, format_box, format_detection, parse_boxes, to_unit
 from .conversations import llava
-from .formats import LayoutMismatch, Parsed, Skipped, picture_size, read_json, to_upright
+from .formats import LayoutMismatch, Parsed, Skipped, picture_size, to_upright
 from .records import Record, Task, Turn, find_image, record_problems, sample_question
 from .registry import Reader, find_reader
 from earthgpt_lite.data.store import (
@@ -28,9 +31,10 @@ from earthgpt_lite.data.store import (
     validate,
     write_rows,
 )
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from ..files import whole_file, write_json
 from ..raster.reading import as_chip, read_scene
+from ..texts import read_json
 
 # %% ../../nbs/3_data/08_convert.ipynb #ace92c06
 def _unit(box, size, oriented):
@@ -102,7 +106,7 @@ def read(
         quirks['oriented'] = True
     found_any = False
     try:
-        for found in reader.mechanism(src, **quirks):
+        for found in _told_of(reader, src, quirks):
             record = _record_or_left(found, src, reader, left, options)
             if record:
                 found_any = True
@@ -116,6 +120,27 @@ def read(
         raise _refusal(src, reader, why)
 
 
+_MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, OSError)
+_MISREAD += (RasterioError, ShapelyError)
+
+
+def _told_of(reader, src, quirks):
+    """What a reader finds. A stranger's file may hold any value at any place, which its reader trips over.
+
+    The error is then about the file that it was at."""
+    try:
+        yield from reader.mechanism(src, **quirks)
+    except BadInput:
+        raise
+    except _MISREAD as e:
+        seen = [frame.f_locals.get('path') for frame, _ in traceback.walk_tb(e.__traceback__)]
+        file = next((path for path in reversed(seen) if isinstance(path, Path)), src)
+        raise BadInput(
+            f'{file}: holds a value that is not of its kind, or has none where there must be one '
+            f'({first_line(e)}), so it cannot be read as {reader.title}: mend it'
+        ) from e
+
+
 def _record_or_left(found, src, reader, left, options):
     "The record, or None; what was left out is added to `left`."
     if isinstance(found, Skipped):
@@ -123,6 +148,9 @@ def _record_or_left(found, src, reader, left, options):
         return None
     try:
         record, notes = record_of(found, src, reader, **options)
+        problems = record_problems(record.to_json())
+        if problems:
+            raise BadInput('; '.join(problems))
     except BadInput as e:
         left.append((found.image, str(e)))
         return None

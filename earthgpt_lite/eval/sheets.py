@@ -47,7 +47,9 @@ def _is_answer(line, question, stamp):
     "Whether a line answers this question, by this stamp."
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(row, dict):
         return False
     expected = question['image'], question['question'], stamp
     return (row.get('image'), row.get('question'), row.get('by')) == expected

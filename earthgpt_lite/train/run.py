@@ -28,7 +28,7 @@ from .callbacks import Interrupted, Validation
 from .checkpoints import save_artifact
 from .module import FitOptions, TrainingOptions, fit
 from .run_file import RunOptions, check_keys, find_run, read_run
-from .stages import freeze_table
+from .stages import check_numbers, freeze_table
 
 # %% ../../nbs/5_train/11_run.ipynb #4333e8b8
 class StoredExample:
@@ -198,6 +198,8 @@ def train(
     Raises BadInput where the folder holds a run already, and for all that `fit` refuses; Interrupted after
     Ctrl-C or SIGTERM.
     """
+    check_numbers(vars(run))
+    check_numbers(vars(run.stage), 'stage.')
     out = Path(run.out)
     if not _is_first():
         say = _silent
