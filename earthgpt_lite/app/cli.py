@@ -392,11 +392,17 @@ _UNEXPECTED = (
 )
 
 
+def _shorten(sentence, most=2000):
+    "A sentence that quotes a whole file, without its middle."
+    half = most // 2
+    return sentence if len(sentence) <= most else f'{sentence[:half]} ... {sentence[-half:]}'
+
+
 def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
-    first = next(iter(str(error).splitlines()), '')
+    first = _shorten(next(iter(str(error).splitlines()), ''))
     if isinstance(error, BadInput):
-        return 2, ' '.join(str(error).split())
+        return 2, _shorten(' '.join(str(error).split()))
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):

@@ -7,6 +7,7 @@ __all__ = ['read_log', 'running_mean', 'loss_curve', 'progress_text', 'Monitor']
 import csv
 import html
 import io
+import os
 import re
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .panel_parts import Worker, error_text
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from ..texts import open_text
 
 # %% ../../nbs/7_app/08_monitor.ipynb #aba09b76
@@ -40,9 +41,9 @@ def read_log(
 
 def _log_files(run):
     "The logs of a run, oldest first."
-    if run.is_dir():
+    if os.path.isdir(run):
         return sorted(run.glob('log*/metrics.csv'), key=lambda p: p.stat().st_mtime)
-    return [run] if run.is_file() else []
+    return [run] if os.path.isfile(run) else []
 
 
 def _losses_of(path):  # step -> loss
@@ -56,7 +57,9 @@ def _losses_of(path):  # step -> loss
     try:
         return {float(r['step']): float(r['loss']) for r in rows if r['loss'] and r['step']}
     except (ValueError, csv.Error) as e:
-        raise BadInput(f'{path}: a step or a loss is no number ({e}); name the metrics.csv of a training') from e
+        raise BadInput(
+            f'{path}: a step or a loss is no number ({first_line(e)[:80]}); name the metrics.csv of a training'
+        ) from e
 
 # %% ../../nbs/7_app/08_monitor.ipynb #2279c7d5
 def running_mean(

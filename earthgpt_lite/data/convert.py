@@ -4,6 +4,7 @@
 __all__ = ['record_of', 'read', 'convert', 'records_file', 'check_records', 'load_records', 'show_records', 'save_figure']
 
 # %% ../../nbs/3_data/08_convert.ipynb #61e9ef92
+import os
 import textwrap
 import traceback
 import zlib
@@ -99,7 +100,7 @@ def read(
     Raises `BadInput` if the folder is not laid out as the reader expects."""
     reader = find_reader(reader) if isinstance(reader, str) else reader
     src, left = Path(src), [] if left is None else left
-    if not src.is_dir():
+    if not os.path.isdir(src):
         raise BadInput(f'{src}: no such folder')
     quirks = dict(reader.quirks)
     if reader.mechanism is llava and options.get('oriented'):
@@ -214,11 +215,11 @@ def convert(
 def records_file(path, root=None):
     "The file of records, and the folder of its pictures."
     path = Path(path)
-    if root and not Path(root).is_dir():
+    if root and not os.path.isdir(root):
         raise BadInput(f'{root}: no such folder, so no picture can be found: give another root')
-    if path.is_file():
+    if os.path.isfile(path):
         return path, Path(root or path.parent)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
         raise _not_converted(path)

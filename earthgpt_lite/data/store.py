@@ -238,7 +238,7 @@ def begin_conversion(folder, origin):
 def _origin(source, root):
     if not isinstance(source, str | Path):
         return {'source': 'records', 'root': str(root or '')}
-    if not Path(source).is_file():
+    if not os.path.isfile(source):
         raise BadInput(f'{source}: no such file')
     stat = os.stat(source)
     return {
@@ -267,9 +267,11 @@ class InstructionData:
                 f'{folder} holds no finished records: build them first; an interrupted build goes on'
             )
         self.info = read_json(self.folder / 'info.json', dict)
-        if not isinstance(self.info.get('files'), list) or not self.info.get('root'):
+        names, stated = self.info.get('files'), self.info.get('root')
+        sound = isinstance(names, list) and names and isinstance(stated, str)
+        if not sound or not all(isinstance(name, str) and '\0' not in name for name in names):
             raise BadInput(f'{folder}: info.json is not what a build writes: build it again')
-        files = [str(self.folder / name) for name in self.info['files']]
+        files = [str(self.folder / name) for name in names]
         for file in files:
             if not os.path.exists(file):
                 raise BadInput(f'{file} is missing: build {folder} again')

@@ -84,7 +84,7 @@ def open_examples(
 
 def _read_records(data, root):  # (records, folder that their paths start from)
     path = Path(data)
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(
             f'{data}: no such file or folder; give records (.json, .jsonl), '
             'a folder that `InstructionData.build` made, or the words samples or pointing'

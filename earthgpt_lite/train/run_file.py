@@ -5,6 +5,7 @@ __all__ = ['ELSEWHERE', 'StageOptions', 'RunSource', 'RunOptions', 'known_keys',
 
 # %% ../../nbs/5_train/10_run_file.ipynb #1fa86d3e
 import difflib
+import os
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -160,7 +161,7 @@ def recipes() -> list[str]:
 
 def find_run(name: str) -> str:
     "The path of a run file, or of a recipe by its name. Raises BadInput for what is neither."
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return str(name)
     if name in recipes():
         return str(_RECIPES / f'{name}.yaml')
