@@ -10,6 +10,8 @@ import unicodedata
 class BadInput(ValueError):
     "What is wrong, with which file or record, and what to do about it, in one sentence."
 
+    exit_status = 2  # of a command that ends with it: it was used wrongly
+
 # %% ../nbs/0_errors.ipynb #err0fl02
 def first_line(e: BaseException) -> str:
     "What an error says, in one line; its name where it says nothing."

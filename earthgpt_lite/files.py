@@ -25,6 +25,8 @@ class NotWritten(BadInput):
     def __init__(self, path, reason, mend='choose another place'):
         super().__init__(f'{path} cannot be written: {reason}; {mend}')
         self.reason = reason
+        if mend == _ROOM:
+            self.exit_status = 1  # the place was right, and the work failed
 
 
 _PREFIX = '.earthgpt-lite.'  # of a temporary name; then machine, process, and letters of chance

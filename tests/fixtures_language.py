@@ -16,7 +16,7 @@ def from_lesson(lesson, *names, **given):
     "Run a lesson's imports and those of its statements that define one of `names`; give back the namespace."
     space, missing = {**given}, set(names)
     for cell in nb.load(LESSONS / f'{lesson}.ipynb')['cells']:
-        if cell['cell_type'] != 'code':
+        if cell['cell_type'] != 'code' or cell['id'] == 'install':
             continue
         for node in ast.parse(''.join(cell['source'])).body:
             if isinstance(node, ast.Assign):

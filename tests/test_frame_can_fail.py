@@ -17,7 +17,6 @@ FRAME = [
     'settings.ini',
     'setup.py',
     'pytest.ini',
-    'earthgpt_lite/__init__.py',
     'tools/nb.py',
     'tools/house.py',
     'tests/conftest.py',
@@ -100,6 +99,8 @@ def project(tmp_path):
     for f in FRAME:
         (tmp_path / f).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / f, tmp_path / f)
+    (tmp_path / 'earthgpt_lite').mkdir()
+    (tmp_path / 'earthgpt_lite/__init__.py').write_text("__version__ = '0.1.0'\n")
     for name, cells in TINY.items():
         put(tmp_path, name, cells)
     export(tmp_path)

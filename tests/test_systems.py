@@ -180,13 +180,7 @@ def test_a_rename_over_a_file_that_is_there_replaces_it():
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             if isinstance(node, ast.Attribute) and node.attr in ('rename', 'renames'):
                 found.append(f'{path.stem}: {ast.unparse(node)}')
-    allowed = {
-        'modeling: folder.rename',
-        'modeling: new.rename',
-        'modeling: old.rename',
-        'weights: new.rename',
-    }
-    assert set(found) <= allowed
+    assert set(found) == {'files: os.rename'}
 
 
 def test_ctrl_break_of_windows_stops_a_run_as_ctrl_c_does(monkeypatch):

@@ -111,9 +111,14 @@ def fetch(package, cache):
         cache.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
             from_index(package, part)
+            _check_digest(part, package)
+    _check_digest(path, package)
+    return path
+
+
+def _check_digest(path, package):
     if digest(path) != package.sha256:
         raise SystemExit(f'{path}: its SHA-256 is not the pinned one; delete the file and run again')
-    return path
 
 
 def member(package, cache, name):

@@ -402,7 +402,7 @@ def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
     first = _shorten(next(iter(str(error).splitlines()), ''))
     if isinstance(error, BadInput):
-        return 2, _shorten(' '.join(str(error).split()))
+        return error.exit_status, _shorten(' '.join(str(error).split()))
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):

@@ -291,17 +291,16 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
 
 def _tokenizer_and_config(model, file):
-    from earthgpt_lite.model.config import EarthGPTConfig, nano_config
+    from earthgpt_lite.model.config import nano_config, read_config, read_tokenizer
     from earthgpt_lite.model.modeling import find_model
     from earthgpt_lite.model.tokens import train_tokenizer
 
     if not model:
         tokenizer = train_tokenizer(_texts(file))
         return tokenizer, nano_config(tokenizer)
-    from transformers import AutoTokenizer
-
     folder = find_model(model)
-    return AutoTokenizer.from_pretrained(folder), EarthGPTConfig.from_pretrained(folder)
+    config = read_config(folder, model)
+    return read_tokenizer(folder, config, model), config
 
 # %% ../../nbs/7_app/11_commands.ipynb #7d0c8002
 def _tokens(args):

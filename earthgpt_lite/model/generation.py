@@ -90,6 +90,10 @@ def _texts_and_scores(tokenizer, ids, logprobs, end_id):
     ends = (ids == end_id).long()
     own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it
     scores = logprobs.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)
+    if scores.isnan().any():
+        raise BadInput(
+            'the model gives NaN for a word: its weights are damaged, or too large to compute with'
+        )
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     answers = []
     for k, text in enumerate(texts):

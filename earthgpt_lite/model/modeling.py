@@ -4,7 +4,6 @@
 __all__ = ['EarthGPTOutput', 'EarthGPT', 'nano', 'save', 'find_model', 'load', 'push']
 
 # %% ../../nbs/4_model/15_modeling.ipynb #720e16bf
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoProcessor,
-    AutoTokenizer,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -27,9 +25,17 @@ import earthgpt_lite.model.efficientnet
 from ..errors import BadInput, first_line
 from ..files import NotWritten, finish_writes, whole_folder
 from .backbones import no_bars
-from .config import EarthGPTConfig, MODELS, check_format, nano_config, packaged
+from earthgpt_lite.model.config import (
+    EarthGPTConfig,
+    MODELS,
+    nano_config,
+    packaged,
+    read_config,
+    read_tokenizer,
+)
 from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
+from .opening import check_files, download, is_hub_name, no_such_folder, open_model
 from .processor import EarthGPTProcessor, pick_device, stack_pictures
 from .projector import Projector
 from .speed import shared_prefix_mask, spare_last_layer, target_logits
@@ -72,7 +78,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             pixel_shuffle_factor=config.pixel_shuffle_factor,
             boundary_tokens=config.boundary_tokens,
         )
-        self.language = AutoModelForCausalLM.from_config(config.text_config)
+        self.language = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         self.post_init()
 
     def get_input_embeddings(self):
@@ -223,17 +229,16 @@ def find_model(
     # a saved model, a run folder that holds one in `model`, a model of the package (nano), or a hub name
     name,
 ) -> str:
-    "The folder or hub name to load from. Raises BadInput for a folder without a model."
+    """The folder to load from; a hub name is downloaded to one, and told before.
+
+    Raises BadInput for a folder without a whole model, and for a path that is not there.
+    """
     folder = Path(name)
     for candidate in (folder, folder / 'model'):
         if not candidate.exists():
             finish_writes(candidate.parent)  # a process may have died while it saved there
         if (candidate / 'config.json').is_file():
-            if not any(candidate.glob('*.safetensors')):
-                raise BadInput(
-                    f'{candidate} has a config.json but no *.safetensors: the weights are missing; '
-                    'copy them there or train again'
-                )
+            check_files(candidate)
             return str(candidate)
     if folder.exists():
         raise BadInput(
@@ -242,59 +247,35 @@ def find_model(
         )
     if str(name) in packaged():
         return str(MODELS / name)
-    # runs/quickstat is a slip, no owner called runs
-    if len(folder.parts) != 2 or str(name).startswith(('.', '/', '~')) or folder.parent.is_dir():
+    if not is_hub_name(name):
         raise BadInput(
-            f'{name}: no such folder; give {", ".join(packaged())}, a run such as runs/quickstart '
+            f'{no_such_folder(name)}; give {", ".join(packaged())}, a run such as runs/quickstart '
             '(`earthgpt-lite quickstart` makes it), a saved model, or a hub name owner/model'
         )
-    return str(name)
+    return str(download(name))
 
 
 def load(
     name,  # see `find_model`
     device: str = 'auto',  # auto, cpu, cuda
 ) -> tuple:  # (model in eval mode, tokenizer)
-    """Load what `save` wrote, or a model from the hub. Only safetensors are opened.
+    """Load what `save` wrote, or a model from the hub. Only safetensors are opened, and no code is run.
 
-    Raises BadInput if weights are missing or left over.
+    Raises BadInput, before anything is built, for a configuration that the files or the memory cannot bear;
+    and for weights that are missing, left over or no numbers, and a tokenizer of another model.
     """
     folder = find_model(name)
     device = pick_device(device)
+    config = read_config(folder, name)
     try:
-        _check_type(Path(folder) / 'config.json', name)
         with no_bars():
-            model, info = EarthGPT.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+            model, info = open_model(EarthGPT, folder, config)
     except BadInput:
         raise
-    except SafetensorError as e:
-        raise BadInput(
-            f'{name}: a *.safetensors file in {folder} is cut or damaged ({first_line(e)}); copy it again'
-        ) from e
     except Exception as e:
         raise BadInput(f'{name} cannot be loaded as an EarthGPT model: {first_line(e)}') from e
     _check_whole(info, name)
-    return model.eval().to(device), tokenizer
-
-
-def _check_type(config, name):
-    """Raises BadInput for the folder of another model, or of a newer version.
-
-    A name on the hub has no file here.
-    """
-    if not config.is_file():
-        return
-    stored = json.loads(config.read_text(encoding='utf-8'))
-    check_format(stored.get('format', 1), name)
-    model_type = stored.get('model_type')
-    if model_type != 'earthgpt':
-        raise BadInput(
-            f'{name} holds a model of type {model_type!r}, not an EarthGPT: '
-            'give a run such as runs/quickstart'
-        )
+    return model.to(device), read_tokenizer(folder, config, name)
 
 
 def _check_whole(info, name):

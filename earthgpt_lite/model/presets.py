@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from ..errors import BadInput, first_line
-from .config import EarthGPTConfig, check_names
+from .config import EarthGPTConfig, check_choices, check_names
 from .modeling import EarthGPT
+from .opening import check_settings
 from .tokens import ChatFormat
 from ..texts import open_text
 
@@ -46,11 +47,13 @@ def presets() -> list[str]:
 def read_preset(name: str) -> Preset:
     """A preset by its name, or from a TOML file of one's own.
 
-    Raises BadInput for a name that does not exist, or a key in the file that means nothing.
+    Raises BadInput for a name that does not exist, a key in the file that means nothing, or a value out of range.
     """
     given = _read_toml(name)
     check_names(given, ('about', 'dtype', 'attention', 'weights', *_SECTIONS), name)
     check_names(given.get('model', {}), EarthGPTConfig.__annotations__, f'{name}: [model]')
+    check_settings(given, name)
+    check_choices(given.get('model', {}), name)
     parts = _parts(given)
     _check_sections(given, [*parts, 'model'], name)
     return Preset(
@@ -135,6 +138,10 @@ def on_meta(config: EarthGPTConfig, dtype: torch.dtype = torch.float32, attentio
 def published(config: EarthGPTConfig) -> dict:  # {'vit': ..., 'cnn': ..., 'text': ...}
     "Parameters of the models as their makers publish them, complete with what EarthGPT does not use."
     with torch.device('meta'):
-        parts = {name: AutoModel.from_config(getattr(config, f'{name}_config')) for name in config.encoders}
-        parts['text'] = AutoModelForCausalLM.from_config(config.text_config)
+        parts = {name: _part(AutoModel, getattr(config, f'{name}_config')) for name in config.encoders}
+        parts['text'] = _part(AutoModelForCausalLM, config.text_config)
     return {name: part.num_parameters() for name, part in parts.items()}
+
+
+def _part(kind, config):
+    return kind.from_config(config, trust_remote_code=False)

@@ -21,7 +21,7 @@ def count_operations(
     The head sees the last token only.
     """
     with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(config).eval()
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
         embeds = torch.zeros(1, tokens, config.hidden_size)
         # given, because making one looks at values, and meta tensors have none
         mask = torch.zeros(1, 1, tokens, tokens)

@@ -116,7 +116,7 @@ class ViTFeatures(nn.Module):
                 'make vit_input size larger'
             )
         config.num_hidden_layers = self.layers[-1]
-        self.vit = _bare(AutoModel.from_config(config))
+        self.vit = _bare(AutoModel.from_config(config, trust_remote_code=False))
         self.options = _resizing(self.vit, self.size != _side(config.image_size))
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.layers)
         if fusion == 'weights':
@@ -261,7 +261,7 @@ class CNNFeatures(nn.Module):
     ):
         super().__init__()
         self.grid, self.trained = grid, trained
-        cnn = AutoBackbone.from_config(_cnn_config(config))
+        cnn = AutoBackbone.from_config(_cnn_config(config), trust_remote_code=False)
         self.cnn = group_norm(cnn) if trained else cnn.requires_grad_(False)
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in cnn.channels)
         self.blocks = nn.ModuleList(_block(channels) for _ in cnn.channels)

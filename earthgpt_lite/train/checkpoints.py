@@ -16,7 +16,8 @@ from ..errors import BadInput, first_line
 from ..files import NotWritten, whole_file
 from ..locks import output_lock
 from ..model.modeling import EarthGPT, save
-from .adapters import added_adapters, save_adapter
+from .adapter_files import save_adapter
+from .adapters import added_adapters
 from .stages import Stage
 
 # %% ../../nbs/5_train/05_checkpoints.ipynb #a7b97053
@@ -33,6 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     _keep_previous(path, path.with_name('before.ckpt'))
         except NotWritten as e:
             raise OSError(f'{path} cannot be written: {e.reason}') from e
+
+    def load_checkpoint(self, path, map_location=None, weights_only=True):
+        "Tensors and plain values, never a program, whatever is asked for."
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
 
 def _keep_previous(path, previous):

@@ -274,6 +274,7 @@ def _settings(examples, stage, options):
 def _resume_point(folder, settings, model, options):
     "(checkpoint, its step) to go on from, or None where only its weights were taken."
     path, state = find_checkpoint(folder)
+    _check_own(state, path)
     kept, step = state['run'], state['global_step']
     if not options.force:
         check_resume(kept, settings)
@@ -287,6 +288,18 @@ def _resume_point(folder, settings, model, options):
             f'of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
         )
     return path, step
+
+
+def _check_own(state, path):
+    "Raises BadInput for a checkpoint that another program wrote."
+    wanted = dict(run=dict, global_step=int, state_dict=dict, loops=dict, optimizer_states=list)
+    lacking = [
+        k for k, kind in wanted.items() if not isinstance(state, dict) or not isinstance(state.get(k), kind)
+    ]
+    if not lacking and not isinstance(state['run'].get('losses'), list):
+        lacking = ['losses']
+    if lacking:
+        raise BadInput(f'{path} is no checkpoint of earthgpt-lite: it has no {" and no ".join(lacking)}')
 
 
 def _take_weights(model, state, path):

@@ -4,7 +4,6 @@
 __all__ = ['StoredExample', 'open_examples', 'open_model', 'model_image_size', 'train', 'make_train_parser', 'train_command']
 
 # %% ../../nbs/5_train/11_run.ipynb #e1df7d37
-import json
 import os
 from argparse import ArgumentError
 from dataclasses import asdict, fields, replace
@@ -19,7 +18,8 @@ from ..data.records import Record, find_image
 from ..data.store import InstructionData, read_rows
 from ..errors import BadInput
 from ..files import write_json, write_whole
-from ..model.modeling import load, nano
+from ..model.config import check_choices, read_config
+from ..model.modeling import find_model, load, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..raster.reading import as_chip
@@ -128,6 +128,7 @@ def open_model(
             f'choices {choices}: only a fresh nano can be varied, and {name} has its configuration already; '
             'take model: nano with the stage scratch'
         )
+    check_choices(choices or {}, f'{name}: choices')
     if is_fresh_nano:
         texts = (' ' + text for e in examples for t in e.turns for text in (t.question, t.answer))
         tokenizer = train_tokenizer(texts)
@@ -143,10 +144,7 @@ def model_image_size(name: str) -> int:
     "Side of the square that a model's pictures are brought to."
     if name in presets() or str(name).endswith('.toml'):
         return read_preset(name).config.get('image_size', 64)
-    from earthgpt_lite.model.modeling import find_model
-
-    config = json.loads((Path(find_model(name)) / 'config.json').read_text(encoding='utf-8'))
-    return config.get('image_size', 64)
+    return read_config(find_model(name), name).image_size
 
 # %% ../../nbs/5_train/11_run.ipynb #6bd0f91c
 def _is_first():

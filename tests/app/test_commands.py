@@ -372,7 +372,8 @@ def test_show_refuses(tmp_path, type_):
     refused(type_('show', tmp_path / 'a.json', '--out', tmp_path / 's.png'), 'record 0', 'data check')
     write(tmp_path / 'b.json', records(tmp_path))
     refused(type_('show', tmp_path / 'b.json', '--out', tmp_path / 's.jpg'), 's.jpg', '.png')
-    refused(type_('show', tmp_path / 'b.json', '--out', tmp_path / 'no/s.png'), 'no/s.png')
+    (tmp_path / 'file').write_text('x')
+    refused(type_('show', tmp_path / 'b.json', '--out', tmp_path / 'file/s.png'), 'file/s.png')
     refused(
         type_('show', write_text(tmp_path / 'c.json', '[]'), '--out', tmp_path / 's.png'), 'holds no records'
     )

@@ -22,7 +22,7 @@ def found():
 
 
 def test_versions_are_those_of_the_constraints():
-    pins = dict(line.split('==') for line in (ROOT / 'constraints.txt').read_text().split())
+    pins = dict(line.lower().split('==') for line in (ROOT / 'constraints.txt').read_text().split())
     cfg = ConfigParser(delimiters=['='])
     cfg.read(ROOT / 'settings.ini', encoding='utf-8')
     asked = {

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.backbones import check_files, check_language, load_language
+from earthgpt_lite.model.backbones import check_language, load_language
+from earthgpt_lite.model.opening import check_files
 from earthgpt_lite.model.templates import FAMILIES
 from fixtures_language import family_tokenizers, from_lesson
 
@@ -173,7 +174,7 @@ def test_another_kind_of_model(folder, config, said):
 @pytest.mark.parametrize(
     'text, said',
     [
-        ('{', 'no language model'),
+        ('{', 'config.json is no JSON'),
         ('{"model_type": "nonsense"}', 'no language model'),
         ('{}', 'no language model'),
     ],
@@ -233,7 +234,7 @@ def test_tokenizers_that_do_not_belong(folder, models, tmp_path):
         ('missing/folder/x', 'no such folder'),
         ('./nowhere', 'no such folder'),
         ('nowhere.gguf', 'no such file'),
-        ('somebody/no-such-model', 'no language model'),
+        ('somebody/no-such-model', 'the hub gives no such model'),
     ],
 )
 def test_names_that_lead_nowhere(name, said):

@@ -1,6 +1,7 @@
 "The model: every way of computing the same thing gives the same, nothing leaks, and a saved model is whole or refused."
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
+from earthgpt_lite.model import opening
 from earthgpt_lite.model.generation import generate_answers, stream_answer
 from earthgpt_lite.model.modeling import EarthGPT, find_model, load, nano, push, save
 from earthgpt_lite.model.packing import build_sequence, collate
@@ -693,16 +695,16 @@ def stop(*args, **kwargs):
     ],
 )
 def test_a_save_that_fails_leaves_what_was_there(tiny, saved, tmp_path, monkeypatch, where, there):
-    folder, rename, calls = tmp_path / 'run' / 'model', Path.rename, []
+    folder, rename, calls = tmp_path / 'run' / 'model', os.rename, []
     if there:
         shutil.copytree(saved / 'model', folder)
         (folder / 'mark').touch()
 
-    def failing(self, target):
+    def failing(path, target):
         calls.append(target)
         if len(calls) == (1 if where == 'first rename' or not there else 2):
             raise Stop
-        return rename(self, target)
+        return rename(path, target)
 
     with monkeypatch.context() as patch:
         if where == 'weights':
@@ -710,7 +712,7 @@ def test_a_save_that_fails_leaves_what_was_there(tiny, saved, tmp_path, monkeypa
         elif where == 'tokenizer':
             patch.setattr(type(tiny[1]), 'save_pretrained', stop)
         else:
-            patch.setattr(Path, 'rename', failing)
+            patch.setattr(os, 'rename', failing)
         with pytest.raises(Stop):
             save(*tiny, folder)
     assert [p.name for p in (tmp_path / 'run').iterdir()] == (['model'] if there else [])
@@ -923,11 +925,11 @@ def test_folders_without_a_model(tmp_path):
 
 def test_a_slip_in_the_name_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # nothing here says that it is no owner and name
-    assert find_model('runs/quickstat') == 'runs/quickstat'
-    (tmp_path / 'runs').mkdir()
-    with pytest.raises(BadInput, match='no such folder'):
+    monkeypatch.setattr(opening, 'snapshot_download', lambda *a, **o: pytest.fail('the hub was asked'))
+    with pytest.raises(BadInput, match='no such folder; give nano'):
+        find_model('runs/quickstart')
+    (tmp_path / 'runs' / 'quickstart').mkdir(parents=True)
+    with pytest.raises(BadInput, match='no such folder; did you mean runs/quickstart'):
         find_model('runs/quickstat')
     with pytest.raises(BadInput, match='no such folder'):
         find_model('nowhere')
-    assert find_model('somebody/something') == 'somebody/something'

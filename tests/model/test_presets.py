@@ -126,8 +126,22 @@ def test_the_section_of_an_encoder_that_is_not_used_may_lack(tmp_path):
     mine.write_text(
         mine.read_text().replace('"vit"', '"vti"').replace('[text]', '[cnn]\nmodel_type = "resnet"\n[text]')
     )
-    with pytest.raises(BadInput, match="'vti': choose both, vit or cnn"):
+    with pytest.raises(
+        BadInput, match="mine.toml: vision_encoders is 'vti': it should be one of both, vit, cnn"
+    ):
         preset_config(str(mine))
+
+
+@pytest.mark.parametrize(
+    'line', ['num_hidden_layers = 1_000_000', 'num_labels = 1_000_000_000', 'image_size = nan']
+)
+def test_a_preset_of_a_stranger_is_bounded(tmp_path, line):
+    text = (files('earthgpt_lite') / 'assets' / 'presets' / 'nano.toml').read_text()
+    name = line.split()[0]
+    kept = [row for row in text.splitlines() if not row.startswith(f'{name} ')]
+    (tmp_path / 'mine.toml').write_text('\n'.join(kept).replace('[text]', f'[text]\n{line}'))
+    with pytest.raises(BadInput, match=f'mine.toml: {name} is'):
+        weigh(str(tmp_path / 'mine.toml'))
 
 
 REAL = '''

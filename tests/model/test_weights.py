@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.model import opening
 from earthgpt_lite.model import weights as module
 from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.modeling import load, save
@@ -178,7 +179,7 @@ def test_the_hub_comes_before_the_package_and_the_cache_before_the_hub(tmp_path,
     hub.mkdir(parents=True)
     small_vit(hub)
     monkeypatch.setattr(
-        module,
+        opening,
         'snapshot_download',
         lambda name, **more: calls.append((name, more['allow_patterns'])) or str(hub),
     )
@@ -215,7 +216,7 @@ def test_a_hub_cache_that_is_half_there_does_not_hide_the_package(tmp_path, monk
     small_vit(hub)
     (hub / lost).unlink()
     wheel_of(tmp_path, monkeypatch, name='facebook/dinov2-small')
-    monkeypatch.setattr(module, 'snapshot_download', lambda name, **more: str(hub))
+    monkeypatch.setattr(opening, 'snapshot_download', lambda name, **more: str(hub))
     monkeypatch.setitem(
         module._CONVERT,
         'facebook/dinov2-small',

@@ -16,7 +16,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.modeling import load
 from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
-from earthgpt_lite.train.adapters import load_adapter
+from earthgpt_lite.train.adapter_files import load_adapter
 from earthgpt_lite.train.callbacks import Interrupted
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.module import fit
