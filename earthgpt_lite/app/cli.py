@@ -12,8 +12,8 @@ from .commands import JSON_OPTION, Parser, add_command, add_data
 from .commands import positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_doctor, run_evaluate, run_map
 from .model_commands import run_presets, run_quickstart, run_score, run_survey, run_train
-from ..errors import BadInput
-from ..texts import OutputClosed, SafeStream, safe_streams
+from ..errors import BadInput, shorten
+from ..texts import OutputClosed, process_streams, safe_streams
 
 # %% ../../nbs/7_app/13_cli.ipynb #0cc511a5
 _DEVICE = (
@@ -347,8 +347,10 @@ def parse_command_line(
     argv: list,  # without the program's name
 ) -> argparse.Namespace:  # run: the function to call with it
     "What a command line asks for. `train` reads the words behind it by itself."
-    train_words = argv[1:] if argv[:1] == ['train'] else []
-    args = make_parser().parse_args(argv[: len(argv) - len(train_words)])
+    train_words, parser = argv[1:] if argv[:1] == ['train'] else [], make_parser()
+    if '\0' in ''.join(argv):
+        parser.error('a word holds a null byte: leave it out')
+    args = parser.parse_args(argv[: len(argv) - len(train_words)])
     args.train_words = train_words
     return args
 
@@ -387,29 +389,21 @@ _NO_MEMORY = (
     'and see `earthgpt-lite doctor`'
 )
 _NO_LIBRARY = 'a library is missing or broken ({}); `earthgpt-lite doctor` looks at all of them'
-_UNEXPECTED = (
-    'this should not happen ({}): please report it, with all that the same command says with --debug'
-)
-
-
-def _shorten(sentence, most=2000):
-    "A sentence that quotes a whole file, without its middle."
-    half = most // 2
-    return sentence if len(sentence) <= most else f'{sentence[:half]} ... {sentence[-half:]}'
+_UNEXPECTED = 'this should not happen ({}): please report it, with what the same command says with --debug'
 
 
 def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
-    first = _shorten(next(iter(str(error).splitlines()), ''))
+    first = shorten(str(error).partition('\n')[0]) or 'no reason was given'
     if isinstance(error, BadInput):
-        return error.exit_status, _shorten(' '.join(str(error).split()))
+        return error.exit_status, shorten(' '.join(str(error).split()))
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):
         return 1, _NO_LIBRARY.format(first)
     if isinstance(error, OSError) and error.strerror:
         return 1, f'{error.filename or "the system says"}: {error.strerror}'
-    return 1, _UNEXPECTED.format(first or 'no reason was given')
+    return 1, _UNEXPECTED.format(first)
 
 # %% ../../nbs/7_app/13_cli.ipynb #7aabcbc1
 def main(
@@ -417,22 +411,16 @@ def main(
 ) -> int:  # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
     "Run the command line."
     argv = sys.argv[1:] if argv is None else list(argv)
-    with safe_streams():
-        try:
-            status = _run_words(argv)
-            sys.stdout.flush()
-            return status
-        except OutputClosed as e:
-            if e.quietly:  # `| head` has seen enough
-                return 0
+    try:
+        with safe_streams():
+            return _run_words(argv)
+    except OutputClosed as e:
+        if e.exit_status:  # 0: `| head` has seen enough
             print(f'earthgpt-lite: {e}', file=sys.stderr)
-            return 1
+        return e.exit_status
 
 
 def _run_words(argv):
-    if '\0' in ''.join(argv):
-        print('earthgpt-lite: a word holds a null byte: leave it out', file=sys.stderr)
-        return 2
     try:
         args = parse_command_line([a for a in argv if a != '--debug'])
     except SystemExit as stop:
@@ -456,8 +444,6 @@ def _run_safely(args, debug):
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)
         return 130
-    except OutputClosed:
-        raise
     except Exception as e:
         if debug:
             raise
@@ -468,21 +454,6 @@ def _run_safely(args, debug):
 
 def run():
     "The program `earthgpt-lite`."
-    _fill_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # where the terminal lacks a letter
-    sys.stderr = SafeStream(sys.stderr, must=False)  # for the traceback of --debug
-    status = main()
-    try:
-        sys.stdout.flush()
-    except OSError:  # what is left in it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with process_streams():
+        status = main()
     sys.exit(status)
-
-
-def _fill_closed_streams():
-    "A stream that was closed leads nowhere; else the next file that is opened would take its number."
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
-        if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(os.devnull, mode, encoding='utf-8'))

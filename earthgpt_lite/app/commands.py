@@ -11,7 +11,7 @@ import math
 import os
 import sys
 
-from ..errors import printable
+from ..errors import printable, shorten
 
 # %% ../../nbs/7_app/11_commands.ipynb #051cfe66
 class Parser(argparse.ArgumentParser):
@@ -69,7 +69,7 @@ def _above(least):
 
 
 def _cut(text):
-    return repr(text if len(text) < 60 else f'{text[:57]}...')
+    return repr(shorten(text, 60))
 
 
 positive_int = whole(1)

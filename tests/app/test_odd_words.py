@@ -240,7 +240,7 @@ def test_a_model_that_writes_escapes_is_spelled_out(saved, tif, run_cli, monkeyp
     _, out, err = run_cli('ask', saved, tif, 'what?')
     assert 'x1b[2J' in out and not STEERING.search(out + err)
     assert (
-        out.count('\nearthgpt-lite: all is well') == 1
+        out.count('\nearthgpt-lite: all is well') == 2
     )  # of the answer, which may have lines; not of the name
 
 
