@@ -24,7 +24,7 @@ from earthgpt_lite.eval.join import inspect_answers, join_answers, read_question
 from earthgpt_lite.eval.score import score_files
 from earthgpt_lite.eval.sheets import AnswerSheet
 from earthgpt_lite.model.presets import read_preset
-from earthgpt_lite.train.adapter_files import read_adapter
+from earthgpt_lite.train.adapter_files import ADAPTER_FILE, read_adapter
 from earthgpt_lite.train.checkpoints import find_checkpoint
 from earthgpt_lite.train.run_file import read_run
 
@@ -384,8 +384,8 @@ def adapter_of(folder):
     from safetensors.torch import save_file
 
     about = json.dumps(dict(kind='bias', options=dict(side='input'), base='x', exact=True, fingerprint='f'))
-    save_file({'a': torch.zeros(2)}, folder / 'a.safetensors', {'earthgpt_adapter': about})
-    return folder / 'a.safetensors', read_adapter
+    save_file({'a': torch.zeros(2)}, folder / ADAPTER_FILE, {'earthgpt_adapter': about})
+    return folder / ADAPTER_FILE, lambda path: read_adapter(path.parent)
 
 
 def checkpoint_of(folder):

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from shapely.errors import ShapelyError
 from tqdm import tqdm
@@ -122,7 +123,7 @@ def read(
 
 
 _MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, OSError)
-_MISREAD += (RasterioError, ShapelyError)
+_MISREAD += (RasterioError, CPLE_BaseError, ShapelyError)
 
 
 def _told_of(reader, src, quirks):
