@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIB = 'earthgpt_lite'
 # what each part may import; `train` and `eval` stand side by side. The face of the package, `__init__`,
 # is the exception: it names what lies in any of them, and imports it when asked
-LEFT_OF = dict(errors=[], budget=['errors'], files=['errors', 'budget'], locks=['errors', 'budget', 'files'])
+LEFT_OF = dict(errors=[], texts=['errors'], budget=['errors', 'texts'], files=['errors', 'texts', 'budget'])
+LEFT_OF['locks'] = [*LEFT_OF['files'], 'files']
 LEFT_OF['outputs'] = [*LEFT_OF['locks'], 'locks']
 LEFT_OF['raster'] = [*LEFT_OF['outputs'], 'outputs']
 LEFT_OF['boxes'] = [*LEFT_OF['raster'], 'raster']

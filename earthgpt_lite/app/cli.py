@@ -11,9 +11,12 @@ import sys
 import threading
 from contextlib import contextmanager
 
-from .commands import JSON_OPTION, Parser, add_command, add_data, positive_int
-from .model_commands import printable, run_ask, run_chat, run_doctor, run_evaluate, run_map
+from .commands import JSON_OPTION, Parser, add_command, add_data
+from .commands import positive_int, real, seed_number, whole
+from .model_commands import run_ask, run_chat, run_doctor, run_evaluate, run_map
 from .model_commands import run_presets, run_quickstart, run_score, run_survey, run_train
+from ..errors import BadInput, shorten
+from ..texts import OutputClosed, process_streams, safe_streams
 
 # %% ../../nbs/7_app/13_cli.ipynb #0cc511a5
 _DEVICE = (
@@ -70,8 +73,8 @@ def _add_quickstart(commands):
         """quickstart
         quickstart --minutes 10 --out runs/longer
         quickstart --resume""",
-        ('--minutes', f'training time (default: {_default_minutes()})', dict(type=float)),
-        ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=int, default=0)),
+        ('--minutes', f'training time (default: {_default_minutes()})', dict(type=real(0))),
+        ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=seed_number, default=0)),
         ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')),
         _DEVICE,
         _force('overwrite a finished run in that folder'),
@@ -168,8 +171,8 @@ def _add_survey(commands):
             'of a tile, pixels (default: what the model sees without shrinking)',
             dict(type=positive_int, metavar='N'),
         ),
-        ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=int, metavar='N')),
-        ('--min-score', 'leave out what is less sure', dict(type=float, metavar='X')),
+        ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=whole(0), metavar='N')),
+        ('--min-score', 'leave out what is less sure', dict(type=real(), metavar='X')),
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
         _SENSOR,
@@ -353,8 +356,10 @@ def parse_command_line(
     argv: list,  # without the program's name
 ) -> argparse.Namespace:  # run: the function to call with it
     "What a command line asks for. `train` reads the words behind it by itself."
-    train_words = argv[1:] if argv[:1] == ['train'] else []
-    args = make_parser().parse_args(argv[: len(argv) - len(train_words)])
+    train_words, parser = argv[1:] if argv[:1] == ['train'] else [], make_parser()
+    if '\0' in ''.join(argv):
+        parser.error('a word holds a null byte: leave it out')
+    args = parser.parse_args(argv[: len(argv) - len(train_words)])
     args.train_words = train_words
     return args
 
@@ -393,25 +398,21 @@ _NO_MEMORY = (
     'and see `earthgpt-lite doctor`'
 )
 _NO_LIBRARY = 'a library is missing or broken ({}); `earthgpt-lite doctor` looks at all of them'
+_UNEXPECTED = 'this should not happen ({}): please report it, with what the same command says with --debug'
 
 
 def explain_error(error: Exception) -> tuple:  # (exit status, one sentence)
     "Whose turn it is after an error, and what to tell them."
-    first = next(iter(str(error).splitlines()), '')
-    if _is_bad_input(error):
-        return error.exit_status, ' '.join(str(error).split())
+    first = shorten(str(error).partition('\n')[0]) or 'no reason was given'
+    if isinstance(error, BadInput):
+        return error.exit_status, shorten(' '.join(str(error).split()))
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return 1, f'{_NO_MEMORY} ({first})'
     if isinstance(error, ImportError):
         return 1, _NO_LIBRARY.format(first)
-    if isinstance(error, OSError) and error.filename:
-        return 1, f'{error.filename}: {error.strerror}'
-    return 1, f'{type(error).__name__}: {first} (run it with --debug for the whole story)'
-
-
-def _is_bad_input(error):
-    errors = sys.modules.get('earthgpt_lite.errors')  # who raised BadInput has imported it
-    return errors is not None and isinstance(error, errors.BadInput)
+    if isinstance(error, OSError) and error.strerror:
+        return 1, f'{error.filename or "the system says"}: {error.strerror}'
+    return 1, _UNEXPECTED.format(first)
 
 # %% ../../nbs/7_app/13_cli.ipynb #7aabcbc1
 def main(
@@ -419,6 +420,16 @@ def main(
 ) -> int:  # exit status: 0, 1 (work failed), 2 (wrong use), 130 (stopped by hand)
     "Run the command line."
     argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with safe_streams():
+            return _run_words(argv)
+    except OutputClosed as e:
+        if e.exit_status:  # 0: `| head` has seen enough
+            print(f'earthgpt-lite: {e}', file=sys.stderr)
+        return e.exit_status
+
+
+def _run_words(argv):
     try:
         args = parse_command_line([a for a in argv if a != '--debug'])
     except SystemExit as stop:
@@ -450,27 +461,22 @@ def _stopped_by_sigterm(command):
 def _run_safely(args, debug):
     "Run a command; whatever happens becomes an exit status."
     try:
-        status = args.run(args) or 0
-        sys.stdout.flush()
-        return status
+        return args.run(args) or 0
     except SystemExit as stop:
         return stop.code or 0  # the help of `train`
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
-        return 0
     except Exception as e:
         if debug:
             raise
         status, sentence = explain_error(e)
-        print(f'earthgpt-lite: {printable(sentence)}', file=sys.stderr)
+        print(f'earthgpt-lite: {sentence}', file=sys.stderr)
         return status
 
 
 def run():
     "The program `earthgpt-lite`."
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='backslashreplace')  # where the terminal lacks a letter
-    sys.exit(main())
+    with process_streams():
+        status = main()
+    sys.exit(status)

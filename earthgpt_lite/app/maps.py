@@ -29,8 +29,9 @@ from rasterio.warp import reproject, transform
 
 from .answers import Answer
 from ..data.sample.world_map import DATA
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from ..eval.drawings import data_uri
+from ..texts import read_json
 from ..files import write_whole
 from ..outputs import check_inputs
 from ..raster.chips import Chip
@@ -235,14 +236,9 @@ def _collection(answer):
 
 def _read_geojson(path):
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise BadInput(f'{path}: no such file; check the name and the folder') from None
-    except (OSError, ValueError) as e:
-        kind = type(e).__name__
-        raise BadInput(
-            f'{path}: not a GeoJSON file that can be read ({kind}); give what `survey` wrote'
-        ) from e
+        return read_json(path, dict)
+    except BadInput as e:
+        raise BadInput(f'{e}; it is no GeoJSON such as `survey` writes') from None
 
 
 def _feature(row, k):
@@ -252,7 +248,7 @@ def _feature(row, k):
     try:
         shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
     except Exception as e:
-        reason = f'{type(e).__name__}: {e}'
+        reason = first_line(e)
         raise BadInput(
             f'feature {k} of the answers has a geometry that cannot be read ({reason}); '
             'mend it, or leave the feature out'

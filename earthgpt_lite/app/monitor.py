@@ -7,6 +7,7 @@ __all__ = ['read_log', 'running_mean', 'loss_curve', 'progress_text', 'Monitor']
 import csv
 import html
 import io
+import os
 import re
 import time
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .panel_parts import Worker, error_text
-from ..errors import BadInput
+from ..errors import BadInput, first_line
+from ..texts import open_text
 
 # %% ../../nbs/7_app/08_monitor.ipynb #aba09b76
 def read_log(
@@ -39,19 +41,25 @@ def read_log(
 
 def _log_files(run):
     "The logs of a run, oldest first."
-    if run.is_dir():
+    if os.path.isdir(run):
         return sorted(run.glob('log*/metrics.csv'), key=lambda p: p.stat().st_mtime)
-    return [run] if run.is_file() else []
+    return [run] if os.path.isfile(run) else []
 
 
 def _losses_of(path):  # step -> loss
-    lines = path.read_text(encoding='utf-8').splitlines(True)
+    with open_text(path) as file:
+        lines = file.readlines()
     if not lines or not lines[0].endswith('\n'):
         return {}
     if not {'step', 'loss'} <= set(lines[0].strip().split(',')):
         raise BadInput(f'{path}: no columns step and loss; name the metrics.csv of a training')
     rows = csv.DictReader(line for line in lines if line.endswith('\n'))
-    return {float(r['step']): float(r['loss']) for r in rows if r['loss'] and r['step']}
+    try:
+        return {float(r['step']): float(r['loss']) for r in rows if r['loss'] and r['step']}
+    except (ValueError, csv.Error) as e:
+        raise BadInput(
+            f'{path}: a step or a loss is no number ({first_line(e)[:80]}); name the metrics.csv of a training'
+        ) from e
 
 # %% ../../nbs/7_app/08_monitor.ipynb #2279c7d5
 def running_mean(

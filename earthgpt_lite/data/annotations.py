@@ -17,12 +17,12 @@ from earthgpt_lite.data.formats import (
     Pictures,
     Skipped,
     find_paths,
-    read_json,
     readable_name,
     split_lists,
     split_of,
 )
 from ..errors import BadInput
+from ..texts import check_file, read_json
 
 # %% ../../nbs/3_data/04_annotations.ipynb #8eac50d4
 def _voc_box(obj):
@@ -42,8 +42,8 @@ def _voc_box(obj):
 def _voc_objects(path):
     "The file name that an XML tells, and label, box and description of each object."
     try:
-        tree = ET.parse(path).getroot()
-    except ET.ParseError as e:
+        tree = ET.parse(check_file(path)).getroot()
+    except (ET.ParseError, LookupError, ValueError) as e:  # the last two: of an encoding that nobody knows
         raise ValueError(f'is not XML: {e}') from None
     if tree.tag != 'annotation':
         raise ValueError('is no VOC annotation')
@@ -163,7 +163,9 @@ def coco(
             continue
         used = True
         boxes = _coco_boxes(data, path, keys[0], near, names, drop, angle)
-        for row in data['images']:
+        for k, row in enumerate(data['images']):
+            if type(row.get('id')) not in (int, str):
+                raise BadInput(f'{path}: image {k} has no id, so no box can be given to it: number them')
             image = pictures.find(row[keys[1]], near)
             if image:
                 yield Parsed(image, split_of(re.sub(r'\d', '', near)), objects=boxes[row['id']])
@@ -180,24 +182,28 @@ def _is_coco(data, boxes, file):
         return False
     if not all(isinstance(data.get(key), list) for key in ('images', 'categories', boxes)):
         return False
-    return all(file in image for image in data['images'])
+    return all(isinstance(image, dict) and isinstance(image.get(file), str) for image in data['images'])
 
 
 def _coco_boxes(data, path, key, near, names, drop, angle):
     "(label, box) of each image, by its id."
-    label = {row['id']: row['name'] for row in data['categories']}
+    label = {}
+    for row in data['categories']:
+        if not isinstance(row, dict) or type(row.get('id')) not in (int, str) or not row.get('name'):
+            raise BadInput(f'{path}: the category {str(row)[:60]} has no id or no name: give it both')
+        label[row['id']] = str(row['name'])
     boxes = defaultdict(list)
-    for row in data[key]:
+    for number, row in enumerate(data[key]):
         try:
-            name, box = label[row['category_id']], _coco_box(row)
-        except (KeyError, IndexError, TypeError, ValueError):
+            name, box, image = label[row['category_id']], _coco_box(row), row['image_id']
+        except (ArithmeticError, LookupError, TypeError, ValueError):
             raise BadInput(
-                f'{path}: annotation {row.get("id")} has no known category or no readable bbox'
+                f'{path}: annotation {number} has no image_id, no known category or no readable bbox: mend it'
             ) from None
         if angle is not None and (len(row['bbox']) == 5) != angle:
             raise LayoutMismatch(f'boxes of {near} have {len(row["bbox"])} numbers')
         if _known(name, names, drop):
-            boxes[row['image_id']].append((readable_name(name), box))
+            boxes[image].append((readable_name(name), box))
     return boxes
 
 # %% ../../nbs/3_data/04_annotations.ipynb #936b80f3

@@ -19,13 +19,13 @@ from earthgpt_lite.data.formats import (
     Skipped,
     find_paths,
     picture_size,
-    read_json,
     split_of,
     to_upright,
 )
 from .records import Record, Task, Turn, find_image, guess_task
 from .store import read_rows
 from ..errors import BadInput
+from ..texts import read_json
 from ..raster.chips import Sensor
 
 # %% ../../nbs/3_data/05_conversations.ipynb #9f34d567

@@ -4,19 +4,24 @@
 __all__ = ['record_of', 'read', 'convert', 'records_file', 'check_records', 'load_records', 'show_records', 'save_figure']
 
 # %% ../../nbs/3_data/08_convert.ipynb #61e9ef92
+import os
 import textwrap
+import traceback
 import zlib
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from shapely.errors import ShapelyError
 from tqdm import tqdm
 
 from ..boxes.iou import to_corners
 from ..boxes.text import box_problem, clip_box, format_box, format_detection, parse_boxes, to_unit
 from .conversations import llava
-from .formats import LayoutMismatch, Parsed, Skipped, picture_size, read_json, to_upright
+from .formats import LayoutMismatch, Parsed, Skipped, picture_size, to_upright
 from .records import Record, Task, Turn, find_image, record_problems, sample_question
 from .registry import Reader, find_reader
 from earthgpt_lite.data.store import (
@@ -29,11 +34,12 @@ from earthgpt_lite.data.store import (
     validate,
     write_rows,
 )
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from ..files import whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.reading import as_chip, read_scene
+from ..texts import read_json
 
 # %% ../../nbs/3_data/08_convert.ipynb #ace92c06
 def _unit(box, size, oriented):
@@ -98,14 +104,14 @@ def read(
     Raises `BadInput` if the folder is not laid out as the reader expects."""
     reader = find_reader(reader) if isinstance(reader, str) else reader
     src, left = Path(src), [] if left is None else left
-    if not src.is_dir():
+    if not os.path.isdir(src):
         raise BadInput(f'{src}: no such folder')
     quirks = dict(reader.quirks)
     if reader.mechanism is llava and options.get('oriented'):
         quirks['oriented'] = True
     found_any = False
     try:
-        for found in reader.mechanism(src, **quirks):
+        for found in _told_of(reader, src, quirks):
             record = _record_or_left(found, src, reader, left, options)
             if record:
                 found_any = True
@@ -119,6 +125,27 @@ def read(
         raise _refusal(src, reader, why)
 
 
+_MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, OSError)
+_MISREAD += (RasterioError, CPLE_BaseError, ShapelyError)
+
+
+def _told_of(reader, src, quirks):
+    """What a reader finds. A stranger's file may hold any value at any place, which its reader trips over.
+
+    The error is then about the file that it was at."""
+    try:
+        yield from reader.mechanism(src, **quirks)
+    except BadInput:
+        raise
+    except _MISREAD as e:
+        seen = [frame.f_locals.get('path') for frame, _ in traceback.walk_tb(e.__traceback__)]
+        file = next((path for path in reversed(seen) if isinstance(path, Path)), src)
+        raise BadInput(
+            f'{file}: holds a value that is not of its kind, or has none where there must be one '
+            f'({first_line(e)}), so it cannot be read as {reader.title}: mend it'
+        ) from e
+
+
 def _record_or_left(found, src, reader, left, options):
     "The record, or None; what was left out is added to `left`."
     if isinstance(found, Skipped):
@@ -126,6 +153,9 @@ def _record_or_left(found, src, reader, left, options):
         return None
     try:
         record, notes = record_of(found, src, reader, **options)
+        problems = record_problems(record.to_json())
+        if problems:
+            raise BadInput('; '.join(problems))
     except BadInput as e:
         left.append((found.image, str(e)))
         return None
@@ -191,11 +221,11 @@ def convert(
 def records_file(path, root=None):
     "The file of records, and the folder of its pictures."
     path = Path(path)
-    if root and not Path(root).is_dir():
+    if root and not os.path.isdir(root):
         raise BadInput(f'{root}: no such folder, so no picture can be found: give another root')
-    if path.is_file():
+    if os.path.isfile(path):
         return path, Path(root or path.parent)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
         raise _not_converted(path)

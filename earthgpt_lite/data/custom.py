@@ -19,7 +19,6 @@ from earthgpt_lite.data.formats import (
     Pictures,
     Skipped,
     find_paths,
-    read_json,
     readable_name,
     split_of,
 )
@@ -27,6 +26,7 @@ from .records import Task, Turn
 from ..errors import BadInput
 from ..files import whole_file
 from ..raster.opening import open_raster
+from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/06_custom.ipynb #8d9ee75d
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
@@ -34,12 +34,16 @@ _CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 def _table_rows(path):
     "Rows with the names of columns in lower case, and without spaces around anything."
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        rows = []
-        for row in csv.DictReader(f):
-            rows.append(
-                {str(key).strip().lower(): (value or '').strip() for key, value in row.items() if key}
-            )
+    rows = []
+    with open_text(path, newline='') as f:
+        reader = csv.DictReader(f)
+        try:
+            for row in reader:
+                rows.append(
+                    {str(key).strip().lower(): (value or '').strip() for key, value in row.items() if key}
+                )
+        except csv.Error as e:
+            raise BadInput(f'{path}: line {reader.line_num} is no row of a table ({e}): mend it') from None
     columns = rows[0].keys() if rows else set()
     if 'image' not in columns or not columns & {'label', 'caption', 'question', 'x1'}:
         raise LayoutMismatch(f'{path.name} has no rows with image and one of label, caption, question, x1')

@@ -2,10 +2,9 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'Parsed', 'Skipped', 'LayoutMismatch', 'Pictures', 'readable_name', 'split_of', 'split_lists',
-           'to_upright', 'picture_size', 'class_folders', 'read_json', 'find_paths', 'captions']
+           'to_upright', 'picture_size', 'class_folders', 'find_paths', 'captions']
 
 # %% ../../nbs/3_data/03_formats.ipynb #b7b48667
-import json
 import os
 import re
 from collections import defaultdict
@@ -18,6 +17,7 @@ from ..boxes.iou import to_corners
 from ..errors import BadInput
 from ..raster.chips import Sensor
 from ..raster.opening import open_raster
+from ..texts import read_json
 
 # %% ../../nbs/3_data/03_formats.ipynb #09fe165f
 @dataclass
@@ -167,14 +167,6 @@ def class_folders(
             yield Parsed(path, splits.get(Path(name).stem.lower()) or split_of(path), label(folder))
 
 # %% ../../nbs/3_data/03_formats.ipynb #cea61cfc
-def read_json(path):
-    "A file of JSON. BadInput, with the file, for what is none."
-    try:
-        return json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as e:
-        raise BadInput(f'{path}: is not JSON: {e}') from None
-
-
 def find_paths(root, pattern, what=''):
     "Files that fit a pattern, or one of several with | between them, sorted. LayoutMismatch for none."
     found = []

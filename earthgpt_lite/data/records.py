@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..boxes.text import parse_boxes
 from ..errors import BadInput
+from ..texts import check_text
 from ..raster.chips import Sensor
 
 # %% ../../nbs/3_data/01_records.ipynb #5725f9dd
@@ -195,7 +196,8 @@ def clean_path(
     "The path of an image below its root. Raises `BadInput` for one that is empty, absolute or climbs out."
     path = image.replace('\\', '/')
     if not path.strip() or '\0' in path:
-        raise BadInput(f'names no image: {image!r}')
+        raise BadInput(f'names no image: {image[:80]!r}')
+    check_text(image, 'has an image path that')
     if path.startswith('/') or re.match('[a-zA-Z]:|[a-z0-9+]+://', path):
         raise BadInput(f'has an absolute image path {image!r}: make it relative to the root of the data set')
     path = posixpath.normpath(path)
@@ -243,6 +245,9 @@ def _image_problems(image, root):
         yield str(e)
 
 # %% ../../nbs/3_data/01_records.ipynb #318f5111
+_HALF = re.compile('[\ud800-\udfff]')
+
+
 def _turn_problems(turns):
     if not isinstance(turns, list) or not turns:
         yield 'has no conversation'
@@ -262,7 +267,7 @@ def _turn_problems(turns):
             yield f'has an empty message {i}'
         elif '<image>' in turn['value']:
             yield f'has an <image> token in message {i}: convert such files with the reader llava'
-        elif re.search('[\ud800-\udfff]', turn['value']):
+        elif _HALF.search(turn['value']):
             yield f'has half a character in message {i}: the file was cut or mis-encoded'
         else:
             yield from _box_problems(turn['value'])
@@ -277,6 +282,8 @@ def _tag_problems(row):
     for key in ('source', 'split'):
         if not isinstance(row.get(key, ''), str):
             yield f'has a {key} that is no text'
+        elif _HALF.search(row.get(key, '')):
+            yield f'has half a character in its {key}: the file was cut or mis-encoded'
     sensors = [str(sensor) for sensor in Sensor]
     if row.get('sensor', 'optical') not in sensors:
         yield f'has an unknown sensor {row["sensor"]!r}: known are {", ".join(sensors)}'

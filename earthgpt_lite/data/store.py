@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from .records import Record, Task, Turn, find_image, record_problems
-from ..errors import BadInput
+from ..errors import BadInput, printable
 from ..files import disk_errors, finish_writes, put_in_place, whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
+from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b
 def _array_rows(file, chunk=1 << 16):
@@ -44,6 +45,9 @@ def _array_rows(file, chunk=1 << 16):
                 return
             text, at = text[at:] + more, 0
             continue
+        except ValueError as e:  # a number of thousands of digits
+            yield BadInput(f'is not JSON: {e}')
+            return
         more = file.read(chunk) if end == len(text) else ''
         if more:
             text += more
@@ -68,19 +72,12 @@ def read_rows(
     """The rows of a file, one at a time.
 
     A row that is no JSON comes as a `BadInput` in its place; a BOM is skipped."""
-    try:
-        file = open(path, encoding='utf-8-sig')
-    except OSError as e:
-        raise BadInput(f'{path}: cannot be read ({e.strerror}): give a .json or .jsonl file') from None
-    with file:
-        try:
+    with open_text(path, 'give a .json or .jsonl file') as file:
+        first = file.read(1)
+        while first.isspace():
             first = file.read(1)
-            while first.isspace():
-                first = file.read(1)
-            file.seek(0)
-            yield from _array_rows(file) if first == '[' else _line_rows(file)
-        except UnicodeDecodeError:
-            raise BadInput(f'{path}: is not UTF-8 text: save it as UTF-8') from None
+        file.seek(0)
+        yield from _array_rows(file) if first == '[' else _line_rows(file)
 
 
 def files_read(
@@ -170,7 +167,8 @@ class ValidationReport:
 
     def __str__(self):
         head = f'records: {self.total:,}, bad: {len(self.bad):,}'
-        return '\n'.join([head, *(f'  record {i} {reason}' for i, reason in self.problems)])
+        lines = [f'  record {i} {printable(reason, lines=False)}' for i, reason in self.problems]
+        return '\n'.join([head, *lines])
 
 
 def _checked(source, root, report):
@@ -248,7 +246,7 @@ def begin_conversion(folder, origin):
     "Writes down what is converted; refuses a folder that was begun from something else."
     begun = Path(folder) / 'begun.json'
     if begun.exists():
-        old = json.loads(begun.read_text(encoding='utf-8'))
+        old = read_json(begun, dict)
         if old == origin:
             return
         raise BadInput(
@@ -264,7 +262,7 @@ def begin_conversion(folder, origin):
 def _origin(source, root):
     if not isinstance(source, str | Path):
         return {'source': 'records', 'root': str(root or '')}
-    if not Path(source).is_file():
+    if not os.path.isfile(source):
         raise BadInput(f'{source}: no such file')
     stat = os.stat(source)
     return {
@@ -292,8 +290,12 @@ class InstructionData:
             raise BadInput(
                 f'{folder} holds no finished records: build them first; an interrupted build goes on'
             )
-        self.info = json.loads((self.folder / 'info.json').read_text(encoding='utf-8'))
-        files = [str(self.folder / name) for name in self.info['files']]
+        self.info = read_json(self.folder / 'info.json', dict)
+        names, stated = self.info.get('files'), self.info.get('root')
+        sound = isinstance(names, list) and names and isinstance(stated, str)
+        if not sound or not all(isinstance(name, str) and '\0' not in name for name in names):
+            raise BadInput(f'{folder}: info.json is not what a build writes: build it again')
+        files = [str(self.folder / name) for name in names]
         for file in files:
             if not os.path.exists(file):
                 raise BadInput(f'{file} is missing: build {folder} again')

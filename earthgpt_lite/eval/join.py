@@ -56,12 +56,22 @@ def _question_of_row(row, where):
         raise BadInput(
             f'{where} has no {" and no ".join(missing)}: give records, or rows with image, question and truth'
         )
+    _check_words(q, where)
+    q['image'], q['question'] = str(q['image']), str(q['question'])
     text = ' '.join(map(str, _as_list(q['truth'])))
-    if not isinstance(q['truth'], list):
-        q['truth'] = text
+    q['truth'] = list(map(str, q['truth'])) if isinstance(q['truth'], list) else text
+    if row.get('type') is not None:
+        q['type'] = str(row['type'])
     task = row.get('task') or guess_task(str(q['question']), text)
     sensor, source = row.get('sensor', 'optical'), row.get('source', '')
     return row | q | dict(task=str(task), sensor=str(sensor), source=str(source))
+
+
+def _check_words(q, where):
+    for key, value in q.items():
+        values = value if key == 'truth' and isinstance(value, list) and value else [value]
+        if not all(isinstance(v, str | int | float) for v in values):
+            raise BadInput(f'{where} has a {key} that is no text: {str(value)[:60]}')
 
 
 def _questions_of_record(row, where):

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from .config import EarthGPTConfig, check_choices, check_names
 from .modeling import EarthGPT
 from .opening import check_settings
 from .tokens import ChatFormat
+from ..texts import open_text
 
 # %% ../../nbs/4_model/17_presets.ipynb #7cfe61f0
 PRESETS = files('earthgpt_lite') / 'assets' / 'presets'
@@ -72,10 +73,14 @@ def _read_toml(name):
         path = Path(name)
     else:
         raise BadInput(f'no preset named {name!r}: choose {", ".join(presets())}, or give a .toml file')
+    with open_text(path, 'give a .toml file, or the name of a preset') as file:
+        text = file.read()
     try:
-        return tomllib.loads(path.read_text(encoding='utf-8'))
-    except (OSError, tomllib.TOMLDecodeError) as e:
-        raise BadInput(f'{name} cannot be read as a preset: {e}') from e
+        return tomllib.loads(text)
+    except RecursionError as e:
+        raise BadInput(f'{name} cannot be read as a preset: it is nested too deeply') from e
+    except ValueError as e:
+        raise BadInput(f'{name} cannot be read as a preset: {first_line(e)}') from e
 
 
 def _parts(given):

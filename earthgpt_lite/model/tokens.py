@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.records import Turn
 from ..errors import BadInput
+from ..texts import check_text
 
 # %% ../../nbs/4_model/01_tokens.ipynb #586509c2
 # ids 0 to 5 in a tokenizer of ours
@@ -127,6 +128,7 @@ class ChatFormat:
         "A question as it stands before the model answers. Raises BadInput for an empty one."
         if not question.strip():
             raise BadInput('the question is empty: ask something, for example "what does this image show?"')
+        check_text(question, 'the question')
         before = self.again if later and self.again is not None else self.before
         return (
             encode(tokenizer, before, True)
@@ -136,7 +138,7 @@ class ChatFormat:
 
     def encode_answer(self, tokenizer, answer: str) -> list[int]:
         "An answer with its end mark: the target tokens."
-        words = encode_continuation(tokenizer, self.gap + answer.strip())
+        words = encode_continuation(tokenizer, self.gap + check_text(answer, 'the answer').strip())
         return words + encode_continuation(tokenizer, self.end, True)
 
 # %% ../../nbs/4_model/01_tokens.ipynb #2bbaacf9

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 import warnings
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,19 +19,20 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from ..data.sample.world_map import Example
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from ..model.modeling import EarthGPT
 from ..model.processor import pick_device
 from .adapters import prepare_stage
 from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, make_loggers
 from .checkpoints import AtomicCheckpointIO, check_resume, find_checkpoint, run_lock
 from .dataset import InstructionBatches, data_fingerprint
-from .stages import STAGES, Stage
+from .stages import STAGES, Stage, check_numbers
 from .throughput import Throughput, compile_blocks, peak_memory_mb, pick_precision
 from .throughput import repeated_blocks, uncompile
 
@@ -352,25 +354,37 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
         callbacks.append(TrainingBar(refresh_rate=10))
     for name in ('lightning.pytorch', 'lightning.fabric'):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return L.Trainer(
-        max_steps=options.steps or -1,
-        accelerator='gpu' if options.device == 'cuda' else options.device,
-        devices=options.devices,
-        num_nodes=options.nodes,
-        strategy=options.strategy,
-        precision=options.precision,
-        gradient_clip_val=1.0,
-        accumulate_grad_batches=options.accumulate,
-        use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()],
-        log_every_n_steps=10,
-        logger=loggers,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=options.progress,
-        default_root_dir=folder,
-    )
+    with _refused_options():
+        return L.Trainer(
+            max_steps=options.steps or -1,
+            accelerator='gpu' if options.device == 'cuda' else options.device,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            strategy=options.strategy,
+            precision=options.precision,
+            gradient_clip_val=1.0,
+            accumulate_grad_batches=options.accumulate,
+            use_distributed_sampler=False,
+            plugins=[AtomicCheckpointIO()],
+            log_every_n_steps=10,
+            logger=loggers,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=options.progress,
+            default_root_dir=folder,
+        )
+
+
+@contextmanager
+def _refused_options():
+    "BadInput, with the reason, where Lightning refuses what it was asked for."
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as e:
+        raise BadInput(
+            f'devices, nodes, precision or strategy do not go together, or are not there: {first_line(e)}'
+        ) from e
 
 
 def _make_batches(examples, tokenizer, config, options):
@@ -407,7 +421,10 @@ def fit(
     or the loss is no number; Interrupted after Ctrl-C or SIGTERM, when the checkpoint and what was learned
     are saved in the folder; TypeError for an option that does not exist.
     """
-    options = _resolve(replace(options or FitOptions(), **changes))
+    options = replace(options or FitOptions(), **changes)
+    check_numbers(vars(options))
+    check_numbers(vars(stage), 'stage.')
+    options = _resolve(options)
     folder, start = Path(folder), time.perf_counter()
     L.seed_everything(options.seed, verbose=False)
     batches = _make_batches(examples, tokenizer, model.config, options)

@@ -29,7 +29,7 @@ from .callbacks import Interrupted, Validation
 from .checkpoints import run_lock, save_artifact
 from .module import FitOptions, TrainingOptions, fit
 from .run_file import RunOptions, check_keys, find_run, read_run
-from .stages import freeze_table
+from .stages import check_numbers, freeze_table
 
 # %% ../../nbs/5_train/11_run.ipynb #4333e8b8
 class StoredExample:
@@ -85,7 +85,7 @@ def open_examples(
 
 def _read_records(data, root):  # (records, folder that their paths start from)
     path = Path(data)
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(
             f'{data}: no such file or folder; give records (.json, .jsonl), '
             'a folder that `InstructionData.build` made, or the words samples or pointing'
@@ -207,6 +207,8 @@ def train(
     Raises BadInput where the folder holds a run already or things that no run wrote, where another one is
     going on there, and for all that `fit` refuses; Interrupted after Ctrl-C or SIGTERM.
     """
+    check_numbers(vars(run))
+    check_numbers(vars(run.stage), 'stage.')
     with run_lock(run.out, inside=False):
         return _train(run, resume, force, say if _is_first() else _silent)
 

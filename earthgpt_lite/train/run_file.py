@@ -5,6 +5,7 @@ __all__ = ['ELSEWHERE', 'StageOptions', 'RunSource', 'RunOptions', 'known_keys',
 
 # %% ../../nbs/5_train/10_run_file.ipynb #1fa86d3e
 import difflib
+import os
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from ..errors import BadInput
 from .module import TrainingOptions
+from ..texts import open_text
 from .stages import PARTS, STAGES, Stage, tune_stage
 
 # %% ../../nbs/5_train/10_run_file.ipynb #a8df8273
@@ -159,21 +161,37 @@ def recipes() -> list[str]:
 
 def find_run(name: str) -> str:
     "The path of a run file, or of a recipe by its name. Raises BadInput for what is neither."
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return str(name)
     if name in recipes():
         return str(_RECIPES / f'{name}.yaml')
     raise BadInput(f'{name}: No such file, and no recipe of that name; recipes are {", ".join(recipes())}')
 
 
+_MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+class _NoDoubles(yaml.SafeLoader):
+    "A key that comes twice is refused: YAML would take the last and say nothing."
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in getattr(node, 'value', ())]
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            raise yaml.YAMLError(f'the key {twice[0]} comes twice, the second time{node.start_mark}')
+        return super().construct_mapping(node, deep)
+
+
 def read_run(path) -> dict:
     "A run file as plain values, its keys checked. Raises BadInput for a file that is not there or no YAML."
+    with open_text(path, 'give a run file') as file:
+        text = file.read()
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except OSError as e:
-        raise BadInput(f'{path}: {e.strerror}') from e
-    except yaml.YAMLError as e:
-        raise BadInput(f'{path} is no YAML: {" ".join(str(e).split())}') from e
+        tree = yaml.load(text, _NoDoubles) or {}
+    except RecursionError as e:
+        raise BadInput(f'{path} is no YAML of a run: it is nested too deeply') from e
+    except (yaml.YAMLError, *_MISREAD) as e:  # such as a date that no calendar has
+        raise BadInput(f'{path} is no YAML: {" ".join(str(e).split())[:300]}') from e
     if not isinstance(tree, dict):
         raise BadInput(f'{path} holds no keys: write lines such as `steps: 100`')
     check_keys(_flat(tree), path)

@@ -117,7 +117,8 @@ def test_wrong_names(tmp_path, type_):
     refused(type_('convert', 'hrsid', tmp_path / 'in', write_(tmp_path / 'notes.txt')), 'notes.txt')
     refused(type_('convert', 'hrsid', tmp_path / 'in', tmp_path / 'notes.txt/deep'), 'notes.txt')
     refused(type_('convert', 'hrsid', tmp_path / 'in', tmp_path / 'in'), tmp_path / 'in', 'not empty')
-    refused(type_('convert', 'hrsid', tmp_path / 'in', tmp_path / 'out', '--most', 0), '--most')
+    status, _, err = type_('convert', 'hrsid', tmp_path / 'in', tmp_path / 'out', '--most', 0)
+    assert status == 2 and '--most' in err and 'above 0' in err
     assert not (tmp_path / 'out').exists() and (tmp_path / 'notes.txt').read_text() == 'x'
 
 
@@ -458,7 +459,8 @@ def test_tokens_of_a_record(tmp_path, type_, saved):
     status, out, _ = type_('tokens', tmp_path / 'a.jsonl', '--model', saved)
     assert status == 0 and 'target tokens' in out
     refused(type_('tokens', tmp_path / 'a.jsonl', '--record', 7), 'no record 7')
-    refused(type_('tokens', tmp_path / 'a.jsonl', '--record', -1), 'no record -1')
+    status, _, err = type_('tokens', tmp_path / 'a.jsonl', '--record', -1)
+    assert status == 2 and '--record' in err and 'from 0 on' in err
     refused(type_('tokens', tmp_path / 'a.jsonl', '--model', tmp_path), 'holds no model')
     write(tmp_path / 'b.json', [{'image': 'x'}])
     refused(type_('tokens', tmp_path / 'b.json'), 'record 0', 'data check')
