@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['MOST_MINUTES', 'schedule', 'EarthGPTDataModule', 'EarthGPTModule', 'TrainingOptions', 'FitOptions', 'check_minutes',
-           'fit']
+           'check_counts', 'fit']
 
 # %% ../../nbs/5_train/08_module.ipynb #ee580b97
 import logging
@@ -248,7 +248,7 @@ def check_minutes(minutes: float):
         )
 
 
-def _check_counts(options):
+def check_counts(options: TrainingOptions):
     "Raises BadInput for a number with which a run would never begin or never end."
     if options.minutes is not None:
         check_minutes(options.minutes)
@@ -262,7 +262,7 @@ def _resolve(options):
     "The options with device, precision and strategy decided. Raises BadInput for what does not go together."
     if (options.minutes is None) == (options.steps is None):
         raise BadInput('say how long to train: minutes or steps')
-    _check_counts(options)
+    check_counts(options)
     strategy = str(options.strategy)
     if not strategy.startswith(('auto', 'ddp')) and strategy != 'fsdp':
         raise BadInput(

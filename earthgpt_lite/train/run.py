@@ -27,7 +27,7 @@ from ..raster.reading import as_chip
 from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import run_lock, save_artifact
-from .module import FitOptions, TrainingOptions, fit
+from .module import FitOptions, TrainingOptions, check_counts, fit
 from .run_file import RunOptions, check_keys, find_run, read_run
 from .stages import freeze_table
 
@@ -207,6 +207,7 @@ def train(
     Raises BadInput where the folder holds a run already or things that no run wrote, where another one is
     going on there, and for all that `fit` refuses; Interrupted after Ctrl-C or SIGTERM.
     """
+    check_counts(run)
     with run_lock(run.out, inside=False):
         return _train(run, resume, force, say if _is_first() else _silent)
 
