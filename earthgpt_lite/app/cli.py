@@ -6,14 +6,18 @@ __all__ = ['make_parser', 'parse_command_line', 'completion', 'explain_error', '
 # %% ../../nbs/7_app/13_cli.ipynb #15b027eb
 import argparse
 import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 
 from .commands import JSON_OPTION, Parser, add_command, add_data, positive_int
 from .model_commands import printable, run_ask, run_chat, run_doctor, run_evaluate, run_map
-from .model_commands import run_presets, run_quickstart, run_score, run_survey, run_train
+from earthgpt_lite.app.model_commands import (
+    run_presets,
+    run_quickstart,
+    run_score,
+    run_survey,
+    run_train,
+    stopped_by_sigterm,
+)
 
 # %% ../../nbs/7_app/13_cli.ipynb #0cc511a5
 _DEVICE = (
@@ -425,21 +429,8 @@ def main(
         make_parser().print_help()
         return 2
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-    with _stopped_by_sigterm(args.command):
+    with stopped_by_sigterm(args.command):
         return _run_safely(args, debug='--debug' in argv)
-
-
-@contextmanager
-def _stopped_by_sigterm(command):
-    "SIGTERM is Ctrl-C, so that locks are let go. What trains hears it by itself, between two steps."
-    if command in ('train', 'quickstart') or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 def _run_safely(args, debug):
