@@ -387,10 +387,7 @@ CASES
 complete -o filenames -F _earthgpt_lite earthgpt-lite"""
 
 # %% ../../nbs/7_app/13_cli.ipynb #381c0fba
-_NO_MEMORY = (
-    'not enough memory: take a smaller model, smaller tiles or a smaller batch, '
-    'and see `earthgpt-lite doctor`'
-)
+_NO_MEMORY = 'not enough memory: take a smaller model, tiles or batch, and see `earthgpt-lite doctor`'
 _NO_LIBRARY = 'a library is missing or broken ({}); `earthgpt-lite doctor` looks at all of them'
 
 
