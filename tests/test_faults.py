@@ -157,8 +157,10 @@ def test_the_same_command_goes_on_to_the_same_bytes(name, fault, given, quick, t
             continue
         assert in_a_process(lambda: WORK[name](given, room)) == DONE, (len(ended), sorted(left))
         assert same(name, content(room), clean), (len(ended), sorted(content(room)))
-        hidden = [p.name for p in room.rglob('.*')]
-        assert hidden == [], (len(ended), hidden)
+        hidden = {p.name for p in room.rglob('.*')}
+        if WHOLE[name] in left and name != 'evaluate':
+            hidden -= {'.x.lock', '.x.owner'}  # what is finished is only read, and needs no lock
+        assert hidden == set(), (len(ended), hidden)
     assert len(ended) > 12 and {FAILED, KILLED} & set(ended), ended
 
 

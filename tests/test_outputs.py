@@ -282,6 +282,8 @@ def test_a_run_that_would_never_end_is_refused(room, words, more, capsys, monkey
 @pytest.mark.parametrize('command', ['train', 'quickstart'])
 def test_a_time_that_is_none_is_refused(tmp_path, command, minutes, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if command == 'train':  # as YAML spells them
+        minutes = dict(nan='.nan', inf='.inf').get(minutes, minutes)
     assert main([command, '--minutes', minutes]) == 2
     assert 'give a time above 0' in capsys.readouterr().err
 

@@ -6,15 +6,19 @@ __all__ = ['make_parser', 'parse_command_line', 'completion', 'explain_error', '
 # %% ../../nbs/7_app/13_cli.ipynb #15b027eb
 import argparse
 import os
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 
 from .commands import JSON_OPTION, Parser, add_command, add_data
 from .commands import positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_doctor, run_evaluate, run_map
-from .model_commands import run_presets, run_quickstart, run_score, run_survey, run_train
+from earthgpt_lite.app.model_commands import (
+    run_presets,
+    run_quickstart,
+    run_score,
+    run_survey,
+    run_train,
+    stopped_by_sigterm,
+)
 from ..errors import BadInput, shorten
 from ..texts import OutputClosed, process_streams, safe_streams
 
@@ -393,10 +397,7 @@ CASES
 complete -o filenames -F _earthgpt_lite earthgpt-lite"""
 
 # %% ../../nbs/7_app/13_cli.ipynb #381c0fba
-_NO_MEMORY = (
-    'not enough memory: take a smaller model, smaller tiles or a smaller batch, '
-    'and see `earthgpt-lite doctor`'
-)
+_NO_MEMORY = 'not enough memory: take a smaller model, tiles or batch, and see `earthgpt-lite doctor`'
 _NO_LIBRARY = 'a library is missing or broken ({}); `earthgpt-lite doctor` looks at all of them'
 _UNEXPECTED = 'this should not happen ({}): please report it, with what the same command says with --debug'
 
@@ -441,21 +442,8 @@ def _run_words(argv):
         make_parser().print_help()
         return 2
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-    with _stopped_by_sigterm(args.command):
+    with stopped_by_sigterm(args.command):
         return _run_safely(args, debug='--debug' in argv)
-
-
-@contextmanager
-def _stopped_by_sigterm(command):
-    "SIGTERM is Ctrl-C, so that locks are let go. What trains hears it by itself, between two steps."
-    if command in ('train', 'quickstart') or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
 
 
 def _run_safely(args, debug):

@@ -244,6 +244,7 @@ def _write_arrow(records, path, step=1000):
 # %% ../../nbs/3_data/02_store.ipynb #9f7fb801
 def begin_conversion(folder, origin):
     "Writes down what is converted; refuses a folder that was begun from something else."
+    finish_writes(folder)  # of a process that died here
     begun = Path(folder) / 'begun.json'
     if begun.exists():
         old = read_json(begun, dict)
@@ -253,7 +254,6 @@ def begin_conversion(folder, origin):
             f'{folder} holds a conversion of something else ({old.get("source")}, or an older state of it): '
             'choose another folder, or delete it'
         )
-    finish_writes(folder)  # of a process that died before it had written down anything
     if Path(folder).is_dir() and any(Path(folder).iterdir()):
         raise BadInput(f'{folder} is not empty: choose another folder')
     write_json(origin, begun)

@@ -27,7 +27,7 @@ from ..raster.reading import as_chip
 from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import run_lock, save_artifact
-from .module import FitOptions, TrainingOptions, fit
+from .module import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, find_run, read_run
 from .stages import check_numbers, freeze_table
 
@@ -209,6 +209,7 @@ def train(
     """
     check_numbers(vars(run))
     check_numbers(vars(run.stage), 'stage.')
+    check_minutes(run.minutes)
     with run_lock(run.out, inside=False):
         return _train(run, resume, force, say if _is_first() else _silent)
 
