@@ -215,7 +215,7 @@ RUN = dict(
     stage=dict(name='tune', lr=1e-3, rates=dict(vit=1e-4)),
     choices=dict(a=1),
 )
-HEAD = dict(model='m', scene='s.tif', size=64)
+HEAD = dict(scene='s.tif', model='m', size=64)
 STAMPED = [row | dict(by='me') for row in ANSWERS]
 LOG = 'epoch,loss,step\n0,3.5,1\n0,2.5,2\n'
 
@@ -251,8 +251,8 @@ def answers_of(path):
 
 
 def journal_of(path):
-    journal = Journal(path, HEAD)
-    assert all(row is not None for row in journal.rows)
+    journal = Journal(path, HEAD, {0: ('a tile',), 1: ('a tile',)})
+    assert all(len(answers) == 1 for answers in journal.rows.values()) and set(journal.rows) <= {0, 1}
 
 
 def sheet_of(path):
@@ -270,7 +270,7 @@ KINDS = {
     'preset.toml': (None, read_preset),
     'begun.json': (json.dumps({'source': 'x', 'root': 'y'}), lambda path: begin_conversion(path.parent, {'source': 'x'})),
     'info.json': (json.dumps({'records': 1, 'root': 'x', 'files': ['a.arrow']}), lambda path: InstructionData(path.parent)),
-    'journal.jsonl': (lines_of([HEAD, [1, 2], [3]]), journal_of),
+    'journal.jsonl': (lines_of([HEAD, [0, [None]], [1, [[1.5]]]]), journal_of),
     'sheet.jsonl': (lines_of(STAMPED), sheet_of),
     'metrics.csv': (LOG, read_log),
 }  # fmt: skip

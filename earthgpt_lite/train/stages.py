@@ -187,7 +187,6 @@ def freeze_table(model: nn.Module) -> str:
 _COUNT = (1, 10**9)
 # least and most that each number of a run may be; those of whole numbers are whole
 LIMITS = dict(
-    minutes=(0.0, 1e6),
     seed=(0, 2**32 - 1),
     lr=(0.0, 1e3),
     weight_decay=(0.0, 1e3),

@@ -166,7 +166,7 @@ def test_answers_that_are_none(tmp_path):
     (tmp_path / 'a.geojson').write_text('not json')
     for bad, words in [
         (tmp_path / 'a.geojson', 'a.geojson'),
-        (tmp_path / 'none.geojson', 'none.geojson: no such file'),
+        (tmp_path / 'none.geojson', 'none.geojson: .*[Nn]o such file'),
         (7, 'no answer'),
         ({}, 'no answer'),
     ]:
