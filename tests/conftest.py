@@ -84,6 +84,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(f'{report.nodeid}: {reason}' + (f'\n    run: {command}' if command else ''))
 
 
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    "Figures that a test leaves open would add up until matplotlib warns"
+    yield
+    pyplot = sys.modules.get('matplotlib.pyplot')
+    if pyplot:
+        pyplot.close('all')
+
+
 @pytest.fixture(scope='session')
 def few():
     "A few real pictures of each split, of the whole Earth and of its lakes and islands"

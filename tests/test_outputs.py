@@ -330,7 +330,8 @@ def test_save_replaces_a_model_and_nothing_else(room):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its jobs deaf to it
 from earthgpt_lite.app import cli, model_commands
 sys.path[:0] = sys.argv[1:3]
 from test_survey import Perfect

@@ -83,7 +83,7 @@ def sources(root):
     for path in nb.notebooks(root):
         for cell in nb.load(path)['cells']:
             directives, lines = nb.split(cell)
-            if cell['cell_type'] == 'code' and 'export' not in directives:
+            if cell['cell_type'] == 'code' and cell['id'] != 'install' and 'export' not in directives:
                 code = ''.join(line for line in lines if not re.match(r'\s*[%!]', line))
                 yield code, f'{path.relative_to(root).as_posix()} {cell["id"]}', True
 
