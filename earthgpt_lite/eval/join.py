@@ -19,7 +19,6 @@ from ..data.formats import picture_size
 from ..data.records import Record, find_image, guess_task
 from ..data.store import read_rows
 from ..errors import BadInput
-from ..raster.opening import open_raster
 
 # %% ../../nbs/6_eval/10_join.ipynb #154dc35c
 _QUESTION_KEYS = dict(

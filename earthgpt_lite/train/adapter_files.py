@@ -154,8 +154,9 @@ def _read_about(text, path, of_peft):
     return about | {k: v for k, v in of_peft.items() if k == 'options'}
 
 # %% ../../nbs/5_train/03_adapter_files.ipynb #adfil006
+_TOLD_BY_PEFT = {'peft_type', 'auto_mapping', 'peft_version'}  # what peft knows itself
 _PEFT_FIELDS = {  # of a LoraConfig; each says only how the layers are laid out
-    *('task_type', 'peft_type', 'auto_mapping', 'peft_version', 'base_model_name_or_path', 'revision'),
+    *('task_type', 'base_model_name_or_path', 'revision', *_TOLD_BY_PEFT),
     *('inference_mode', 'r', 'target_modules', 'exclude_modules', 'lora_alpha', 'lora_dropout', 'bias'),
     *('fan_in_fan_out', 'use_rslora', 'use_dora', 'lora_bias', 'modules_to_save', 'init_lora_weights'),
     *('layers_to_transform', 'layers_pattern', 'rank_pattern', 'alpha_pattern'),
@@ -168,11 +169,15 @@ def _read_peft_config(path):
     said = read_settings(path)
     if said.get('peft_type') != 'LORA':
         raise BadInput(f'{path}: of what peft makes only LoRA is read here, not {said.get("peft_type")!r}')
+    config_type = import_peft().LoraConfig
+    names = {f.name for f in fields(config_type)} - _TOLD_BY_PEFT
     try:
-        config = import_peft().LoraConfig.from_pretrained(str(path.parent))
+        config = config_type(**{name: value for name, value in said.items() if name in names})
+        _check_lora_config(config, path)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
+        if isinstance(e, BadInput):
+            raise
         raise BadInput(f'{path} is no configuration of an adapter ({e}): copy it again') from e
-    _check_lora_config(config, path)
     config.modules_to_save = None  # their weights go where they belong, without a wrapper
     config.init_lora_weights = True  # another beginning would change the base
     base = str(config.base_model_name_or_path or 'an unnamed model')

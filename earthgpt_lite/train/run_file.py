@@ -187,7 +187,7 @@ def read_run(path) -> dict:
     with open_text(path, 'give a run file') as file:
         text = file.read()
     try:
-        tree = yaml.load(text, _NoDoubles) or {}
+        tree = _NoDoubles(text).get_single_data() or {}
     except RecursionError as e:
         raise BadInput(f'{path} is no YAML of a run: it is nested too deeply') from e
     except (yaml.YAMLError, *_MISREAD) as e:  # such as a date that no calendar has

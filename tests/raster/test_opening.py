@@ -342,11 +342,11 @@ def test_a_long_strip_makes_no_large_square(monkeypatch):
 def test_pictures_of_pil(tmp_path, pixels, monkeypatch):
     Image.fromarray(np.moveaxis(pixels.repeat(9, 1), 0, -1)).save(tmp_path / 'a.png')
     (tmp_path / 'b.png').write_bytes((tmp_path / 'a.png').read_bytes()[:-4000])
-    with pytest.raises(BadInput, match='b.png: damaged'):
-        as_chip(Image.open(tmp_path / 'b.png'))
+    with Image.open(tmp_path / 'b.png') as image, pytest.raises(BadInput, match='b.png: damaged'):
+        as_chip(image)
     monkeypatch.setenv('EARTHGPT_LITE_MEMORY', '100k')
-    with pytest.raises(BadInput, match='64 x 576'):
-        as_chip(Image.open(tmp_path / 'a.png'))
+    with Image.open(tmp_path / 'a.png') as image, pytest.raises(BadInput, match='64 x 576'):
+        as_chip(image)
 
 
 @pytest.mark.parametrize('big', [False, True])
