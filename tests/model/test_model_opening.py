@@ -136,7 +136,7 @@ CHOICES = dict(
 @pytest.mark.parametrize('field, value', [(k, v) for k, values in CHOICES.items() for v in values], ids=repr)
 def test_a_choice_out_of_range(folder, field, value):
     changed(folder / 'config.json', **{field: value})
-    refused(folder, 'config.json|configuration|model of type')
+    refused(folder, 'config.json|configuration|model of type|newer|' + field)
 
 
 @pytest.mark.parametrize('number', ['NaN', '1e999', '-Infinity', '9' * 5000, '{"__float__": "NaN"}'])

@@ -116,7 +116,7 @@ def test_no_raster_is_opened_beside_the_one_function():
             if name.endswith('open_raster'):
                 opened.append(path.stem)
     assert sorted(found) == ['opening: DatasetReader', 'opening: rasterio.open']
-    assert {'reading', 'formats', 'custom', 'join', 'survey', 'sites'} <= {*opened}
+    assert {'reading', 'formats', 'custom', 'survey', 'sites'} <= {*opened}
 
 
 # ---- what points elsewhere

@@ -517,7 +517,7 @@ def test_what_peft_made_for_another_model_is_refused(tok, batch, tmp_path):
         with pytest.raises(BadInput, match=words):
             load_adapter(small(tok), tmp_path / 'a')
     of_peft(tok, tmp_path / 'b', IA3Config(target_modules=['q_proj'], feedforward_modules=[]))
-    with pytest.raises(BadInput, match='only LoRA is read here, not 'IA3''):
+    with pytest.raises(BadInput, match="only LoRA is read here, not 'IA3'"):
         load_adapter(small(tok), tmp_path / 'b')
     model = small(tok)
     add_lora(model)
