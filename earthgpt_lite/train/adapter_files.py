@@ -142,6 +142,8 @@ def _read_about(text, path, of_peft):
         raise BadInput(f'{path} says of itself what cannot be read ({first_line(e)}): copy it again') from e
     if not isinstance(about, dict):
         about = {}
+    if about.get('kind') == 'lora' and not of_peft:
+        raise BadInput(f'{path} is no adapter by itself: {_PEFT_FILE} is missing beside it')
     wrong = [field for field, kind in _ABOUT.items() if not isinstance(about.get(field), kind)]
     if about.get('kind') != of_peft.get('kind', 'bias'):
         wrong.append('kind')
