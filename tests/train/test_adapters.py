@@ -104,7 +104,7 @@ CASES += [
     ('bias', 'options', says(options=dict(side='left')), 'options'),
     ('bias', 'no options', says(options={}), 'options'),
     ('bias', 'more options', says(options=dict(side='input', target_modules='.*')), 'options'),
-    ('bias', 'another kind', says(kind='lora'), 'kind'),
+    ('bias', 'another kind', says(kind='lora'), 'adapter_config.json is missing'),
     ('lora', 'another kind', says(kind='bias'), 'kind'),
     ('lora', 'rank', config_says(r='x'), 'adapter_config.json: r '),
     ('lora', 'large rank', config_says(r=10**9), 'adapter_config.json: r '),
