@@ -163,7 +163,7 @@ try:
     import {module}
 except ImportError:
     %pip install -q "{package}=={version}"'''
-BADGE = '[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})'
+BADGE = '[Open in Colab]({link})'  # words: a picture of it would be asked of the network
 COLAB = 'https://colab.research.google.com/github'
 
 
@@ -199,7 +199,7 @@ def stamped(path, root=ROOT):
     place = Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
     repository = about['git_url'].removeprefix('https://github.com/')
     badge = BADGE.format(link=f'{COLAB}/{repository}/blob/v{about["version"]}/{place}')
-    text = re.sub(r'^\[!\[Open in Colab\].*\n*', '', ''.join(lines(title)), flags=re.M)
+    text = re.sub(r'^\[Open in Colab\].*\n*', '', ''.join(lines(title)), flags=re.M)
     first, _, rest = text.partition('\n')
     title['source'] = f'{first}\n\n{badge}\n\n{rest.lstrip()}'.rstrip().splitlines(True)
     return nb | dict(cells=cells)
