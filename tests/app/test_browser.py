@@ -106,10 +106,14 @@ def watched(browser, **viewport):
     page = browser.new_page(viewport=viewport)
     page.asked, page.failed, page.wrong = [], [], []
     page.on('request', lambda r: page.asked.append(r.url))
-    # JupyterLab takes back a picture's relative address and asks for the right one
+    # JupyterLab takes back a picture's relative or attached address and asks for the right one
     page.on(
         'requestfailed',
-        lambda r: None if '/lab/tree/' in r.url and 'ABORTED' in r.failure else page.failed.append(r.url),
+        lambda r: (
+            None
+            if r.url.startswith('attachment:') or '/lab/tree/' in r.url and 'ABORTED' in r.failure
+            else page.failed.append(r.url)
+        ),
     )
     page.on('console', lambda m: page.wrong.append(m.text) if m.type == 'error' else None)
     page.on('pageerror', lambda e: page.wrong.append(str(e)))
@@ -121,7 +125,9 @@ def clean(page, *known):
     assert not [
         u
         for u in page.asked
-        if not u.startswith(('http://127.0.0.1', 'ws://127.0.0.1', 'file:', 'data:', 'blob:', 'about:'))
+        if not u.startswith(
+            ('http://127.0.0.1', 'ws://127.0.0.1', 'file:', 'data:', 'blob:', 'about:', 'attachment:')
+        )
     ], page.asked
     assert not page.failed and not [m for m in page.wrong if not any(k in m for k in known)], (
         page.failed,
