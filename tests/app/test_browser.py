@@ -358,5 +358,5 @@ def test_the_studio_lesson(open_lesson):
         r'\[0\.\d\d,0\.\d\d,0\.\d\d,0\.\d\d\]',
         page.locator('.jp-OutputArea-output').last.inner_text() + page.inner_text('body'),
     )
-    clean(page)
+    clean(page, 'ERR_UNKNOWN_URL_SCHEME')  # of a picture that is attached, before JupyterLab finds it
     page.close()

@@ -274,6 +274,7 @@ print('first' if metrics else 'other')
     assert sorted(p.name for p in (tmp_path / 'two').iterdir()) == [
         'answers.jsonl',
         'blind.jsonl',
+        'earthgpt-lite-files.json',
         'metrics.json',
         'report.html',
         'shuffled.jsonl',
