@@ -75,7 +75,7 @@ def place(root, name):
 
 
 def put(root, name, cells):
-    "Write a notebook with its badge and its install cell"
+    "Write a notebook with its link to Colab and its install cell"
     nb.dump(book(cells), place(root, name))
     nb.dump(nb.stamped(place(root, name), root), place(root, name))
 
@@ -154,7 +154,7 @@ def test_a_notebook_without_its_install_cell_is_found(project):
 
 
 @pytest.mark.parametrize('old', ['blob/v', 'earthgpt-lite=='])
-def test_a_badge_or_an_install_cell_of_another_version_is_found(project, old):
+def test_a_link_or_an_install_cell_of_another_version_is_found(project, old):
     for name in TINY:
         path = place(project, name)
         text = path.read_text()

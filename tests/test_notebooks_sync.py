@@ -76,7 +76,7 @@ def test_notebook_is_clean(path):
 
 @pytest.mark.parametrize('path', BOOKS, ids=nb.short)
 def test_notebook_can_be_opened_alone(path):
-    "It has the Colab badge and the install cell of this version."
+    "It has the link to Colab and the install cell of this version."
     assert nb.load(path) == nb.stamped(path, ROOT), f'run: python tools/nb.py stamp {path.relative_to(ROOT)}'
 
 
@@ -133,6 +133,17 @@ def test_readme_links_lead_somewhere():
         r'\]\((?!https?:|#|mailto:)([^)#\s]+)', (ROOT / 'README.md').read_text(encoding='utf-8')
     )
     assert not [l for l in links if not (ROOT / l).exists()]
+
+
+def test_copies_are_made_without_an_environment(tmp_path):
+    "`make student` and `make readme` run with any Python, before anything is installed"
+    for words in (
+        ['student', BOOKS[1], tmp_path / 'copy.ipynb'],
+        ['readme', BOOKS[0], tmp_path / 'README.md'],
+    ):
+        command = [sys.executable, '-I', '-S', str(ROOT / 'tools/nb.py'), *map(str, words)]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        assert words[-1].is_file()
 
 
 def test_student_copy_has_no_solution(tmp_path):

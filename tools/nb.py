@@ -3,7 +3,7 @@
 python tools/nb.py readme  index.ipynb README.md    # the front page from its notebook; pictures go to docs/img/<cell id>.png
 python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; never overwrites
 python tools/nb.py check   NB...                    # markers balanced, import cells pure, no stored error, no path of this machine
-python tools/nb.py stamp   NB...                    # write the Colab badge and the install cell of this version
+python tools/nb.py stamp   NB...                    # write the link to Colab and the install cell of this version
 python tools/nb.py clean   NB...                    # drop execution counts, metadata, widget state and stderr; keep the outputs
 python tools/nb.py run     NB...                    # execute top to bottom in the notebook's folder, store the cleaned outputs
 """
@@ -20,6 +20,8 @@ import time
 from configparser import ConfigParser
 from pathlib import Path
 
+# `make student` and `make readme` need no environment: the package of this clone, which is plain Python so far
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 from earthgpt_lite.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,7 +165,7 @@ try:
     import {module}
 except ImportError:
     %pip install -q "{package}=={version}"'''
-BADGE = '[Open in Colab]({link})'  # words: a picture of it would be asked of the network
+COLAB_LINK = '[Open in Colab]({link})'  # words: a picture of it would be asked of the network
 COLAB = 'https://colab.research.google.com/github'
 
 
@@ -190,7 +192,7 @@ def install_cell(nb, about):
 
 
 def stamped(path, root=ROOT):
-    "The notebook with the badge below its title and the install cell before all other code"
+    "The notebook with the link to Colab below its title and the install cell before all other code"
     nb, about = load(path), settings(root)
     cells = [c for c in nb['cells'] if c['id'] != 'install']
     before = next(i for i, c in enumerate(cells) if c['cell_type'] == 'code')
@@ -198,10 +200,10 @@ def stamped(path, root=ROOT):
     title = next(c for c in cells if c['cell_type'] == 'markdown')
     place = Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
     repository = about['git_url'].removeprefix('https://github.com/')
-    badge = BADGE.format(link=f'{COLAB}/{repository}/blob/v{about["version"]}/{place}')
+    link = COLAB_LINK.format(link=f'{COLAB}/{repository}/blob/v{about["version"]}/{place}')
     text = re.sub(r'^\[Open in Colab\].*\n*', '', ''.join(lines(title)), flags=re.M)
     first, _, rest = text.partition('\n')
-    title['source'] = f'{first}\n\n{badge}\n\n{rest.lstrip()}'.rstrip().splitlines(True)
+    title['source'] = f'{first}\n\n{link}\n\n{rest.lstrip()}'.rstrip().splitlines(True)
     return nb | dict(cells=cells)
 
 
