@@ -135,17 +135,6 @@ def test_readme_links_lead_somewhere():
     assert not [l for l in links if not (ROOT / l).exists()]
 
 
-def test_copies_are_made_without_an_environment(tmp_path):
-    "`make student` and `make readme` run with any Python, before anything is installed"
-    for words in (
-        ['student', BOOKS[1], tmp_path / 'copy.ipynb'],
-        ['readme', BOOKS[0], tmp_path / 'README.md'],
-    ):
-        command = [sys.executable, '-I', '-S', str(ROOT / 'tools/nb.py'), *map(str, words)]
-        subprocess.run(command, check=True, cwd=tmp_path)
-        assert words[-1].is_file()
-
-
 def test_student_copy_has_no_solution(tmp_path):
     for path in BOOKS[1:]:
         copy = tmp_path / f'{nb.short(path)}.ipynb'

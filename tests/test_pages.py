@@ -1,5 +1,7 @@
 "Pages that are made are what the tool makes of today's notebooks and results."
 
+import sys
+import subprocess
 import re
 from pathlib import Path
 
@@ -91,3 +93,14 @@ def test_babble_is_found(answer):
 @pytest.mark.parametrize('answer', ['mostly water and forest.', '[0.41,0.17,0.91,0.97]', 'no', 'yes, yes'])
 def test_an_answer_is_no_babble(answer):
     assert not is_babble(answer)
+
+
+def test_copies_are_made_without_an_environment(tmp_path):
+    "`make student` and `make readme` run with any Python, before anything is installed"
+    for words in (
+        ['student', ROOT / 'nbs/0_errors.ipynb', tmp_path / 'copy.ipynb'],
+        ['readme', ROOT / 'index.ipynb', tmp_path / 'README.md'],
+    ):
+        command = [sys.executable, '-I', '-S', str(ROOT / 'tools/nb.py'), *map(str, words)]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        assert words[-1].is_file()
