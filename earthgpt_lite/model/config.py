@@ -43,7 +43,9 @@ def check_format(
 ):
     "Raises BadInput for a configuration of a newer version, whose choices we cannot know."
     if type(number) is not int:
-        raise BadInput(f'{name}: format is {repr(number)[:80]}: it should be a whole number, such as {FORMAT}')
+        raise BadInput(
+            f'{name}: format is {repr(number)[:80]}: it should be a whole number, such as {FORMAT}'
+        )
     if number > FORMAT:
         raise BadInput(
             f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to '

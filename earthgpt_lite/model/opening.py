@@ -165,12 +165,18 @@ def check_settings(
         raise BadInput(f'{file}: {field} is {value}: it should be above 0')
     elif field.endswith(('hidden_act', 'activation_function')) and value is not None:
         if str(value) not in ACT2FN:
-            raise BadInput(f'{file}: {field} is {str(value)[:80]!r}: it should be a function such as silu or gelu')
+            raise BadInput(
+                f'{file}: {field} is {str(value)[:80]!r}: it should be a function such as silu or gelu'
+            )
     elif field in ('dtype', 'torch_dtype') and value is not None:
         if str(value).removeprefix('torch.') not in _FLOATS:
-            raise BadInput(f'{file}: {field} is {str(value)[:80]!r}: it should be one of {", ".join(_FLOATS)}')
+            raise BadInput(
+                f'{file}: {field} is {str(value)[:80]!r}: it should be one of {", ".join(_FLOATS)}'
+            )
     elif field == 'model_type' and str(value).startswith('timm'):
-        raise BadInput(f'{file}: a part is of type {str(value)[:80]!r}, which takes a library that is not used here')
+        raise BadInput(
+            f'{file}: a part is of type {str(value)[:80]!r}, which takes a library that is not used here'
+        )
     elif field.endswith(('attn_implementation', 'experts_implementation')) and '/' in str(value):
         raise BadInput(f'{file}: {field} names the program {value} of the hub, which is never run')
 

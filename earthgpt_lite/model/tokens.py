@@ -71,7 +71,9 @@ def encode(
             raise
         name = tokenizer.name_or_path or 'this model'
         start = shorten(text, 60)
-        raise BadInput(f'{name}: its tokenizer cannot read {start!r} ({first_line(e)}); ask it shorter') from e
+        raise BadInput(
+            f'{name}: its tokenizer cannot read {start!r} ({first_line(e)}); ask it shorter'
+        ) from e
 
 
 _ENGINES = WeakKeyDictionary()  # tokenizer -> (size of its vocabulary, {trusted: engine})

@@ -379,7 +379,7 @@ def test_all_directories_of_a_tiff_count(tmp_path, order, big):
 # ---- a place that is none
 
 
-BROKEN = dict(bomb='GEOGCS[' * 100_000, url='http://127.0.0.1:9/x.wkt',)
+BROKEN = dict(bomb='GEOGCS[' * 100_000, url='http://127.0.0.1:9/x.wkt')
 
 
 @pytest.mark.parametrize('srs', BROKEN.values(), ids=list(BROKEN))
