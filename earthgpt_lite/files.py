@@ -53,6 +53,10 @@ def disk_errors(
         yield
     except NotWritten:
         raise
+    except UnicodeEncodeError as e:
+        if Path(path).name not in e.object:
+            raise
+        raise NotWritten(path, 'its name holds bytes that are no UTF-8', 'give another name') from e
     except (OSError, *errors) as e:
         said = _said_by_system(e)
         if said is None and not isinstance(e, errors):

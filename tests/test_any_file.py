@@ -58,6 +58,11 @@ def budget(examples):
     )
 
 
+def few_and_many(few, many):
+    "A test with `examples` of a budget, and with those of a rare and longer one"
+    return pytest.mark.parametrize('examples', [few, pytest.param(many, marks=pytest.mark.rare)])
+
+
 # ---- how a file is spoilt
 
 
@@ -163,15 +168,10 @@ def read_spoilt(name, shelf, data):
 TOLD = [name for name in READERS if not READERS[name].mechanism.__name__ == 'class_folders']
 
 
+@few_and_many(12, 400)
 @pytest.mark.parametrize('name', TOLD)
-def test_a_reader_refuses_or_reads(name, shelf):
-    budget(12)(given(st.data())(lambda data: read_spoilt(name, shelf, data)))()
-
-
-@pytest.mark.rare
-@pytest.mark.parametrize('name', TOLD)
-def test_a_reader_refuses_or_reads_many(name, shelf):
-    budget(400)(given(st.data())(lambda data: read_spoilt(name, shelf, data)))()
+def test_a_reader_refuses_or_reads(name, shelf, examples):
+    budget(examples)(given(st.data())(lambda data: read_spoilt(name, shelf, data)))()
 
 
 # ---- single files
@@ -297,15 +297,10 @@ def open_spoilt(kind, folder, data, act=None):
     refused_or(act or KINDS[kind][1], path)
 
 
+@few_and_many(40, 3000)
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_file_is_refused_or_read(kind, tmp_path):
-    budget(40)(given(st.data())(lambda data: open_spoilt(kind, tmp_path, data)))()
-
-
-@pytest.mark.rare
-@pytest.mark.parametrize('kind', KINDS)
-def test_a_file_is_refused_or_read_many(kind, tmp_path):
-    budget(3000)(given(st.data())(lambda data: open_spoilt(kind, tmp_path, data)))()
+def test_a_file_is_refused_or_read(kind, tmp_path, examples):
+    budget(examples)(given(st.data())(lambda data: open_spoilt(kind, tmp_path, data)))()
 
 
 @pytest.mark.rare
@@ -356,7 +351,7 @@ def test_what_is_no_file(kind, what, tmp_path):
 # ---- texts of a model
 
 
-@pytest.mark.parametrize('examples', [200, pytest.param(20_000, marks=pytest.mark.rare)])
+@few_and_many(200, 20_000)
 def test_any_text_is_read_as_boxes_or_told_unread(examples):
     alphabet = st.sampled_from(
         list('[]{}<>|;,. -+eE0123456789naifp/') + ['<p>', '</p>', '１', '\0', '\ud800', '9' * 400]
@@ -396,7 +391,7 @@ def checkpoint_of(folder):
 
 
 @pytest.mark.parametrize('make', [adapter_of, checkpoint_of])
-@pytest.mark.parametrize('examples', [40, pytest.param(3000, marks=pytest.mark.rare)])
+@few_and_many(40, 3000)
 def test_a_spoilt_adapter_or_checkpoint_is_refused_or_read(make, examples, tmp_path):
     path, act = make(tmp_path)
     raw = path.read_bytes()

@@ -230,3 +230,13 @@ def test_the_living_are_left_alone(tmp_path):
         os.utime(path, (past, past))
     finish_writes(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [names[2]]
+
+
+@pytest.mark.unix
+def test_a_name_that_a_library_cannot_write_is_told(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b'/\xff.tif')
+    with pytest.raises(BadInput, match='its name holds bytes that are no UTF-8; give another name'):
+        with whole_file(path) as part:
+            str(part).encode()  # as GDAL and pyogrio take it
+    with pytest.raises(UnicodeEncodeError), whole_file(tmp_path / 'x'):
+        '\udcff'.encode()

@@ -10,7 +10,7 @@ import sys
 
 from .commands import JSON_OPTION, Parser, add_command, add_data
 from .commands import positive_int, real, seed_number, whole
-from .model_commands import run_ask, run_chat, run_doctor, run_evaluate, run_map
+from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
     run_presets,
     run_quickstart,
@@ -449,7 +449,7 @@ def _run_words(argv):
 def _run_safely(args, debug):
     "Run a command; whatever happens becomes an exit status."
     try:
-        return args.run(args) or 0
+        return run_command(args) or 0
     except SystemExit as stop:
         return stop.code or 0  # the help of `train`
     except KeyboardInterrupt:

@@ -25,16 +25,17 @@ from folium.plugins import Draw, DualMap
 from folium.template import Template
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
-from rasterio.warp import reproject, transform
+from rasterio.warp import reproject
 
 from .answers import Answer
 from ..data.sample.world_map import DATA
-from ..errors import BadInput, first_line
+from ..errors import BadInput
 from ..eval.drawings import data_uri
 from ..texts import read_json
 from ..files import write_whole
 from ..outputs import check_inputs
 from ..raster.chips import Chip
+from ..raster.georef import to_lonlat
 from ..raster.palettes import label_colours
 from ..raster.reading import Scene, as_chip, read_scene, scene_files
 
@@ -81,16 +82,20 @@ def from_mercator(height):
     return np.degrees(2 * np.arctan(np.exp(np.radians(height))) - np.pi / 2)
 
 # %% ../../nbs/7_app/05_maps.ipynb #1e344ecb
+def _to_lonlat(frame, points):
+    try:
+        return to_lonlat(points, frame.crs)
+    except BadInput as e:
+        raise BadInput(f'{frame.name or "this picture"}: {e}') from None
+
+
 def _lonlat(frame, points):  # (n, 2) pixels of the picture
     "Longitudes without a jump, and latitudes."
     x, y = frame.to_map(points).T
     if frame.crs.to_epsg() == 4326:
         lon, lat = x, y
     else:
-        lon, lat = map(np.array, transform(frame.crs, 'EPSG:4326', x, y))
-    if not np.isfinite([lon, lat]).all():
-        name = frame.name or 'this picture'
-        raise BadInput(f'{name} lies outside what its CRS can express; look at its georeference')
+        lon, lat = _to_lonlat(frame, np.stack([x, y], 1)).T
     if frame.crs.is_geographic:
         return lon, lat
     center = np.degrees(np.angle(np.exp(1j * np.radians(lon)).sum()))
@@ -248,18 +253,18 @@ def _feature(row, k):
     try:
         shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
     except Exception as e:
-        reason = first_line(e)
         raise BadInput(
-            f'feature {k} of the answers has a geometry that cannot be read ({reason}); '
-            'mend it, or leave the feature out'
+            f'feature {k} of the answers has a geometry that cannot be read; '
+            'give a type of GeoJSON with pairs of numbers, or leave the feature out'
         ) from e
     if shape.is_empty:
         return None
     west, south, east, north = shape.bounds
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
+        west, south, east, north = (f'{v:,.0f}' if abs(v) < 1e9 else f'{v:.3g}' for v in shape.bounds)
         raise BadInput(
-            f'feature {k} of the answers reaches from {west:,.0f}, {south:,.0f} '
-            f'to {east:,.0f}, {north:,.0f}: that is no longitude and latitude; write the file in EPSG:4326'
+            f'feature {k} of the answers reaches from {west}, {south} to {east}, {north}: '
+            'that is no longitude and latitude; write the file in EPSG:4326'
         )
     return dict(shape=shape, properties=row.get('properties') or {})
 

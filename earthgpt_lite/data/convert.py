@@ -292,7 +292,8 @@ def _record_and_chip(row, root):  # the record and its chip, or why not and None
         if not isinstance(row, dict):
             raise BadInput(record_problems(row)[0])
         record = Record.from_json(row)
-        scene = read_scene(find_image(record.image, root), record.sensor, size=512)
+        path = find_image(record.image, root)
+        scene = read_scene(path, record.sensor, size=512, allow_vrt=None)
         return record, as_chip(scene, size=256)
     except BadInput as e:
         return str(e), None

@@ -106,7 +106,7 @@ def _feature_label(properties):
 
 
 def _georeference(path):  # CRS, transform, size
-    with open_raster(path) as f:
+    with open_raster(path, allow_vrt=None) as f:
         return f.crs, f.transform, np.array([f.width, f.height])
 
 

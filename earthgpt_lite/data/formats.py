@@ -135,7 +135,7 @@ def to_upright(
 
 def picture_size(path) -> tuple:  # width, height
     "Size of a picture in pixels, without reading them."
-    with open_raster(path) as f:
+    with open_raster(path, allow_vrt=None) as f:
         return f.width, f.height
 
 # %% ../../nbs/3_data/03_formats.ipynb #bbc15e1a

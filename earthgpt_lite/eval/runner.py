@@ -87,7 +87,7 @@ def open_data(
         return _open_samples(split or 'validation')
     if not root:
         root = Path(data).parent if isinstance(data, str | Path) else '.'
-    render = lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size).image
+    render = lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size, None).image
     return read_questions(data), render, None
 
 

@@ -123,7 +123,7 @@ def _picture_reader(root):
         if root is None:
             return None
         try:
-            return as_chip(find_image(p['image'], root), p['sensor'], size=256).image
+            return as_chip(find_image(p['image'], root), p['sensor'], 256, allow_vrt=None).image
         except BadInput:
             return None
 

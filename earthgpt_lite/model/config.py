@@ -6,6 +6,7 @@ __all__ = ['FORMAT', 'MODELS', 'packaged', 'check_format', 'EarthGPTConfig', 'ch
 
 # %% ../../nbs/4_model/12_config.ipynb #7a69f702
 import math
+import re
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from importlib.resources import files
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, Dinov2Config, PreTrainedConfig, ResNetConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
 from ..errors import BadInput, first_line
 from .language import small_llama
@@ -39,7 +42,11 @@ def check_format(
     name: str = 'this model',  # for the message
 ):
     "Raises BadInput for a configuration of a newer version, whose choices we cannot know."
-    if not isinstance(number, int) or number > FORMAT:
+    if type(number) is not int:
+        raise BadInput(
+            f'{name}: format is {repr(number)[:80]}: it should be a whole number, such as {FORMAT}'
+        )
+    if number > FORMAT:
         raise BadInput(
             f'{name} was saved by a newer earthgpt-lite (format {number}; this version reads up to '
             f'{FORMAT}): upgrade with `pip install -U earthgpt-lite`'
@@ -202,12 +209,32 @@ def read_config(
     check_choices(given, file)
     try:
         config = open_config(folder, EarthGPTConfig)
+        _check_parts(config, file)
         _check_patches(config, file)
     except BadInput:
         raise
     except Exception as e:
-        raise BadInput(f'{file} describes no EarthGPT: {" ".join(str(e).split())[:200]}') from e
+        said = _KINDS_OF_ERROR.sub('', ' '.join(str(e).split()))
+        raise BadInput(f'{file} describes no EarthGPT: {said[:200]}') from e
     return config
+
+
+_KINDS_OF_ERROR = re.compile(r"(Class v|V)alidation error for \w+ '\w+': |\b[A-Z]\w*(Error|Exception): ")
+_PARTS = dict(
+    vit_config=(MODEL_MAPPING, 'dinov2'),
+    cnn_config=(MODEL_FOR_BACKBONE_MAPPING, 'resnet'),
+    text_config=(MODEL_FOR_CAUSAL_LM_MAPPING, 'llama'),
+)
+
+
+def _check_parts(config, file):
+    for field in [*(f'{name}_config' for name in config.encoders), 'text_config']:
+        part, (known, usual) = getattr(config, field), _PARTS[field]
+        if type(part) not in known:
+            raise BadInput(
+                f'{file}: {field} has the type {part.model_type!r}, which does not do its work: '
+                f'take one such as {usual!r}'
+            )
 
 
 def _check_patches(config, file):

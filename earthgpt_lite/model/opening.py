@@ -25,6 +25,8 @@ from huggingface_hub.constants import is_offline_mode
 from safetensors import safe_open
 from torch.nn.modules import module as torch_module
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.utils import logging
 
 from ..budget import memory_budget
 from ..errors import BadInput, first_line
@@ -102,6 +104,10 @@ def download(
 _LARGEST = dict(settings=16e6, tokenizer=128e6)  # bytes of a file
 _MOST = 2**16  # of anything that is counted
 _COUNTED = re.compile(r'(layers?|heads?|experts|blocks|depths?|stages|labels)$')
+_ABOVE_0 = re.compile(
+    r'(head_dim|num_(attention|key_value)_heads|(hidden|intermediate|patch|vocab)_size|original_max_position_embeddings)$'
+)
+_FLOATS = ('auto', 'float16', 'bfloat16', 'float32', 'float64')
 _PROGRAMS = {
     'auto_map': 'code of its own, which is never run; take a model that transformers knows by itself',
     'custom_generate': 'code of its own, which is never run; take the entry out',
@@ -155,6 +161,22 @@ def check_settings(
         raise BadInput(f'{file}: {field} is {value}: give a number')
     elif isinstance(value, int) and _COUNTED.search(field) and abs(value) > _MOST:
         raise BadInput(f'{file}: {field} is {value:,}: more than {_MOST:,} is no model')
+    elif _ABOVE_0.search(field) and isinstance(value, int | float) and value <= 0:
+        raise BadInput(f'{file}: {field} is {value}: it should be above 0')
+    elif field.endswith(('hidden_act', 'activation_function')) and value is not None:
+        if str(value) not in ACT2FN:
+            raise BadInput(
+                f'{file}: {field} is {str(value)[:80]!r}: it should be a function such as silu or gelu'
+            )
+    elif field in ('dtype', 'torch_dtype') and value is not None:
+        if str(value).removeprefix('torch.') not in _FLOATS:
+            raise BadInput(
+                f'{file}: {field} is {str(value)[:80]!r}: it should be one of {", ".join(_FLOATS)}'
+            )
+    elif field == 'model_type' and str(value).startswith('timm'):
+        raise BadInput(
+            f'{file}: a part is of type {str(value)[:80]!r}, which takes a library that is not used here'
+        )
     elif field.endswith(('attn_implementation', 'experts_implementation')) and '/' in str(value):
         raise BadInput(f'{file}: {field} names the program {value} of the hub, which is never run')
 
@@ -394,6 +416,25 @@ def open_tokenizer(folder, **source):
     return _open(AutoTokenizer, folder, **source)
 
 
+@contextmanager
+def _no_report():
+    "Without the table of transformers: what did not fit is said in a sentence."
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _check_shapes(info, folder):
+    for key, stored, wanted in sorted(info.get('mismatched_keys') or ()):
+        raise BadInput(
+            f'{folder}: the weight {key} has the shape {tuple(stored)}, and by config.json it has '
+            f'{tuple(wanted)}: config.json and weights belong to different models'
+        )
+
+
 def open_model(
     kind,  # a class of models, or an AutoModel of transformers
     folder,  # which was looked over by `check_folder`
@@ -407,7 +448,9 @@ def open_model(
     build = kind if is_class else partial(kind.from_config, trust_remote_code=False)
     check_size(partial(build, copy.deepcopy(config)), stored or check_files(folder), folder, dtype)
     options = dict(config=config, dtype=dtype, output_loading_info=True, **source)
-    options['generation_config'] = read_generation(folder)
-    model, info = _open(kind, folder, use_safetensors=None if source else True, **options)
+    options |= dict(generation_config=read_generation(folder), ignore_mismatched_sizes=True)
+    with _no_report():
+        model, info = _open(kind, folder, use_safetensors=None if source else True, **options)
+    _check_shapes(info, folder)
     check_finite(model, folder)
     return model.eval(), info

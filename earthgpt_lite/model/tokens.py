@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.records import Turn
-from ..errors import BadInput
+from ..errors import BadInput, first_line, shorten
 from ..texts import check_text
 
 # %% ../../nbs/4_model/01_tokens.ipynb #586509c2
@@ -64,7 +64,16 @@ def encode(
     engine = _engine(tokenizer, trusted)
     if engine is None:
         return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted).input_ids
-    return engine.encode(text, add_special_tokens=False).ids
+    try:
+        return engine.encode(text, add_special_tokens=False).ids
+    except BaseException as e:
+        if type(e).__name__ not in ('Exception', 'PanicException'):  # of a library in Rust
+            raise
+        name = tokenizer.name_or_path or 'this model'
+        start = shorten(text, 60)
+        raise BadInput(
+            f'{name}: its tokenizer cannot read {start!r} ({first_line(e)}); ask it shorter'
+        ) from e
 
 
 _ENGINES = WeakKeyDictionary()  # tokenizer -> (size of its vocabulary, {trusted: engine})

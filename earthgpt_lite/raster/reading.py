@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ..errors import BadInput
@@ -42,6 +41,7 @@ from earthgpt_lite.raster.chips import (
     resize,
 )
 from earthgpt_lite.raster.opening import (
+    RASTER_ERRORS,
     allowance,
     as_array,
     block_cost,
@@ -222,7 +222,7 @@ def _gsd(transform, crs, height, width):  # metres: the square root of the area 
         return None
     area = abs(transform.a * transform.e - transform.b * transform.d)
     if not crs.is_geographic:
-        return float(np.sqrt(area) * crs.linear_units_factor[1])
+        return float(np.sqrt(area) * crs.linear_units_factor[1]) if crs.is_projected else None
     latitude = np.radians(_moved(transform, width / 2, height / 2).f)
     return float(np.sqrt(area * max(np.cos(latitude), 0)) * np.pi / 180 * 6_371_008.8)
 
@@ -307,7 +307,7 @@ def _pixels(file, numbers, window, shape):
         with read_env(file):
             pixels = file.read(numbers, window=window, out_shape=(len(numbers), *shape))
             return pixels, _valid(file, pixels, numbers, window)
-    except RasterioError as error:
+    except RASTER_ERRORS as error:
         raise BadInput(f'{file.name}: damaged or cut short; fetch it again') from error
     except ValueError as error:
         raise BadInput(f'{file.name}: bands that cannot be read as one picture; name some') from error

@@ -5,6 +5,7 @@ __all__ = ['StoredExample', 'open_examples', 'open_model', 'model_image_size', '
 
 # %% ../../nbs/5_train/11_run.ipynb #e1df7d37
 import os
+import re
 from argparse import ArgumentError
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.records import Record, find_image
 from ..data.store import InstructionData, files_read, read_rows
-from ..errors import BadInput
+from ..errors import BadInput, shorten
 from ..files import write_json, write_whole
 from ..model.config import check_choices, read_config
 from ..model.modeling import find_model, load, model_files, nano
@@ -28,7 +29,8 @@ from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import run_lock, save_artifact
 from .module import FitOptions, TrainingOptions, check_minutes, fit
-from .run_file import RunOptions, check_keys, find_run, read_run
+from .run_file import RunOptions, check_keys, check_texts, find_run
+from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
 
 # %% ../../nbs/5_train/11_run.ipynb #4333e8b8
@@ -50,7 +52,7 @@ class StoredExample:
             raise BadInput(
                 f'{self.name}: {self.path} was there when the run began and has gone; put it back and resume'
             )
-        return as_chip(self.path, self.sensor, self.size).image
+        return as_chip(self.path, self.sensor, self.size, allow_vrt=None).image
 
 
 def open_examples(
@@ -310,17 +312,29 @@ def _check_words(argv):
     check_keys([n for n in names if n not in ours and not n.startswith('print_')], 'command line')
 
 
+def _reason(error):
+    "A sentence for what the parser says of a value, in the words of a person."
+    said = shorten(' '.join(str(error).split()), 300)
+    key = re.search(r'Parser key "([\w.]+)"', said)
+    if not key or key[1] not in known_keys():
+        return f'command line: {said}'
+    value = re.search(r'(?:Got|Given) value: (.*?)(?= - Expected| Given value|$)', said)
+    given = f', not {value[1]}' if value else ''
+    return f'{key[1]} should be {value_words(key[1])}{given}; mend it in the run file or on the command line'
+
+
 def train_command(
     argv: list,  # the words behind `earthgpt-lite train`
 ) -> int:  # exit status
     "`earthgpt-lite train`. Raises BadInput for what cannot be understood."
     argv = _open_configs(argv)
     _check_words(argv)
+    check_texts([word.partition('=')[2] or word for word in argv], 'command line')
     parser = make_train_parser()
     try:
         given = parser.parse_args(argv)
-    except ArgumentError as e:
-        raise BadInput(f'command line: {" ".join(str(e).split())}') from e
+    except (ArgumentError, RecursionError) as e:
+        raise BadInput(_reason(e)) from e
     instantiate = getattr(parser, 'instantiate', None) or parser.instantiate_classes  # its older name
     values = instantiate(given)
     run = RunOptions(**{f.name: getattr(values, f.name) for f in fields(RunOptions)})

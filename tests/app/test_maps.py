@@ -15,6 +15,7 @@ from earthgpt_lite.app.maps import _near, map_of, overlay, page_text, side_by_si
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.palettes import label_colour
+from earthgpt_lite.raster.chips import Chip, Frame
 from earthgpt_lite.raster.reading import Scene, as_chip
 
 
@@ -210,9 +211,24 @@ def test_what_is_no_longitude_or_no_geometry_is_named():
         dict(type='Star', coordinates=[1, 2]),
         dict(type='Polygon', coordinates=[[1, 2]]),
         dict(type='Point'),
+        dict(type='Polygon', coordinates=[[[0, 0], [1], [0, 1], [0, 0]]]),
+        dict(type='Polygon', coordinates=[[[0, 0], [1, 0, 3], [0, 1], [0, 0]]]),
     ):
-        with pytest.raises(BadInput, match='feature 0.*cannot be read'):
+        with pytest.raises(
+            BadInput, match='feature 0.*cannot be read; give a type of GeoJSON with pairs'
+        ) as e:
             map_of(scene(), row(**g))
+        assert 'shape' not in str(e.value)
+    with pytest.raises(BadInput, match=r'1e\+308.*EPSG:4326') as e:
+        map_of(scene(), row(type='Polygon', coordinates=[[[1e308, 0], [1e308, 1e308], [0, 1], [1e308, 0]]]))
+    assert len(str(e.value)) < 200
+
+
+def test_a_scene_without_a_place_on_earth_is_named():
+    plan = CRS.from_wkt('LOCAL_CS["x",UNIT["metre",1]]')
+    frame = Frame(8, 8, Affine.identity(), plan, 'plan.tif')
+    with pytest.raises(BadInput, match='plan.tif: the CRS of this scene cannot be brought'):
+        map_of(Chip(np.full((8, 8, 3), 9, 'uint8'), frame))
 
 
 def test_a_page_is_written_whole(tmp_path):

@@ -526,3 +526,32 @@ def test_presets_are_listed(run_cli):
     status, text, _ = run_cli('presets', 'nano', '--json', '--pictures', 2, '--words', 32)
     (row,) = json.loads(text)
     assert status == 0 and row['name'] == 'nano' and row['total'] == sum(row['parameters'].values())
+
+
+PLAN = dict(crs='LOCAL_CS["x",UNIT["metre",1]]', transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6))
+
+
+def test_a_plan_without_a_place_on_earth_is_answered_without_one(saved, run_cli, tmp_path, monkeypatch):
+    plan = raster(tmp_path / 'plan.tif', colours(3), **PLAN)
+    assert run_cli('ask', saved, plan, 'what?')[0] == 0
+    monkeypatch.setattr('earthgpt_lite.app.model_commands._assistant', None)  # never reached
+    out = tmp_path / 'o.geojson'
+    refused(run_cli('ask', saved, plan, 'what?', '--out', out), 'plan.tif: the CRS', 'leave --out away')
+    assert not out.exists()
+
+
+@pytest.mark.unix
+def test_a_current_folder_that_is_gone_is_told(run_cli, tmp_path, tif, monkeypatch):
+    (tmp_path / 'gone').mkdir()
+    monkeypatch.chdir(tmp_path / 'gone')
+    (tmp_path / 'gone').rmdir()
+    refused(run_cli('ask', 'nano', tif, 'what?'), 'the current folder is gone: go to one that is there')
+
+
+def test_a_picture_of_a_record_is_offered_no_option_that_is_not_there(run_cli, tmp_path):
+    (tmp_path / 'a.png').write_text('<VRTDataset rasterXSize="9" rasterYSize="9"/>', encoding='utf-8')
+    turns = [{'from': 'human', 'value': 'what?'}, {'from': 'gpt', 'value': 'water'}]
+    rows = json.dumps([{'image': 'a.png', 'conversations': turns}])
+    (tmp_path / 'a.json').write_text(rows, encoding='utf-8')
+    _, out, err = run_cli('evaluate', 'nano', tmp_path / 'a.json', '--out', tmp_path / 'o', '--device', 'cpu')
+    assert 'not an image' in out + err and 'allow' not in out + err, (out, err)

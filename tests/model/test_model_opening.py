@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import time
@@ -19,6 +20,7 @@ from earthgpt_lite.model.backbones import load_language
 from earthgpt_lite.model.config import MODELS
 from earthgpt_lite.model.modeling import find_model, load
 from earthgpt_lite.model.opening import is_hub_name, nearest_path
+from earthgpt_lite.model.tokens import encode
 from earthgpt_lite.model.weights import find_weights
 
 
@@ -137,6 +139,53 @@ CHOICES = dict(
 def test_a_choice_out_of_range(folder, field, value):
     changed(folder / 'config.json', **{field: value})
     refused(folder, 'config.json|configuration|model of type|newer|' + field)
+
+
+PARTS = [
+    (dict(cnn_config=dict(model_type='timm_backbone', backbone='resnet18')), "config.json.*'timm_backbone'"),
+    (dict(vit_config=dict(model_type='timm_wrapper', architecture='hf-hub:x/y')), "config.json.*'timm_wrapper'"),
+    (dict(text_config=dict(model_type='rag')), "config.json: text_config has the type 'rag'"),
+    (dict(vit_config=dict(model_type='rag')), "config.json: vit_config has the type 'rag'"),
+    (dict(cnn_config=dict(model_type='bert')), "config.json: cnn_config has the type 'bert'"),
+    (dict(text_config=dict(dtype='complex64')), "config.json: dtype is 'complex64'"),
+    (dict(text_config=dict(hidden_act='os.system')), "config.json: hidden_act is 'os.system'"),
+    (dict(vit_config=dict(hidden_act=5)), "config.json: hidden_act is '5'"),
+    (dict(text_config=dict(hidden_size='x')), "config.json.*'hidden_size' expected int"),
+    (dict(text_config=dict(head_dim=0)), 'config.json: head_dim is 0'),
+    (dict(text_config=dict(intermediate_size=-3)), 'config.json: intermediate_size is -3'),
+    (
+        dict(text_config=dict(rope_parameters=dict(rope_type='yarn', factor=2.0, original_max_position_embeddings=0))),
+        'config.json: original_max_position_embeddings is 0',
+    ),
+    (dict(text_config=dict(num_key_value_heads=3)), r'k_proj.weight has the shape \(192, 192\), and by config.json'),
+    (dict(text_config=dict(hidden_size=100)), r'by config.json it has \(.*100'),
+    (dict(format='1'), "format is '1': it should be a whole number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('changes, said', PARTS, ids=[str(changes)[:60] for changes, _ in PARTS])
+def test_a_part_that_is_none_is_named_in_words(folder, changes, said, capfd):
+    given = json.loads((folder / 'config.json').read_text())
+    for field, value in changes.items():
+        old = given.get(field)
+        fits = isinstance(value, dict) and value.get('model_type') in (None, old['model_type'])
+        given[field] = old | value if fits else value
+    (folder / 'config.json').write_text(json.dumps(given))
+    refused(folder, said)
+    with pytest.raises(BadInput) as error:
+        load(folder, 'cpu')
+    assert not re.search(r"\b[A-Z]\w*(Error|Exception)\b|<class|ignore_mismatched|You ", str(error.value))
+    assert 'MISMATCH' not in ''.join(capfd.readouterr())
+
+
+def test_a_text_at_which_the_tokenizer_breaks_is_told(folder):
+    state = json.loads((folder / 'tokenizer.json').read_text())
+    split = dict(type='Split', pattern=dict(Regex='(a|aa|b|bb|ab)+$'), behavior='Isolated', invert=False)
+    state['pre_tokenizer'] = dict(type='Sequence', pretokenizers=[split, state['pre_tokenizer']])
+    (folder / 'tokenizer.json').write_text(json.dumps(state))
+    _, tokenizer = load(folder, 'cpu')
+    with pytest.raises(BadInput, match='stranger: its tokenizer cannot read .*ask it shorter'):
+        encode(tokenizer, 'ab' * 20_000 + '!c?')
 
 
 @pytest.mark.parametrize('number', ['NaN', '1e999', '-Infinity', '9' * 5000, '{"__float__": "NaN"}'])

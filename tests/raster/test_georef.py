@@ -143,3 +143,9 @@ def test_features_are_json_and_rounded():
         and row['features'][1]['geometry'] is None
     )
     assert [0.3333333, 0] in row['features'][0]['geometry']['coordinates'][0]
+
+
+@pytest.mark.parametrize('size', [1e4, 1e12, 1e300])
+def test_what_lies_turns_of_the_globe_away_is_refused_at_once(size):
+    with pytest.raises(BadInput, match='outside what EPSG:4326 can express'):
+        to_world(shapely.box(0, 0, size, 10), 'EPSG:4326')

@@ -129,7 +129,9 @@ def test_a_description_is_no_picture(tmp_path, pixels, server, name):
     path = tmp_path / 'in' / name
     for text in (vrt(secret), vrt(f'/vsicurl/{server.url}/x.tif'), wms(server.url)):
         path.write_text(text, encoding='utf-8')
-        refused(path, '--allow-vrt')
+        refused(path, 'not an image')
+    with pytest.raises(BadInput, match='opened only with --allow-vrt'):
+        read_scene(path)
     path.write_text(vrt(secret), encoding='utf-8')
     assert (read_scene(path, allow_vrt=True).pixels == pixels[0]).all()
     assert as_chip(path, allow_vrt=True).image.shape == (64, 64, 3)
@@ -372,3 +374,87 @@ def test_all_directories_of_a_tiff_count(tmp_path, order, big):
     path = tmp_path / 'a.tif'
     path.write_bytes(mark + directory([*first, (330, head + length)], 0) + child)
     refused(path, 'one block of it takes 8,590 MB')
+
+
+# ---- a place that is none
+
+
+BROKEN = dict(bomb='GEOGCS[' * 100_000, url='http://127.0.0.1:9/x.wkt')
+
+
+@pytest.mark.parametrize('srs', BROKEN.values(), ids=list(BROKEN))
+@pytest.mark.parametrize('read', READERS)
+def test_a_crs_that_cannot_be_read_is_told(tmp_path, pixels, srs, read):
+    path = save(tmp_path / 'x.tif', pixels)
+    notes = f'<PAMDataset><SRS>{srs}</SRS><GeoTransform>1,1,0,1,0,-1</GeoTransform></PAMDataset>'
+    path.with_name('x.tif.aux.xml').write_text(notes, encoding='utf-8')
+    with pytest.raises(BadInput, match=r'x\.tif: its header, or the \.aux\.xml beside it'):
+        read(path)
+
+
+GRID = 'EXTENSION["PROJ4_GRIDS","{}"]'
+SHIFT = 'ABRIDGEDTRANSFORMATION["x",METHOD["NTv2"],PARAMETERFILE["file","{}"]]'
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize(
+    'srs',
+    [
+        '+proj=longlat +nadgrids={} +type=crs',
+        '+proj=longlat +nadgrids = @{} +type=crs',
+        '+proj=longlat +init={}:1 +type=crs',
+        '+proj=pipeline +step +proj=hgridshift +grids={}',
+        f'GEOGCS["a",DATUM["d",SPHEROID["s",6378137,298.25],{GRID}],PRIMEM["Greenwich",0],UNIT["degree",0.01745]]',
+        f'BOUNDCRS[SOURCECRS[GEOGCRS["a"]],TARGETCRS[GEOGCRS["b"]],{SHIFT}]',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize('spelt', [str, lambda name: name.replace('/', '&#47;')], ids=['plain', 'entities'])
+def test_a_crs_opens_no_file(tmp_path, pixels, srs, spelt):
+    "The file is a pipe without a writer: who opens it waits for ever"
+    os.mkfifo(tmp_path / 'pipe')
+    path = save(tmp_path / 'x.tif', pixels)
+    notes = f'<PAMDataset><SRS>{srs.format(spelt(str(tmp_path / "pipe")))}</SRS></PAMDataset>'
+    path.with_name('x.tif.aux.xml').write_text(notes, encoding='utf-8')
+    with pytest.raises(BadInput, match='names a file'):
+        open_raster(path)
+
+
+@pytest.mark.parametrize('crs', ['EPSG:3857', 'EPSG:28992', 'ESRI:54009'])
+def test_a_crs_of_notes_is_used(tmp_path, pixels, crs):
+    path, text = save(tmp_path / 'x.tif', pixels), rasterio.CRS.from_user_input(crs).to_wkt()
+    notes = f'<PAMDataset><SRS>{text.replace(chr(34), "&quot;")}</SRS></PAMDataset>'
+    path.with_name('x.tif.aux.xml').write_text(notes, encoding='utf-8')
+    with open_raster(path) as file:
+        assert file.crs == rasterio.CRS.from_user_input(crs)
+
+
+@pytest.mark.parametrize('read', READERS)
+def test_a_geotransform_of_no_numbers_is_told(tmp_path, pixels, read):
+    transform = rasterio.Affine(float('nan'), 0, 0, 0, -1, 0)
+    path = save(tmp_path / 'x.tif', pixels, crs='EPSG:4326', transform=transform)
+    with pytest.raises(BadInput, match=r'x\.tif: its geotransform holds NaN'):
+        read(path)
+
+
+def test_a_plan_without_a_place_on_earth_is_a_picture(tmp_path, pixels):
+    place = dict(crs='LOCAL_CS["x",UNIT["metre",1]]', transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6))
+    path = save(tmp_path / 'x.tif', pixels, **place)
+    assert read_scene(path).gsd is None and as_chip(path).image.shape == (64, 64, 3)
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('read', READERS)
+def test_a_name_that_is_no_utf8_is_told(tmp_path, pixels, read):
+    path = os.fsdecode(os.fsencode(tmp_path) + b'/\xe9\xff.tif')
+    os.rename(save(tmp_path / 'x.tif', pixels), path)
+    with pytest.raises(BadInput, match='no UTF-8; rename it'):
+        read(path)
+
+
+def test_who_named_no_file_is_offered_no_option(tmp_path, pixels):
+    secret = save(tmp_path / 'secret.tif', pixels)
+    (tmp_path / 'x.tif').write_text(vrt(secret), encoding='utf-8')
+    for read in (picture_size, lambda path: as_chip(path, allow_vrt=None)):
+        with pytest.raises(BadInput, match='not an image') as error:
+            read(tmp_path / 'x.tif')
+        assert 'allow' not in str(error.value)

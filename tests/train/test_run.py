@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 
 import lightning as L
@@ -16,7 +17,7 @@ from earthgpt_lite.train import run as module
 from earthgpt_lite.train.adapter_files import load_adapter
 from earthgpt_lite.train.module import EarthGPTModule
 from earthgpt_lite.train.run import make_train_parser, open_examples, train, train_command
-from earthgpt_lite.train.run_file import RunOptions, StageOptions, known_keys, read_run, recipes
+from earthgpt_lite.train.run_file import RunOptions, StageOptions, known_keys, read_run, recipes, value_words
 from earthgpt_lite.train.stages import STAGES
 
 
@@ -368,3 +369,34 @@ def test_parts_at_their_own_rates(data):
     assert seen[0].stage == seen[1].stage == given.stage
     with pytest.raises(BadInput, match="stage.rates: there is no part 'atention'; parts are vit, "):
         StageOptions('align', rates=dict(atention=1)).stage()
+
+
+LAUGHS = 'a: &a [x, x]\n' + ''.join(
+    f'  {b}: &{b} [{f"*{a}, " * 10}]\n' for a, b in zip('abcdefghi', 'bcdefghij')
+)
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        (f'choices:\n  {LAUGHS}steps: 1\n', r'line 3: \*a stands for another part'),
+        ('choices: &a {x: *a}\nsteps: 1\n', r'line 1: \*a'),
+        ('a: &a\n  <<: *a\nsteps: 1\n', r'line 2: \*a'),
+        ('choices: "&a {x: *a}"\nsteps: 1\n', 'write it out'),
+        ('stage: {rates: {vit: "&a [*a]"}}\nsteps: 1\n', 'write it out'),
+        ('stage: {rates: {class_path: os.system}}\nsteps: 1\n', 'stage.rates should be a group of names with a number each'),
+        ('stage: {name: zzz}\nsteps: 1\n', 'stage.name should be one of scratch, .*, not zzz'),
+        ('seed: {a: 1}\nsteps: 1\n', "seed should be a whole number, not {'a': 1}"),
+        (f'steps: "{"[" * 3000}"\n', 'steps should be a whole number or null'),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_another_is_told_in_words(text, said, tmp_path):
+    (tmp_path / 'r.yaml').write_text(text, encoding='utf-8')
+    start = time.perf_counter()
+    with pytest.raises(BadInput, match=said) as error:
+        train_command(['--config', str(tmp_path / 'r.yaml'), '--data', 'none.jsonl'])
+    assert '<class' not in str(error.value) and time.perf_counter() - start < 10
+
+
+def test_every_key_says_what_it_takes():
+    assert all(value_words(key) for key in known_keys())
