@@ -37,15 +37,10 @@ def base_fingerprint(
     model,  # EarthGPT, with or without adapter
     without=(),  # names of parameters that do not count
 ) -> str:
-    "A short hash of a model's weights: names, shapes and 512 numbers of each."
-    total = hashlib.sha256()
-    for name, t in sorted((_base_name(n), p) for n, p in model.named_parameters()):
-        if name in without or part_of(name) in ('scale', 'bias', 'lora'):
-            continue
-        flat = t.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 512)].to('cpu', torch.bfloat16)
-        total.update(f'{name}{tuple(t.shape)}'.encode() + sample.view(torch.int16).numpy().tobytes())
-    return total.hexdigest()[:16]
+    "A short hash of a model's weights as they are in bfloat16, without those of an adapter."
+    own = sorted((_base_name(n), p) for n, p in model.named_parameters())
+    counts = lambda name: name not in without and part_of(name) not in ('scale', 'bias', 'lora')
+    return weights_digest((n, p.bfloat16()) for n, p in own if counts(n)).hexdigest()[:16]
 
 
 def save_adapter(
