@@ -11,7 +11,15 @@ from fixtures_faults import FAILED, KILLED, UNTOUCHED, WRONG, full, in_a_process
 
 from earthgpt_lite import files
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.files import append_rows, finish_writes, whole_file, whole_folder, write_json, write_whole
+from earthgpt_lite.files import (
+    append_rows,
+    files_digest,
+    finish_writes,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_whole,
+)
 
 POSIX = pytest.mark.skipif(sys.platform == 'win32', reason='forks, and limits the size of files')
 SAYS = 'x cannot be written: No space left on device; make room'
@@ -195,3 +203,11 @@ def test_the_living_are_left_alone(tmp_path):
         os.utime(path, (past, past))
     finish_writes(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [names[2]]
+
+
+def test_the_digest_sees_bytes_and_names_alone(tmp_path):
+    a, b = fill(tmp_path / 'a', {'x': 'one', 'y': 'two'}), fill(tmp_path / 'b', {'x': 'one', 'y': 'two'})
+    assert files_digest([a / 'x', a / 'y']) == files_digest([str(b / 'x'), b / 'y'])
+    (b / 'y').write_text('new')
+    others = [[b / 'x', b / 'y'], [a / 'x'], [a / 'y', a / 'x'], [a / 'x', a / 'gone'], [a / 'x', tmp_path]]
+    assert len({files_digest(paths) for paths in others} | {files_digest([a / 'x', a / 'y'])}) == 6

@@ -4,7 +4,6 @@
 __all__ = ['ADAPTER_FILE', 'base_fingerprint', 'save_adapter', 'read_adapter', 'load_adapter']
 
 # %% ../../nbs/5_train/03_adapter_files.ipynb #adfil003
-import hashlib
 import json
 import re
 from copy import deepcopy
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from ..errors import BadInput, first_line
 from ..files import whole_folder
 from ..locks import output_lock
-from ..model.modeling import check_replaceable
+from ..model.modeling import check_replaceable, weights_digest
 from ..model.opening import read_settings
 from .adapters import ScaledLinear, add_bias, added_adapters, check_plain, import_peft
 from .stages import Stage, part_of
