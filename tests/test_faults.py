@@ -13,64 +13,20 @@ import pytest
 from rasterio import features  # noqa: F401
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'app'))
+from fixtures_faults import DONE, FAILED, KILLED, UNTOUCHED, WRONG, full, in_a_process, killed
 from fixtures_readers import build as build_hrsid
 from test_survey import SHIPS, UTM, Perfect, harbour
 
-from earthgpt_lite import files
 from earthgpt_lite.app import model_commands
 from earthgpt_lite.app.cli import main
 from earthgpt_lite.data import convert  # noqa: F401
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import InstructionData, write_rows
-from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval import runner
 from earthgpt_lite.files import finish_writes
 from earthgpt_lite.model.modeling import MODELS, load, save
 
 pytestmark = pytest.mark.unix
-TOUCHES = {'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate'}
-DONE, FAILED, WRONG, UNTOUCHED, KILLED = 0, 1, 4, 5, 9
-
-
-def in_a_process(work, at=None, fault=None, room=None):
-    "How it ended; the touch of the room's disk number `at` fails or kills."
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    count, armed = iter(range(10**6)), [at is not None]
-
-    def touch(path=''):
-        if armed and armed[0] and str(path).startswith(str(room)) and next(count) == at:
-            armed.clear()
-            fault()
-
-    def hear(event, args):
-        writes = event == 'open' and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if event in TOUCHES or writes:
-            touch(os.fsdecode(args[0]) if isinstance(args[0], (str, bytes, os.PathLike)) else '')
-
-    fsync, write_all = os.fsync, files._write_all
-    os.fsync = lambda fd: (touch(room), fsync(fd))
-    files._write_all = lambda f, data: (write_all(f, data[:9]), touch(room), write_all(f, data[9:]))
-    sys.addaudithook(hear)
-    code = WRONG
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = work() or DONE
-        code = UNTOUCHED if armed and armed[0] else code
-    except (BadInput, OSError) as e:
-        code = FAILED if 'No space left' in str(e) else WRONG
-    finally:
-        armed.clear()
-        os._exit(code)
-
-
-def full():
-    raise OSError(28, os.strerror(28))
-
-
-def killed():
-    os._exit(KILLED)
 
 
 def content(room):

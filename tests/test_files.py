@@ -7,13 +7,22 @@ import sys
 import time
 
 import pytest
+from fixtures_faults import FAILED, KILLED, UNTOUCHED, WRONG, full, in_a_process, killed
 
 from earthgpt_lite import files
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.files import append_rows, finish_writes, whole_file, whole_folder, write_json, write_whole
+from earthgpt_lite.files import (
+    append_rows,
+    files_digest,
+    finish_writes,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_whole,
+)
 
 POSIX = pytest.mark.skipif(sys.platform == 'win32', reason='forks, and limits the size of files')
-TOUCHES = {'open', 'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate', 'fsync'}
+SAYS = 'x cannot be written: No space left on device; make room'
 
 
 def write_file(room):
@@ -49,42 +58,6 @@ def fill(room, texts):
     return room
 
 
-DONE, REFUSED, WRONG, KILLED, UNTOUCHED = 0, 2, 4, 9, 5  # how a process with a fault ended
-
-
-def run_with_fault(work, at, fault):
-    "Do it in a process in which the touch of the disk number `at` fails or kills; how it ended."
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    count, armed, fsync = iter(range(10**6)), [True], os.fsync
-
-    def touch(event, args):
-        if event in TOUCHES and armed and next(count) == at:
-            armed.clear()
-            fault()
-
-    os.fsync = lambda fd: (touch('fsync', ()), fsync(fd))
-    sys.addaudithook(touch)
-    code = WRONG
-    try:
-        work()
-        code = UNTOUCHED if armed else DONE
-    except BadInput as e:
-        code = REFUSED if 'x cannot be written: No space left on device; make room' in str(e) else WRONG
-    finally:
-        armed.clear()
-        os._exit(code)
-
-
-def full():
-    raise OSError(28, os.strerror(28))
-
-
-def killed():
-    os._exit(KILLED)
-
-
 @POSIX
 @pytest.mark.parametrize('before', ['nothing', 'old'])
 @pytest.mark.parametrize('fault', [full, killed])
@@ -95,18 +68,18 @@ def test_at_every_touch_of_the_disk_it_is_the_old_or_the_new(kind, fault, before
     ended = []
     while UNTOUCHED not in ended:
         room = fill(tmp_path / str(len(ended)), old)
-        ended.append(run_with_fault(lambda: WRITE[kind](room), len(ended), fault))
+        ended.append(in_a_process(lambda: WRITE[kind](room), len(ended), fault, room, SAYS))
         left = content(room)
         finish_writes(room)
         found = content(room)
         begun = kind == 'journal' and not old and found == {'x': ''}
         assert ended[-1] != WRONG and (found in (old, new) or begun), (len(ended), ended[-1], found)
-        assert found == new or ended[-1] in (REFUSED, KILLED)
+        assert found == new or ended[-1] in (FAILED, KILLED)
         assert {p.name for p in room.iterdir()} <= {'x'}
         if ended[-1] != KILLED:
             assert {k: v for k, v in left.items() if not k.startswith('.')} == found  # without a next start
     assert len(ended) > {'file': 6, 'folder': 10, 'journal': 2}[kind], ended
-    assert REFUSED in ended or fault is killed
+    assert FAILED in ended or fault is killed
 
 
 LIMITED = """
@@ -240,3 +213,11 @@ def test_a_name_that_a_library_cannot_write_is_told(tmp_path):
             str(part).encode()  # as GDAL and pyogrio take it
     with pytest.raises(UnicodeEncodeError), whole_file(tmp_path / 'x'):
         '\udcff'.encode()
+
+
+def test_the_digest_sees_bytes_and_names_alone(tmp_path):
+    a, b = fill(tmp_path / 'a', {'x': 'one', 'y': 'two'}), fill(tmp_path / 'b', {'x': 'one', 'y': 'two'})
+    assert files_digest([a / 'x', a / 'y']) == files_digest([str(b / 'x'), b / 'y'])
+    (b / 'y').write_text('new')
+    others = [[b / 'x', b / 'y'], [a / 'x'], [a / 'y', a / 'x'], [a / 'x', a / 'gone'], [a / 'x', tmp_path]]
+    assert len({files_digest(paths) for paths in others} | {files_digest([a / 'x', a / 'y'])}) == 6

@@ -238,6 +238,50 @@ def test_a_list_of_ours_removes_nothing_outside_its_folder(tmp_path):
     assert (tmp_path / 'precious').exists() and (run / 'sub' / 'deep').exists()
 
 
+def test_a_list_is_no_leave_to_delete_or_to_write_over_an_input(room, monkeypatch):
+    "A name that no command of ours writes, whatever the list says of it"
+    monkeypatch.chdir(room)
+    (room / 'run').mkdir()
+    forged = {
+        'notes.txt': 'evaluate',
+        '..': 'evaluate',
+        '': 'evaluate',
+        'run.json': 'evaluate',
+        'blind.jsonl': {},
+    }
+    for name in ('notes.txt', 'run.json', 'blind.jsonl'):
+        (room / 'run' / name).write_text('mine')
+    (room / 'run' / MANIFEST).write_text(json.dumps(forged | {'report.html': 'evaluate'}))
+    words = [
+        'evaluate',
+        'model',
+        'records.jsonl',
+        '--out',
+        'run',
+        '--json',
+        '--device',
+        'cpu',
+        '--no-baselines',
+    ]
+    assert main([*words, '--force']) == 0
+    for name in ('notes.txt', 'run.json', 'blind.jsonl'):
+        assert (room / 'run' / name).read_text() == 'mine'
+    (room / MANIFEST).write_text(json.dumps({'a.png': 'evaluate', 'metrics.json': 'evaluate'}))
+    with pytest.raises(BadInput, match='is read as'):
+        check_inputs([room / 'a.png'], [room])
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('name', ['answers.jsonl', 'metrics.json', MANIFEST])
+@pytest.mark.parametrize('force', [[], ['--force']])
+def test_a_pipe_in_the_folder_is_refused(room, capsys, monkeypatch, name, force):
+    monkeypatch.chdir(room)
+    (room / 'run').mkdir()
+    os.mkfifo(room / 'run' / name)
+    assert main(['evaluate', 'model', 'records.jsonl', '--out', 'run', '--device', 'cpu', *force]) == 2
+    assert f'{name} is' in capsys.readouterr().err and (room / 'run' / name).is_fifo()
+
+
 @pytest.mark.parametrize('text', ['', '[]', '{"a"', 'my own notes'])
 def test_a_list_that_is_none_of_ours_stays(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)

@@ -185,10 +185,10 @@ def _questions(typed):
 # %% ../../nbs/7_app/12_model_commands.ipynb #587363a2
 def run_survey(args):
     "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
-    from earthgpt_lite.app.survey import is_begun, survey
+    from earthgpt_lite.app.survey import is_claimed, survey
 
     for path in filter(None, (args.out, args.raster)):
-        check_overwrite(path, args.force or is_begun(args.out))
+        check_overwrite(path, args.force or is_claimed(path, args.out, args.processes))
 
     labels = _label_list(args.classify)
     question = dict(ask=args.ask, detect=args.detect, ground=args.ground, classify=labels)

@@ -24,7 +24,7 @@ from ..eval.score import prior_turns
 from ..eval.statistics import prior_predictions, results
 from ..model.modeling import EarthGPT, load, nano, save
 from ..model.tokens import train_tokenizer
-from ..outputs import claim_files
+from ..outputs import WRITES, claim_files
 from ..train.adapters import merge_adapter, prepare_stage
 from ..train.checkpoints import run_lock
 from ..train.module import check_minutes, fit
@@ -86,9 +86,6 @@ _OF_A_RUN = (
 )
 
 
-_OUTPUTS = ('model', 'scratch', 'tune', 'last.ckpt', 'before.ckpt', 'metrics.json', 'report.html')
-
-
 def _prepare_folder(out, force, resume):
     "The run folder, checked before anything is computed."
     out = Path(out)
@@ -113,7 +110,7 @@ def _prepare_folder(out, force, resume):
     elif interrupted:
         raise BadInput(f'{out} holds an interrupted run: go on with --resume, or start anew with --force')
     if not resume:
-        claim_files(out, _OUTPUTS, 'quickstart', force)
+        claim_files(out, WRITES['quickstart'], 'quickstart', force)
     return out
 
 

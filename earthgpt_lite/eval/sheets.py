@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import BadInput
 from ..files import append_rows, whole_file
+from ..texts import check_file
 
 # %% ../../nbs/6_eval/14_sheets.ipynb #2b593107
 def chunk_by_image(
@@ -39,7 +40,7 @@ def chunk_by_image(
 # %% ../../nbs/6_eval/14_sheets.ipynb #c087a584
 def _other_answers(path):
     return BadInput(
-        f'{path} holds answers of another model, to other questions, or written with other options: '
+        f'{path} holds answers of another model, to other questions or pictures, or with other options: '
         'choose another folder, or start anew with --force'
     )
 
@@ -65,6 +66,7 @@ def _find_answers(path, sheet):
     "{question: (first byte, bytes) of its line}. Raises BadInput for a file of other answers."
     places = {number: i for i, number in enumerate(sheet.numbers)}
     found, end = {}, 0
+    check_file(path)
     with open(path, 'rb') as file:
         for line in file:
             start, end = end, end + len(line)

@@ -4,7 +4,9 @@
 __all__ = ['MAX_PIXELS', 'COARSE', 'Scene', 'scene_files', 'ReadOptions', 'read_scene', 'as_chip', 'tile_origins', 'read_tiles']
 
 # %% ../../nbs/1_raster/03_reading.ipynb #93922af0
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -189,12 +191,17 @@ def _fitted(scene, bands, percent):
 
 # %% ../../nbs/1_raster/03_reading.ipynb #360dff8c
 def scene_files(path, allow_vrt: bool = False) -> list[str]:
-    "A picture and the files that belong to it: of a VRT its sources, statistics, overviews, a world file."
-    try:
-        with open_raster(path, allow_vrt) as file:
-            return [str(path), *file.files]
-    except BadInput:
-        return [str(path)]  # told by who reads it
+    "A picture and the files that belong to it: of a VRT its sources and theirs, masks, overviews, a world file."
+    found, left = {}, [str(path)]
+    for name in left:
+        key = os.path.abspath(name)  # a VRT may name itself, spelled otherwise
+        if key in found:
+            continue
+        found[key] = name
+        if len(found) == 1 or os.path.isfile(name):
+            with suppress(BadInput), open_raster(name, allow_vrt) as file:  # told by who reads it
+                left += file.files
+    return list(found.values())
 
 # %% ../../nbs/1_raster/03_reading.ipynb #9dbfba6a
 def _date(tags):  # keys that speak of acquisition come first, TIFF's own date of writing last

@@ -4,7 +4,6 @@
 __all__ = ['ADAPTER_FILE', 'base_fingerprint', 'save_adapter', 'read_adapter', 'load_adapter']
 
 # %% ../../nbs/5_train/03_adapter_files.ipynb #adfil003
-import hashlib
 import json
 import re
 from copy import deepcopy
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from ..errors import BadInput, first_line
 from ..files import whole_folder
 from ..locks import output_lock
-from ..model.modeling import check_replaceable
+from ..model.modeling import check_replaceable, weights_digest
 from ..model.opening import read_settings
 from .adapters import ScaledLinear, add_bias, added_adapters, check_plain, import_peft
 from .stages import Stage, part_of
@@ -37,15 +36,10 @@ def base_fingerprint(
     model,  # EarthGPT, with or without adapter
     without=(),  # names of parameters that do not count
 ) -> str:
-    "A short hash of a model's weights: names, shapes and 512 numbers of each."
-    total = hashlib.sha256()
-    for name, t in sorted((_base_name(n), p) for n, p in model.named_parameters()):
-        if name in without or part_of(name) in ('scale', 'bias', 'lora'):
-            continue
-        flat = t.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 512)].to('cpu', torch.bfloat16)
-        total.update(f'{name}{tuple(t.shape)}'.encode() + sample.view(torch.int16).numpy().tobytes())
-    return total.hexdigest()[:16]
+    "A short hash of a model's weights as they are in bfloat16, without those of an adapter."
+    own = sorted((_base_name(n), p) for n, p in model.named_parameters())
+    counts = lambda name: name not in without and part_of(name) not in ('scale', 'bias', 'lora')
+    return weights_digest((n, p.bfloat16()) for n, p in own if counts(n)).hexdigest()[:16]
 
 
 def save_adapter(

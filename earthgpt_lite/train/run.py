@@ -23,7 +23,7 @@ from ..model.config import check_choices, read_config
 from ..model.modeling import find_model, load, model_files, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
-from ..outputs import claim_files
+from ..outputs import WRITES, claim_files
 from ..raster.reading import as_chip
 from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
@@ -159,9 +159,6 @@ def _silent(text):
     pass
 
 
-_OUTPUTS = ('run.yaml', 'run.json', 'model', 'adapter', 'best', 'last.ckpt', 'before.ckpt')
-
-
 def _files_read(run):
     "What a run must not write over, one path at a time."
     yield from model_files(run.model)
@@ -233,7 +230,7 @@ def _train(run, resume, force, say):
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
     if _is_first() and not resume:
-        claim_files(out, _OUTPUTS, 'train', reads=_files_read(run))
+        claim_files(out, WRITES['train'], 'train', reads=_files_read(run))
         write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
     validation = _validation(run, held_out, tokenizer, say)
     options = FitOptions(**{f.name: getattr(run, f.name) for f in fields(TrainingOptions)})

@@ -6,20 +6,24 @@ import signal
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
 import shapely
+import torch
 from affine import Affine
 from hypothesis import given, settings, strategies as st
 from rasterio.features import shapes
+from rasterio.shutil import copy
 from rasterio.warp import transform
 
-from earthgpt_lite.app import survey_files as module
+from earthgpt_lite.app import model_commands, survey_files as module
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
+from earthgpt_lite.app.cli import main
 from earthgpt_lite.app.survey import SurveyOptions, plan_tiles, survey
 from earthgpt_lite.app.survey_files import TileGrid
 from earthgpt_lite.boxes.text import format_detection, to_unit
@@ -371,6 +375,92 @@ def test_another_question_does_not_go_on(tmp_path):
             resume=False,
         ).resumed
         == 0
+    )
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    "The command, on a small scene; the model fails after so many tiles."
+    monkeypatch.chdir(tmp_path)
+    harbour('a.tif', SHIPS, **UTM)
+
+    def run(*words, fail=10**9):
+        monkeypatch.setattr(model_commands, '_assistant', lambda args: Perfect(fail=fail))
+        words = ['--classify', 'dark,bright', '--size', '60', '--batch-size', '1', *words]
+        return main(['survey', 'perfect', 'a.tif', '--out', 'o.json', *words])
+
+    return run
+
+
+def begin(command, *words):
+    assert command(*words, fail=4) == 1 and os.path.exists('o.json.part')
+
+
+def test_a_survey_that_goes_on_writes_over_nothing_that_it_did_not_write(tmp_path, command, capsys):
+    begin(command)
+    for name in ('t2.tif', 'o.json'):
+        (tmp_path / name).write_text('mine')
+        assert command('--raster', 't2.tif') == 2 and 'exists already' in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == 'mine'
+        (tmp_path / name).unlink()
+    assert command('--raster', 't2.tif') == 0 and not (tmp_path / 'o.json.part').exists()
+
+
+@pytest.mark.parametrize('name', ['o.json.part0of9', 'o.json.part1of2', 'o.json.part'])
+def test_a_journal_of_another_is_no_leave_to_write(tmp_path, command, name):
+    (tmp_path / 'o.json').write_text('mine')
+    (tmp_path / name).write_text('{"scene": "x"}\n')
+    assert command() == 2 and (tmp_path / 'o.json').read_text() == 'mine'
+    lines = ['{"scene": "x"}', json.dumps(['writes', str(tmp_path / 'o.json')]), '']
+    (tmp_path / name).write_text('\n'.join(lines))
+    assert command() == 2 and (tmp_path / 'o.json').read_text() == 'mine'
+
+
+def test_what_was_allowed_once_goes_on_without_force(tmp_path, command):
+    (tmp_path / 'o.json').write_text('old')
+    assert command() == 2
+    begin(command, '--force')
+    assert (tmp_path / 'o.json').read_text() == 'old' and command() == 0
+    assert len(json.loads((tmp_path / 'o.json').read_text())['answers'])
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('words', [[], ['--force']])
+def test_a_pipe_is_no_journal(tmp_path, command, capsys, words):
+    os.mkfifo(tmp_path / 'o.json.part')
+    assert command(*words) == 2 and 'o.json.part is there, and no survey wrote it' in capsys.readouterr().err
+
+
+def test_a_scene_whose_sources_changed_does_not_go_on(tmp_path):
+    scene, options = harbour(tmp_path / 'a.tif', SHIPS, **UTM), dict(batch_size=1, allow_vrt=True)
+    with rasterio.open(scene) as f:
+        copy(f, tmp_path / 'b.vrt', driver='VRT')
+    (tmp_path / 'c.vrt').write_text((tmp_path / 'b.vrt').read_text().replace('a.tif', 'b.vrt'))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / 'c.vrt', tmp_path / 'o.json', stop=lambda: True, **options)
+    date = os.stat(scene).st_mtime_ns
+    harbour(scene, SHIPS[:1], **UTM)
+    os.utime(scene, ns=(date, date))
+    with pytest.raises(BadInput, match='files differ'):
+        run(tmp_path / 'c.vrt', tmp_path / 'o.json', **options)
+
+
+def test_another_model_does_not_go_on(tiny, tmp_path):
+    "Not even one with numbers of the same size, or with other words alone"
+    model, tokenizer = tiny
+    path, labels = harbour(tmp_path / 'a.tif', SHIPS, 150, 130, **UTM), ['water', 'forest']
+    options = dict(classify=labels, batch_size=1, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        survey(Assistant(*tiny, 'tiny'), path, tmp_path / 'a.json', stop=lambda: True, **options)
+    turned, other_chat = deepcopy(model), deepcopy(model)
+    with torch.no_grad():
+        turned.language.lm_head.weight.view(-1)[-1] *= -1
+    other_chat.config.chat = other_chat.config.chat | dict(between='<user>')
+    for other in (turned, other_chat):
+        with pytest.raises(BadInput, match='fingerprint differ'):
+            survey(Assistant(other, tokenizer, 'tiny'), path, tmp_path / 'a.json', **options)
+    assert (
+        survey(Assistant(deepcopy(model), tokenizer, 'tiny'), path, tmp_path / 'a.json', **options).tiles == 9
     )
 
 

@@ -2,24 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import (
-    corrupted_answers,
-    evaluate_model,
-    model_fingerprint,
-    open_data,
-    shuffled_images,
-)
+from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data, shuffled_images
+from earthgpt_lite.model.modeling import model_fingerprint
 
 
 def test_wrong_images_are_of_the_same_kind():
@@ -34,17 +35,6 @@ def test_wrong_images_are_of_the_same_kind():
         a != q['image'] and a[:-1] == q['image'][:-1] for a, q in wrong.items()
     ) and wrong == shuffled_images(questions)
     assert shuffled_images(questions[:1]) == {'sarx0': questions[0]}
-
-
-def test_fingerprint_sees_every_parameter(tiny):
-    import copy
-    import torch
-
-    model = copy.deepcopy(tiny[0])
-    assert model_fingerprint(model) == model_fingerprint(tiny[0])
-    with torch.no_grad():
-        list(model.parameters())[-1].view(-1)[0] += 0.5
-    assert model_fingerprint(model) != model_fingerprint(tiny[0])
 
 
 def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
@@ -66,7 +56,7 @@ def test_evaluate_examples_and_go_on(tiny, few, tmp_path):
     assert (
         {'index', 'image', 'question', 'answer', 'score', 'prompt', 'by'} == set(row)
         and row['question'] in row['prompt']
-        and model_fingerprint(tiny[0]) in row['by']
+        and model_fingerprint(*tiny) in row['by']
     )
     assert all(r['shuffled'] is not None and r['blind'] is not None for r in once['results']) and not any(
         once['problems'][k] for k in ('missing', 'unknown', 'duplicate')
@@ -117,6 +107,85 @@ def test_a_picture_that_cannot_be_read_is_wrong_and_said(tiny, data, tmp_path):
         and all('39.png' in line for line in metrics['problems']['picture'])
         and metrics['results'][0]['n'] == 40
     )
+
+
+def test_pictures_that_were_replaced_are_asked_again(tiny, data, tmp_path):
+    "Under the same name, with as many bytes and the same date"
+    settings = dict(progress=False, say=None, baselines=False, max_new_tokens=4)
+    evaluate_model(tiny, data, tmp_path / 'out', **settings)
+    assert evaluate_model(tiny, data, tmp_path / 'out', **settings)['asked'] == 0
+    for change in (replace_picture, hide_half, other_sensor):
+        change(tmp_path)
+        with pytest.raises(BadInput, match='answers.jsonl holds answers .* other questions or pictures'):
+            evaluate_model(tiny, data, tmp_path / 'out', **settings)
+        assert evaluate_model(tiny, data, tmp_path / 'out', force=True, **settings)['asked'] == 120
+
+
+def replace_picture(room):
+    path = room / '7.png'
+    before, pixels = path.stat(), np.array(Image.open(path))
+    Image.fromarray(255 - pixels).save(path)
+    path.write_bytes(path.read_bytes().ljust(before.st_size, b'\0')[: before.st_size])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def hide_half(room):
+    mask = np.zeros((1, 30, 50), 'uint8')
+    mask[:, :, 20:] = 255
+    size = dict(width=50, height=30, count=1, dtype='uint8')
+    with warnings.catch_warnings(action='ignore'):
+        with rasterio.open(room / '7.png.msk', 'w', driver='GTiff', **size) as f:
+            f.write(mask)
+
+
+def other_sensor(room):
+    rows = [json.loads(line) | dict(sensor='sar') for line in (room / 'data.jsonl').read_text().splitlines()]
+    (room / 'data.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def test_pictures_in_memory_that_changed_are_asked_again(tiny, few, tmp_path):
+    settings, examples = (
+        dict(progress=False, say=None, baselines=False, max_new_tokens=4),
+        few['validation'][:2],
+    )
+    evaluate_model(tiny, examples, tmp_path, **settings)
+    darker = [replace(examples[0], image=examples[0].image // 2), examples[1]]
+    with pytest.raises(BadInput, match='pictures'):
+        evaluate_model(tiny, darker, tmp_path, **settings)
+
+
+def test_another_model_does_not_go_on(saved, data, tmp_path):
+    "Another chat format, other words, and numbers that no sample would see"
+    settings = dict(progress=False, say=None, baselines=False, max_new_tokens=4, device='cpu')
+    shutil.copytree(saved, tmp_path / 'run')
+    evaluate_model(tmp_path / 'run', data, tmp_path / 'out', **settings)
+    shutil.copytree(tmp_path / 'run', tmp_path / 'moved')
+    assert evaluate_model(tmp_path / 'moved', data, tmp_path / 'out', **settings)['asked'] == 0
+    for change in (other_chat, swapped_words, turned_number):
+        shutil.copytree(saved, tmp_path / change.__name__)
+        change(tmp_path / change.__name__ / 'model')
+        with pytest.raises(BadInput, match='answers of another model'):
+            evaluate_model(tmp_path / change.__name__, data, tmp_path / 'out', **settings)
+
+
+def other_chat(folder):
+    for name in ('config.json', 'processor_config.json'):
+        found = json.loads((folder / name).read_text())
+        found['chat']['between'] = '<user>'
+        (folder / name).write_text(json.dumps(found))
+
+
+def swapped_words(folder):
+    found = json.loads((folder / 'tokenizer.json').read_text())
+    words = found['model']['vocab']
+    words['Ġwater'], words['Ġthe'] = words['Ġthe'], words['Ġwater']
+    (folder / 'tokenizer.json').write_text(json.dumps(found))
+
+
+def turned_number(folder):
+    tensors = load_file(folder / 'model.safetensors')
+    max(tensors.values(), key=torch.numel).view(-1)[1001] *= -1
+    save_file(tensors, folder / 'model.safetensors', dict(format='pt'))
 
 
 MORTAL = """
@@ -223,7 +292,8 @@ def test_metrics_say_who_answered(tiny, few, tmp_path):
     )
     kept = json.loads((tmp_path / 'a/metrics.json').read_text())
     assert (
-        kept['by'].endswith(f'{model_fingerprint(tiny[0])} max_new_tokens=4')
+        kept['by'].endswith(' max_new_tokens=4')
+        and f' {model_fingerprint(*tiny)} pictures ' in kept['by']
         and kept['processes'] == 1
         and kept['asked'] == kept['scored']['questions']
         and 'earthgpt-lite' in kept['versions']

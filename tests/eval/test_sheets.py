@@ -1,6 +1,7 @@
 "Sheets of answers: chunks, cuts at every place, files of somebody else, and several processes."
 
 import json
+import os
 
 import pytest
 
@@ -75,6 +76,13 @@ def test_a_file_that_is_no_sheet_stays(tmp_path, text):
     with pytest.raises(BadInput, match='--force'):
         write_answers(path, DEMO, echo, 'me', 3)
     assert path.read_text() == text
+
+
+@pytest.mark.unix
+def test_a_pipe_is_no_sheet(tmp_path):
+    os.mkfifo(tmp_path / 'a.jsonl')
+    with pytest.raises(BadInput, match='a.jsonl: cannot be read .*pipe'):
+        write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
 
 
 def test_only_shards_are_deleted_when_they_are_joined(tmp_path):

@@ -20,7 +20,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
 from earthgpt_lite.model import opening
 from earthgpt_lite.model.generation import generate_answers, stream_answer
-from earthgpt_lite.model.modeling import EarthGPT, find_model, load, nano, push, save
+from earthgpt_lite.model.modeling import EarthGPT, find_model, load, model_fingerprint, nano, push, save
 from earthgpt_lite.model.packing import build_sequence, collate
 from earthgpt_lite.model.processor import EarthGPTProcessor, pick_device, picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
@@ -933,3 +933,22 @@ def test_a_slip_in_the_name_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monk
         find_model('runs/quickstat')
     with pytest.raises(BadInput, match='no such folder'):
         find_model('nowhere')
+
+
+def test_the_fingerprint_sees_every_number_and_word(tiny, tmp_path):
+    save(*tiny, tmp_path / 'x')
+    model, tokenizer = load(tmp_path / 'x', 'cpu')
+    name = model_fingerprint(model, tokenizer)
+    os.rename(tmp_path / 'x', tmp_path / 'y')
+    assert model_fingerprint(*load(tmp_path / 'y', 'cpu')) == name
+    for t in list(model.state_dict().values())[::7]:
+        flat = t.view(-1)
+        kept = flat[-1].clone()
+        flat[-1] = -1 - kept
+        assert model_fingerprint(model, tokenizer) != name
+        flat[-1] = kept
+    assert model_fingerprint(model, tokenizer) == name
+    tokenizer.add_tokens(['zebra'])
+    other = model_fingerprint(model, tokenizer)
+    model.config.init_scale += 1
+    assert len({name, other, model_fingerprint(model, tokenizer)}) == 3

@@ -2,6 +2,7 @@
 
 import json, subprocess, sys, warnings
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings, strategies as st
 from PIL import Image
+from rasterio.shutil import copy
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import reading as S
@@ -576,3 +578,16 @@ def test_samples(name, sensor, bands, gsd):
         assert s.unit == 'dB' and -40 < np.median(s.pixels[:, s.valid]) < 0 and s.date.startswith('2017')
     if sensor == 'infrared':
         assert s.unit == 'K' and 200 < s.pixels[0][s.valid].min() < s.pixels[0][s.valid].max() < 340
+
+
+def test_the_files_of_a_scene_are_those_of_its_sources_too(tmp_path, rng):
+    write(tmp_path / 'a.tif', rng.integers(0, 255, (3, 64, 64), 'uint8'), **UTM)
+    (tmp_path / 'a.tif.aux.xml').write_text('<PAMDataset></PAMDataset>')
+    with rasterio.open(tmp_path / 'a.tif') as f:
+        copy(f, tmp_path / 'b.vrt', driver='VRT')
+    text = (tmp_path / 'b.vrt').read_text()
+    (tmp_path / 'c.vrt').write_text(text.replace('a.tif', 'b.vrt'))
+    found = [Path(p).name for p in S.scene_files(tmp_path / 'c.vrt', True)]
+    assert sorted(found) == ['a.tif', 'a.tif.aux.xml', 'b.vrt', 'c.vrt'] and found[0] == 'c.vrt'
+    (tmp_path / 'b.vrt').write_text(text.replace('a.tif', './c.vrt'))  # round and round
+    assert sorted(Path(p).name for p in S.scene_files(tmp_path / 'c.vrt', True)) == ['b.vrt', 'c.vrt']
