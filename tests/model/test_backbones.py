@@ -254,7 +254,7 @@ def write():
 
     def write(model, tokenizer, path, **more):
         space = from_lesson(
-            '4_model/10_backbones',
+            '4_model/11_backbones',
             'NAMES',
             'gguf_name',
             'neighbours',

@@ -1,4 +1,4 @@
-"The LLaMA that lesson 4_model/09_language builds is the one of transformers, in numbers; the small LLaMA and the order of its coordinates."
+"The LLaMA that lesson 4_model/10_language builds is the one of transformers, in numbers; the small LLaMA and the order of its coordinates."
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from earthgpt_lite.model.tokens import COORDINATES, train_tokenizer
 from fixtures_language import from_lesson, real_weights
 
 LESSON = from_lesson(
-    '4_model/09_language',
+    '4_model/10_language',
     'RMSNorm',
     'angles',
     'rotate',
