@@ -39,7 +39,7 @@ test: $(VENV)/.made-dev ## everything that decides and is fast: tests, sync, eve
 	$(PY) -m pytest -m 'not slow and not rare' -n $(WORKERS) --dist worksteal --all-notebooks $(ARGS)
 
 test-slow: $(VENV)/.made-dev ## the long tests: packaging, trainings, slow lessons
-	$(PY) -m pytest -m slow --all-notebooks $(ARGS)
+	$(PY) -m pytest -m slow -n $(WORKERS) --dist worksteal --all-notebooks $(ARGS)
 
 test-all: $(VENV)/.made-dev ## the rest, once for each issue that touches it; ends with what is missing and how to get it
 	$(PY) -m pytest -m rare $(ARGS)
