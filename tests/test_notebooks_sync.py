@@ -22,7 +22,7 @@ LONGER = {
     'app.survey': (430, 'the journal makes sense only beside the walk that it survives'),
     'app.cli': (410, 'every option of every command stands in one place'),
     'app.commands': (405, 'types of options stand beside the parser that takes them'),
-    'raster.reading': (415, 'a file, an array and a window take one way'),
+    'raster.reading': (455, 'a file, an array and a window take one way'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)
