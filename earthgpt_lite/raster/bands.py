@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.transform import GCPTransformer
+from rasterio.warp import transform as to_crs
 
 from ..errors import BadInput
 from .chips import Sensor
@@ -175,11 +176,12 @@ def default_bands(
 def shown_bands(
     file,  # an open rasterio dataset
     sensor: Sensor,
+    tags: dict,  # of the file, from `stated_tags`
 ) -> list[int]:  # numbers from 1
     "The bands that a picture of the file is made of: for radar one of each kind, else `default_bands`."
-    names = band_names(file)
+    names = band_names(file, tags)
     if sensor is not Sensor.SAR:
-        return [i + 1 for i in default_bands(names, sensor, stated_tags(file.name, file.tags()), file.name)]
+        return [i + 1 for i in default_bands(names, sensor, tags, file.name)]
     kinds = [polarisation_kind(name) for name in names]
     return [kinds.index(kind) + 1 for kind in ('co', 'cross') if kind in kinds]
 
@@ -323,8 +325,9 @@ def _table_on(file, table, shape, place):  # (h, w) float32: calibration at each
     points = getattr(file, 'source_points', None)
     if points:
         x, y = file.transform @ (x, y)
+        x, y = to_crs(file.crs, file.source.gcps[1] or 'EPSG:4326', x.ravel(), y.ravel())
         with GCPTransformer(points) as back:
-            y, x = back.rowcol(x.ravel(), y.ravel(), op=float)
+            y, x = back.rowcol(x, y, op=float)
         x, y = (np.reshape(v, (len(rows), len(columns))) for v in (x, y))
     nodes = sigma_nought(table, y - 0.5, x - 0.5)
     wide = np.stack([np.interp(np.arange(shape[1]), columns, row) for row in nodes]).astype(np.float32)

@@ -19,7 +19,14 @@ import numpy as np
 
 from ..errors import BadInput
 from .chips import Sensor
-from .platforms import PLATFORMS, band_key, check_platform, platform_of, roles_of
+from earthgpt_lite.raster.platforms import (
+    PLATFORMS,
+    band_key,
+    check_platform,
+    plain_path,
+    platform_of,
+    roles_of,
+)
 
 # %% ../../nbs/1_raster/03_products.ipynb #prd00009
 _BAND = re.compile(r'(?:^|[_.-])((?:s[rt]_)?b(?:8a|\d{1,2})(?:_vcid_[12])?|sur_refl_b\d\d)(?:_\d\dm)?$', re.I)
@@ -30,7 +37,7 @@ def band_of_file(
     path,  # of a file with one band
 ) -> str:  # '' where its name says nothing
     "The band that a provider's file is named after: B04, SR_B4, VV."
-    stem = re.sub(r'\.(tiff?|jp2|img|nc)$', '', Path(str(path)).name, flags=re.I)
+    stem = re.sub(r'\.(tiff?|jp2|img|nc)$', '', plain_path(path).name, flags=re.I)
     if found := _BAND.search(stem):
         return found[1].upper().replace('SUR_REFL_B', 'sur_refl_b')
     found = _ECHO.search(stem)
@@ -39,7 +46,7 @@ def band_of_file(
 
 def bands_of_file(path) -> tuple:  # ('VV', 'VH') of a file with two bands
     "The polarisations of a Sentinel-1 product, in ESA's order, by its name."
-    found = re.search(r'_1S(DV|DH)_', str(path))
+    found = re.search(r'_1S(DV|DH)_', str(plain_path(path)))
     return dict(DV=('VV', 'VH'), DH=('HH', 'HV')).get(found[1], ()) if found else ()
 
 # %% ../../nbs/1_raster/03_products.ipynb #prd00012
@@ -200,8 +207,8 @@ _STAMPS = (
 
 def time_of_name(path) -> str | None:
     "Start of acquisition as the name of a file, or of its product's folder, says."
-    names = [Path(str(path)).name]
-    names += [p.name for p in Path(str(path)).parents if p.suffix == '.SAFE']
+    path = plain_path(path)
+    names = [path.name, *(folder.name for folder in path.parents if folder.suffix == '.SAFE')]
     for name in names:
         if found := re.search(_DAY_OF_YEAR, name):
             when = datetime(int(found[1]), 1, 1) + timedelta(int(found[2]) - 1)
@@ -228,7 +235,7 @@ def _time_of_metadata(path):
             clock = str(rows.get('SCENE_CENTER_TIME', '')).strip('"')
             return _moment(f'{rows["DATE_ACQUIRED"]} {clock}', f'{path}: DATE_ACQUIRED')
     for key in _TIMES:
-        found = re.search(rf'(?:\b|:){key}[^>=\n]*?[>=]\s*"?([\dT:.Z+-]+)', text)
+        found = re.search(rf'\b{key}"?\s*[>=:]\s*"?([\dT:.Z+-]{{8,}})', text)
         if found:
             return _moment(found[1], f'{path}: {key}')
     return None
@@ -267,7 +274,7 @@ _NO_BASELINE = (
 def _baseline(text, tags, path):  # 5.1 for 05.10; None where nothing says it
     said = re.findall(r'<PROCESSING_BASELINE>\s*([\d.]+)', text)
     said += [v for k, v in tags.items() if re.search('baseline|^processing:version$', k, re.I)]
-    said += re.findall(r'_N(\d\d\.?\d\d)(?=[_./"]|$)', f'{path} {text}')
+    said += re.findall(r'_N(\d\d\.?\d\d)(?=[_./"]|$)', f'{plain_path(path)} {text}')
     for value in said:
         found = re.fullmatch(r'N?(\d{1,2})\.?(\d\d?)', str(value).strip())
         if found and float(found[1]) < 70:  # 79.90 and 99.99 are tests and local processors
@@ -277,7 +284,10 @@ def _baseline(text, tags, path):  # 5.1 for 05.10; None where nothing says it
 
 def _offset_applied(tags, path):
     said = [v for k, v in tags.items() if re.search('offset_applied', k, re.I)]
-    return any(str(v).lower() in ('true', '1', 'yes') for v in said) or 'harmonized' in str(path).lower()
+    return (
+        any(str(v).lower() in ('true', '1', 'yes') for v in said)
+        or 'harmonized' in plain_path(path).name.lower()
+    )
 
 
 def _sentinel2(band, path, tags):
@@ -426,12 +436,17 @@ def stated_tags(
 ) -> dict:
     "The tags of a file, with what a user, or the metadata beside it, say of its platform."
     found = dict(tags)
+    for key, value in tags.items():  # a GeoTIFF keeps `s2:baseline` = 5.1 as `s2` = 'baseline=5.1'
+        if split := re.fullmatch(r'(\w+)=(.*)', str(value)):
+            found[f'{key}:{split[1]}'] = split[2]
     if platform:
         return {**found, 'PLATFORM': check_platform(platform)}
     if platform_of(found, path):
         return found
     for metadata in metadata_files(path):
-        said = re.search(r'(?:SPACECRAFT_ID|SPACECRAFT_NAME|missionId|satId)\W+([\w-]+)', _read(metadata)[1])
+        said = re.search(
+            r'(?:SPACECRAFT_ID|SPACECRAFT_NAME|missionId|satId|productName)\W+([\w-]+)', _read(metadata)[1]
+        )
         if said:
             return {**found, 'PLATFORM': said[1]}
         if metadata.endswith('_metadata.xml'):

@@ -332,7 +332,10 @@ class ReadOptions:
 
 def _band_numbers(file, bands, names, tags):  # from 1, as rasterio counts
     if bands:
-        return [find_band(b, names, tags, file.name) + 1 for b in bands]
+        numbers = [find_band(b, names, tags, file.name) + 1 for b in bands]
+        if len(set(numbers)) < len(numbers):
+            raise BadInput(f'{file.name}: one band is asked for twice in {list(bands)}; name each once')
+        return numbers
     alpha, _ = alpha_bands(file)
     return [i for i in file.indexes if i not in alpha] or [1]
 
@@ -434,6 +437,7 @@ def as_chip(
     sensor=None,  # Sensor or its name; None: what the image says, else optical
     size=None,  # side of the square, pixels; None: the longer edge
     allow_vrt=False,  # of a path: also what points at other files or servers, see `open_raster`
+    **more,  # of a path: bands, platform, nodata, see `ReadOptions`
 ) -> Chip:
     """Anything that can be looked at, as a Chip; colour arrays of floats in 0..1 count as pictures.
 
@@ -443,7 +447,7 @@ def as_chip(
         return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
     if isinstance(image, (str, Path)):
         with open_raster(image, allow_vrt) as file:
-            return _file_chip(file, sensor, size)
+            return _file_chip(file, ReadOptions(sensor, **more), size)
     scene = image if isinstance(image, Scene) else _from_array(image, sensor)
     return scene.chip(size=size)
 
@@ -453,12 +457,13 @@ def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the 
     return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2 + block_cost(file)
 
 
-def _file_chip(file, sensor, size):
-    options, coarse, limit = ReadOptions(sensor), None, allowance(file.name)
+def _file_chip(file, options, size):
+    coarse, limit = None, allowance(file.name)
+    tags = stated_tags(file.name, file.tags(), options.platform)
     palette = file.colorinterp[0] is ColorInterp.palette
-    if _chip_cost(file, file.count) > limit and not palette:
-        sensor = _choose_sensor(sensor, file, band_names(file))
-        options = ReadOptions(sensor, shown_bands(file, sensor))
+    if _chip_cost(file, file.count) > limit and not palette and not options.bands:
+        sensor = _choose_sensor(options.sensor, file, band_names(file, tags), tags)
+        options = replace(options, sensor=sensor, bands=shown_bands(file, sensor, tags))
     shown = len(options.bands or file.indexes)
     if file.width * file.height > MAX_PIXELS or _chip_cost(file, shown) > limit:
         coarse = COARSE
