@@ -28,6 +28,7 @@ def _answer_json(answer):
         map_polygons=_map_corners(answer),
         truncated=answer.truncated,
         unread=answer.unread,
+        **answer.chip.about,
     )
 
 
@@ -49,6 +50,12 @@ def _answer_lines(answer, most=10):
         yield f'  not read as boxes: {printable(", ".join(answer.unread[:3]), lines=False)}'
     if answer.truncated:
         yield '  cut off; a larger --max-new-tokens lets it go on'
+    about = answer.chip.about
+    seen = [f'{about[key]}{unit}' for key, unit in (('datetime', ''), ('gsd', ' m a pixel')) if key in about]
+    if seen:
+        yield f'  seen: {printable(", ".join(seen), lines=False)}'
+    for note in about.get('notes', ()):
+        yield f'  {printable(note, lines=False)}'
 
 
 def _box_lines(answer, most):

@@ -257,9 +257,11 @@ def without_data(
     scaled = set(file.scales) != {1.0} or counts.dtype == np.uint8 and not platform.startswith('landsat')
     fill = fill_value(platform, counts.dtype)
     bands = PLATFORMS[platform].bands if platform else {}
-    known = {band_key(band_names(file, tags)[i - 1]) for i in numbers} <= {band_key(name) for name in bands}
+    names = [band_names(file, tags)[i - 1] for i in numbers]
+    known = {band_key(name) for name in names} <= {band_key(name) for name in bands}
     if fill is not None and (known or PLATFORMS[platform].sensor is Sensor.SAR) and not scaled:
-        return _same(counts, fill), ''
+        seen = [role != 'cirrus' for role in roles_of(names, platform)]  # cirrus may well be zero
+        return _same(counts[seen] if any(seen) else counts, fill), ''
     if scaled or counts.dtype == bool or len(numbers) < 2 or not _has_collar(file, numbers):
         return none, ''
     return (counts == 0).all(0), COLLAR

@@ -78,7 +78,12 @@ PLATFORMS = {
         _SENTINEL2,
         r'sentinel[-_ ]?2|\bs2[abcd]?\b|\bs2msi|\bt\d\d[a-z]{3}_\d{8}t\d{6}(?=_|$)',
         _S2_ORDERS,
-        unverified='four bands in another order, and EuroSAT, which puts B8A last, need --bands',
+        unverified='the order of four bands',
+    ),
+    'eurosat': Platform(
+        _SENTINEL2,
+        r'eurosat|^otherdatasets$',
+        _listed(' '.join([*_SENTINEL2][:8] + [*_SENTINEL2][9:]) + ' B8A'),
     ),
     'landsat-4': _landsat(4, _TM, _TM_ORDERS),
     'landsat-5': _landsat(5, _TM, _TM_ORDERS),
@@ -177,7 +182,7 @@ def _find(bands, name):  # (role, micrometres) of a band, by name
 
 # %% ../../nbs/1_raster/02_platforms.ipynb #plt00018
 _EDGE = '(?:(?<![a-z0-9])|(?![a-z0-9]))'  # of a word, where _ is none of its letters
-_PRODUCT = r'S2[A-D]_MSI|S1[A-D]_|L[COTEM]0\d_L|HLS\.'  # folders whose names count
+_PRODUCT = r'S2[A-D]_MSI|S1[A-D]_|L[COTEM]0\d_L|HLS\.|EuroSAT|otherDatasets$'  # folders whose names count
 
 
 def stated_platform(

@@ -152,6 +152,8 @@ def metadata_files(
 ) -> list:  # paths; [] for what is no local file
     "The provider's metadata that lie where they belong to a raster: MTL, MTD_MSIL, annotation, Planet, IMD."
     path = str(path)
+    if os.path.isdir(path):
+        return _beside(path, r'MTD_MSIL(1C|2A)\.xml|.*_MTL\.(txt|json|xml)')[:1]
     if '://' in path or path.startswith('/vsi') or not os.path.isfile(path):
         return []
     path = os.path.abspath(path)
@@ -424,7 +426,7 @@ def fill_value(
     dtype,  # of the file
 ) -> float | None:
     "The value without data in a provider's files of integers; None where it has none."
-    if not platform or np.dtype(dtype).kind not in 'iu' or platform in ('naip', 'sar'):
+    if not platform or np.dtype(dtype).kind not in 'iu' or platform in ('naip', 'sar', 'eurosat'):
         return None
     return _FILL.get(platform, 0)
 

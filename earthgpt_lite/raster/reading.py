@@ -120,6 +120,13 @@ class Scene:
         return platform_of(self.tags, self.path)
 
     @property
+    def about(self) -> dict:
+        "What is known of it and should go with every answer."
+        gsd = self.gsd and round(self.gsd, 4)
+        found = dict(datetime=self.datetime, gsd=gsd, platform=self.platform, unit=self.unit)
+        return {k: v for k, v in found.items() if v} | (dict(notes=list(self.notes)) if self.notes else {})
+
+    @property
     def frame(self):
         return Frame(self.width, self.height, self.transform, self.crs, self.name)
 
@@ -172,7 +179,7 @@ class Scene:
             stretch = self.stretch(bands, percent)
         layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
         image = np.where(self.valid[..., None], layers, np.uint8(GREY))
-        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name)
+        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name, self.about)
 
 
 def _check_visible(scene):
@@ -444,7 +451,7 @@ def as_chip(
     A file that would take more than `allowance` is read coarser, and only its bands that are shown; the frame
     stays that of the file."""
     if isinstance(image, Chip):
-        return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
+        return replace(image, image=resize(image.image, size), sensor=Sensor(sensor or image.sensor))
     if isinstance(image, (str, Path)):
         with open_raster(image, allow_vrt) as file:
             return _file_chip(file, ReadOptions(sensor, **more), size)

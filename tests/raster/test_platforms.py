@@ -142,6 +142,14 @@ def test_platforms_are_known_by_any_spelling():
     for said in ('Sentinel-2A', 'SENTINEL2', 's2b', 'sentinel_2'):
         assert check_platform(said) == 'sentinel-2'
     assert check_platform('LANDSAT_8') == check_platform('landsat 8') == check_platform('LC08') == 'landsat-8'
-    with pytest.raises(BadInput, match="no platform 'spot-5' is known; give one of sentinel-2, landsat-4"):
+    with pytest.raises(BadInput, match="no platform 'spot-5' is known; give one of sentinel-2, .*landsat-8"):
         check_platform('spot-5')
     assert stated_platform('landsat') == stated_platform('apls2_x') == stated_platform('') == ''
+
+
+def test_eurosat_puts_b8a_last(tmp_path):
+    (tmp_path / 'EuroSAT_MS').mkdir()
+    counts = np.random.default_rng(0).integers(0, 3000, (13, 8, 8)).astype('uint16')
+    scene = read_scene(write(tmp_path / 'EuroSAT_MS' / 'Forest_1.tif', counts))
+    places = [scene.band_index(role) for role in ('red', 'nir', 'nir08', 'swir16', 'swir22')]
+    assert places == [3, 7, 12, 10, 11] and scene.valid.all()

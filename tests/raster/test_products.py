@@ -8,8 +8,9 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from test_platforms import UTM, write
 
+from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.cli import make_parser
-from earthgpt_lite.app.model_commands import reading
+from earthgpt_lite.app.model_commands import _answer_lines, reading
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.products import acquisition_time, band_of_file, sigma_nought, time_of_name
 from earthgpt_lite.raster.radiometry import spectral_index
@@ -157,6 +158,43 @@ def test_sentinel2_without_a_baseline_is_counts(tmp_path):
     assert scene.unit == '' and scene.pixels.dtype == np.uint16 and 'baseline' in scene.notes[0]
     with pytest.raises(BadInput, match='sentinel2.tif: an index of counts means nothing'):
         spectral_index(scene, 'ndvi')
+
+
+@pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
+def test_a_product_folder_is_one_raster_on_its_finest_grid(tmp_path):
+    fine = safe(tmp_path, [-1000] * 13, '05.10')
+    rng, stored = np.random.default_rng(0), {}
+    for band, size, step in (
+        ('B02', 24, 10),
+        ('B04', 24, 10),
+        ('B08', 24, 10),
+        ('B02', 12, 20),
+        ('B8A', 12, 20),
+    ):
+        name = fine.parent / f'T33XWJ_20240413T150759_{band}_{step}m.tif'
+        place = dict(transform=rasterio.Affine(step, 0, 5e5, 0, -step, 4e6))
+        counts = rng.integers(1200, 6000, (1, size, size)).astype('uint16')
+        write(name, counts, **place)
+        stored.setdefault(band, counts[0] / 10_000 - 0.1)
+    root = fine.parents[4]
+    scene = read_scene(root)
+    assert scene.bands == ('B02', 'B04', 'B08', 'B8A') and scene.pixels.shape == (4, 24, 24)
+    assert scene.unit == 'reflectance' and scene.gsd == 10 and scene.datetime == '2024-04-13T15:07:59Z'
+    by_hand = (stored['B08'] - stored['B04']) / (stored['B08'] + stored['B04'])
+    assert np.abs(spectral_index(scene, 'ndvi') - by_hand).max() < 1e-4
+    assert as_chip(root, size=16, bands=['nir', 'red', 'B02']).image.shape == (16, 16, 3)
+    twice = fine.parent.parent / 'T33XWJ_20240501T150759_B04_10m.tif'
+    write(twice, COUNTS)
+    with pytest.raises(BadInput, match='band B04 is there twice; give a folder of one scene'):
+        read_scene(root)
+    twice.unlink()
+    write(fine.parent / 'T33XWJ_20240413T150759_B11_20m.tif', COUNTS)
+    with pytest.raises(BadInput, match='B11 lies on another grid than the others; give'):
+        read_scene(root)
+    empty = tmp_path / 'LC08_L2SP_x'
+    empty.mkdir()
+    with pytest.raises(BadInput, match='no bands of a scene are in this folder'):
+        read_scene(empty)
 
 
 # Others
@@ -402,3 +440,12 @@ def test_the_command_line_says_how_to_read():
     ]
     args = reading(make_parser().parse_args(words))
     assert args['bands'] == [4, 'nir', 2] and args['platform'] == 'landsat-8' and args['nodata'] == -9999
+
+
+def test_time_ground_distance_and_notes_reach_the_answer(tmp_path):
+    name = 's1a-iw-grd-vv-20210809t173953-20210809t174018-039156-049f13-001.tiff'
+    answer = Answer('water', -0.1, 'what?', as_chip(write(tmp_path / name, COUNTS)))
+    lines = '\n'.join(_answer_lines(answer))
+    assert 'seen: 2021-08-09T17:39:53Z, 10.0 m a pixel' in lines and 'radar uncalibrated' in lines
+    facts = answer.to_geojson()['features'][0]['properties']
+    assert facts['datetime'] == '2021-08-09T17:39:53Z' and facts['gsd'] == 10 and facts['notes']
