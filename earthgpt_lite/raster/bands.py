@@ -142,6 +142,7 @@ def is_thermal(names, tags: dict, path) -> bool:
 def stated_sensor(
     file,  # an open rasterio dataset
     names,  # of its bands that are read
+    known=None,  # its tags from `stated_tags`; None: look them up
 ) -> Sensor | None:  # None: the file does not say
     "The sensor by the file's tag, or by what only radar has: complex numbers, polarisations, its platforms."
     tags = {k.lower(): v for k, v in file.tags().items()}
@@ -150,7 +151,7 @@ def stated_sensor(
         return Sensor(tag)
     if 'complex' in file.dtypes[0] or any(polarisation(name) for name in names):
         return Sensor.SAR
-    platform = platform_of(stated_tags(file.name, tags), file.name)
+    platform = platform_of(known or stated_tags(file.name, tags), file.name)
     return Sensor.SAR if platform and PLATFORMS[platform].sensor is Sensor.SAR else None
 
 # %% ../../nbs/1_raster/04_bands.ipynb #bnd0def2
@@ -300,7 +301,12 @@ def physical_values(
             values[i] = radiance_to_kelvin(values[i], *measure.kelvin)
     units = {m.unit for m in measures}
     unit = units.pop() if len(units) == 1 else 'reflectance' if 'reflectance' in units else ''
-    return values, unit, tuple(dict.fromkeys(m.note for m in measures if m.note))
+    notes = [m.note for m in measures if m.note]
+    platform = platform_of(tags, file.name)
+    if file.count == 4 and usual_order(platform, 4) and not any(file.descriptions):
+        doubt = PLATFORMS[platform].unverified
+        notes += [f'{platform}: unverified is {doubt}'] if doubt else []
+    return values, unit, tuple(dict.fromkeys(notes))
 
 
 def radar_values(

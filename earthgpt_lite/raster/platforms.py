@@ -207,8 +207,11 @@ def _agreed(names):  # roles, where all platforms that have bands of these names
     if len(names) > 1 and list(names) == [f'B{i + 1}' for i in range(len(names))]:
         return None  # numbers of places, not of bands
     padded = any(re.match(r'b0\d', str(name), re.I) for name in names)
+    prefixed = [re.match(r'(s)[rt]_b|(sur)_refl', str(name), re.I) for name in names]
     found = set()
-    for platform in PLATFORMS.values():
+    for key, platform in PLATFORMS.items():
+        if any(p and not key.startswith('landsat' if p[1] else 'modis') for p in prefixed):
+            continue
         rows = [_find(platform.bands, name) for name in names]
         spelled = not padded or any(re.match('B0', name) for name in platform.bands)
         if rows and all(rows) and spelled and _wavelengths_fit(names, rows):

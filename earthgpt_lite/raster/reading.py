@@ -271,7 +271,7 @@ def _tagged_gsd(tags, scale):  # metres as a tag says, on a grid coarser by `sca
 
 # %% ../../nbs/1_raster/06_reading.ipynb #7b43a812
 def _choose_sensor(requested, file, names, tags=None):  # as requested, as the file says, or as its bands look
-    stated = stated_sensor(file, names)
+    stated = stated_sensor(file, names, tags)
     if requested is None:
         hot = is_thermal(names, tags or file.tags(), file.name)
         likely = Sensor.INFRARED if hot else Sensor.OPTICAL

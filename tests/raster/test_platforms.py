@@ -153,3 +153,12 @@ def test_eurosat_puts_b8a_last(tmp_path):
     scene = read_scene(write(tmp_path / 'EuroSAT_MS' / 'Forest_1.tif', counts))
     places = [scene.band_index(role) for role in ('red', 'nir', 'nir08', 'swir16', 'swir22')]
     assert places == [3, 7, 12, 10, 11] and scene.valid.all()
+
+
+def test_what_is_said_of_the_platform_counts(tmp_path):
+    counts = np.random.default_rng(0).integers(1, 3000, (4, 8, 8)).astype('uint16')
+    assert read_scene(write(tmp_path / 'a.tif', counts[:2]), platform='sentinel-1').sensor == 'sar'
+    scene = read_scene(write(tmp_path / 'b.tif', counts), platform='worldview')
+    assert 'worldview: unverified is the order of four bands' in scene.notes[0]
+    assert roles_of([f'sur_refl_b0{i}' for i in (1, 2, 4)], '') == ['red', 'nir', 'green']
+    assert roles_of(['SR_B2', 'SR_B3'], '') == ['', '']
