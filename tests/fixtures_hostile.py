@@ -67,6 +67,8 @@ def raster(path, width, height, count=1, dtype='uint8', driver='GTiff', **option
         warnings.simplefilter('ignore')
         shape = dict(width=width, height=height, count=count, dtype=dtype)
         with rasterio.open(path, 'w', driver=driver, **shape, **options) as f:
+            if count > 3:
+                f.descriptions = ('red', 'green', 'blue', *f.descriptions[3:])
             f.write(np.ones((count, 1, min(width, 64)), dtype), window=((0, 1), (0, min(width, 64))))
     return path
 

@@ -141,6 +141,7 @@ def _features(answer):
         sensor=str(answer.chip.sensor),
         image=answer.chip.name,
         model=answer.model,
+        **answer.chip.about,
     )
     if answer.scores:
         facts['scores'] = {k: round(v, 4) for k, v in answer.scores.items()}

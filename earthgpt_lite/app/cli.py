@@ -9,7 +9,7 @@ import os
 import sys
 
 from .commands import JSON_OPTION, Parser, add_command, add_data
-from .commands import positive_int, real, seed_number, whole
+from .commands import band_list, positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
     run_presets,
@@ -39,7 +39,13 @@ _MODEL = (
     dict(metavar='MODEL'),
 )
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF', dict(metavar='IMAGE'))
-_ALLOW_VRT = ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true'))
+_READING = (  # how an image is read
+    _SENSOR,
+    ('--platform', 'who numbered the bands: sentinel-2, landsat-8 ... (default: what the file says)', {}),
+    ('--bands', 'to see, by number, name or role: 4,3,2', dict(type=band_list, metavar='A,B,C')),
+    ('--nodata', 'the number without data (default: what the file says)', dict(type=real(), metavar='X')),
+    ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true')),
+)
 _PROCESSES = (
     '--processes',
     'that share the work (default: 1)',
@@ -114,8 +120,7 @@ def _add_ask(commands):
         _MODEL,
         _IMAGE,
         ('question', 'in quotes', dict(metavar='QUESTION')),
-        _SENSOR,
-        _ALLOW_VRT,
+        *_READING,
         _MAX_NEW_TOKENS,
         ('--out', 'also write the answer as GeoJSON, for an image with a CRS'),
         _force(),
@@ -142,8 +147,7 @@ def _add_chat(commands):
             'such as that of the quickstart',
             dict(action='store_false', dest='memory'),
         ),
-        _SENSOR,
-        _ALLOW_VRT,
+        *_READING,
         _MAX_NEW_TOKENS,
         JSON_OPTION,
         _DEVICE,
@@ -179,8 +183,7 @@ def _add_survey(commands):
         ('--min-score', 'leave out what is less sure', dict(type=real(), metavar='X')),
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
-        _SENSOR,
-        _ALLOW_VRT,
+        *_READING,
         _DEVICE,
         _force('start anew, overwrite OUT'),
         JSON_OPTION,
@@ -205,8 +208,7 @@ def _add_map(commands):
         ),
         ('--out', 'the .html to write (default: map.html)', dict(default='map.html')),
         ('--online', 'take the background from the network', dict(action='store_true')),
-        _SENSOR,
-        _ALLOW_VRT,
+        *_READING,
         _force(),
     )
 

@@ -478,6 +478,7 @@ def write_map(
     online: bool = False,
     sensor=None,
     allow_vrt: bool = False,  # the scenes may point at other files or servers, see `open_raster`
+    **reading,  # of the scenes: platform, bands, nodata, see `ReadOptions`
 ) -> Path:
     "A map as a page of its own, with everything inside."
     scenes = _listed(scenes)
@@ -485,7 +486,7 @@ def write_map(
     check_inputs([out], [file for path in named for file in scene_files(path, allow_vrt)])
     for k, scene in enumerate(scenes):
         if isinstance(scene, (str, Path)):
-            scenes[k] = read_scene(scene, sensor, size=2048, allow_vrt=allow_vrt)
+            scenes[k] = read_scene(scene, sensor, size=2048, allow_vrt=allow_vrt, **reading)
     large = dict(online=online, height=800, size=1600)
     if len(scenes) == 2:
         m = side_by_side(*scenes, answers=(answers, answers), base=True, **large)

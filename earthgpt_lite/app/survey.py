@@ -218,6 +218,8 @@ class SurveyOptions:
     overlap: int | None = None  # pixels; None: a quarter of a tile for boxes, none for texts and classes
     sensor: str | None = None  # optical, sar, infrared; None: what the file says
     bands: list | None = None  # names or numbers, as for `read_scene`
+    platform: str | None = None  # who numbered the bands, a key of PLATFORMS
+    nodata: float | None = None  # the number without data, for a scene that does not say it
     allow_vrt: bool = False  # the scene may point at other files or servers, see `open_raster`
     batch_size: int = 64  # tiles at a time
     min_score: float | None = None  # leave out what scores less; log-probability, for classify probability
@@ -307,10 +309,14 @@ def _check_processes(options):
         raise BadInput('stop and progress are functions of this process: take one process, or leave them out')
 
 # %% ../../nbs/7_app/04_survey.ipynb #6a0b1c07
+def _reading(options):  # what of them says how a scene is read
+    return {key: getattr(options, key) for key in ('sensor', 'bands', 'platform', 'nodata', 'allow_vrt')}
+
+
 def _scene_frame(path, out, options):
     "The frame of the whole scene, and its sensor."
     check_output(out)
-    small = read_scene(path, options.sensor, bands=options.bands, size=64, allow_vrt=options.allow_vrt)
+    small = read_scene(path, size=64, **_reading(options))
     with open_raster(path, options.allow_vrt) as f:
         frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2:
@@ -380,6 +386,8 @@ def _plan(assistant, path, out, asked, options):
         batch=options.batch_size,
         sensor=str(sensor),
         bands=options.bands and list(map(str, options.bands)),
+        platform=options.platform,
+        nodata=options.nodata,
         model=assistant.name,
         fingerprint=_fingerprint(assistant),
     )
@@ -415,10 +423,8 @@ def _counter(progress, total, known):
 
 def _read_chips(job, batches):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
-    o = job.options
-    windows = map(_strip, batches)
-    where = dict(sensor=o.sensor, bands=o.bands, allow_vrt=o.allow_vrt)
-    strips = read_tiles(job.path, job.grid.size, 0, empty=True, windows=windows, **where)
+    where = dict(empty=True, windows=map(_strip, batches), **_reading(job.options))
+    strips = read_tiles(job.path, job.grid.size, 0, **where)
     for batch, strip in zip(batches, strips):
         yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
 

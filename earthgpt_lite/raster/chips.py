@@ -105,6 +105,9 @@ class Chip:
     frame: Frame  # the way back
     sensor: Sensor = Sensor.OPTICAL
     name: str = ''
+    about: dict = field(
+        default_factory=dict
+    )  # what is known of the scene: datetime, gsd, platform, unit, notes
 
 # %% ../../nbs/1_raster/01_chips.ipynb #chp0dih2
 def dihedral_image(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import BadInput
 from .chips import Sensor, decibels
+from .products import radiance_to_kelvin
 from .reading import Scene
 
 # %% ../../nbs/1_raster/08_radiometry.ipynb #7bbc95d6
@@ -150,7 +151,7 @@ def brightness_temperature(
 ) -> np.ndarray:  # kelvin, NaN without data
     "Counts of a thermal band to kelvin (Landsat 8 Data Users Handbook, section 5)."
     counts = np.asarray(counts, np.float64)
-    return np.where(counts > 0, k2 / np.log(k1 / (mult * counts + add) + 1), np.nan)
+    return np.where(counts > 0, radiance_to_kelvin(mult * counts + add, k1, k2), np.nan)
 
 # %% ../../nbs/1_raster/08_radiometry.ipynb #fbfa281c
 def thermal_constants(
@@ -214,9 +215,14 @@ def spectral_index(
     scene: Scene,
     name: str,  # in INDICES
 ) -> np.ndarray:  # (h, w) float32 in -1..1, NaN without data
-    "A normalised difference of two bands of a scene in reflectance."
+    "A normalised difference of two bands of a scene in reflectance; BadInput for counts."
     if name not in INDICES:
         raise BadInput(f"no index {name!r}; choose {', '.join(INDICES)}")
-    a, b = (scene.band(role).astype(np.float32) for role in INDICES[name])
+    a, b = (scene.band(role) for role in INDICES[name])
+    if a.dtype.kind != 'f' or np.median(np.abs(a[scene.valid])) > 2:
+        raise BadInput(
+            f'{scene.path or "array"}: an index of counts means nothing, and these have no scale; keep the metadata '
+            'of the provider (MTL, MTD_MSIL2A.xml) beside the file, or give it a scale and offset'
+        )
     use = scene.valid & (np.abs(a + b) > 1e-6)
     return np.where(use, (a - b) / np.where(use, a + b, 1), np.nan)

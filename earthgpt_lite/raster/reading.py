@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio._err import CPLE_BaseError
+from rasterio.warp import transform as to_crs
 from rasterio.windows import Window
 
 from ..errors import BadInput
@@ -25,11 +27,13 @@ from earthgpt_lite.raster.bands import (
     is_thermal,
     numbered_names,
     palette_colours,
+    physical_values,
     polarisation_kind,
+    radar_values,
     requested_bands,
     shown_bands,
     stated_sensor,
-    to_physical,
+    without_data,
 )
 from earthgpt_lite.raster.chips import (
     BACKSCATTER,
@@ -52,6 +56,8 @@ from earthgpt_lite.raster.opening import (
     pixel_bytes,
     read_env,
 )
+from .platforms import platform_of
+from .products import acquisition_time, stated_tags
 
 # %% ../../nbs/1_raster/06_reading.ipynb #1f4dd1b9
 def _radar_layers(scene, bands):  # of a SAR chip: one, or co, cross and their ratio; and their kinds
@@ -82,11 +88,14 @@ class Scene:
     crs: object = None  # rasterio CRS or None
     transform: Affine | None = None  # column, row of this scene to map coordinates
     gsd: float | None = None  # ground sampling distance, metres
-    date: str | None = None  # of acquisition: YYYY-MM-DD, or as much of it as is known
+    datetime: str | None = (
+        None  # start of acquisition, UTC: 2024-01-08T10:14:01Z, or as much of it as is known
+    )
     path: str = ''
-    unit: str = ''  # SAR: amplitude, intensity, complex or dB; thermal: K
+    unit: str = ''  # reflectance; SAR: amplitude, intensity, complex or dB; thermal: K; '' for counts
     tags: dict = field(default_factory=dict)
     offset: tuple = (0, 0)  # column, row of its first pixel in the file
+    notes: tuple = ()  # what was taken for granted, a sentence each
     overview: 'Scene | None' = field(default=None, repr=False)  # for a tile: the whole file, coarse
     _stretches: dict = field(default_factory=dict, repr=False)
 
@@ -101,6 +110,21 @@ class Scene:
     @property
     def name(self):
         return Path(self.path).name
+
+    @property
+    def date(self):  # of acquisition: YYYY-MM-DD, or as much of it as is known
+        return self.datetime and self.datetime[:10]
+
+    @property
+    def platform(self):  # a key of PLATFORMS, '' where nothing tells it
+        return platform_of(self.tags, self.path)
+
+    @property
+    def about(self) -> dict:
+        "What is known of it and should go with every answer."
+        gsd = self.gsd and round(self.gsd, 4)
+        found = dict(datetime=self.datetime, gsd=gsd, platform=self.platform, unit=self.unit)
+        return {k: v for k, v in found.items() if v} | (dict(notes=list(self.notes)) if self.notes else {})
 
     @property
     def frame(self):
@@ -155,7 +179,7 @@ class Scene:
             stretch = self.stretch(bands, percent)
         layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
         image = np.where(self.valid[..., None], layers, np.uint8(GREY))
-        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name)
+        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name, self.about)
 
 
 def _check_visible(scene):
@@ -204,15 +228,6 @@ def scene_files(path, allow_vrt: bool = False) -> list[str]:
     return list(found.values())
 
 # %% ../../nbs/1_raster/06_reading.ipynb #9dbfba6a
-def _date(tags):  # keys that speak of acquisition come first, TIFF's own date of writing last
-    for key in sorted(tags, key=lambda k: ('acqui' not in k.lower(), 'tiff' in k.lower())):
-        if not re.search('date|acqui|time', key, re.I):
-            continue
-        found = re.match(r'(\d{4})(?:[-:/]?(\d\d))?(?:[-:/]?(\d\d))?', str(tags[key]))
-        if found:
-            return '-'.join(p for p in found.groups() if p)
-
-
 def _moved(t, column, row, x_scale=1, y_scale=1):  # the transform of a window, on a coarser grid
     return Affine(
         t.a * x_scale,
@@ -227,11 +242,27 @@ def _moved(t, column, row, x_scale=1, y_scale=1):  # the transform of a window, 
 def _gsd(transform, crs, height, width):  # metres: the square root of the area of a pixel
     if crs is None or transform is None:
         return None
+    if not (crs.is_geographic or crs.is_projected):
+        return None
     area = abs(transform.a * transform.e - transform.b * transform.d)
-    if not crs.is_geographic:
-        return float(np.sqrt(area) * crs.linear_units_factor[1]) if crs.is_projected else None
-    latitude = np.radians(_moved(transform, width / 2, height / 2).f)
-    return float(np.sqrt(area * max(np.cos(latitude), 0)) * np.pi / 180 * 6_371_008.8)
+    on_map = float(np.sqrt(area) * crs.linear_units_factor[1]) if crs.is_projected else 0
+    x, y = transform @ (width / 2, height / 2)
+    corners = [x, x + transform.a, x + transform.b], [y, y + transform.d, y + transform.e]
+    try:
+        lon, lat = np.radians(to_crs(crs, 'EPSG:4326', *corners))
+    except (CPLE_BaseError, ValueError):
+        return on_map or None
+    on_ground = _metres(lon, lat)
+    same = not np.isfinite(on_ground) or abs(on_ground - on_map) < 0.01 * on_map
+    return on_map if on_map and same else on_ground
+
+
+def _metres(lon, lat):  # of a pixel by its middle and the next ones across and down, on WGS84
+    bent = 1 - 0.00669438 * np.sin(lat[0]) ** 2
+    east = 6_378_137 / np.sqrt(bent) * np.cos(lat[0])
+    north = 6_378_137 * (1 - 0.00669438) / bent**1.5
+    across, down = (lon[1:] - lon[0] + np.pi) % (2 * np.pi) - np.pi, lat[1:] - lat[0]
+    return float(np.sqrt(abs(across[0] * down[1] - across[1] * down[0]) * east * north))
 
 
 def _tagged_gsd(tags, scale):  # metres as a tag says, on a grid coarser by `scale`
@@ -239,10 +270,11 @@ def _tagged_gsd(tags, scale):  # metres as a tag says, on a grid coarser by `sca
     return float(stated) * scale if re.fullmatch(r'[\d.]+', stated) else None
 
 # %% ../../nbs/1_raster/06_reading.ipynb #7b43a812
-def _choose_sensor(requested, file, names):  # as requested, as the file says, or as its bands look
-    stated = stated_sensor(file, names)
+def _choose_sensor(requested, file, names, tags=None):  # as requested, as the file says, or as its bands look
+    stated = stated_sensor(file, names, tags)
     if requested is None:
-        likely = Sensor.INFRARED if is_thermal(names, file.tags(), file.name) else Sensor.OPTICAL
+        hot = is_thermal(names, tags or file.tags(), file.name)
+        likely = Sensor.INFRARED if hot else Sensor.OPTICAL
         return stated or likely
     try:
         requested = Sensor(requested)
@@ -254,7 +286,8 @@ def _choose_sensor(requested, file, names):  # as requested, as the file says, o
 
 
 def _choose_unit(sensor, pixels, valid, stated=()):
-    found = next((u for u in stated if u in ('amplitude', 'intensity', 'complex', 'dB', 'K')), None)
+    known = ('amplitude', 'intensity', 'complex', 'dB', 'K', 'reflectance')
+    found = next((u for u in stated if u in known), None)
     if found or sensor is not Sensor.SAR or pixels.dtype == np.uint8 or not valid.any():
         return found or ''
     if np.iscomplexobj(pixels):
@@ -300,11 +333,16 @@ class ReadOptions:
     unit: str | None = None  # SAR: amplitude, intensity, complex or dB
     raw: bool = False  # leave the file's scale and offset aside
     allow_vrt: bool = False  # also what points at other files or servers, see `open_raster`
+    platform: str | None = None  # who numbered the bands, a key of PLATFORMS
+    nodata: float | None = None  # the number without data, for a file that does not say it
 
 
-def _band_numbers(file, bands, names):  # from 1, as rasterio counts
+def _band_numbers(file, bands, names, tags):  # from 1, as rasterio counts
     if bands:
-        return [find_band(b, names, file.tags(), file.name) + 1 for b in bands]
+        numbers = [find_band(b, names, tags, file.name) + 1 for b in bands]
+        if len(set(numbers)) < len(numbers):
+            raise BadInput(f'{file.name}: one band is asked for twice in {list(bands)}; name each once')
+        return numbers
     alpha, _ = alpha_bands(file)
     return [i for i in file.indexes if i not in alpha] or [1]
 
@@ -336,21 +374,33 @@ def _read(file, options, window=None, size=None):
     scale = max(1, max(w.width, w.height) / (size or np.inf))
     shape = max(1, round(w.height / scale)), max(1, round(w.width / scale))  # (h, w)
     bands = [options.bands] if isinstance(options.bands, (str, int)) else options.bands
-    names, tags = band_names(file), file.tags()
-    numbers = _band_numbers(file, bands, names)
+    tags = stated_tags(file.name, file.tags(), options.platform)
+    names = band_names(file, tags)
+    numbers = _band_numbers(file, bands, names, tags)
     _check_size(file, w, numbers, shape)
     pixels, valid = _pixels(file, numbers, w, shape)
     names = tuple(names[i - 1] for i in numbers)
+    none, note = without_data(file, numbers, pixels, tags, options.nodata)
+    valid, unit, notes = valid & ~none, '', (note,) if note else ()
     if not bands and file.colorinterp[0] is ColorInterp.palette:
         pixels, names = palette_colours(file, pixels[0]), RENDERINGS['true']
     elif not options.raw:
-        scales = [file.scales[i - 1] for i in numbers]
-        offsets = [file.offsets[i - 1] for i in numbers]
-        pixels = to_physical(pixels, scales, offsets)
+        pixels, unit, said = physical_values(file, numbers, pixels, tags, names)
+        notes += said
     transform = None
     if file.crs is not None or file.transform != Affine.identity():
         transform = _moved(file.transform, w.col_off, w.row_off, w.width / shape[1], w.height / shape[0])
-    sensor = _choose_sensor(options.sensor, file, names)
+    sensor = _choose_sensor(options.sensor, file, names, tags)
+    units = (options.unit, tags.get('UNIT'), file.units[numbers[0] - 1], unit)
+    unit = _choose_unit(sensor, pixels, valid, units)
+    echo = sensor is Sensor.SAR and pixels.dtype != np.uint8 and valid.any()
+    if echo and not options.raw and not (pixels.dtype.kind == 'f' and any(units)):
+        place = Affine(w.width / shape[1], 0, w.col_off, 0, w.height / shape[0], w.row_off)
+        pixels, found, said = radar_values(file, pixels, valid, tags, place, options.unit)
+        unit = unit if options.unit and found != 'intensity' else found
+        notes += said
+    if unit == 'K':
+        valid = valid & np.isfinite(pixels).all(0)
     return Scene(
         pixels,
         valid,
@@ -359,11 +409,12 @@ def _read(file, options, window=None, size=None):
         crs=file.crs,
         transform=transform,
         gsd=_gsd(transform, file.crs, *shape) or _tagged_gsd(tags, scale),
-        date=_date(tags),
+        datetime=acquisition_time(file.name, tags),
         path=str(file.name),
-        unit=options.unit or _choose_unit(sensor, pixels, valid, (tags.get('UNIT'), file.units[0])),
+        unit=unit,
         tags=tags,
         offset=(int(w.col_off), int(w.row_off)),
+        notes=notes,
     )
 
 # %% ../../nbs/1_raster/06_reading.ipynb #rdg0scn1
@@ -376,12 +427,13 @@ def read_scene(
     unit=None,  # SAR: amplitude, intensity, complex or dB; None: as the file says or looks
     raw=False,  # leave the file's scale and offset aside
     allow_vrt=False,  # also what points at other files or servers, see `open_raster`
+    **more,  # platform, nodata: see `ReadOptions`
 ) -> Scene:
     """Read a raster, whole or by window.
 
     BadInput, with the file's name, where that cannot be done or would take more than `memory_budget`."""
     with open_raster(path, allow_vrt) as file:
-        scene = _read(file, ReadOptions(sensor, bands, unit, raw), window, size)
+        scene = _read(file, ReadOptions(sensor, bands, unit, raw, **more), window, size)
     if not scene.valid.any():
         raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
     return scene
@@ -392,16 +444,17 @@ def as_chip(
     sensor=None,  # Sensor or its name; None: what the image says, else optical
     size=None,  # side of the square, pixels; None: the longer edge
     allow_vrt=False,  # of a path: also what points at other files or servers, see `open_raster`
+    **more,  # of a path: bands, platform, nodata, see `ReadOptions`
 ) -> Chip:
     """Anything that can be looked at, as a Chip; colour arrays of floats in 0..1 count as pictures.
 
     A file that would take more than `allowance` is read coarser, and only its bands that are shown; the frame
     stays that of the file."""
     if isinstance(image, Chip):
-        return Chip(resize(image.image, size), image.frame, Sensor(sensor or image.sensor), image.name)
+        return replace(image, image=resize(image.image, size), sensor=Sensor(sensor or image.sensor))
     if isinstance(image, (str, Path)):
         with open_raster(image, allow_vrt) as file:
-            return _file_chip(file, sensor, size)
+            return _file_chip(file, ReadOptions(sensor, **more), size)
     scene = image if isinstance(image, Scene) else _from_array(image, sensor)
     return scene.chip(size=size)
 
@@ -411,12 +464,13 @@ def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the 
     return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2 + block_cost(file)
 
 
-def _file_chip(file, sensor, size):
-    options, coarse, limit = ReadOptions(sensor), None, allowance(file.name)
+def _file_chip(file, options, size):
+    coarse, limit = None, allowance(file.name)
+    tags = stated_tags(file.name, file.tags(), options.platform)
     palette = file.colorinterp[0] is ColorInterp.palette
-    if _chip_cost(file, file.count) > limit and not palette:
-        sensor = _choose_sensor(sensor, file, band_names(file))
-        options = ReadOptions(sensor, shown_bands(file, sensor))
+    if _chip_cost(file, file.count) > limit and not palette and not options.bands:
+        sensor = _choose_sensor(options.sensor, file, band_names(file, tags), tags)
+        options = replace(options, sensor=sensor, bands=shown_bands(file, sensor, tags))
     shown = len(options.bands or file.indexes)
     if file.width * file.height > MAX_PIXELS or _chip_cost(file, shown) > limit:
         coarse = COARSE
