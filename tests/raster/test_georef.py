@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.georef import feature, feature_collection, to_world
+from earthgpt_lite.raster.georef import feature, feature_collection, ground_area, to_world
 
 
 def parts(shape):
@@ -149,3 +149,15 @@ def test_features_are_json_and_rounded():
 def test_what_lies_turns_of_the_globe_away_is_refused_at_once(size):
     with pytest.raises(BadInput, match='outside what EPSG:4326 can express'):
         to_world(shapely.box(0, 0, size, 10), 'EPSG:4326')
+
+
+@pytest.mark.parametrize(
+    'crs, shape, true',
+    [
+        ('EPSG:4326', shapely.box(-180, -90, 180, 90), 510_065_621_724_089),  # the whole ellipsoid of WGS84
+        ('EPSG:3031', shapely.box(-1e5, -1e5, 1e5, 1e5), 4e10 / 0.97276901289**2),  # around the pole
+        ('EPSG:32756', shapely.box(500_000, 6_252_000, 501_000, 6_253_000), 1e6 / 0.9996**2),
+    ],
+)
+def test_area_is_that_of_the_ground(crs, shape, true):
+    assert ground_area(shape, crs) == pytest.approx(true, rel=1e-3)
