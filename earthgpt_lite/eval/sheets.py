@@ -7,6 +7,7 @@ __all__ = ['chunk_by_image', 'AnswerSheet', 'fill_sheet', 'write_answers', 'shar
 # %% ../../nbs/6_eval/14_sheets.ipynb #d7a11403
 import json
 import logging
+import math
 import re
 import warnings
 from itertools import accumulate, islice, takewhile
@@ -56,6 +57,17 @@ def _parsed(line):
         return None
 
 
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_readable(row):
+    "Whether a row holds what is written with an answer; what does not is asked again."
+    score = row.get('score')
+    scores = score if isinstance(score, list) else [score]
+    return isinstance(row.get('answer'), str) and (score is None or all(map(_is_number, scores)))
+
+
 def _is_answer(row, question, stamp):
     "Whether a row answers this question, by this stamp."
     expected = question['image'], question['question'], stamp
@@ -71,7 +83,7 @@ def _find_answers(path, sheet):
         for line in file:
             start, end = end, end + len(line)
             row = _parsed(line)
-            if row is None:
+            if row is None or not _is_readable(row):
                 if not (found or line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                     raise _other_answers(path)
                 continue
