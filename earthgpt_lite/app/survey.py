@@ -5,7 +5,6 @@ __all__ = ['KINDS', 'plan_tiles', 'is_claimed', 'OtherSurvey', 'Journal', 'Surve
 
 # %% ../../nbs/7_app/04_survey.ipynb #d755b3e6
 import json
-import math
 import os
 import queue
 import re
@@ -29,6 +28,7 @@ from earthgpt_lite.app.survey_files import (
     box_features,
     check_output,
     check_raster,
+    is_answer_row,
     region_features,
     write_class_raster,
     write_features,
@@ -168,7 +168,7 @@ class Journal:
     def _take(self, row):
         match row:
             case [int(number), [*answers]] if len(answers) == len(self.batches.get(number, ())):
-                if all(answer is None or _is_answer(answer, self.labels) for answer in answers):
+                if all(answer is None or is_answer_row(answer, self.labels) for answer in answers):
                     self.rows.setdefault(number, answers)
 
     @property
@@ -187,22 +187,6 @@ def _parsed(line):
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _are_numbers(values):
-    kinds = isinstance(values, list) and all(type(v) in (int, float) for v in values)
-    return kinds and all(map(math.isfinite, values))
-
-
-def _is_answer(row, labels):
-    "Whether a row is one of `_answer_rows`; what is not is asked again."
-    match row:
-        case [str(text), score, [*boxes], [*names], [*scores]]:
-            numbers = all(map(_are_numbers, [[score], scores, *boxes]))
-            fits = len(boxes) == len(names) == len(scores) and all(len(box) == 4 for box in boxes)
-            known = labels is None or text in labels
-            return numbers and fits and known and all(isinstance(name, str | None) for name in names)
-    return False
 
 
 def _is_head(line, whole):
