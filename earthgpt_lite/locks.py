@@ -39,6 +39,8 @@ def lock_owner(
     path,  # of the file that names the owner
 ) -> dict | None:  # pid, host, started (seconds since 1970), command
     "Who wrote the file; None where nobody did, or a process of this machine that is gone."
+    if not os.path.isfile(path):
+        return None
     try:
         owner = json.loads(Path(path).read_text(encoding='utf-8'))
         started = _started(owner['pid']) if owner['host'] == platform.node() else owner['started']
@@ -71,6 +73,7 @@ def output_lock(
         raise NotWritten(path, f'no lock can be written there ({e.strerror})') from e
     try:
         with disk_errors(path):
+            owner.unlink(missing_ok=True)  # a link would lead elsewhere, a pipe to nobody
             owner.write_text(json.dumps(_this_process()), encoding='utf-8')
         yield
     finally:

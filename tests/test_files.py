@@ -221,3 +221,27 @@ def test_the_digest_sees_bytes_and_names_alone(tmp_path):
     (b / 'y').write_text('new')
     others = [[b / 'x', b / 'y'], [a / 'x'], [a / 'y', a / 'x'], [a / 'x', a / 'gone'], [a / 'x', tmp_path]]
     assert len({files_digest(paths) for paths in others} | {files_digest([a / 'x', a / 'y'])}) == 6
+
+
+@pytest.mark.unix
+def test_what_grows_leads_to_no_other_file(tmp_path):
+    "A link would let a stranger's folder choose the file."
+    (tmp_path / 'mine').write_text('"mine"\n')
+    for name, target in (('a', 'mine'), ('b', 'nowhere')):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(BadInput, match=f'{name} cannot be written: it is a link'):
+            append_rows(tmp_path / name, ['row'], size=0)
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(BadInput, match='it is a pipe or a device'):
+        append_rows(tmp_path / 'pipe', ['row'])
+    assert (tmp_path / 'mine').read_text() == '"mine"\n' and not (tmp_path / 'nowhere').exists()
+
+
+@pytest.mark.unix
+def test_no_pipe_or_device_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'link').symlink_to('pipe')
+    for name in ('pipe', 'link'):
+        with pytest.raises(BadInput, match=f'{name} cannot be written: it is a pipe or a device'):
+            write_whole(tmp_path / name, 'x')
+    assert (tmp_path / 'pipe').is_fifo() and (tmp_path / 'link').is_symlink()

@@ -181,3 +181,15 @@ with output_lock(sys.argv[1]):
             pass
     finally:
         os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.unix
+def test_an_owner_that_is_a_link_or_a_pipe(tmp_path):
+    (tmp_path / 'mine').write_text('mine')
+    (tmp_path / '.a.owner').symlink_to('mine')
+    os.mkfifo(tmp_path / '.b.owner')
+    assert lock_owner(tmp_path / '.b.owner') is None
+    for name in 'ab':
+        with output_lock(tmp_path / name):
+            assert lock_owner(tmp_path / f'.{name}.owner')['pid'] == os.getpid()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('mine', 'mine')]

@@ -409,3 +409,16 @@ def test_a_signal_stops_a_survey_that_then_goes_on(tmp_path, number):
     assert process.returncode == 130 and 'the same command goes on' in said
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.tif', 'x.geojson.part']
     assert subprocess.run(argv).returncode == 0 and not journal.exists()
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('words', [('ask', 'what?'), ('survey', '--ask', 'what?')])
+def test_a_pipe_or_a_link_to_a_stream_is_no_output(room, words, capsys, monkeypatch):
+    monkeypatch.chdir(room)
+    monkeypatch.setattr('earthgpt_lite.app.model_commands._assistant', None)  # never reached
+    os.mkfifo('pipe.json')
+    Path('link.json').symlink_to('pipe.json')
+    command, *question = words
+    for name in ('pipe.json', 'link.json'):
+        assert main([command, 'nano', 'scene.tif', *question, '--out', name, '--force']) == 2
+        assert f'{name} cannot be written: it is a pipe or a device' in capsys.readouterr().err

@@ -176,9 +176,11 @@ def _print_conversion(info, folder):
 def check_overwrite(path, force: bool = False):
     "Raise BadInput where a file would be overwritten that nobody allowed to."
     from earthgpt_lite.errors import BadInput
+    from earthgpt_lite.files import check_target
 
     if os.path.isdir(path):
         raise BadInput(f'{path} is a folder: give the name of a file')
+    check_target(path)
     if os.path.exists(path) and not force:
         raise BadInput(f'{path} exists already: give another name, or --force to overwrite it')
 

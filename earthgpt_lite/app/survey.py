@@ -28,6 +28,7 @@ from earthgpt_lite.app.survey_files import (
     box_features,
     check_output,
     check_raster,
+    is_answer_row,
     region_features,
     write_class_raster,
     write_features,
@@ -142,6 +143,7 @@ class Journal:
     def __init__(self, path, head: dict, batches: dict, resume: bool = True):
         self.path, self.rows = Path(path), {}  # number of a batch: a row for each of its tiles
         self.batches = batches  # the numbers that belong in it, each with its tiles
+        self.labels = head['prompt'] if head.get('kind') == 'classify' else None
         end = self._read(head, resume) if self.path.exists() else 0
         if end:
             append_rows(self.path, [], size=end)
@@ -166,7 +168,7 @@ class Journal:
     def _take(self, row):
         match row:
             case [int(number), [*answers]] if len(answers) == len(self.batches.get(number, ())):
-                if all(answer is None or isinstance(answer, list) for answer in answers):
+                if all(answer is None or is_answer_row(answer, self.labels) for answer in answers):
                     self.rows.setdefault(number, answers)
 
     @property

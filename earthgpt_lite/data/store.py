@@ -16,7 +16,7 @@ import numpy as np
 
 from .records import Record, Task, Turn, find_image, record_problems
 from ..errors import BadInput, printable
-from ..files import disk_errors, finish_writes, put_in_place, whole_file, write_json
+from ..files import check_target, disk_errors, finish_writes, put_in_place, whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
@@ -146,6 +146,7 @@ def write_rows(
     part = path.with_name(path.name + '.part')
     keeping = part.exists()
     with disk_errors(path):
+        check_target(part, grows=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, 'r+b' if keeping else 'wb') as f:
             n = _write_lines(f, rows, keeping)
@@ -273,6 +274,21 @@ def _origin(source, root):
     }
 
 # %% ../../nbs/3_data/02_store.ipynb #4bc51ed4
+_COLUMNS = {'image', 'question', 'answer', 'task', 'sensor', 'source', 'split'}
+
+
+def _open_arrow(file):
+    from datasets import Dataset
+
+    try:
+        found = Dataset.from_file(file)
+    except (OSError, ValueError) as e:  # pyarrow's errors are of these
+        raise BadInput(f'{file} is damaged: delete its folder and build it again') from e
+    if set(found.column_names) != _COLUMNS:
+        raise BadInput(f'{file} holds no records: delete its folder and build it again')
+    return found
+
+
 class InstructionData:
     """Records in memory-mapped Arrow files: a million of them cost address space, not memory.
 
@@ -283,7 +299,7 @@ class InstructionData:
         folder,  # that `build` finished
         root=None,  # folder of the images; None: the one given to `build`
     ):
-        from datasets import Dataset, concatenate_datasets
+        from datasets import concatenate_datasets
 
         self.folder = Path(folder)
         if not (self.folder / 'info.json').is_file():
@@ -293,14 +309,14 @@ class InstructionData:
         self.info = read_json(self.folder / 'info.json', dict)
         names, stated = self.info.get('files'), self.info.get('root')
         sound = isinstance(names, list) and names and isinstance(stated, str)
-        if not sound or not all(isinstance(name, str) and '\0' not in name for name in names):
+        if not sound or not all(isinstance(n, str) and re.fullmatch(r'[\w.-]+\.arrow', n) for n in names):
             raise BadInput(f'{folder}: info.json is not what a build writes: build it again')
         files = [str(self.folder / name) for name in names]
         for file in files:
-            if not os.path.exists(file):
+            if not os.path.isfile(file) or os.path.islink(file):
                 raise BadInput(f'{file} is missing: build {folder} again')
         # a Hugging Face dataset, for all it can do
-        self.dataset = concatenate_datasets([Dataset.from_file(file) for file in files])
+        self.dataset = concatenate_datasets([_open_arrow(file) for file in files])
         self.root = Path(root or self.info['root'])
 
     @classmethod
@@ -324,10 +340,8 @@ class InstructionData:
 
     @staticmethod
     def _build(source, folder, origin, rows_per_file):
-        from datasets import Dataset
-
         begin_conversion(folder, origin)
-        done = sum(Dataset.from_file(str(f)).num_rows for f in folder.glob('*.arrow'))
+        done = sum(_open_arrow(str(f)).num_rows for f in folder.glob('*.arrow'))
         rows = read_rows(source) if isinstance(source, str | Path) else source
         rows = _parsed(itertools.islice(rows, done, None), done)
         for number in itertools.count(len(list(folder.glob('*.arrow')))):

@@ -56,6 +56,17 @@ def _parsed(line):
         return None
 
 
+def _is_number(value):
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _is_readable(row):
+    "Whether a row holds what is written with an answer; what does not is asked again."
+    score = row.get('score')
+    scores = score if isinstance(score, list) else [score]
+    return isinstance(row.get('answer'), str) and (score is None or all(map(_is_number, scores)))
+
+
 def _is_answer(row, question, stamp):
     "Whether a row answers this question, by this stamp."
     expected = question['image'], question['question'], stamp
@@ -71,7 +82,7 @@ def _find_answers(path, sheet):
         for line in file:
             start, end = end, end + len(line)
             row = _parsed(line)
-            if row is None:
+            if row is None or not _is_readable(row):
                 if not (found or line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                     raise _other_answers(path)
                 continue

@@ -93,10 +93,10 @@ class EarthGPTConfig(PreTrainedConfig):
     projector: str = 'linear'
     pixel_shuffle_factor: int = 1
     boundary_tokens: bool = False
-    init_scale: float | None = 1.0
+    init_scale: float | int | None = 1.0
     image_token_id: int = 5
     chat: dict | None = None
-    coordinate_loss_weight: float = 0.0
+    coordinate_loss_weight: float | int = 0.0
     first_coordinate: int | None = None
     tie_word_embeddings: bool = False
     format: int = FORMAT

@@ -235,15 +235,24 @@ def check_files(
     return len(shapes), sum(map(math.prod, shapes))
 
 
+_REAL = ('F16', 'BF16', 'F32', 'F64')
+
+
 def _shapes(file):
     try:
         with safe_open(file, 'pt') as f:
-            return [f.get_slice(name).get_shape() for name in f.keys()]
+            found = {name: f.get_slice(name) for name in f.keys()}
+            shapes = [tensor.get_shape() for tensor in found.values()]
+            kinds = {name: tensor.get_dtype() for name, tensor in found.items()}
     except Exception as e:
         raise BadInput(
             f'{file} is no whole safetensors file ({first_line(e)}): '
             'it was cut off or is something else; download it again'
         ) from e
+    for name, kind in kinds.items():
+        if name.endswith(('weight', 'bias')) and kind not in _REAL:
+            raise BadInput(f'{file}: {name} holds {kind}, no real numbers: take one of {", ".join(_REAL)}')
+    return shapes
 
 
 def _check_index(index, names):

@@ -258,6 +258,57 @@ def _check_hdf5(path, allow_vrt):
                 more = '' if allow_vrt is None else ', or give --allow-vrt'
                 raise BadInput(f'{path}: its numbers lie in other files; write it anew{more}')
 
+# %% ../../nbs/1_raster/00_opening.ipynb #opn0cdf1
+_CDF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # of a number, by its type
+
+
+def _check_netcdf(path):
+    "The counts in the header of a classic netCDF: its library makes room for all of them before it reads."
+    with open(path, 'rb') as file:
+        magic = file.read(4)
+        if magic not in (b'CDF\1', b'CDF\2', b'CDF\5'):
+            return
+        try:
+            _walk_netcdf(
+                file, 'Q' if magic[3] == 5 else 'I', 4 if magic[3] == 1 else 8, os.path.getsize(path)
+            )
+        except struct.error:
+            return  # cut short: GDAL will say so
+        except OverflowError:
+            raise BadInput(f'{path}: its header counts more than the file can hold; fetch it again') from None
+
+
+def _walk_netcdf(file, number, address, size):
+    def count(bytes_each):
+        (found,) = _unpack(file, '>', number)
+        if found * bytes_each > size:
+            raise OverflowError
+        return found
+
+    def skip(bytes_each):
+        length = count(bytes_each) * bytes_each
+        file.seek(length + -length % 4, 1)
+
+    def entries():  # how many of a list, behind its mark
+        file.seek(4, 1)
+        return range(count(8))
+
+    def attributes():
+        for _ in entries():
+            skip(1)
+            skip(_CDF_BYTES.get(_unpack(file, '>', 'I')[0], 1))
+
+    _unpack(file, '>', number)  # of records
+    for _ in entries():  # dimensions
+        skip(1)
+        _unpack(file, '>', number)
+    attributes()
+    for _ in entries():  # variables
+        skip(1)
+        skip(struct.calcsize('>' + number))
+        attributes()
+        file.seek(4 + struct.calcsize('>' + number) + address, 1)
+
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0gcp2
 class OnMap(WarpedVRT):
     "A raster with ground control points, on a map; what the file says of itself stays."
@@ -405,6 +456,24 @@ def _unreadable(path, allow_vrt):
     return BadInput(said)
 
 
+def _beside(path):  # names that GDAL opens beside a picture, if they are there
+    stem, kind = os.path.splitext(path)
+    kind = kind[1:]
+    for ending in (
+        '.aux',
+        '.wld',
+        '.tab',
+        '.imd',
+        '.rpb',
+        '_rpc.txt',
+        f'.{kind[:1]}{kind[-1:]}w',
+        f'.{kind}w',
+    ):
+        yield from (stem + ending, stem + ending.upper())
+    yield path + '.aux.xml'
+    yield from _companions(path)
+
+
 def _companions(path):  # files beside a picture that GDAL opens as rasters
     for suffix in ('.ovr', '.OVR', '.msk', '.MSK'):
         if os.path.exists(path + suffix):
@@ -427,6 +496,9 @@ def _check_notes(path):
 
 
 def _check_companions(path):
+    for name in _beside(path):
+        if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
+            raise BadInput(f'{path}: {Path(name).name} beside it is a pipe or a device; remove it')
     folder = os.path.dirname(os.path.realpath(path))
     for name in (*_companions(path), path + '.aux.xml'):
         outside = os.path.dirname(os.path.realpath(name)) not in (folder, os.path.dirname(path))
@@ -446,6 +518,7 @@ def _check_companions(path):
 
 def _open_local(path, drivers, allow_vrt=None):
     _check_tiff(path)
+    _check_netcdf(path)
     _check_hdf5(path, allow_vrt)
     _check_companions(path)
     try:

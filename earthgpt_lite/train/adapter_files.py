@@ -19,6 +19,7 @@ from ..files import whole_folder
 from ..locks import output_lock
 from ..model.modeling import check_replaceable, weights_digest
 from ..model.opening import read_settings
+from ..texts import check_file
 from .adapters import ScaledLinear, add_bias, added_adapters, check_plain, import_peft
 from .stages import Stage, part_of
 
@@ -107,7 +108,7 @@ def read_adapter(folder) -> tuple:  # (what it says of itself, tensors)
     Raises BadInput for a folder that holds none, a file that was cut, another method of peft's than LoRA, and
     for what no adapter says of itself.
     """
-    path = Path(folder) / ADAPTER_FILE
+    path = check_file(Path(folder) / ADAPTER_FILE, 'give the folder of an adapter, with this file in it')
     about = _read_peft_config(path.with_name(_PEFT_FILE))
     try:
         with safe_open(path, 'pt') as f:

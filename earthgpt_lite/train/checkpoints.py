@@ -16,6 +16,7 @@ from ..errors import BadInput, first_line
 from ..files import NotWritten, whole_file
 from ..locks import output_lock
 from ..model.modeling import EarthGPT, save
+from ..texts import check_text
 from .adapter_files import save_adapter
 from .adapters import added_adapters
 from .stages import Stage
@@ -53,6 +54,7 @@ def run_lock(folder, inside: bool = True):
     "Hold a folder for one run, as `output_lock`. Raises BadInput, which names the owner, where another one is going on there."
     if getattr(rank_zero_only, 'rank', 0):
         return nullcontext()  # the first process holds it for all
+    check_text(str(folder), 'the name of the folder')  # weights cannot be saved there
     return output_lock(folder, inside)
 
 # %% ../../nbs/5_train/06_checkpoints.ipynb #8d7f9dd4

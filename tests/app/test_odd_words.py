@@ -168,7 +168,7 @@ def test_absurd_words_for_every_choice_of_a_training(run_cli, monkeypatch):
 @pytest.mark.parametrize(
     'words',
     [
-        'seed=-1', 'seed=99999999999999999999', 'devices=0', 'devices=-3', 'nodes=0', 'stage.rank=0', 'batch_size=0',
+        'seed=-1', 'seed=99999999999999999999', 'devices=0', 'devices=-3', 'nodes=0', 'stage.rank=0', 'batch_size=0', 'batch_size=1000000000',
         'stage.lr=nan', 'stage.lr=inf', 'stage.lr=-1', 'stage.weight_decay=nan', 'sequence_length=0', 'accumulate=-1',
         'checkpoint_every=0', 'minutes=nan', 'stage.rates={vit: .nan}',
         'sampling_weights={optical: .nan}', 'validate_every=0', 'patience=-1',

@@ -24,7 +24,7 @@ from earthgpt_lite.app import model_commands, survey_files as module
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.cli import main
-from earthgpt_lite.app.survey import SurveyOptions, plan_tiles, survey
+from earthgpt_lite.app.survey import Journal, SurveyOptions, plan_tiles, survey
 from earthgpt_lite.app.survey_files import TileGrid
 from earthgpt_lite.boxes.text import format_detection, to_unit
 from earthgpt_lite.errors import BadInput
@@ -340,6 +340,38 @@ def test_doubled_missing_and_disordered_lines_are_mended(tmp_path, spoil):
     part.write_bytes(b''.join(lines))
     survey(Perfect(), path, out, progress=False, **options)
     assert out.read_bytes() == (tmp_path / 'whole.geojson').read_bytes() and not part.exists()
+
+
+ROW = ['water', -0.1, [[0, 0, 5, 5]], ['ship'], [-0.2]]
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        (0, 5), (0, 'desert'), (1, 'high'), (1, float('nan')), (1, True), (2, [[0, 0, 5]]), (2, [[0, 0, 5, 'x']]),
+        (2, 'x'), (3, []), (3, [7]), (4, ['x']), (4, [float('inf')]), (4, [1, 2]), (slice(4, 5), []), (slice(5, 6), [1]),
+    ],
+)  # fmt: skip
+def test_a_row_that_no_survey_wrote_is_asked_again(tmp_path, place, value):
+    head = dict(scene='a.tif', kind='classify', prompt=['water', 'forest'])
+    row = [*ROW]
+    row[place] = value
+    lines = [head, [0, [ROW]], [1, [row]], [2, [None]]]
+    (tmp_path / 'a.part').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    journal = Journal(tmp_path / 'a.part', head, {k: ['a tile'] for k in range(3)})
+    assert journal.rows == {0: [ROW], 2: [None]} and list(journal.missing) == [1]
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('resume', [True, False])
+def test_a_journal_is_no_link(tmp_path, resume):
+    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    (tmp_path / 'mine').write_text('{"scene": "mine"}\n')
+    for out, target in (('a.geojson', 'mine'), ('b.geojson', 'nowhere')):
+        (tmp_path / f'{out}.part').symlink_to(target)
+        with pytest.raises(BadInput, match='another survey|it is a link'):
+            survey(Perfect(), path, tmp_path / out, ask='what?', progress=False, resume=resume)
+    assert (tmp_path / 'mine').read_text() == '{"scene": "mine"}\n' and not (tmp_path / 'nowhere').exists()
 
 
 @pytest.mark.parametrize('resume', [True, False])

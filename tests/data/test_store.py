@@ -228,3 +228,36 @@ def test_build_refuses_other_sources_full_folders_and_bad_rows(tmp_path):
 def test_image_of_a_record_is_named_with_it(store):
     with pytest.raises(BadInput, match='record 5 names an image that is not there'):
         store.image(5)
+
+
+@pytest.mark.parametrize('name', ['/etc/passwd', '../other.arrow', 'a.txt', '', '.arrow/..', 'gone.arrow'])
+def test_a_list_of_files_does_not_lead_outside(tmp_path, name):
+    (tmp_path / 'other.arrow').write_text('x')
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'info.json').write_text(json.dumps(dict(records=1, root='.', files=[name])))
+    with pytest.raises(BadInput, match='build .*again|build it again'):
+        InstructionData(tmp_path / 'a')
+
+
+def test_a_file_of_the_store_that_is_none(tmp_path):
+    import pyarrow as pa
+
+    (tmp_path / 'info.json').write_text(json.dumps(dict(records=1, root='.', files=['a.arrow'])))
+    table = pa.table(dict(image=['a.png']))
+    with pa.OSFile(str(tmp_path / 'a.arrow'), 'wb') as sink, pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(BadInput, match='a.arrow holds no records'):
+        InstructionData(tmp_path)
+    for raw in (b'root:x:0:0:' * 99, (tmp_path / 'a.arrow').read_bytes()[:50]):
+        (tmp_path / 'a.arrow').write_bytes(raw)
+        with pytest.raises(BadInput, match='a.arrow (is damaged|holds no records)'):
+            InstructionData(tmp_path)
+
+
+@pytest.mark.unix
+def test_rows_that_grow_go_through_no_link(tmp_path):
+    (tmp_path / 'mine').write_text('mine')
+    (tmp_path / 'a.jsonl.part').symlink_to('mine')
+    with pytest.raises(BadInput, match='it is a link'):
+        write_rows([], tmp_path / 'a.jsonl', resume=True)
+    assert (tmp_path / 'mine').read_text() == 'mine'

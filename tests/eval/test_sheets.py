@@ -45,6 +45,11 @@ def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
     assert not asked
 
 
+def respell(lines, **facts):
+    "A line that says other things."
+    lines[1] = json.dumps(json.loads(lines[1]) | facts).encode() + b'\n'
+
+
 @pytest.mark.parametrize(
     'spoil',
     [
@@ -56,6 +61,12 @@ def test_any_cut_of_the_file_ends_in_the_same_file(tmp_path):
         lambda lines: lines.__setitem__(2, b'\0' * 30 + b'\n'),
         lambda lines: lines.extend(lines[::-1]),
         lambda lines: lines.__setitem__(slice(1, None), [lines[2], lines[4][:20]]),
+        lambda lines: respell(lines, answer=5),
+        lambda lines: respell(lines, answer=['a farm']),
+        lambda lines: respell(lines, answer=None),
+        lambda lines: respell(lines, score='high'),
+        lambda lines: respell(lines, score=float('nan')),
+        lambda lines: respell(lines, score=[1.0, True]),
     ],
 )
 def test_doubled_missing_and_disordered_answers_are_mended(tmp_path, spoil):
@@ -130,3 +141,12 @@ def test_shares_put_together_are_the_whole_sheet(tmp_path, processes, begun):
         'many.jsonl',
         'one.jsonl',
     ]
+
+
+@pytest.mark.unix
+def test_a_sheet_is_no_link(tmp_path):
+    (tmp_path / 'mine').write_text('')
+    (tmp_path / 'a.jsonl').symlink_to('mine')
+    with pytest.raises(BadInput, match='it is a link'):
+        write_answers(tmp_path / 'a.jsonl', DEMO, echo, 'me', 3)
+    assert (tmp_path / 'mine').read_text() == ''

@@ -287,6 +287,14 @@ def test_weights_that_are_no_numbers(folder, value):
     refused(folder, f'the weight {name} holds NaN or infinity')
 
 
+@pytest.mark.parametrize('kind', [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_are_no_real_numbers(folder, kind):
+    weights = load_file(folder / 'model.safetensors')
+    name = next(name for name in weights if name.endswith('weight'))
+    save_file(weights | {name: weights[name].to(kind)}, folder / 'model.safetensors', {'format': 'pt'})
+    refused(folder, f'model.safetensors: {name} holds .*, no real numbers')
+
+
 def test_weights_too_large_to_compute_with(folder):
     weights = load_file(folder / 'model.safetensors')
     text = {n: torch.full(w.shape, 1e37) if 'proj' in n else w for n, w in weights.items()}
@@ -441,3 +449,9 @@ def test_a_good_folder_says_nothing(folder):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         load(folder, 'cpu')
+
+
+def test_a_whole_number_is_a_number(folder):
+    changed(folder / 'config.json', coordinate_loss_weight=60, init_scale=1)
+    model, _ = load(folder, 'cpu')
+    assert model.config.coordinate_loss_weight == 60

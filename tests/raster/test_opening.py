@@ -460,3 +460,39 @@ def test_who_named_no_file_is_offered_no_option(tmp_path, pixels):
         with pytest.raises(BadInput, match='not an image') as error:
             read(tmp_path / 'x.tif')
         assert 'allow' not in str(error.value)
+
+
+@pytest.mark.unix
+@pytest.mark.parametrize('end', ['.ovr', '.MSK', '.aux.xml', 'aux', 'tfw', 'TFW', 'tifw', 'wld', 'tab'])
+def test_a_pipe_beside_a_picture_is_not_waited_for(tmp_path, pixels, end):
+    path = save(tmp_path / 'a.tif', pixels)
+    os.mkfifo(f'{path}{end}' if end[0] == '.' else tmp_path / f'a.{end}')
+    with pytest.raises(BadInput, match=f'a.*{end} beside it is a pipe'):
+        open_raster(path)
+
+
+def netcdf(path, variables=1, attributes=1, letters=1, mark=b'CDF\1'):
+    "A classic netCDF of 64 x 64 bytes whose header may count more than there is."
+    number = '>Q' if mark == b'CDF\5' else '>I'
+    count = lambda n: struct.pack(number, n)
+    text = lambda name, n=None: count(n or len(name)) + name + bytes(-len(name) % 4)
+    none, dims = struct.pack('>I', 0) + count(0), b''.join(text(n) + count(64) for n in (b'y', b'x'))
+    notes = (
+        struct.pack('>I', 12) + count(attributes) + text(b'note') + struct.pack('>I', 2) + text(b'a', letters)
+    )
+    head = mark + count(0) + struct.pack('>I', 10) + count(2) + dims + none
+    head += struct.pack('>I', 11) + count(variables) + text(b'v') + count(2) + count(0) + count(1) + notes
+    head += struct.pack('>I', 1) + count(4096)
+    wide = '>I' if mark == b'CDF\1' else '>Q'
+    path.write_bytes(head + struct.pack(wide, len(head) + struct.calcsize(wide)) + bytes(range(64)) * 64)
+    return path
+
+
+@pytest.mark.parametrize('mark', [b'CDF\1', b'CDF\2', b'CDF\5'])
+def test_a_netcdf_that_counts_more_than_it_holds(tmp_path, mark):
+    if mark != b'CDF\5':  # not every GDAL reads it
+        with open_raster(netcdf(tmp_path / 'good.nc', mark=mark)) as file:
+            assert file.read(1).shape == (64, 64) and file.read(1).max() == 63
+    for wrong in (dict(variables=2**31 - 1), dict(attributes=2**31 - 1), dict(letters=2**31 - 1)):
+        with pytest.raises(BadInput, match='header counts more than the file can hold'):
+            open_raster(netcdf(tmp_path / 'a.nc', mark=mark, **wrong))

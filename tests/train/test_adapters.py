@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 import torch
@@ -162,3 +163,10 @@ def test_a_good_one_is_put_on_whole(base, tmp_path, kind):
     )
     assert list(made.state_dict()) == list(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), model.state_dict().values()))
+
+
+@pytest.mark.unix
+def test_a_pipe_is_no_adapter(tmp_path):
+    os.mkfifo(tmp_path / ADAPTER_FILE)
+    with pytest.raises(BadInput, match='cannot be read .*pipe'):
+        read_adapter(tmp_path)

@@ -400,3 +400,9 @@ def test_a_value_that_is_another_is_told_in_words(text, said, tmp_path):
 
 def test_every_key_says_what_it_takes():
     assert all(value_words(key) for key in known_keys())
+
+
+def test_a_folder_whose_name_is_no_text_is_told_before_the_work(monkeypatch):
+    monkeypatch.setattr(module, 'open_examples', None)  # never reached
+    with pytest.raises(BadInput, match='the name of the folder holds .* no UTF-8'):
+        train(RunOptions(out='runs/r\udcff', steps=1))
