@@ -112,7 +112,7 @@ def eurosat_bands(root):
     return folders(
         root,
         [
-            (f'{base}/AnnualCrop/AnnualCrop_1.tif', 'annual crop', 'val'),
+            (f'{base}/AnnualCrop/AnnualCrop_1.tif', 'annual crop', 'validation'),
             (f'{base}/SeaLake/SeaLake_12.tif', 'sea lake', ''),
         ],
         bands=13,
@@ -159,7 +159,7 @@ def dscr(root):
 
 def own_folders(root):
     return folders(
-        root, [('red roofs/a.png', 'red roofs', ''), ('val/green_roofs/b.png', 'green roofs', 'val')]
+        root, [('red roofs/a.png', 'red roofs', ''), ('val/green_roofs/b.png', 'green roofs', 'validation')]
     )
 
 
@@ -223,7 +223,10 @@ def nwpu_captions(root):
                 **{f'raw_{k}': f'{name} {k}' for k in range(1, 5)},
             }
         ]
-        truth[path] = {'captions': [f'one {name}', *(f'{name} {k}' for k in range(1, 5))], 'split': 'val'}
+        truth[path] = {
+            'captions': [f'one {name}', *(f'{name} {k}' for k in range(1, 5))],
+            'split': 'validation',
+        }
     write(root / 'dataset_nwpu.json', data)
     return truth
 
@@ -387,7 +390,7 @@ def dior(root):
             'objects': [('golffield', SHIP), ('expressway service area', CAR)],
             'split': 'train',
         },
-        'JPEGImages-trainval/00002.jpg': {'objects': [('ship', SHIP)], 'split': 'val'},
+        'JPEGImages-trainval/00002.jpg': {'objects': [('ship', SHIP)], 'split': 'validation'},
     }
 
 
@@ -426,7 +429,7 @@ def dota(root):
     )
     return {
         'train/images/P0706.png': {'objects': [('ship', SHIP), ('small vehicle', CAR)], 'split': 'train'},
-        'val/images/P0002.png': {'objects': [('container crane', SHIP)], 'split': 'val'},
+        'val/images/P0002.png': {'objects': [('container crane', SHIP)], 'split': 'validation'},
     }
 
 
@@ -606,7 +609,7 @@ def hit_uav(root):
             'objects': [('car', CAR), ('other vehicle', SHIP)],
             'split': 'train',
         },
-        'normal_json/val/0_100_30_0_03281.jpg': {'objects': [], 'split': 'val'},
+        'normal_json/val/0_100_30_0_03281.jpg': {'objects': [], 'split': 'validation'},
     }
 
 
@@ -646,7 +649,7 @@ def own_coco(root):
 
 def own_voc(root):
     picture(root / 'val/a.png'), write(root / 'val/a.xml', xml([('well', CAR)]))
-    return {'val/a.png': {'objects': [('well', CAR)], 'split': 'val'}}
+    return {'val/a.png': {'objects': [('well', CAR)], 'split': 'validation'}}
 
 
 # ---- conversations and own labels
@@ -745,7 +748,7 @@ def table(root):
     write(root / 'boxes.csv', text + '\n')
     return {
         'a.png': {'objects': [('well', SHIP), ('shed', CAR)], 'split': 'train'},
-        'b.png': {'objects': [], 'split': 'val'},
+        'b.png': {'objects': [], 'split': 'validation'},
     }
 
 

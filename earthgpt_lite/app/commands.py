@@ -141,10 +141,11 @@ def _convert(args):
     from earthgpt_lite.data.registry import find_reader
 
     reader = find_reader(args.reader)
+    asked = {key: getattr(args, key) for key in ('label', 'first_pixel') if getattr(args, key)}
     converted_before = os.path.exists(os.path.join(args.dst, 'info.json'))
     try:
         info = convert(
-            args.reader, args.src, args.dst, args.oriented, args.decimals, args.most, progress=not args.json
+            args.reader, args.src, args.dst, args.oriented, args.decimals, args.most, not args.json, **asked
         )
     except KeyboardInterrupt:
         print(
@@ -167,6 +168,8 @@ def _print_conversion(info, folder):
     print(f'records: {info["records"]:,}, questions: {info["turns"]:,}, in {path}')
     for what in ('tasks', 'sensors', 'splits'):
         print(f'  {what}: {", ".join(f"{k} {v:,}" for k, v in info[what].items())}')
+    if (info.get('box_iou') or 1) < 1:
+        print(f'  boxes: {info["decimals"]} decimals; median IoU with the true boxes {info["box_iou"]:.3f}')
     if info['left_out']:
         print(f'left out: {info["left_out"]:,}; the first:')
         for name, why in info['left'][:5]:
@@ -436,8 +439,14 @@ def _add_convert(commands):
         ('--oriented', 'keep tilted boxes as four corners', dict(action='store_true')),
         (
             '--decimals',
-            'digits of a coordinate: 3 for small objects (default: 2)',
-            dict(type=int, default=2, choices=(2, 3, 4)),
+            'digits of a coordinate (default: 2 as MMRS-1M, or 3 where 2 would damage small objects)',
+            dict(type=int, choices=(2, 3, 4)),
+        ),
+        ('--label', 'column or property with the class, for tables and shapes', dict(metavar='NAME')),
+        (
+            '--first-pixel',
+            'number of the first pixel in VOC files (default: 0)',
+            dict(type=int, choices=(0, 1)),
         ),
         (
             '--most',

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import rasterio.warp
-from shapely.geometry import shape
+import shapely
+from rasterio.errors import RasterioError
 
 from ..boxes.oriented import from_map
 from earthgpt_lite.data.formats import (
@@ -18,91 +19,265 @@ from earthgpt_lite.data.formats import (
     Parsed,
     Pictures,
     Skipped,
+    decoded_text,
     find_paths,
+    folder_split,
+    picture_size,
     readable_name,
     split_of,
 )
-from .records import Task, Turn
-from ..errors import BadInput
+from .records import Task, Turn, split_name
+from ..errors import BadInput, first_line
 from ..files import whole_file
 from ..raster.opening import open_raster
-from ..texts import open_text, read_json
+from ..texts import read_json
 
 # %% ../../nbs/3_data/06_custom.ipynb #8d9ee75d
+# what the columns are called elsewhere
+_COLUMNS = {
+    'image': 'image image_path img_path filepath file_path image_name filename file_name imageid image_id',
+    'label': 'label class label_name class_name labelname category',
+    'caption': 'caption title text sentence',
+    'question': 'question',
+    'x1': 'x1 xmin x_min left',
+    'y1': 'y1 ymin y_min top',
+    'x2': 'x2 xmax x_max right',
+    'y2': 'y2 ymax y_max bottom',
+}
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
+_BOX_WORDS = set('x y w h cx cy bbox box x_center y_center x1 xmin left polygon segmentation'.split())
 
 
-def _table_rows(path):
-    "Rows with the names of columns in lower case, and without spaces around anything."
+def _table_rows(path, label_key):
+    "Rows with our names of columns, and without spaces around anything."
+    text = decoded_text(path)
+    head = text.split('\n', 1)[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=max(',;\t', key=head.count))
     rows = []
-    with open_text(path, newline='') as f:
-        reader = csv.DictReader(f)
-        try:
-            for row in reader:
-                rows.append(
-                    {str(key).strip().lower(): (value or '').strip() for key, value in row.items() if key}
-                )
-        except csv.Error as e:
-            raise BadInput(f'{path}: line {reader.line_num} is no row of a table ({e}): mend it') from None
+    try:
+        for row in reader:
+            rows.append(
+                {str(key).strip().lower(): (value or '').strip() for key, value in row.items() if key}
+            )
+    except csv.Error as e:
+        raise BadInput(f'{path}: line {reader.line_num} is no row of a table ({e}): mend it') from None
     columns = rows[0].keys() if rows else set()
-    if 'image' not in columns or not columns & {'label', 'caption', 'question', 'x1'}:
+    ours = {}
+    for name, words in _COLUMNS.items():
+        ours |= {name: word for word in words.split()[::-1] if word in columns}
+    if label_key:
+        ours['label'] = label_key.lower()
+        if ours['label'] not in columns:
+            raise BadInput(f'{path}: has no column {label_key}, but {", ".join(columns)}')
+    if 'image' not in ours or not ours.keys() & {'label', 'caption', 'question', 'x1'}:
         raise LayoutMismatch(f'{path.name} has no rows with image and one of label, caption, question, x1')
-    return rows
+    if not set(_CORNERS) <= ours.keys() and columns & _BOX_WORDS:
+        boxes = ', '.join(sorted(columns & _BOX_WORDS))
+        raise LayoutMismatch(f'{path.name} has boxes in {boxes}: give corners, as xmin, ymin, xmax, ymax')
+    return [row | {name: row[theirs] for name, theirs in ours.items()} for row in rows]
 
 
-def _parse_table_rows(image, rows):
-    found = Parsed(image, rows[0].get('split', ''))
-    if set(_CORNERS) <= rows[0].keys():
-        found.objects = []
-        for row in rows:
-            if row['x1']:
-                found.objects.append((row.get('label') or 'object', [float(row[key]) for key in _CORNERS]))
-    elif 'label' in rows[0]:
-        found.label = rows[0]['label']
-    if 'caption' in rows[0]:
-        found.captions = [row['caption'] for row in rows if row['caption']]
-    if 'question' in rows[0]:
-        for row in rows:
-            if row['question']:
-                found.turns.append(Turn(row['question'], row['answer'], Task(row.get('task') or 'vqa')))
+def _table_boxes(rows, scale):
+    boxes = {}
+    for row in rows:
+        if row.get('x1'):
+            box = np.array([float(row[key]) for key in _CORNERS]) * scale
+            boxes[readable_name(row.get('label') or 'object'), tuple(box.tolist())] = None
+    return [(label, list(box)) for label, box in boxes]  # the same row in two files is one object
+
+
+def _parse_table_rows(image, rows, scale):
+    splits = sorted({row['split'] for row in rows})
+    found = Parsed(image, splits[0] if len(splits) == 1 else '')
+    if any('x1' in row for row in rows):
+        found.objects = _table_boxes(rows, scale)
+        size = [rows[0].get(key) or '0' for key in ('width', 'height')]
+        found.size = tuple(int(text) if text.isdecimal() else 0 for text in size)
+    else:
+        found.label = ', '.join(dict.fromkeys(row['label'] for row in rows if row.get('label')))
+    found.captions = list(dict.fromkeys(row['caption'] for row in rows if row.get('caption')))
+    for row in rows:
+        if row.get('question'):
+            found.turns.append(Turn(row['question'], row['answer'], Task(row.get('task') or 'vqa')))
     return found
 
 
-def table(root, files='*.csv'):
-    """A CSV with the column image, and one or more of four things; split if wanted.
+def _table_notes(image, rows):
+    for key, what in (('label', 'classes'), ('split', 'splits')):
+        told = sorted({row[key] for row in rows if row.get(key)})
+        if len(told) > 1 and not (key == 'label' and 'x1' in rows[0]):
+            advice = 'all are in its answer' if key == 'label' else 'so it is given to none'
+            yield Skipped(image, f'has {len(told)} {what}, {advice}: {", ".join(told[:5])}')
 
-    label; caption; question and answer [and task]; x1, y1, x2, y2 in pixels and label."""
-    pictures = Pictures(root)
+
+def _tables(root, files, label_key):
+    "The rows of all tables, and why others were left out."
+    good, bad = {}, {}
     for path in find_paths(root, files):
-        grouped = defaultdict(list)
-        for row in _table_rows(path):
-            grouped[row['image']].append(row)
-        for name, rows in grouped.items():
-            image = pictures.find(name)
-            if not image:
-                yield Skipped(f'{path.name}', f'names a picture that is not there: {name}')
-                continue
-            try:
-                yield _parse_table_rows(image, rows)
-            except (ValueError, KeyError) as e:
-                yield Skipped(f'{path.name} {name}', f'has a row that cannot be read: {e}')
+        near = path.relative_to(root).as_posix()
+        try:
+            good[near] = _table_rows(path, label_key)
+        except BadInput as e:
+            bad[near] = e
+    if not good:
+        raise next(iter(bad.values()))
+    return good, [Skipped(near, f'was left out: {e}') for near, e in bad.items()]
+
+
+def table(
+    root,
+    files='**/*.csv',
+    label_key='',  # column with the class, where it has another name
+    names='',  # a table of class names without a head: Open Images, whose boxes are parts of the picture
+):
+    """Tables with a column for the picture, and one or more of four things; split if wanted.
+
+    Class; caption; question and answer [and task]; corners in pixels and class."""
+    pictures, grouped = Pictures(root), defaultdict(list)
+    good, bad = _tables(root, files, label_key)
+    yield from bad
+    label = dict(csv.reader(decoded_text(find_paths(root, names)[0]).splitlines())) if names else {}
+    for near, rows in good.items():
+        lost = set()
+        for row in rows:
+            image = pictures.find(row['image'], near)
+            if image:
+                split = row.get('split') or split_of(near) or folder_split(image)
+                said = {
+                    'split': split_name(split),
+                    **({'label': label.get(row['label'], row['label'])} if label else {}),
+                }
+                grouped[image].append(row | said)
+            elif row['image'] not in lost:
+                lost.add(row['image'])
+                yield Skipped(near, pictures.missing(row['image'], near))
+    for image, rows in grouped.items():
+        try:
+            scale = np.tile(picture_size(Path(root) / image), 2) if names else 1
+            found = _parse_table_rows(image, rows, scale)
+        except (ValueError, KeyError) as e:
+            yield Skipped(image, f'has a row that cannot be read: {e}')
+            continue
+        yield found
+        yield from _table_notes(image, rows)
 
 # %% ../../nbs/3_data/06_custom.ipynb #02321150
-def _features(path):  # yields CRS, geometry, class
-    data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get('features'), list):
-        raise LayoutMismatch(f'{path.name} has no features')
-    crs = ((data.get('crs') or {}).get('properties') or {}).get('name') or 'EPSG:4326'
-    for feature in data['features']:
-        if (feature.get('geometry') or {}).get('type') in ('Polygon', 'MultiPolygon'):
-            yield crs, feature['geometry'], _feature_label(feature.get('properties') or {})
+_CLASS_KEYS = 'label class class_name classname category category_name type name kind'.split()
 
 
-def _feature_label(properties):
-    for key in ('label', 'class', 'name', 'type'):
-        if properties.get(key):
-            return str(properties[key])
-    return 'object'
+class _Layer:
+    "The polygons of one file on the map: geometry, class and CRS."
+
+    def __init__(self, path, near, label_key):
+        self.path, self.near, self.key = path, near, label_key
+        self.shapes, self.labels, self.numbers, self.notes = [], [], [], []
+        self.placed, self.seen = set(), {}
+        other = self._read_json() if path.suffix.lower() == '.geojson' else self._read_table()
+        if other:
+            self.notes.append(f'{len(other)} features are no polygons and have no box, such as {other[0]}')
+        texts = {
+            key for properties in self.seen.values() for key, v in properties.items() if isinstance(v, str)
+        }
+        if texts and set(self.labels) == {'object'}:
+            self.notes.append(
+                f'has no property label, class, ...: all are called object; --label may be one of '
+                f'{", ".join(sorted(texts)[:6])}'
+            )
+
+    def _add(self, number, geometry, properties):
+        if geometry is None or geometry.is_empty or geometry.geom_type not in ('Polygon', 'MultiPolygon'):
+            return False
+        self.shapes.append(shapely.force_2d(geometry))
+        self.labels.append(self._label(properties))
+        self.numbers.append(number)
+        self.seen = self.seen or {number: properties}
+        return True
+
+    def _label(self, properties):
+        low = {str(key).lower(): value for key, value in properties.items()}
+        for key in [self.key.lower()] if self.key else _CLASS_KEYS:
+            if low.get(key) not in (None, ''):
+                return readable_name(low[key])
+        return 'object'
+
+    def _read_json(self):
+        data = read_json(self.path)
+        if not isinstance(data, dict) or not isinstance(data.get('features'), list):
+            raise LayoutMismatch(f'{self.near} has no features')
+        stated = ((data.get('crs') or {}).get('properties') or {}).get('name')
+        self.crs, other = stated or 'EPSG:4326', []
+        for number, feature in enumerate(data['features']):
+            try:
+                geometry = shapely.geometry.shape(feature['geometry'])
+            except (
+                ArithmeticError,
+                AttributeError,
+                LookupError,
+                TypeError,
+                ValueError,
+                shapely.errors.ShapelyError,
+            ):
+                geometry = None
+            if not self._add(number, geometry, (feature or {}).get('properties') or {}):
+                other.append(f'feature {number}')
+        if not stated and self.shapes and np.abs(shapely.total_bounds(self.shapes)).max() > 360:
+            raise BadInput(
+                f'{self.path}: has no crs, and its coordinates are no degrees: write the crs into it'
+            )
+        return other
+
+    def _read_table(self):
+        try:
+            import geopandas
+        except ImportError:
+            raise BadInput(f'{self.path}: needs `pip install "earthgpt-lite[geo]"` to be read') from None
+        try:
+            frame = (
+                geopandas.read_parquet(self.path)
+                if self.path.suffix == '.parquet'
+                else geopandas.read_file(self.path)
+            )
+        except Exception as e:
+            raise BadInput(f'{self.path}: cannot be read as shapes on the map ({first_line(e)})') from None
+        if frame.crs is None:
+            raise BadInput(f'{self.path}: has no crs, so its shapes have no place: write it into the file')
+        self.crs, other = frame.crs.to_wkt(), []
+        rows = frame.drop(columns=frame.geometry.name).to_dict('records')
+        for number, (geometry, properties) in enumerate(zip(frame.geometry, rows)):
+            if not self._add(number, geometry, properties):
+                other.append(f'feature {number}')
+        return other
+
+    def tree(self, crs):
+        "Its shapes in another CRS, in a tree that finds those near a picture."
+
+        def moved(points):
+            x, y = rasterio.warp.transform(self.crs, crs, *points.T)
+            return np.stack([x, y], -1)
+
+        try:
+            return shapely.STRtree(shapely.transform(np.array(self.shapes), moved))
+        except (RasterioError, ValueError) as e:
+            raise BadInput(
+                f'{self.path}: cannot be placed on the map ({first_line(e)}): mend its crs'
+            ) from None
+
+    def inside(self, tree, transform, size):
+        "(label, box in pixels) of the shapes whose middle lies in a picture."
+        frame = [transform @ (x, y) for x, y in ((0, 0), (size[0], 0), tuple(size), (0, size[1]))]
+        near = np.sort(tree.query(shapely.Polygon(frame)))
+        boxes = from_map(tree.geometries[near], transform)
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        for k in np.flatnonzero(((middle >= 0) & (middle < size)).all(1)):
+            self.placed.add(int(near[k]))
+            yield self.labels[near[k]], boxes[k].tolist()
+
+    def astray(self):
+        lost = [k for k in range(len(self.shapes)) if k not in self.placed]
+        if lost:
+            yield Skipped(
+                self.near, f'{len(lost)} shapes lie in no picture, such as feature {self.numbers[lost[0]]}'
+            )
 
 
 def _georeference(path):  # CRS, transform, size
@@ -110,13 +285,17 @@ def _georeference(path):  # CRS, transform, size
         return f.crs, f.transform, np.array([f.width, f.height])
 
 
-def geojson(root, files='**/*.geojson'):
-    """Polygons in map coordinates over GeoTIFFs; the class is the property label, class, name or type.
+def geojson(root, files='**/*.geojson|**/*.gpkg|**/*.shp|**/*.parquet', label_key=''):
+    """Polygons in map coordinates over GeoTIFFs; the class is the property label, class, name or type, or LABEL_KEY.
 
-    Pictures without a shape are left out."""
-    features = [feature for path in find_paths(root, files) for feature in _features(path)]
-    if not features:
-        raise LayoutMismatch('its GeoJSON holds no polygons')
+    Pictures without a shape are left out, shapes without a picture are told."""
+    layers = [_Layer(path, path.relative_to(root).as_posix(), label_key) for path in find_paths(root, files)]
+    layers = [layer for layer in layers if layer.shapes]
+    if not layers:
+        raise LayoutMismatch('its files of shapes hold no polygons')
+    for layer in layers:
+        yield from (Skipped(layer.near, note) for note in layer.notes)
+    trees = {}
     for name in Pictures(root).paths:
         try:
             crs, transform, size = _georeference(Path(root) / name)
@@ -126,17 +305,17 @@ def geojson(root, files='**/*.geojson'):
         if not crs:
             yield Skipped(name, 'has no CRS, so that nothing on the map can be placed in it')
             continue
-        shapes = [
-            shape(rasterio.warp.transform_geom(theirs, crs, geometry)) for theirs, geometry, _ in features
-        ]
-        boxes = from_map(np.array(shapes), transform)
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = ((middle >= 0) & (middle < size)).all(1)
-        objects = [(readable_name(features[i][2]), boxes[i].tolist()) for i in np.flatnonzero(inside)]
+        if crs not in trees:
+            trees[crs] = [layer.tree(crs) for layer in layers]
+        objects = []
+        for layer, tree in zip(layers, trees[crs]):
+            objects += layer.inside(tree, transform, size)
         if objects:
-            yield Parsed(name, split_of(name), objects=objects)
+            yield Parsed(name, folder_split(name), objects=objects)
         else:
             yield Skipped(name, 'has no shape in it')
+    for layer in layers:
+        yield from layer.astray()
 
 # %% ../../nbs/3_data/06_custom.ipynb #f46bdf19
 _COLUMN_NAMES = {

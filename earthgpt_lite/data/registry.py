@@ -103,8 +103,9 @@ _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 # folders that hold pictures of all kinds, and so are no class
 _PICTURE_FOLDERS = (
     r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures'
-    r'|jpegimages[\w-]*|data|image set|train|val|test|CAR|NEG|PLANE)/[^/]+$'
+    r'|jpegimages[\w-]*|data|image set|CAR|NEG|PLANE)/[^/]+$'
 )
+_SPLIT_FOLDERS = r'(?i)(^|/)(train|training|val|valid|validation|test|testing)/[^/]+$'
 
 
 def _rsscn7_name(folder):  # a letter, then the class
@@ -151,7 +152,7 @@ CLASSIFICATION_READERS = (
            dict(never=r'^(?!(.*/)?(DSCR|DCSR)/)'), verified=False),
     Reader('folders', 'any class folders', class_folders, _CLS, _O,
            '<class>/<picture>', 'your own',
-           quirks=dict(never=_PICTURE_FOLDERS), any=True),
+           quirks=dict(never=_PICTURE_FOLDERS, aside=_SPLIT_FOLDERS), any=True),
 )
 # fmt: on
 
@@ -223,7 +224,7 @@ OPTICAL_BOX_READERS = (
     Reader('vhr10', 'NWPU VHR-10', text_boxes, _DET, _O,
            'ground truth/*.txt, positive image set/, negative image set/', 'https://gcheng-nwpu.github.io',
            '800 pictures, 10 classes',
-           dict(files='**/ground truth/*.txt', line=vhr10_line, empty='negative image set')),
+           dict(files='**/ground[ _]truth/*.txt', line=vhr10_line, empty='negative[ _]image[ _]set')),
     Reader('hrrsd', 'HRRSD', voc, _DET, _O,
            'OPT2017/{Annotations,JPEGImages,ImageSets/Main}', _GITHUB + 'CrazyStoneonRoad/TGRS-HRRSD-Dataset',
            '21,761 pictures, 13 classes',

@@ -242,7 +242,7 @@ def test_convert_check_load_show(tmp_path, shelf):
     assert (
         info['records'] == 2
         and info['tasks'] == {'detection': 2}
-        and info['splits'] == {'train': 1, 'val': 1}
+        and info['splits'] == {'train': 1, 'validation': 1}
     )
     report = check_records(tmp_path / 'out')
     assert report.total == 2 and not report.bad

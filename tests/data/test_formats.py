@@ -35,10 +35,10 @@ def test_words(text, name):
     'path, split',
     [
         ('a/train/1.jpg', 'train'),
-        ('VisDrone2019-DET-val/x/1.jpg', 'val'),
+        ('VisDrone2019-DET-val/x/1.jpg', 'validation'),
         ('JPEGImages_test/1.jpg', 'test'),
         ('contest/1.jpg', ''),
-        ('validation/1.jpg', 'val'),
+        ('validation/1.jpg', 'validation'),
     ],
 )
 def test_split_of(path, split):

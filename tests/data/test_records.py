@@ -93,7 +93,7 @@ turns = st.builds(Turn, texts, texts, st.sampled_from(Task))
     st.text(st.characters(exclude_categories=['Cs'])),
 )
 def test_json_round_trip(turns, sensor, source):
-    record = Record('a/b.png', turns, sensor, source, 'val')
+    record = Record('a/b.png', turns, sensor, source, 'validation')
     row = json.loads(json.dumps(record.to_json()))
     assert Record.from_json(row) == record
     assert record.to_json(extra=False).keys() == {'image', 'conversations'}
