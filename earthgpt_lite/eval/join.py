@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PROBLEMS', 'BOX_TASKS', 'FRAMES', 'read_questions', 'question_name', 'join_answers', 'inspect_answers', 'guess_frame',
-           'to_letterbox', 'answers_to_letterbox']
+           'to_letterbox', 'answers_to_letterbox', 'truths_to_letterbox']
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11003
 import math
@@ -16,40 +16,21 @@ import numpy as np
 from ..boxes.oriented import GeoChatFormat
 from ..boxes.text import format_box, padding, parse_boxes, to_unit
 from ..data.formats import picture_size
-from ..data.records import Record, find_image, guess_task
-from ..data.store import read_rows
+from ..data.records import Record, find_image, guess_task, split_name
 from ..errors import BadInput
+from .predictions import plain_answers, plain_questions, read_table
 
 # %% ../../nbs/6_eval/10_join.ipynb #154dc35c
-_QUESTION_KEYS = dict(
-    image=('image', 'image_id', 'filename'),
-    question=('question', 'prompt', 'query'),
-    truth=('truth', 'ground_truth', 'gt', 'answer'),
-)
-_ANSWER_KEYS = dict(
-    id=('id', 'question_id'),
-    image=_QUESTION_KEYS['image'],
-    question=_QUESTION_KEYS['question'],
-    answer=('answer', 'prediction', 'pred', 'response', 'output', 'outputs', 'text'),
-    score=('score', 'confidence'),
-)
-
-
-def _pick(row, keys):
-    "The values of a row under our names; None where it has none of the names that others use."
-    return {
-        key: next((row[name] for name in names if row.get(name) is not None), None)
-        for key, names in keys.items()
-    }
-
-
 def _as_list(truth):
     return truth if isinstance(truth, list) else [truth]
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11005
+_GEOCHAT_BOX = re.compile(r'\{\s*<-?\d+>[^{}]*\}')
+
+
 def _question_of_row(row, where):
-    "The question of a plain row."
-    q = _pick(row, _QUESTION_KEYS)
+    "The question of a plain row, which has our names."
+    q = {key: row[key] for key in ('image', 'question', 'truth')}
     missing = [key for key, value in q.items() if value is None]
     if missing:
         raise BadInput(
@@ -61,9 +42,10 @@ def _question_of_row(row, where):
     q['truth'] = list(map(str, q['truth'])) if isinstance(q['truth'], list) else text
     if row.get('type') is not None:
         q['type'] = str(row['type'])
-    task = row.get('task') or guess_task(str(q['question']), text)
-    sensor, source = row.get('sensor', 'optical'), row.get('source', '')
-    return row | q | dict(task=str(task), sensor=str(sensor), source=str(source))
+    shown = [_GEOCHAT_BOX.sub('[0,0,1,1]', words) for words in (q['question'], text)]
+    task, split = row.get('task') or guess_task(*shown), split_name(str(row.get('split') or ''))
+    sensor, source = row.get('sensor') or 'optical', row.get('source', '')
+    return row | q | dict(task=str(task), sensor=str(sensor), source=str(source), split=split)
 
 
 def _check_words(q, where):
@@ -79,7 +61,7 @@ def _questions_of_record(row, where):
         record = row if isinstance(row, Record) else Record.from_json(row)
     except BadInput as e:
         raise BadInput(f'{where}: {e}; `earthgpt-lite data check` lists all of them') from None
-    shared = dict(sensor=str(record.sensor), source=record.source)
+    shared = dict(sensor=str(record.sensor), source=record.source, split=split_name(record.split))
     return [
         dict(image=record.image, question=t.question, truth=t.answer, task=str(t.task), **shared)
         for t in record.turns
@@ -91,15 +73,15 @@ def _questions_of(row, where):
     if isinstance(row, BadInput):
         raise BadInput(f'{where} {row}')
     if isinstance(row, dict) and 'conversations' not in row:
-        return [_question_of_row(row, where)]
+        return [_question_of_row(part, where) for part in plain_questions(row)]
     return _questions_of_record(row, where)
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11006
 def read_questions(
-    # path of a .json or .jsonl file, or rows:
-    # records, or {"image", "question", "truth"} and perhaps "task", "id", "type"
+    # path of a file of `predictions.read_table`, or rows: records,
+    # or {"image", "question", "truth"} and perhaps "task", "id", "type", "split"; names of others serve
     truth,
-) -> list[dict]:  # {"image", "question", "truth", "task", "sensor", "source"} each
+) -> list[dict]:  # {"image", "question", "truth", "task", "sensor", "source", "split"} each
     """Every question of a data set.
 
     Several captions of one picture become one question with several truths.
@@ -108,7 +90,7 @@ def read_questions(
     is_file = isinstance(truth, str | Path)
     name = truth if is_file else 'the truth'
     questions, captions = [], {}
-    for n, row in enumerate(read_rows(truth) if is_file else truth):
+    for n, row in enumerate(read_table(truth) if is_file else truth):
         for q in _questions_of(row, f'{name}: record {n}'):
             if 'caption' not in q['task']:
                 questions.append(q)
@@ -180,25 +162,36 @@ def _plain(question):
 
 def _question_finder(questions):
     "A function from an answer to the indices of the questions that it may belong to."
-    by_id = {str(q['id']): i for i, q in enumerate(questions) if q.get('id') is not None}
-    by_text, by_image = defaultdict(list), defaultdict(list)
+    by_id, by_text, by_image = defaultdict(list), defaultdict(list), defaultdict(list)
     for i, q in enumerate(questions):
+        if q.get('id') is not None:
+            by_id[str(q['id'])].append(i)
         by_text[q['image'], _plain(q['question'])].append(i)
         by_image[q['image']].append(i)
     find_image_name = _image_finder(questions)
 
     def find(answer):
-        if answer['id'] is not None and str(answer['id']) in by_id:
-            return [by_id[str(answer['id'])]]
-        if answer['image'] is None:
-            return []
-        image = find_image_name(answer['image'])
-        if answer['question'] is not None:
-            return by_text.get((image, _plain(answer['question'])), [])
+        image = None if answer['image'] is None else find_image_name(answer['image'])
         about = by_image.get(image, [])
-        return about if len(about) == 1 else []  # which of its questions?
+        numbered = [] if answer['id'] is None else by_id.get(str(answer['id']), [])
+        if image is not None and not set(numbered) & set(about):
+            numbered = []  # the number means something else here
+        if answer['question'] is None:
+            named = about if len(about) == 1 else []  # which of its questions?
+        else:
+            named = by_text.get((image, _plain(answer['question'])), [])
+        both = [i for i in numbered if i in named]
+        if both or not named:
+            return both or (numbered if len(numbered) == 1 else [])
+        return named
 
     return find
+
+
+def _is_other_question(answer, q):
+    "Whether an answer that was found by its number repeats another question than the truth asks."
+    theirs, ours = _plain(answer['question'] or ''), _plain(q['question'])
+    return bool(theirs) and ours not in theirs and theirs not in ours
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11008
 PROBLEMS = dict(
@@ -207,6 +200,7 @@ PROBLEMS = dict(
     duplicate='second answers to one question: the first counts',
     unknown='answers to questions that the truth does not have: not scored',
     unreadable='rows that could not be read: not scored',
+    wording='answers that repeat another question than the truth has under their id: scored, look at them',
     score='scores that are no number: ranked last',
     picture='questions whose picture could not be read: each counts as wrong',
     boxes='answers whose boxes could not be read in full: what was not read is missed',
@@ -223,22 +217,22 @@ def question_name(q: dict) -> str:
 
 def join_answers(
     questions: list[dict],  # from `read_questions`
-    # rows {"image", "question", "answer", "score"}; also under the names that GeoChat and others use
+    # rows {"image", "question", "answer", "score"}, or any form that `predictions.plain_answers` reads
     answers,
     # (predictions in the order of the questions, {problem: [a line each]}; see PROBLEMS)
 ) -> tuple:
     """Give every question its answer.
 
-    By `id` if both sides have it, else by image and question, else by image if it has one question only.
-    The second answer of a question that the truth asks twice goes to its second place.
+    By `id` if both sides have it, else by image and question, else by image if it has one question only; an
+    id that leads to another picture, or to other words where these words are asked, counts for nothing. The
+    second answer of a question that the truth asks twice goes to its second place.
     """
     rows = [q | dict(answer='', score=None) for q in questions]
     problems = {kind: [] for kind in PROBLEMS}
     answered, find = set(), _question_finder(questions)
-    for n, row in enumerate(answers, 1):
-        a = _pick(row, _ANSWER_KEYS) if isinstance(row, dict) else {}
-        if a.get('answer') is None:
-            problems['unreadable'].append(_unreadable_line(n, row))
+    for n, a in enumerate(plain_answers(answers), 1):
+        if not isinstance(a, dict) or a['answer'] is None:
+            problems['unreadable'].append(_unreadable_line(n, a))
             continue
         fitting = find(a)
         free = [i for i in fitting if i not in answered]
@@ -247,10 +241,12 @@ def join_answers(
             problems['duplicate' if fitting else 'unknown'].append(_misfit_line(n, a, first))
             continue
         place = rows[free[0]]
-        if row.get('problem'):
-            problems['picture'].append(f'{question_name(place)} ({row["problem"]})')
+        if a['problem']:
+            problems['picture'].append(f'{question_name(place)} ({a["problem"]})')
+        if _is_other_question(a, place):
+            problems['wording'].append(f'{question_name(place)} (theirs: {a["question"]})')
         score = None if a['score'] is None else _read_score(a['score'])
-        place.update(answer=str(a['answer']), score=score)
+        place.update(answer=a['answer'], score=score)
         answered.add(free[0])
     empty = [i for i in sorted(answered) if not rows[i]['answer'].strip()]
     problems['missing'] = [question_name(q) for i, q in enumerate(questions) if i not in answered]
@@ -266,7 +262,7 @@ def _unreadable_line(n, row):
 def _misfit_line(n, a, first):
     "An answer without a free question; `first` is the answer that was taken, if there is one."
     name = a['image'] if a['id'] is None else a['id']
-    differs = first is not None and str(a['answer']) != first
+    differs = first is not None and a['answer'] != first
     return f'row {n}: {name}: {a["question"]}' + ' (says something else)' * differs
 
 # %% ../../nbs/6_eval/10_join.ipynb #ed8e2dd0
@@ -418,13 +414,59 @@ def answers_to_letterbox(
         return
     if root is None and any('width' not in row for row in boxed):
         raise BadInput(f'boxes in {frame} need the sizes of the pictures: give their folder (--images)')
-    sizes = {}
+    size_of = _size_reader(root)
     for row in boxed:
-        image = row['image']
-        if image not in sizes:
-            known = 'width' in row
-            sizes[image] = (row['width'], row['height']) if known else picture_size(find_image(image, root))
-        row['answer'] = to_letterbox(row['answer'], frame, *sizes[image])
+        row['answer'] = to_letterbox(row['answer'], frame, *size_of(row))
+
+
+def _size_reader(root):
+    "A function from a row to the width and height of its picture, which is opened once."
+    sizes = {}
+
+    def size_of(row):
+        if row.get('width'):
+            return float(row['width']), float(row['height'])
+        if row['image'] not in sizes:
+            sizes[row['image']] = picture_size(_find_picture(row['image'], root))
+        return sizes[row['image']]
+
+    return size_of
+
+
+def _find_picture(image, root):
+    "The file of a picture, which GeoChat names without its suffix."
+    for suffix in ('.png', '.jpg', '.tif'):
+        try:
+            return find_image(image + suffix, root)
+        except BadInput:
+            continue
+    return find_image(image, root)
+
+
+def truths_to_letterbox(
+    questions: list[dict],  # from `read_questions`, changed in place
+    root=None,  # folder of the pictures
+):
+    """Bring true boxes that GeoChat's form gives, as in VRSBench, into the padded square.
+
+    Raises BadInput where the sizes of the pictures are not known, and for true boxes in other units.
+    """
+    size_of = _size_reader(root)
+    boxed = [q for q in questions if q['task'] in BOX_TASKS and isinstance(q['truth'], str)]
+    for q in boxed:
+        if _GEOCHAT_BOX.search(q['truth']):
+            if root is None and not q.get('width'):
+                raise BadInput(
+                    f'{question_name(q)}: the true box counts hundredths of a picture whose size is not known: '
+                    'give the folder of the pictures (--images)'
+                )
+            q['truth'] = to_letterbox(q['truth'], 'geochat', *size_of(q))
+    frame, share, top = guess_frame([q['truth'] for q in boxed])
+    if frame not in ('unit', None):
+        raise BadInput(
+            f'{share:.0%} of the true boxes do not fit 0 to 1 (the largest number is {top:g}): write them in '
+            "0 to 1 of the padded square, as `earthgpt-lite data convert` does, or in GeoChat's form"
+        )
 
 
 def _check_unit(answers):

@@ -50,8 +50,8 @@ _NUMBERS = ('n', 'score', '95 % interval', *BASELINES)  # columns that are set t
 
 
 def _columns(rows):
-    "The columns of a table of results: source and sensor only where the rows have them."
-    optional = [key for key in ('source', 'sensor') if any(key in r for r in rows)]
+    "The columns of a table of results: source, sensor and split only where the rows have them."
+    optional = [key for key in ('source', 'sensor', 'split') if any(key in r for r in rows)]
     return ['task', *optional, 'metric', *_NUMBERS, '']
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..data.records import find_image
-from ..data.store import files_read, read_rows
+from ..data.store import files_read
 from ..errors import BadInput
 from ..files import write_json
 from .drawings import confusion_html, reliability_diagram
@@ -24,6 +24,7 @@ from earthgpt_lite.eval.join import (
     join_answers,
     question_name,
     read_questions,
+    truths_to_letterbox,
 )
 from earthgpt_lite.eval.protocols import (
     best_and_worst,
@@ -42,6 +43,7 @@ from earthgpt_lite.eval.report import (
     table_html,
     write_page,
 )
+from .predictions import TABLES, read_table
 from .statistics import prior_predictions, results, score_with_interval
 from ..outputs import check_inputs
 from ..raster.reading import as_chip
@@ -79,6 +81,9 @@ def _rsvqa(rows):
     return variants
 
 
+_RSVQA_TYPES = {'presence', 'count', 'comp', 'area', 'rural_urban'}
+
+
 def _type_tables(rows, baselines):
     "Tables about the rows that say what type of question they answer."
     kept = [i for i, row in enumerate(rows) if row.get('type')]
@@ -86,7 +91,10 @@ def _type_tables(rows, baselines):
         return {}
     typed = [rows[i] for i in kept]
     guesses = {name: [answers[i] for i in kept] for name, answers in baselines.items()}
-    return dict(types=results(typed, guesses, by=('type',)), rsvqa=_rsvqa(typed))
+    tables = dict(types=results(typed, guesses, by=('type',)))
+    if {row['type'] for row in typed} <= _RSVQA_TYPES:  # other data sets have types too
+        tables['rsvqa'] = _rsvqa(typed)
+    return tables
 
 
 def _scene_scores(rows):
@@ -101,6 +109,9 @@ def score_tables(
 ) -> dict:
     "All tables about some predictions."
     tables = dict(results=results(rows, baselines, full=True))
+    splits = {row.get('split', '') for row in rows}
+    if len(splits) == 1 and splits != {''}:
+        tables['results'] = [row | dict(split=rows[0]['split']) for row in tables['results']]
     if len({row.get('source', '') for row in rows}) > 1:
         tables['sources'] = results(rows, baselines, by=('source', 'sensor'))
     tables |= _type_tables(rows, baselines or {})
@@ -233,7 +244,8 @@ def write_score_page(
     """
     best, worst = best_and_worst(rows)
     items = lambda rows: [dict(image=look(p), turns=[p]) for p in rows]
-    run = {key: metrics[key] for key in ('model', 'data', 'by', 'torch', 'processes') if key in metrics}
+    keys = ('model', 'data', 'shown', 'by', 'torch', 'processes')
+    run = {key: metrics[key] for key in keys if key in metrics}
     parts = {
         'What was scored': facts_table(metrics['scored'] | run),
         'What did not fit': _problems_html(metrics['problems']),
@@ -249,7 +261,7 @@ def write_score_page(
 
 # %% ../../nbs/6_eval/11_score.ipynb #c94d9322
 def score_files(
-    predictions,  # path of a .json or .jsonl file, or rows
+    predictions,  # path of a file of `predictions.read_table`, or rows
     truth,  # path of records or of rows, or rows
     out=None,  # folder for metrics.json and report.html; None: nothing is written
     root=None,  # folder of the pictures: for the page, and for boxes that are not in 'unit'
@@ -269,6 +281,7 @@ def score_files(
     if out is not None:
         check_inputs(score_outputs(out), _files_read((predictions, truth, train, shuffled, blind), root))
     questions = read_questions(truth)
+    truths_to_letterbox(questions, root)
     rows, problems = _join_files(predictions, questions, frame, root)
     _check_some_fit(questions, problems)
     inspect_answers(rows, problems)
@@ -299,7 +312,8 @@ def score_outputs(out) -> list[Path]:
 
 def _files_read(files, root):
     for file in filter(_is_path, files):
-        yield from files_read(file, root)
+        is_table = Path(file).suffix.lower() in TABLES
+        yield from [file] if is_table else files_read(file, root)
 
 
 def _is_path(data):
@@ -308,7 +322,7 @@ def _is_path(data):
 
 def _join_files(predictions, questions, frame, root):
     "Predictions joined with the questions, boxes in the padded square."
-    answers = read_rows(predictions) if _is_path(predictions) else predictions
+    answers = read_table(predictions) if _is_path(predictions) else predictions
     rows, problems = join_answers(questions, answers)
     answers_to_letterbox(rows, frame, root)
     return rows, problems
@@ -338,9 +352,18 @@ def _scored_facts(predictions, truth, questions, frame, train):
         'truth': _path_name(truth),
         'questions': len(questions),
         'pictures': len(images),
+        'split': _split_words(questions),
         'boxes': FRAMES[frame or 'unit'],
         'prior': prior,
     }
+
+
+def _split_words(questions):
+    "Which splits the questions are of, and how many of each if there are several."
+    counts = Counter(q.get('split') or 'not named' for q in questions)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ', '.join(f'{name} {n:,}' for name, n in counts.items()) + ', all in one score'
 
 
 def _versions():
@@ -351,6 +374,10 @@ def _versions():
 def summary(metrics: dict) -> str:  # of `score_files`
     "The results and the problems as plain text."
     lines = [results_table(metrics['results'])]
+    if metrics.get('shown'):
+        lines.append(f'shown instead of each picture: {metrics["shown"]}')
+    if 'all in one score' in metrics['scored']['split']:
+        lines.append(f'splits: {metrics["scored"]["split"]}')
     if 'training' not in metrics['scored']['prior']:
         lines.append(
             'prior: the best constant answer in hindsight; with a training file it would be lower or equal.'
