@@ -231,7 +231,7 @@ def _collection(answer):
         answer = _read_geojson(answer)
     if isinstance(answer, Answer):
         answer = answer.to_geojson()
-    if not isinstance(answer, dict) or 'features' not in answer:
+    if not isinstance(answer, dict) or not isinstance(answer.get('features'), list):
         start = str(answer)[:60]
         raise BadInput(
             f'{start!r} is no answer: give an Answer, a GeoJSON FeatureCollection, or the path of one'

@@ -39,13 +39,15 @@ def _question_of_row(row, where):
     _check_words(q, where)
     q['image'], q['question'] = str(q['image']), str(q['question'])
     text = ' '.join(map(str, _as_list(q['truth'])))
-    q['truth'] = list(map(str, q['truth'])) if isinstance(q['truth'], list) else text
+    shown = [_GEOCHAT_BOX.sub('[0,0,1,1]', words) for words in (q['question'], text)]
+    task = str(row.get('task') or guess_task(*shown))
+    several = isinstance(q['truth'], list) and 'caption' in task
+    q['truth'] = list(map(str, q['truth'])) if several else text
     if row.get('type') is not None:
         q['type'] = str(row['type'])
-    shown = [_GEOCHAT_BOX.sub('[0,0,1,1]', words) for words in (q['question'], text)]
-    task, split = row.get('task') or guess_task(*shown), split_name(str(row.get('split') or ''))
     sensor, source = row.get('sensor') or 'optical', row.get('source', '')
-    return row | q | dict(task=str(task), sensor=str(sensor), source=str(source), split=split)
+    split = split_name(str(row.get('split') or ''))
+    return row | q | dict(task=task, sensor=str(sensor), source=str(source), split=split)
 
 
 def _check_words(q, where):
@@ -129,12 +131,12 @@ def _image_finder(questions):
 def _read_score(value):
     "A score or a list of scores as floats, NaN where it is no number."
     if isinstance(value, list):
-        return [_read_score(v) for v in value]
+        return [math.nan if isinstance(v, list) else _read_score(v) for v in value]
     if isinstance(value, bool):
         return math.nan
     try:
         x = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return x if math.isfinite(x) else math.nan
 

@@ -285,14 +285,14 @@ def _settings(examples, stage, options):
 
 
 def _resume_point(folder, settings, model, options):
-    "(checkpoint, its step) to go on from, or None where only its weights were taken."
+    "(checkpoint, its step, its weights) to go on from, or None where only its weights were taken."
     path, state = find_checkpoint(folder)
     _check_own(state, path)
     kept, step = state['run'], state['global_step']
     if not options.force:
         check_resume(kept, settings)
     if kept.get('stage', settings['stage']) != settings['stage']:
-        _take_weights(model, state['state_dict'], path)
+        model.load_state_dict(_fitting_weights(model, state['state_dict'], path))
         return None
     was, now = kept.get('total'), settings.get('total')
     if was and now and was != now:
@@ -300,7 +300,7 @@ def _resume_point(folder, settings, model, options):
             f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule '
             f'of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
         )
-    return path, step
+    return path, step, state['state_dict']
 
 
 def _check_own(state, path):
@@ -311,12 +311,15 @@ def _check_own(state, path):
     ]
     if not lacking and not isinstance(state['run'].get('losses'), list):
         lacking = ['losses']
+    keeps = lambda s: isinstance(s, dict) and isinstance(s.get('param_groups'), list)
+    if not lacking and not all(map(keeps, state['optimizer_states'])):
+        lacking = ['param_groups of its optimiser']
     if lacking:
         raise BadInput(f'{path} is no checkpoint of earthgpt-lite: it has no {" and no ".join(lacking)}')
 
 
-def _take_weights(model, state, path):
-    "Load the weights of another stage. Raises BadInput where they do not fit."
+def _fitting_weights(model, state, path):
+    "The weights of a checkpoint by their names in the model. Raises BadInput where they do not fit."
     weights, own = {n.removeprefix('model.'): w for n, w in state.items()}, model.state_dict()
     lost = [n for n in own if n not in weights]
     lost += [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
@@ -325,7 +328,7 @@ def _take_weights(model, state, path):
             f'{path} belongs to another model: {", ".join(lost[:3])}; '
             'load the model that was trained, or merge what was added'
         )
-    model.load_state_dict(weights)
+    return weights
 
 # %% ../../nbs/5_train/09_module.ipynb #4be91a6f
 def _make_trainer(model, tokenizer, folder, options, loggers):
@@ -423,6 +426,8 @@ def fit(
         version = f'log-from-{checkpoint[1]}' if checkpoint else 'log'
         loggers = make_loggers(folder, options.logger, version)
         module = EarthGPTModule(model.train(), stage, options.steps, options.seed, settings)
+        if checkpoint:
+            _fitting_weights(model, checkpoint[2], checkpoint[0])
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         warnings.filterwarnings('ignore', module=r'lightning\.')

@@ -132,6 +132,8 @@ def open_model(
             'take model: nano with the stage scratch'
         )
     check_choices(choices or {}, f'{name}: choices')
+    for key in {'image_token_id', 'first_coordinate'} & set(choices or {}):
+        raise BadInput(f'choices: {key} follows from the words that are learned: leave it out')
     if is_fresh_nano:
         texts = (' ' + text for e in examples for t in e.turns for text in (t.question, t.answer))
         tokenizer = train_tokenizer(texts)

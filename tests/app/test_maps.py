@@ -11,7 +11,16 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from earthgpt_lite.app.answers import Answer
-from earthgpt_lite.app.maps import _near, map_of, overlay, page_text, side_by_side, static_map, write_map
+from earthgpt_lite.app.maps import (
+    _features,
+    _near,
+    map_of,
+    overlay,
+    page_text,
+    side_by_side,
+    static_map,
+    write_map,
+)
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.palettes import label_colour
@@ -259,3 +268,9 @@ def test_labels_have_their_usual_colours_in_whatever_order_they_come(order):
     assert all(f'"colour": "{label_colour(k)}"' in page for k in order)
     drawn = [line.get_color() for line in static_map(answers=found).lines]
     assert drawn == [label_colour(k) for k in order]
+
+
+@pytest.mark.parametrize('features', [None, 5, {}, 'x'])
+def test_features_that_are_no_list(features):
+    with pytest.raises(BadInput):
+        _features(dict(type='FeatureCollection', features=features))

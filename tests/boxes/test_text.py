@@ -314,3 +314,10 @@ def test_a_clipped_box_is_sound(box):
         assert x[0] > 1 or x[1] < 0 or y[0] > 1 or y[1] < 0
     else:
         assert box_problem(out) == '' and (out[2:] - out[:2] >= 0.01 - 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    'box', [[0, 0, 1e300, 1e300], [-1e308, 0, 1e308, 1], [0, 0, 1e200, 0, 1e200, 1e200, 0, 1e200]]
+)
+def test_a_box_beyond_all_numbers_is_beyond_the_frame(box):
+    assert box_problem(box) == 'beyond the frame'

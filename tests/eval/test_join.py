@@ -1,6 +1,7 @@
 "Answers find their questions by id, name and wording; boxes come into the padded square."
 
 import numpy as np
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.text import BoxFormat, parse_boxes
@@ -61,3 +62,16 @@ def test_to_square_agrees_with_the_codec(width, height, corner, size, frame):
 
 def test_frames_are_described():
     assert list(FRAMES) == ['unit', 'picture', '100', '1000', 'pixels', 'geochat'] and all(FRAMES.values())
+
+
+@pytest.mark.parametrize('score', [[[]], [[0.5]], 10**400, [10**400], {}, [{}]])
+def test_a_score_that_is_no_number_is_ranked_last(score):
+    question = dict(image='a.tif', question='where?', truth='[0.1,0.1,0.5,0.5]', task='grounding')
+    rows, problems = join_answers(read_questions([question]), [question | dict(answer='x', score=score)])
+    assert problems['score'] == ['a.tif: where?'] and rows[0]['score'] in (-1, [-1])
+
+
+def test_only_captions_have_several_truths():
+    row = dict(image='a.tif', question='where?', truth=[0.1, 0.2], task='grounding')
+    assert read_questions([row])[0]['truth'] == '0.1 0.2'
+    assert read_questions([row | dict(task='caption')])[0]['truth'] == ['0.1', '0.2']

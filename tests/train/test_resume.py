@@ -499,3 +499,27 @@ def test_a_checkpoint_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.torch, 'load', lambda *a, **k: (_ for _ in ()).throw(EOFError()))
     with pytest.raises(BadInput, match='damaged .EOFError'):
         checkpoints.find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'said'),
+    [
+        (
+            lambda state: state['state_dict'].update({next(iter(state['state_dict'])): torch.zeros(1)}),
+            'another model',
+        ),
+        (lambda state: state['state_dict'].pop(next(iter(state['state_dict']))), 'another model'),
+        (lambda state: state.update(optimizer_states=[dict(a=1)]), 'no param_groups'),
+        (lambda state: state.update(optimizer_states=[1]), 'no param_groups'),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told(tok, tmp_path, monkeypatch, spoil, said):
+    at_step(monkeypatch, 3, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        fit(small(tok), tok, examples(), tmp_path, steps=6, **SHORT)
+    (tmp_path / 'before.ckpt').unlink(missing_ok=True)
+    state = torch.load(tmp_path / 'last.ckpt', weights_only=True)
+    spoil(state)
+    torch.save(state, tmp_path / 'last.ckpt')
+    with pytest.raises(BadInput, match=said):
+        fit(small(tok), tok, examples(), tmp_path, steps=6, resume=True, **SHORT)

@@ -406,3 +406,9 @@ def test_a_folder_whose_name_is_no_text_is_told_before_the_work(monkeypatch):
     monkeypatch.setattr(module, 'open_examples', None)  # never reached
     with pytest.raises(BadInput, match='the name of the folder holds .* no UTF-8'):
         train(RunOptions(out='runs/r\udcff', steps=1))
+
+
+def test_a_choice_that_follows_from_the_words_is_refused():
+    for choice in ('first_coordinate', 'image_token_id'):
+        with pytest.raises(BadInput, match=f'{choice} follows from the words'):
+            module.open_model('nano', [], {choice: 5})
