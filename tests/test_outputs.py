@@ -31,7 +31,7 @@ from earthgpt_lite.train.run_file import RunOptions
 WRITES = {'out', 'raster', 'drop', 'dst'}
 READS = {'image', 'scene', 'answers', 'model', 'data', 'train', 'images', 'predictions', 'truth', 'shuffled'}
 READS |= {'blind', 'file', 'root', 'src'}
-WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader'}
+WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
 TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'data', 'root', 'config'}
 TRAIN_WORDS = {'strategy', 'precision', 'device', 'logger', 'full_disk'}
 

@@ -60,8 +60,8 @@ def to_pixels(
 # %% ../../nbs/2_boxes/02_text.ipynb #80e1e519
 def _area(corners):
     "Of (4, 2) corners, by the shoelace formula."
-    x, y = (corners - corners[0]).T
     with np.errstate(over='ignore', invalid='ignore'):  # beyond any frame: told so by who asks
+        x, y = (corners - corners[0]).T
         return abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2
 
 

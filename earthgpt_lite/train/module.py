@@ -423,8 +423,7 @@ def fit(
     with run_lock(folder), warnings.catch_warnings():
         settings = _settings(examples, stage, options)
         checkpoint = _resume_point(folder, settings, model, options) if options.resume else None
-        version = f'log-from-{checkpoint[1]}' if checkpoint else 'log'
-        loggers = make_loggers(folder, options.logger, version)
+        loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
         module = EarthGPTModule(model.train(), stage, options.steps, options.seed, settings)
         if checkpoint:
             _fitting_weights(model, checkpoint[2], checkpoint[0])

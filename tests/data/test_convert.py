@@ -44,7 +44,8 @@ def test_reader_finds_what_its_fixture_holds(name, shelf):
     base, truth = shelf
     left = []
     records = list(read(name, base / name, left, decimals=3))
-    assert not left, left
+    astray = [('drawn.geojson', '1 shapes lie in no picture, such as feature 2')]
+    assert left == (astray if name == 'geojson' else []), left
     want = truth[name]
     keys = [r.image for r in records]
     if not all(isinstance(k, str) for k in want):  # several records of one picture
