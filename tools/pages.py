@@ -18,7 +18,7 @@ COURSE = [
     ('First look: the whole way of a picture', ['0_first_look']),
     ('Chips and reading', ['1_raster/01_chips', '1_raster/06_reading']),
     ('Boxes in words', ['2_boxes/02_text']),
-    ('Records and real data', ['3_data/01_records', '3_data/09_world_map']),
+    ('Records and real data', ['3_data/01_records', '3_data/11_world_map']),
     ('Tokens and labels', ['4_model/01_tokens', '4_model/02_packing']),
     ('Vision: a ViT and a CNN', ['4_model/05_vision']),
     ('The projector', ['4_model/08_projector']),

@@ -34,7 +34,7 @@ islands, lakes and trees.
 
 **Trained** {date}, {seconds:,.0f} s in {steps:,} steps on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
 (`earthgpt-lite train --config nano` reproduces it). Data: the training blocks of the sample, more windows around islands and lakes, and drawn islands
-(lesson 3_data/13_synthetic). Lesson 5_train/15_pointing tells what boxes took.
+(lesson 3_data/15_synthetic). Lesson 5_train/15_pointing tells what boxes took.
 
 **Limits.** It knows the wordings and the places of the sample: Blue Marble at some kilometres a pixel, one Sentinel-2, two Sentinel-1, one Landsat 8 scene,
 three aerial pictures. It was trained in English on short questions, each standing alone; it has never seen a dialogue. It writes a box where there is nothing to point at.

@@ -56,7 +56,7 @@ class StoredExample:
 
 
 def open_examples(
-    # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 3_data/13_synthetic), a .json or
+    # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 3_data/15_synthetic), a .json or
     # .jsonl file of records, or a folder of `store.InstructionData`
     data: str,
     root: str | None = None,  # folder that the pictures' paths start from; None: where the file lies
