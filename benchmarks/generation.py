@@ -21,7 +21,7 @@ from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.model.weights import build
-from earthgpt_lite.raster.reading import as_chip
+from earthgpt_lite.raster.sources import as_chip
 
 
 def arguments():

@@ -19,7 +19,7 @@ import torch
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.train.throughput import peak_memory_mb
 from earthgpt_lite.data.sample.world_map import COVERS
-from earthgpt_lite.raster.reading import read_tiles
+from earthgpt_lite.raster.sources import read_tiles
 from earthgpt_lite.app.survey import survey
 scene, out, model, size, batch, every = *sys.argv[1:4], *map(int, sys.argv[4:7])
 helper = Assistant.from_pretrained(model, 'cpu')

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # what a lesson of the course is about, and its notebooks
 COURSE = [
     ('First look: the whole way of a picture', ['0_first_look']),
-    ('Chips and reading', ['1_raster/01_chips', '1_raster/06_reading']),
+    ('Chips and reading', ['1_raster/01_chips', '1_raster/06_reading', '1_raster/07_sources']),
     ('Boxes in words', ['2_boxes/02_text']),
     ('Records and real data', ['3_data/01_records', '3_data/11_world_map']),
     ('Tokens and labels', ['4_model/01_tokens', '4_model/02_packing']),

@@ -26,7 +26,7 @@ from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.georef import to_world
-from ..raster.reading import as_chip
+from ..raster.sources import as_chip
 
 # %% ../../nbs/7_app/02_assistant.ipynb #5dcf4afc
 def prompt_text(

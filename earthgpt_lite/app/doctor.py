@@ -194,7 +194,8 @@ def memory_budget() -> int | None:
 # %% ../../nbs/7_app/10_doctor.ipynb #2d36da82
 def _read_picture():
     from earthgpt_lite.data.sample.world_map import DATA
-    from earthgpt_lite.raster.reading import as_chip, read_scene
+    from earthgpt_lite.raster.reading import read_scene
+    from earthgpt_lite.raster.sources import as_chip
 
     chip = as_chip(read_scene(DATA / 'global_optical.tif', window=(3000, 1200, 64, 64)), size=64)
     if chip.image.shape != (64, 64, 3) or chip.image.std() < 1:

@@ -37,7 +37,8 @@ from ..outputs import check_inputs
 from ..raster.chips import Chip
 from ..raster.georef import to_lonlat
 from ..raster.palettes import label_colours
-from ..raster.reading import Scene, as_chip, read_scene, scene_files
+from ..raster.reading import Scene, read_scene, scene_files
+from ..raster.sources import as_chip
 
 # %% ../../nbs/7_app/05_maps.ipynb #bc4cbbd0
 _LEAFLET = DATA / 'leaflet'

@@ -125,7 +125,8 @@ def run_ask(args):
     "The command `ask`: one question about one image."
     from earthgpt_lite.model.modeling import model_files
     from earthgpt_lite.outputs import check_inputs
-    from earthgpt_lite.raster.reading import as_chip, scene_files
+    from earthgpt_lite.raster.reading import scene_files
+    from earthgpt_lite.raster.sources import as_chip
 
     if args.out:
         check_overwrite(args.out, args.force)
@@ -148,7 +149,7 @@ def run_ask(args):
 # %% ../../nbs/7_app/12_model_commands.ipynb #e81b9af2
 def run_chat(args):
     "The command `chat`: a question a line. Status 1 where one of them could not be answered."
-    from earthgpt_lite.raster.reading import as_chip
+    from earthgpt_lite.raster.sources import as_chip
 
     chip = as_chip(args.image, **reading(args))
     chat = _assistant(args).chat(chip, memory=args.memory)

@@ -24,7 +24,8 @@ from ..files import write_whole
 from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..eval.drawings import data_uri
 from ..raster.georef import to_lonlat, feature_collection
-from ..raster.reading import Scene, as_chip, read_scene
+from ..raster.reading import Scene, read_scene
+from ..raster.sources import as_chip
 
 # %% ../../nbs/7_app/07_studio.ipynb #6b0d2f02
 _LINE = widgets.Layout(width='384px')

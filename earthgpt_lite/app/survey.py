@@ -41,7 +41,8 @@ from ..outputs import check_inputs
 from ..raster.chips import Frame
 from ..raster.georef import to_world
 from ..raster.opening import open_raster
-from ..raster.reading import read_scene, read_tiles, scene_files
+from ..raster.reading import read_scene, scene_files
+from ..raster.sources import read_tiles
 
 # %% ../../nbs/7_app/04_survey.ipynb #7801195b
 def plan_tiles(grid: TileGrid, batch_size: int):

@@ -26,7 +26,7 @@ from ..files import disk_errors, whole_file, write_whole
 from ..raster.georef import feature, feature_collection, to_world
 from ..raster.opening import open_raster
 from ..raster.palettes import label_colours
-from ..raster.reading import tile_origins
+from ..raster.sources import tile_origins
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #5f0a1b06
 class TileAnswer(NamedTuple):

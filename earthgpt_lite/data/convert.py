@@ -39,7 +39,8 @@ from ..errors import BadInput, first_line
 from ..files import whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
-from ..raster.reading import as_chip, read_scene
+from ..raster.reading import read_scene
+from ..raster.sources import as_chip
 from ..texts import read_json
 
 # %% ../../nbs/3_data/09_convert.ipynb #ace92c06

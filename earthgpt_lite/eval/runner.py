@@ -45,7 +45,8 @@ from ..model.processor import to_pixel_values
 from ..model.tokens import ChatFormat
 from ..outputs import claim_files, remove_claimed
 from ..raster.chips import resize
-from ..raster.reading import as_chip, scene_files
+from ..raster.reading import scene_files
+from ..raster.sources import as_chip
 
 # %% ../../nbs/6_eval/15_runner.ipynb #4e2ff531
 def pictures_digest(

@@ -46,7 +46,7 @@ from earthgpt_lite.eval.report import (
 from .predictions import TABLES, read_table
 from .statistics import prior_predictions, results, score_with_interval
 from ..outputs import check_inputs
-from ..raster.reading import as_chip
+from ..raster.sources import as_chip
 
 # %% ../../nbs/6_eval/11_score.ipynb #6c8dfd88
 def prior_turns(questions, min_count=1):

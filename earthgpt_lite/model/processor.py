@@ -12,7 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..errors import BadInput
 from .tokens import ChatFormat, check_length, encode
-from ..raster.reading import as_chip
+from ..raster.sources import as_chip
 
 # %% ../../nbs/4_model/14_processor.ipynb #ffa5567f
 def to_pixel_values(image) -> torch.Tensor:  # (h, w, 3) uint8 to (3, h, w)

@@ -24,7 +24,7 @@ from ..model.modeling import find_model, load, model_files, nano
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
-from ..raster.reading import as_chip
+from ..raster.sources import as_chip
 from .adapters import added_adapters, merge_adapter, prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import run_lock, save_artifact

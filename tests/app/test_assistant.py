@@ -21,7 +21,8 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.detections import box_logprobs, boxes_by_label
 from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.raster.chips import Frame
-from earthgpt_lite.raster.reading import as_chip, read_scene
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import as_chip
 
 RNG = np.random.default_rng(0)
 NASTY = '<script>alert(1)</script> **bold** {{ 7*7 }} [0.10,0.10,0.40,0.30]'

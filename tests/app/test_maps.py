@@ -25,7 +25,8 @@ from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.palettes import label_colour
 from earthgpt_lite.raster.chips import Chip, Frame
-from earthgpt_lite.raster.reading import Scene, as_chip
+from earthgpt_lite.raster.reading import Scene
+from earthgpt_lite.raster.sources import as_chip
 
 
 def scene(code=32618, t=Affine(10, 0, 282_000, 0, -10, 4_158_000), w=80, h=60, **more):

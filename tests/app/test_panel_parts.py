@@ -11,7 +11,8 @@ from PIL import Image
 from earthgpt_lite.app.panel_parts import StopOnFlag, Worker, chip_with_boxes, error_text, read_upload
 from earthgpt_lite.app.panel_parts import render_scene, renderings
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.reading import as_chip, read_scene
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import as_chip
 
 
 def test_only_what_a_scene_can_show_is_offered(path):

@@ -683,7 +683,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.train.throughput import peak_memory_mb
-from earthgpt_lite.raster.reading import read_tiles
+from earthgpt_lite.raster.sources import read_tiles
 from earthgpt_lite.app.survey import survey
 folder, model, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 helper = Assistant.from_pretrained(model, 'cpu')

@@ -13,7 +13,7 @@ from earthgpt_lite.data.records import Record
 from earthgpt_lite.data.registry import READERS
 from earthgpt_lite.data.store import read_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.reading import as_chip
+from earthgpt_lite.raster.sources import as_chip
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Frame, GREY, Stretch, decibels
-from earthgpt_lite.raster.reading import as_chip
+from earthgpt_lite.raster.sources import as_chip
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from earthgpt_lite.data.formats import picture_size
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import opening
 from earthgpt_lite.raster.opening import open_raster
-from earthgpt_lite.raster.reading import COARSE, as_chip, read_scene, read_tiles
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import COARSE, as_chip, read_tiles
 
 ROOT = Path(__file__).resolve().parents[2]
 # the pictures of these tests have no place
@@ -268,7 +269,7 @@ def test_formats_that_are_read(tmp_path, pixels, driver):
 
 PEAK = '''
 import sys, warnings
-from earthgpt_lite.raster.reading import as_chip
+from earthgpt_lite.raster.sources import as_chip
 from earthgpt_lite.errors import BadInput
 from PIL import Image
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1e3
@@ -314,7 +315,7 @@ def test_the_limit_is_the_users(tmp_path, pixels, monkeypatch):
     assert whole.image.shape == (800, 800, 3) and read_scene(path).pixels.shape == large.shape
     monkeypatch.setenv('EARTHGPT_LITE_MEMORY', '30M')
     assert (as_chip(path).image == whole.image).all()  # only three bands are read now
-    monkeypatch.setattr('earthgpt_lite.raster.reading.COARSE', 400)
+    monkeypatch.setattr('earthgpt_lite.raster.sources.COARSE', 400)
     monkeypatch.setenv('EARTHGPT_LITE_MEMORY', '9M')
     small = as_chip(path)
     assert small.image.shape == (400, 400, 3) and small.frame == whole.frame and small.frame.width == 800

@@ -7,7 +7,8 @@ import rasterio
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.platforms import PLATFORMS, check_platform, roles_of, stated_platform, usual_order
 from earthgpt_lite.raster.radiometry import spectral_index
-from earthgpt_lite.raster.reading import as_chip, read_scene
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import as_chip
 
 UTM = dict(crs='EPSG:32618', transform=rasterio.Affine(10, 0, 5e5, 0, -10, 4e6))
 S2_12 = 'B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12'

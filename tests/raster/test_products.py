@@ -14,7 +14,8 @@ from earthgpt_lite.app.model_commands import _answer_lines, reading
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.products import acquisition_time, band_of_file, sigma_nought, time_of_name
 from earthgpt_lite.raster.radiometry import spectral_index
-from earthgpt_lite.raster.reading import as_chip, read_scene, read_tiles
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import as_chip, read_tiles
 
 SCENE = 'LC08_{}_047027_20201204_20210313_02_T1'
 LEVEL1 = dict(

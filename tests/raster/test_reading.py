@@ -15,7 +15,8 @@ from rasterio.shutil import copy
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import reading as S
 from earthgpt_lite.raster.chips import BACKSCATTER, Frame, GREY, Sensor
-from earthgpt_lite.raster.reading import Scene, as_chip, read_scene, read_tiles
+from earthgpt_lite.raster.reading import Scene, read_scene
+from earthgpt_lite.raster.sources import as_chip, read_tiles
 
 DATA = files('earthgpt_lite') / 'assets/data'
 UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
@@ -509,7 +510,7 @@ def test_tiles_without_data_are_left_out_and_small_files_are_one_tile(tmp_path):
 
 STREAM = '''
 import sys, threading, time, psutil, rasterio
-from earthgpt_lite.raster.reading import read_tiles
+from earthgpt_lite.raster.sources import read_tiles
 process, peak, done = psutil.Process(), 0, threading.Event()
 def watch():
     global peak
