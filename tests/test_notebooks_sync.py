@@ -24,7 +24,7 @@ LONGER = {
     'app.survey': (445, 'the journal makes sense only beside the walk that it survives'),
     'app.cli': (415, 'every option of every command stands in one place'),
     'app.commands': (420, 'types of options stand beside the parser that takes them'),
-    'raster.reading': (465, 'a file, an array and a window take one way'),
+    'raster.reading': (400, 'a file, an array and a window take one way'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)

@@ -16,7 +16,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import reading as S
 from earthgpt_lite.raster.chips import BACKSCATTER, Frame, GREY, Sensor
 from earthgpt_lite.raster.reading import Scene, read_scene
-from earthgpt_lite.raster.sources import as_chip, read_tiles
+from earthgpt_lite.raster.sources import as_chip, read_tiles, tile_origins
 
 DATA = files('earthgpt_lite') / 'assets/data'
 UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
@@ -476,12 +476,12 @@ def test_complex_arrays_are_radar(rng):
 def test_tiles_cover_everything_and_overlap(width, height, size, share):
     overlap = int(size * share)
     seen = np.zeros((height, width), int)
-    for r in S.tile_origins(height, size, size - overlap):
-        for c in S.tile_origins(width, size, size - overlap):
+    for r in tile_origins(height, size, size - overlap):
+        for c in tile_origins(width, size, size - overlap):
             assert 0 <= r <= max(height - size, 0) and 0 <= c <= max(width - size, 0)
             seen[r : r + size, c : c + size] += 1
     assert seen.min() >= 1
-    starts = S.tile_origins(width, size, size - overlap)
+    starts = tile_origins(width, size, size - overlap)
     assert all(a + size - b >= overlap and a < b for a, b in zip(starts, starts[1:]))
 
 
