@@ -184,7 +184,10 @@ def folder_split(path: str) -> str:
     return split_of(f'{os.path.dirname(path)}/x')
 
 
-def decoded_text(path) -> str:
+def decoded_text(
+    path,
+    notes=None,  # list that is told where letters had to be guessed
+) -> str:
     "A text file of any origin: UTF-8, UTF-16 with its mark, else Windows-1252."
     raw = check_file(path).read_bytes()
     if raw[:2] in (b'\xff\xfe', b'\xfe\xff'):
@@ -192,6 +195,8 @@ def decoded_text(path) -> str:
     try:
         return raw.decode('utf-8-sig')
     except UnicodeDecodeError:
+        if notes is not None:
+            notes.append('is no UTF-8, and was read as Windows-1252: look at its accents')
         return raw.decode('cp1252', errors='replace')
 
 
