@@ -196,6 +196,8 @@ def rsvg(root, files='**/Annotations/*.xml'):
         try:
             *_, rows = _voc_objects(path)
         except ValueError as e:
+            if str(e).startswith('is no annotation'):
+                raise LayoutMismatch(f'{near} {e}') from None
             advice = 'without it all later objects are miscounted, so mend it first'
             raise BadInput(f'{path}: {e}; {advice}') from None
         image, parts = pictures.find(path.stem, near), defaultdict(list)
@@ -466,17 +468,22 @@ def text_boxes(
     pictures = Pictures(root)
     paths = {path.relative_to(root).as_posix(): path for path in find_paths(root, files)}
     found, why = pictures.match({near: path.stem for near, path in paths.items()}, empty)
+    bare, told = [], False  # a file without objects counts once another has some
     for near, path in paths.items():
         try:
             objects = list(_line_objects(path, line, header, names, drop, near))
         except _UnreadableLine as e:
             yield Skipped(f'{near} line {e.number}', f'cannot be read as {line.__doc__}: {e.text[:60]}')
             continue
+        told |= bool(objects)
         if near in why:
             yield Skipped(near, why[near])
-        else:
-            yield Parsed(found[near], split_of(near), objects=objects)
-    for path in pictures.paths:
+            continue
+        bare.append(Parsed(found[near], split_of(near) or folder_split(found[near]), objects=objects))
+        if told:
+            yield from bare
+            bare = []
+    for path in pictures.paths if told else ():
         if re.fullmatch(empty, Path(path).parent.name):
             yield Parsed(path, objects=[])
 

@@ -486,6 +486,7 @@ class _TalkFile:
         rows = iter(rows)
         head = list(islice(rows, 1000))
         if not any(_messages(row) for _, row in head[:9]):
+            yield from (row for _, row in head if isinstance(row, Skipped))
             yield Skipped(self.near, 'was left out: its rows have no conversations or messages')
             return
         self.scale = _box_scale(_talks(head), self._size)
@@ -517,23 +518,27 @@ class _TalkFile:
         if isinstance(row, Skipped):
             yield row
             return
+        place = f'{self.near} record {i}'
         try:
             talk = _Talk(row)
-            image = self._find(talk.image)
-            if not image:
-                raise ValueError(self.pictures.missing(talk.image))
-            turns = self._turns(talk, i)
         except _TextOnly:
             self.alone.append(i)
             return
         except ValueError as e:
-            yield Skipped(f'{self.near} record {i}', str(e))
+            yield Skipped(place, str(e))
             return
         if not self.told and not talk.token:
-            raise LayoutMismatch(f'{self.near} record {i} has no <image> token')
+            raise LayoutMismatch(f'{place} has no <image> token')
         self.told = True
         self.systems += [i] if talk.system else []
-        yield Parsed(image, split_of(self.near), turns=turns)
+        image = self._find(talk.image)
+        try:
+            turns = self._turns(talk, i) if image else None
+        except ValueError as e:
+            yield Skipped(f'{place}, {image}', str(e))
+            return
+        missing = Skipped(place, '' if image else self.pictures.missing(talk.image))
+        yield Parsed(image, split_of(self.near), turns=turns) if image else missing
 
     def _turns(self, talk, i):
         texts = [re.sub(r'\s+', ' ', _TOKENS.sub(' ', text)).strip() for text in talk.texts]

@@ -106,7 +106,7 @@ _RSVQA = (Task.PRESENCE, Task.COMPARISON, Task.COUNTING, Task.VQA)
 _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 # folders that hold pictures of all kinds, and so are no class
 _PICTURE_FOLDERS = (
-    r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures'
+    r'(?i)(^|[/ _-])((all|train|val|test)?images?([_-]\w+)?|imgs?|pics|pictures|(train|val|test)\d{4}'
     r'|jpegimages[\w-]*|data|image set|CAR|NEG|PLANE)/[^/]+$'
 )
 _SPLIT_FOLDERS = r'(?i)(^|/)(train|training|val|valid|validation|test|testing)/[^/]+$'
