@@ -15,7 +15,6 @@ from earthgpt_lite.data.annotations import (
     coco,
     corners_line,
     dota_line,
-    hrsc,
     rsvg,
     text_boxes,
     VHR10,
@@ -24,10 +23,10 @@ from earthgpt_lite.data.annotations import (
     visdrone_line,
     voc,
 )
-from .conversations import llava, mmrs1m, picture_json, qa_json, qa_lines, qa_pairs, rsvqa
+from .conversations import llava, mmrs1m, picture_json, qa_lines, qa_pairs, rsvqa
 from .custom import geojson, table
 from .label_tools import createml, cvat, label_studio, labelme, vott, yolo
-from .formats import captions, class_folders
+from .formats import captions, class_folders, qa_json
 from .records import Task
 from ..errors import BadInput
 from ..raster.chips import Sensor
@@ -238,9 +237,9 @@ OPTICAL_BOX_READERS = (
            'Annotations/Oriented Bounding Boxes/*.xml, JPEGImages*/', 'https://gcheng-nwpu.github.io',
            '23,463 pictures, 20 classes',
            dict(files='**/Oriented Bounding Boxes/*.xml', names=_with_closed(DIOR))),
-    Reader('hrsc2016', 'HRSC2016', hrsc, _DET, _O,
+    Reader('hrsc2016', 'HRSC2016', voc, _DET, _O,
            'FullDataSet/Annotations/*.xml, FullDataSet/AllImages/*.bmp', 'see paper: Liu et al., ICPRAM 2017',
-           '1,061 pictures', dict(files='**/Annotations/*.xml')),
+           '1,061 pictures', dict(files='**/Annotations/*.xml', root_tag='HRSC_Image')),
     Reader('dior-rsvg', 'DIOR-RSVG', rsvg, (Task.GROUNDING, Task.REGION_CAPTION), _O,
            'Annotations/*.xml, JPEGImages/, train.txt, val.txt, test.txt',
            _GITHUB + 'ZhanYang-nwpu/RSVG-pytorch', '17,402 pictures, 38,320 phrases'),
@@ -402,16 +401,7 @@ def _layout_state(reader):
 
 def readers_table() -> str:
     "All readers as a Markdown table."
-    heads = [
-        'reader',
-        'data set',
-        'tasks',
-        'sensor',
-        'size, as published',
-        'licence',
-        'where',
-        'layout confirmed',
-    ]
+    heads = 'reader|data set|tasks|sensor|size, as published|licence|where|layout'.split('|')
     rows = []
     for r in list_readers():
         tasks = ', '.join(r.tasks)
