@@ -334,7 +334,8 @@ def _coco_files(root, files, keys, captions):
         return read, bad
     why = 'was left aside: instances_*.json has the boxes; for captions: coco-captions'
     aside = [f for f in read if _ASIDE.match(f.path.stem)]
-    return [f for f in read if f not in aside], bad + [Skipped(f.near, why) for f in aside]
+    bad += [Skipped(file.near, why) for file in aside]
+    return [file for file in read if file not in aside], bad
 
 
 def coco(

@@ -255,7 +255,7 @@ def _content(message):
     content = message.get('value', message.get('content'))
     if isinstance(content, str):
         return role, content, []
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = [part for part in content or () if isinstance(part, dict)]
     texts = [part['text'] for part in parts if isinstance(part.get('text'), str)]
     images = [part['image'] for part in parts if part.get('image')]
     if not texts and not images:
@@ -267,7 +267,11 @@ def _images(row):
     "The pictures that a row names beside its messages."
     given = row.get('image') or row.get('images') or []
     rows = given if isinstance(given, list) else [given]
-    return [one.get('path') if isinstance(one, dict) else one for one in rows]
+    return [_path(one) for one in rows]
+
+
+def _path(image):
+    return image.get('path') if isinstance(image, dict) else image
 
 
 class _Talk:

@@ -333,6 +333,10 @@ _QA_COLUMNS = {
 }
 
 
+def _columns(row):
+    return {str(key).lower() for key in row}
+
+
 def _qa_row(row):
     "The cells of a row by our names of columns; None where it is no such row."
     low = {re.sub(r'\s', '_', str(key)).lower(): value for key, value in row.items()}
@@ -371,7 +375,9 @@ def _qa_values(path):
     if path.suffix == '.tsv':
         return list(csv.DictReader(decoded_text(path).splitlines(), delimiter='\t'))
     data = read_json(path) if path.suffix == '.json' else list(read_rows(path))
-    return list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else []
+    if isinstance(data, dict):
+        return list(data.values())
+    return data if isinstance(data, list) else []
 
 
 def _qa_file(path, near, rows, pictures):
@@ -425,8 +431,7 @@ def qa_json(
             yield Skipped(near, f'was left out: {e}')
             continue
         head = [row for row in rows[:9] if isinstance(row, dict)]
-        head = [row for row in head if set(need) <= {str(key).lower() for key in row}]
-        found = [_qa_row(row) for row in head]
+        found = [_qa_row(row) for row in head if _columns(row) >= set(need)]
         if not any(row and (row['question'] or row['kind']) for row in found):
             yield Skipped(near, 'was left out: its rows have no picture, question and answer')
             continue

@@ -180,12 +180,13 @@ def _labelme_page(data, path):
     return page
 
 
+def _labelme_rows(data):
+    return [data] if _has(data, 'shapes') else None
+
+
 def labelme(root, files='**/*.json'):
     "LabelMe's JSON, one file a picture."
-    return _tell(
-        root,
-        _pages(root, files, read_json, lambda data: [data] if _has(data, 'shapes') else None, _labelme_page),
-    )
+    return _tell(root, _pages(root, files, read_json, _labelme_rows, _labelme_page))
 
 
 def _has(data, key, kind=list):
@@ -231,9 +232,12 @@ def _createml_page(row, path):
 
 def _createml_rows(data):
     rows = data if isinstance(data, list) else [None]
-    keys = ('image', 'imagefilename'), ('annotations', 'annotation')
-    fits = [isinstance(row, dict) and all(set(some) & row.keys() for some in keys) for row in rows[:9]]
-    return rows if any(fits) else None
+    return rows if any(map(_is_createml, rows[:9])) else None
+
+
+def _is_createml(row):
+    keys = row.keys() if isinstance(row, dict) else set()
+    return bool(keys & {'image', 'imagefilename'} and keys & {'annotations', 'annotation'})
 
 
 def _beyond(box, size):
@@ -438,7 +442,7 @@ def _yolo_rows(path):  # None: it is no file of labels
     number = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?', re.I)
     if any(len(row) < 5 or not all(map(number.fullmatch, row)) for row in rows):
         return None
-    return [[float(v) for v in row] for row in rows]
+    return [list(map(float, row)) for row in rows]
 
 
 def _yolo_objects(rows, size, beside):
