@@ -20,6 +20,7 @@ from earthgpt_lite.data.formats import (
     Skipped,
     decoded_text,
     find_paths,
+    first_versions,
     folder_split,
     readable_name,
     same_name,
@@ -308,10 +309,8 @@ def _is_coco(data, boxes, file):
     if isinstance(images, dict):  # SODA: one picture a file
         data['images'] = images = [{'id': 0, **images}]
         data[boxes] = [dict(row, image_id=images[0]['id']) for row in data[boxes]]
-    if not isinstance(images, list):
-        return False
-    named = [isinstance(image, dict) and isinstance(image.get(file), str) for image in images]
-    return any(named) or not images
+    rows = images if isinstance(images, list) else [None]
+    return not rows or any(isinstance(image, dict) and isinstance(image.get(file), str) for image in rows)
 
 
 def _coco_files(root, files, keys, captions):
@@ -351,8 +350,9 @@ def coco(
     "COCO: boxes as left, top, width, height; with a fifth number as centre, size and radians; or captions."
     read, aside = _coco_files(root, files, keys, captions)
     if not read:
-        lists = f'images, categories and {keys[0]}'
-        raise LayoutMismatch(f'no {files} has the lists {lists}, with {keys[1]} in every image')
+        raise LayoutMismatch(
+            f'no {files} has the lists images, categories, {keys[0]}, and {keys[1]} in images'
+        )
     yield from aside
     pictures, owner = Pictures(root), {}
     # a file of one split says more than a file of all
@@ -430,7 +430,9 @@ def text_boxes(
 ):
     "One text file a picture, one line an object."
     pictures = Pictures(root)
-    paths = {path.relative_to(root).as_posix(): path for path in find_paths(root, files)}
+    kept, aside = first_versions(find_paths(root, files))
+    yield from aside
+    paths = {path.relative_to(root).as_posix(): path for path in kept}
     found, why = pictures.match({near: path.stem for near, path in paths.items()}, empty)
     bare, told = [], False  # a file without objects counts once another has some
     for near, path in paths.items():

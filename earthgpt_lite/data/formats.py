@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'Parsed', 'Skipped', 'LayoutMismatch', 'same_name', 'Pictures', 'readable_name', 'split_of',
            'folder_split', 'decoded_text', 'split_lists', 'to_upright', 'picture_size', 'class_folders', 'find_paths',
-           'captions', 'qa_json']
+           'first_versions', 'captions', 'qa_json']
 
 # %% ../../nbs/3_data/03_formats.ipynb #b7b48667
 import csv
@@ -271,6 +271,20 @@ def find_paths(root, pattern, what=''):
     if not found:
         raise LayoutMismatch(f'it has no {what or pattern}')
     return sorted(found)
+
+
+def first_versions(paths):
+    "Of labels in several versions, such as those of DOTA, the first; and what was left aside."
+    best, version = {}, {}
+    for path in paths:
+        found = re.search(r'(.*?)[^/]*v(?:ersion)?[-_]?(\d+\.\d+)(_hbb)?.*/', path.as_posix())
+        key = (found[1], path.stem) if found else path
+        version[path] = (bool(found and found[3]), found[2] if found else '')
+        best[key] = min(path, best.get(key, path), key=version.get)
+    kept = sorted(best.values())
+    aside = sorted({path.parent.name for path in version.keys() - set(kept)})
+    why = 'was left aside: there is an earlier version; to read this one, move that out of the folder'
+    return kept, [Skipped(name, why) for name in aside]
 
 # %% ../../nbs/3_data/03_formats.ipynb #fmt0cap1
 def _caption_rows(data):
