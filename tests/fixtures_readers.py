@@ -764,10 +764,229 @@ def geojson(root):
     return {'scene.tif': {'objects': [('wind farm', SHIP), ('pond', CAR)]}}
 
 
+# ---- captions, questions and boxes of newer sets
+
+
+def coco_captions(root):
+    picture(root / 'val2017/a.png')
+    images = [{'id': 5, 'file_name': 'a.png', 'width': SIZE[0], 'height': SIZE[1]}]
+    said = [{'id': k, 'image_id': 5, 'caption': text} for k, text in enumerate((' a quay ', 'two ships'))]
+    write(root / 'annotations/captions_val2017.json', {'images': images, 'annotations': said})
+    return {'val2017/a.png': {'captions': ['a quay', 'two ships'], 'split': 'validation'}}
+
+
+def vrsbench(root):
+    picture(root / 'Images_val/P0001_0002.png')
+    shares = [SHIP[0] / SIZE[0], SHIP[1] / SIZE[1], SHIP[2] / SIZE[0], SHIP[3] / SIZE[1]]
+    ship = {'obj_id': 0, 'obj_cls': 'ship', 'obj_coord': shares, 'referring_sentence': 'The ship at the top'}
+    pair = {'ques_id': 1, 'question': 'Is there a ship?', 'type': 'object existence', 'answer': 'Yes'}
+    row = {'image': 'P0001_0002.png', 'caption': 'A ship.', 'objects': [ship], 'qa_pairs': [pair]}
+    write(root / 'Annotations_val/P0001_0002.json', row)
+    return {'Images_val/P0001_0002.png': {'split': 'validation'}}
+
+
+def vrsbench_eval(root):
+    picture(root / 'Images_val/P0001_0002.png')
+    head = {'image_id': 'P0001_0002.png', 'question_id': 0, 'dataset': 'DOTA_v2'}
+    asked = {'question': 'How many ships?', 'ground_truth': '2', 'type': 'object quantity'}
+    write(root / 'VRSBench_EVAL_vqa.json', [head | asked])
+    refers = {'question': 'The ship at the top', 'ground_truth': '{<0><0><50><100>}', 'type': 'ref'}
+    write(root / 'VRSBench_EVAL_referring.json', [head | refers])
+    return {
+        ('Images_val/P0001_0002.png', 0): {
+            'split': 'validation',
+            'qa': [('The ship at the top', '[0.00,0.13,0.50,0.88]', 'grounding')],
+        },
+        ('Images_val/P0001_0002.png', 1): {
+            'split': 'validation',
+            'qa': [('How many ships?', '2', 'counting')],
+        },
+    }
+
+
+def geobench_vlm(root):
+    picture(root / 'Single/images/a.jpg')
+    row = {
+        'question_id': 3,
+        'image_path': 'Single/images/a.jpg',
+        'task': 'Land Use Classification',
+        'prompts': ['What is it?', 'Which land use is this?'],
+        'options': 'A. farm B. port',
+        'options_list': ['farm', 'port'],
+        'ground_truth': 'port',
+        'ground_truth_option': 'B',
+    }
+    write(root / 'Single/qa.json', [row])
+    return {'Single/images/a.jpg': {'qa': [('What is it? Options: A. farm B. port', 'port', 'vqa')]}}
+
+
+def questions(root):
+    picture(root / 'images/a.png')
+    row = {
+        'image': 'a.png',
+        'question': 'Which?',
+        'multi-choice options': ['(A) farm', '(B) port'],
+        'answer': 'B',
+    }
+    write(root / 'test.json', [row])
+    write(root / 'mine.tsv', 'index\timage_path\tquestion\tA\tB\tanswer\n0\ta.png\tRoad?\tyes\tno\tA\n')
+    return {
+        ('images/a.png', 0): {'qa': [('Road? Options: A. yes B. no', 'A', 'vqa')]},
+        ('images/a.png', 1): {'split': 'test', 'qa': [('Which? Options: (A) farm (B) port', 'B', 'vqa')]},
+    }
+
+
+def dior_r(root):
+    picture(root / 'JPEGImages-test/00001.jpg')
+    places = ('left_top', 'right_top', 'right_bottom', 'left_bottom')
+    corners = ''.join(
+        f'<x_{place}>{x}</x_{place}><y_{place}>{y}</y_{place}>' for place, (x, y) in zip(places, ring(SHIP))
+    )
+    ship = f'<object><name>ship</name><robndbox>{corners}</robndbox></object>'
+    write(root / 'Annotations/Oriented Bounding Boxes/00001.xml', f'<annotation>{ship}</annotation>')
+    return {'JPEGImages-test/00001.jpg': {'objects': [('ship', SHIP)], 'split': 'test'}}
+
+
+def hrsc2016(root):
+    picture(root / 'FullDataSet/AllImages/100000006.bmp')
+    upright = ''.join(f'<box_{k}>{v}</box_{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), SHIP))
+    turned = ''.join(
+        f'<mbox_{k}>{v}</mbox_{k}>'
+        for k, v in zip(('cx', 'cy', 'w', 'h', 'ang'), (22, 11, 20, 10, np.pi / 2))
+    )
+    ship = f'<HRSC_Object><Class_ID>100000006</Class_ID>{upright}{turned}</HRSC_Object>'
+    text = f'<HRSC_Image><Img_ID>100000006</Img_ID><HRSC_Objects>{ship}</HRSC_Objects></HRSC_Image>'
+    write(root / 'FullDataSet/Annotations/100000006.xml', text)
+    write(root / 'ImageSets/train.txt', '100000006\n')
+    return {'FullDataSet/AllImages/100000006.bmp': {'objects': [('ship', SHIP)], 'split': 'train'}}
+
+
+def vhr10_coco(root):
+    base = 'NWPU VHR-10 dataset'
+    picture(root / f'{base}/positive image set/001.jpg'), picture(root / f'{base}/negative image set/001.jpg')
+    write(root / f'{base}/annotations.json', coco(['001.jpg'], [(0, 2, SHIP)], ['airplane', 'ship']))
+    return {f'{base}/positive image set/001.jpg': {'objects': [('ship', SHIP)]}}
+
+
+def soda(root):
+    picture(root / 'Images/00001.jpg')
+    image = {'file_name': '00001.jpg', 'width': SIZE[0], 'height': SIZE[1], 'id': 1}
+    classes = [{'id': 1, 'name': 'small-vehicle'}, {'id': 9, 'name': 'ignore'}]
+    boxes = [(1, CAR), (9, SHIP)]
+    polygons = [{'category_id': c, 'poly': [v for point in ring(b)[:4] for v in point]} for c, b in boxes]
+    write(
+        root / 'Annotations/val/00001.json', {'images': image, 'categories': classes, 'annotations': polygons}
+    )
+    return {'Images/00001.jpg': {'objects': [('small vehicle', CAR)], 'split': 'validation'}}
+
+
+# ---- label tools
+
+
+def shares(box):
+    w, h = SIZE
+    return (box[0] + box[2]) / 2 / w, (box[1] + box[3]) / 2 / h, (box[2] - box[0]) / w, (box[3] - box[1]) / h
+
+
+def yolo(root):
+    for name in ('train/images/a', 'valid/images/b'):
+        picture(root / f'{name}.jpg')
+    corners = [f'{x / SIZE[0]} {y / SIZE[1]}' for x, y in ring(CAR)[:4]]
+    line = ' '.join(map(str, shares(SHIP)))
+    write(root / 'train/labels/a.txt', f'1 {line}\n0 {" ".join(corners)}\n')
+    write(root / 'valid/labels/b.txt', '')
+    write(
+        root / 'data.yaml',
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['small-car', 'ship']\n",
+    )
+    return {
+        'train/images/a.jpg': {'objects': [('ship', SHIP), ('small car', CAR)], 'split': 'train'},
+        'valid/images/b.jpg': {'objects': [], 'split': 'validation'},
+    }
+
+
+def dota_text(root):
+    picture(root / 'val/images/a.png')
+    lines = [' '.join(map(str, (v for point in ring(b)[:4] for v in point))) for b in (SHIP, CAR)]
+    write(root / 'val/labelTxt/a.txt', f'{lines[0]} fish farm 1\n{lines[1]} raft 0\n')
+    return {'val/images/a.png': {'objects': [('fish farm', SHIP), ('raft', CAR)], 'split': 'validation'}}
+
+
+def cvat(root):
+    picture(root / 'images/a b.png'), picture(root / 'images/c.png')
+    sides = ' '.join(f'{k}="{v}"' for k, v in zip(('xtl', 'ytl', 'xbr', 'ybr'), SHIP))
+    points = ';'.join(f'{x},{y}' for x, y in ring(CAR))
+    size = f'width="{SIZE[0]}" height="{SIZE[1]}"'
+    images = [
+        f'<image id="0" name="a b.png" {size}><box label="ship" {sides}/><polygon label="car" points="{points}"/></image>',
+        f'<image id="1" name="c.png" {size}></image>',
+    ]
+    write(root / 'annotations.xml', f'<annotations><version>1.1</version>{"".join(images)}</annotations>')
+    return {'images/a b.png': {'objects': [('ship', SHIP), ('car', CAR)]}, 'images/c.png': {'objects': []}}
+
+
+def labelme(root):
+    picture(root / 'a.png')
+    boxes = [('ship', [SHIP[2:], SHIP[:2]], 'rectangle'), ('car', ring(CAR), 'polygon')]
+    shapes = [{'label': label, 'points': points, 'shape_type': kind} for label, points, kind in boxes]
+    row = {'version': '5.0', 'flags': {}, 'shapes': shapes, 'imagePath': '..\\mine\\a.png', 'imageData': None}
+    write(root / 'a.json', row | {'imageWidth': SIZE[0], 'imageHeight': SIZE[1]})
+    return {'a.png': {'objects': [('ship', SHIP), ('car', CAR)]}}
+
+
+def vott(root):
+    picture(root / 'my ship.png')
+    box = dict(zip(('left', 'top', 'width', 'height'), coco_box(SHIP, None)))
+    asset = {'name': 'my%20ship.png', 'path': 'file:D:/x/my%20ship.png', 'state': 2}
+    asset['size'] = {'width': SIZE[0], 'height': SIZE[1]}
+    region = {'id': 'x', 'type': 'RECTANGLE', 'tags': ['ship'], 'boundingBox': box}
+    write(
+        root / 'mine-export.json', {'name': 'mine', 'assets': {'a1': {'asset': asset, 'regions': [region]}}}
+    )
+    return {'my ship.png': {'objects': [('ship', SHIP)]}}
+
+
+def createml(root):
+    picture(root / 'train/a.jpg')
+    middle = dict(zip(('x', 'y', 'width', 'height'), coco_box(SHIP, 0)))
+    row = {'image': 'a.jpg', 'annotations': [{'label': 'ship', 'coordinates': middle}]}
+    write(root / 'train/_annotations.createml.json', [row])
+    return {'train/a.jpg': {'objects': [('ship', SHIP)], 'split': 'train'}}
+
+
+def label_studio(root):
+    picture(root / 'images/a.png')
+    x, y, w, h = [100 * v for v in shares(SHIP)]
+    value = {
+        'x': x - w / 2,
+        'y': y - h / 2,
+        'width': w,
+        'height': h,
+        'rotation': 0,
+        'rectanglelabels': ['ship'],
+    }
+    size = {'original_width': SIZE[0], 'original_height': SIZE[1]}
+    results = [{'type': 'rectanglelabels', 'value': value, **size}]
+    data = {'image': '/data/upload/1/0a1b2c3d-a.png'}
+    write(root / 'project.json', [{'id': 1, 'data': data, 'annotations': [{'result': results}]}])
+    return {'images/a.png': {'objects': [('ship', SHIP)]}}
+
+
+def open_images(root):
+    picture(root / 'validation/0a1b.jpg')
+    head = 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded'
+    x1, y1, x2, y2 = SHIP[0] / SIZE[0], SHIP[1] / SIZE[1], SHIP[2] / SIZE[0], SHIP[3] / SIZE[1]
+    write(root / 'validation-annotations-bbox.csv', f'{head}\n0a1b,xclick,/m/019jd,1,{x1},{x2},{y1},{y2},0\n')
+    write(root / 'class-descriptions-boxable.csv', '/m/019jd,Boat\n')
+    return {'validation/0a1b.jpg': {'objects': [('boat', SHIP)], 'split': 'validation'}}
+
+
 NAMES = """
 resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions
 rsitmd nwpu_captions rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod
 visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson
+coco_captions vrsbench vrsbench_eval geobench_vlm questions dior_r hrsc2016 vhr10_coco soda
+yolo dota_text cvat labelme vott createml label_studio open_images
 """.split()
 BUILD = {name.replace('_', '-'): globals()[name] for name in NAMES}
 BUILD |= {'folders': own_folders, 'captions': own_captions, 'coco': own_coco, 'voc': own_voc}

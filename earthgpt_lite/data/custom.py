@@ -36,7 +36,7 @@ from ..texts import read_json
 # what the columns are called elsewhere
 _COLUMNS = {
     'image': 'image image_path img_path filepath file_path image_name filename file_name imageid image_id',
-    'label': 'label class label_name class_name labelname category',
+    'label': 'label class label_name class_name labelname category group',
     'caption': 'caption title text sentence',
     'question': 'question',
     'x1': 'x1 xmin x_min left',
@@ -48,9 +48,9 @@ _CORNERS = ('x1', 'y1', 'x2', 'y2')
 _BOX_WORDS = set('x y w h cx cy bbox box x_center y_center x1 xmin left polygon segmentation'.split())
 
 
-def _table_rows(path, label_key):
+def _table_rows(path, label_key, notes):
     "Rows with our names of columns, and without spaces around anything."
-    text = decoded_text(path)
+    text = decoded_text(path, notes)
     head = text.split('\n', 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter=max(',;\t', key=head.count))
     rows = []
@@ -112,16 +112,17 @@ def _table_notes(image, rows):
 
 def _tables(root, files, label_key):
     "The rows of all tables, and why others were left out."
-    good, bad = {}, {}
+    good, bad, told = {}, {}, []
     for path in find_paths(root, files):
-        near = path.relative_to(root).as_posix()
+        near, notes = path.relative_to(root).as_posix(), []
         try:
-            good[near] = _table_rows(path, label_key)
+            good[near] = _table_rows(path, label_key, notes)
+            told += [Skipped(near, note) for note in notes]
         except BadInput as e:
             bad[near] = e
     if not good:
         raise next(iter(bad.values()))
-    return good, [Skipped(near, f'was left out: {e}') for near, e in bad.items()]
+    return good, told + [Skipped(near, f'was left out: {e}') for near, e in bad.items()]
 
 
 def table(

@@ -3,9 +3,10 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'Parsed', 'Skipped', 'LayoutMismatch', 'same_name', 'Pictures', 'readable_name', 'split_of',
            'folder_split', 'decoded_text', 'split_lists', 'to_upright', 'picture_size', 'class_folders', 'find_paths',
-           'captions']
+           'first_versions', 'captions', 'qa_json']
 
 # %% ../../nbs/3_data/03_formats.ipynb #b7b48667
+import csv
 import os
 import re
 import unicodedata
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from ..boxes.iou import to_corners
-from .records import split_name
+from ..boxes.oriented import square_geochat
+from .records import Task, Turn, guess_task, split_name
+from .store import read_rows
 from ..errors import BadInput
 from ..raster.chips import Sensor
 from ..raster.opening import open_raster
@@ -184,7 +187,10 @@ def folder_split(path: str) -> str:
     return split_of(f'{os.path.dirname(path)}/x')
 
 
-def decoded_text(path) -> str:
+def decoded_text(
+    path,
+    notes=None,  # list that is told where letters had to be guessed
+) -> str:
     "A text file of any origin: UTF-8, UTF-16 with its mark, else Windows-1252."
     raw = check_file(path).read_bytes()
     if raw[:2] in (b'\xff\xfe', b'\xfe\xff'):
@@ -192,6 +198,8 @@ def decoded_text(path) -> str:
     try:
         return raw.decode('utf-8-sig')
     except UnicodeDecodeError:
+        if notes is not None:
+            notes.append('is no UTF-8, and was read as Windows-1252: look at its accents')
         return raw.decode('cp1252', errors='replace')
 
 
@@ -264,6 +272,20 @@ def find_paths(root, pattern, what=''):
         raise LayoutMismatch(f'it has no {what or pattern}')
     return sorted(found)
 
+
+def first_versions(paths):
+    "Of labels in several versions, such as those of DOTA, the first; and what was left aside."
+    best, version = {}, {}
+    for path in paths:
+        found = re.search(r'(.*?)[^/]*v(?:ersion)?[-_]?(\d+\.\d+)(_hbb)?.*/', path.as_posix())
+        key = (found[1], path.stem) if found else path
+        version[path] = (bool(found and found[3]), found[2] if found else '')
+        best[key] = min(path, best.get(key, path), key=version.get)
+    kept = sorted(best.values())
+    aside = sorted({path.parent.name for path in version.keys() - set(kept)})
+    why = 'was left aside: there is an earlier version; to read this one, move that out of the folder'
+    return kept, [Skipped(name, why) for name in aside]
+
 # %% ../../nbs/3_data/03_formats.ipynb #fmt0cap1
 def _caption_rows(data):
     "The rows of a caption file: its list of images, or those of all its classes, with the class as folder."
@@ -313,3 +335,121 @@ def captions(
                 yield Skipped(f'{near} image {i}', 'has no sentence')
             else:
                 yield Parsed(image, split_name(row.get('split', '')), captions=sentences)
+
+# %% ../../nbs/3_data/03_formats.ipynb #9967c37e
+# what benchmarks call the columns of a question
+_QA_COLUMNS = {
+    'image': 'image_id image_path img_path image_name filename file_name image img_id image_paths images',
+    'question': 'question prompts prompt problem text',
+    'answer': 'ground_truth answer gt_answer',
+    'options': 'options options_list choices multi-choice_options answer_choices',
+    'kind': 'question_type type task category',
+}
+
+
+def _columns(row):
+    return {str(key).lower() for key in row}
+
+
+def _qa_row(row):
+    "The cells of a row by our names of columns; None where it is no such row."
+    low = {re.sub(r'\s', '_', str(key)).lower(): value for key, value in row.items()}
+    found = {}
+    for name, words in _QA_COLUMNS.items():
+        values = [low[word] for word in words.split() if low.get(word) not in (None, '', [])]
+        found[name] = values[0] if values else None
+    letters = [f'{letter.upper()}. {low[letter]}' for letter in 'abcdefgh' if low.get(letter)]
+    found['options'] = found['options'] or letters
+    return found if found['image'] and found['answer'] is not None else None
+
+
+def _qa_turn(row):
+    "Name of the picture, and its turn, or its caption where nothing is asked. ValueError for what is none."
+    image, question, answer = (row[key] for key in ('image', 'question', 'answer'))
+    if isinstance(image, list) and len(image) == 1:
+        image = image[0]
+    if not isinstance(image, str):
+        raise ValueError('has more than one picture, or holds it inside: save it as a file, and name that')
+    if not isinstance(answer, str | int | float):
+        raise ValueError(f'has an answer that is no text: {str(answer)[:60]}')
+    if question is None:
+        return image, str(answer).strip()
+    question = str(question[0] if isinstance(question, list) else question).strip()
+    options = row['options']
+    if options:
+        question += ' Options: ' + (
+            ' '.join(map(str, options)) if isinstance(options, list) else str(options)
+        )
+    counting = re.search('count|quantity', str(row['kind'] or ''), re.I)
+    return image, Turn(question, str(answer).strip(), Task.COUNTING if counting else Task.VQA)
+
+
+def _qa_values(path):
+    "The rows of a file: a list, a dictionary of rows, a line each, or a table with tabs."
+    if path.suffix == '.tsv':
+        return list(csv.DictReader(decoded_text(path).splitlines(), delimiter='\t'))
+    data = read_json(path) if path.suffix == '.json' else list(read_rows(path))
+    if isinstance(data, dict):
+        return list(data.values())
+    return data if isinstance(data, list) else []
+
+
+def _qa_file(path, near, rows, pictures):
+    turns = defaultdict(list)
+    for number, row in enumerate(rows):
+        found = _qa_row(row) if isinstance(row, dict) else None
+        try:
+            if not found:
+                raise ValueError('has no picture and answer')
+            name, turn = _qa_turn(found)
+        except ValueError as e:
+            yield Skipped(f'{near} row {number}', str(e))
+            continue
+        turns[name].append(turn)
+    for name, some in turns.items():
+        image = pictures.find(name, near)
+        if not image:
+            yield Skipped(near, pictures.missing(name, near))
+            continue
+        try:
+            some = [_qa_squared(turn, pictures.root / image) for turn in some]
+        except ValueError as e:
+            yield Skipped(f'{near} {name}', str(e))
+            continue
+        captions = [text for text in some if isinstance(text, str)]
+        some = [turn for turn in some if isinstance(turn, Turn)]
+        yield Parsed(image, split_of(near) or folder_split(image), captions=captions, turns=some)
+
+
+def _qa_squared(turn, picture):
+    "A turn whose boxes, where it has some as GeoChat writes them, are in units of the padded square."
+    if isinstance(turn, str) or '{<' not in turn.question + turn.answer:
+        return turn
+    width, height = picture_size(picture)
+    question, answer = (square_geochat(text, width, height) for text in (turn.question, turn.answer))
+    return Turn(question, answer, guess_task(question, answer))
+
+
+def qa_json(
+    root,
+    files='**/*.json|**/*.jsonl|**/*.tsv',
+    need=(),  # columns that a data set has, in small letters
+):
+    "Questions in rows, with picture, question, answer and, where there are some, options; or captions."
+    pictures, told = Pictures(root), False
+    for path in find_paths(root, files):
+        near = path.relative_to(root).as_posix()
+        try:
+            rows = _qa_values(path)
+        except BadInput as e:
+            yield Skipped(near, f'was left out: {e}')
+            continue
+        head = [row for row in rows[:9] if isinstance(row, dict)]
+        found = [_qa_row(row) for row in head if _columns(row) >= set(need)]
+        if not any(row and (row['question'] or row['kind']) for row in found):
+            yield Skipped(near, 'was left out: its rows have no picture, question and answer')
+            continue
+        told = True
+        yield from _qa_file(path, near, rows, pictures)
+    if not told:
+        raise LayoutMismatch(f'no {files} has rows with picture, question and answer')

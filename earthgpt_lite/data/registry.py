@@ -13,17 +13,20 @@ from dataclasses import dataclass, field
 
 from earthgpt_lite.data.annotations import (
     coco,
+    corners_line,
     dota_line,
     rsvg,
     text_boxes,
+    VHR10,
     ucas_line,
     vhr10_line,
     visdrone_line,
     voc,
 )
-from .conversations import llava, mmrs1m, qa_json, qa_lines, qa_pairs, rsvqa
+from .conversations import llava, mmrs1m, picture_json, qa_lines, qa_pairs, rsvqa
 from .custom import geojson, table
-from .formats import captions, class_folders
+from .label_tools import createml, cvat, label_studio, labelme, vott, yolo
+from .formats import captions, class_folders, qa_json
 from .records import Task
 from ..errors import BadInput
 from ..raster.chips import Sensor
@@ -102,7 +105,7 @@ _RSVQA = (Task.PRESENCE, Task.COMPARISON, Task.COUNTING, Task.VQA)
 _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 # folders that hold pictures of all kinds, and so are no class
 _PICTURE_FOLDERS = (
-    r'(?i)(^|[/ _-])(images?([_-]\w+)?|imgs?|pics|pictures'
+    r'(?i)(^|[/ _-])((all|train|val|test)?images?([_-]\w+)?|imgs?|pics|pictures|(train|val|test)\d{4}'
     r'|jpegimages[\w-]*|data|image set|CAR|NEG|PLANE)/[^/]+$'
 )
 _SPLIT_FOLDERS = r'(?i)(^|/)(train|training|val|valid|validation|test|testing)/[^/]+$'
@@ -181,6 +184,8 @@ CAPTION_READERS = (
            dict(tell='nwpu')),
     Reader('captions', 'any captions in Karpathy form', captions, _CAP, _O,
            'dataset*.json and the pictures', 'your own', any=True),
+    Reader('coco-captions', 'any captions in COCO form', coco, _CAP, _O,
+           '*.json with images, and annotations with a caption', 'your own', quirks=dict(captions=True), any=True),
 )
 # fmt: on
 
@@ -203,7 +208,20 @@ QUESTION_READERS = (
     Reader('floodnet', 'FloodNet VQA', qa_json, (Task.VQA, Task.COUNTING), _O,
            'Questions/*.json with Image_ID, Question, Ground_Truth; Images/',
            _GITHUB + 'BinaLab/FloodNet-Challenge-EARTHVISION2021', '2,343 pictures, about 4,500 questions',
-           verified=False),
+           dict(files='**/*Question*.json', need=('image_id', 'ground_truth', 'question_type')), verified=False),
+    Reader('vrsbench', 'VRSBench, an annotation file a picture', picture_json,
+           (Task.CAPTION, Task.VQA, Task.GROUNDING, Task.REGION_CAPTION), _O,
+           'Annotations_<split>/*.json, Images_<split>/*.png', 'hub: xiang709/VRSBench', '29,614 pictures'),
+    Reader('vrsbench-eval', 'VRSBench, the files of its evaluation', qa_json,
+           (Task.CAPTION, Task.VQA, Task.COUNTING, Task.GROUNDING), _O,
+           'VRSBench_EVAL_{vqa,Cap,referring}.json, Images_val/*.png', 'hub: xiang709/VRSBench', '9,350 pictures',
+           dict(files='**/VRSBench_EVAL_*.json')),
+    Reader('geobench-vlm', 'GEOBench-VLM, single pictures', qa_json, (Task.VQA, Task.COUNTING), _O,
+           'Single/qa.json with image_path, prompts, options, ground_truth', _GITHUB + 'The-AI-Alliance/GEO-Bench-VLM',
+           'over 10,000 questions', dict(files='**/Single/qa.json', need=('image_path', 'prompts', 'ground_truth'))),
+    Reader('questions', 'any questions in rows', qa_json, (Task.VQA, Task.COUNTING, Task.CAPTION, Task.GROUNDING), _O,
+           '*.json, *.jsonl or *.tsv with image, question, answer, and options where there are some', 'your own',
+           any=True),
 )
 # fmt: on
 
@@ -213,18 +231,35 @@ OPTICAL_BOX_READERS = (
     Reader('dior', 'DIOR', voc, _DET, _O,
            'Annotations/Horizontal Bounding Boxes/*.xml, JPEGImages*/', 'https://gcheng-nwpu.github.io',
            '23,463 pictures, 20 classes',
-           dict(files='**/Horizontal Bounding Boxes/*.xml', names=_with_closed(DIOR))),
+           dict(files='**/Horizontal Bounding Boxes/*.xml|**/Annotations/trainval/*.xml|**/Annotations/test/*.xml',
+                names=_with_closed(DIOR))),
+    Reader('dior-r', 'DIOR-R', voc, _DET, _O,
+           'Annotations/Oriented Bounding Boxes/*.xml, JPEGImages*/', 'https://gcheng-nwpu.github.io',
+           '23,463 pictures, 20 classes',
+           dict(files='**/Oriented Bounding Boxes/*.xml', names=_with_closed(DIOR))),
+    Reader('hrsc2016', 'HRSC2016', voc, _DET, _O,
+           'FullDataSet/Annotations/*.xml, FullDataSet/AllImages/*.bmp', 'see paper: Liu et al., ICPRAM 2017',
+           '1,061 pictures', dict(files='**/Annotations/*.xml', root_tag='HRSC_Image')),
     Reader('dior-rsvg', 'DIOR-RSVG', rsvg, (Task.GROUNDING, Task.REGION_CAPTION), _O,
            'Annotations/*.xml, JPEGImages/, train.txt, val.txt, test.txt',
            _GITHUB + 'ZhanYang-nwpu/RSVG-pytorch', '17,402 pictures, 38,320 phrases'),
     Reader('dota', 'DOTA 1.0, 1.5 and 2.0', text_boxes, _DET, _O,
            'images/*.png, labelTxt*/*.txt', _WHU + 'DOTA',
            '2,806 (1.0) to 11,268 (2.0) pictures, 15 to 18 classes',
-           dict(files='**/labelTxt*/**/*.txt', line=dota_line, names=DOTA, header='imagesource|gsd')),
+           dict(files='**/labelTxt*/**/*.txt|**/annotations/version*/*.txt', line=dota_line, names=DOTA,
+                header='imagesource|gsd')),
     Reader('vhr10', 'NWPU VHR-10', text_boxes, _DET, _O,
            'ground truth/*.txt, positive image set/, negative image set/', 'https://gcheng-nwpu.github.io',
            '800 pictures, 10 classes',
            dict(files='**/ground[ _]truth/*.txt', line=vhr10_line, empty='negative[ _]image[ _]set')),
+    Reader('vhr10-coco', 'NWPU VHR-10 as torchgeo keeps it', coco, _DET, _O,
+           'annotations.json, positive image set/', _GITHUB + 'chaozhong2010/VHR-10_dataset_coco',
+           '650 pictures, 10 classes',
+           dict(files='**/annotations.json', names=VHR10, skip='negative[ _]image[ _]set')),
+    Reader('soda', 'SODA-A', coco, _DET, _O,
+           'Annotations/<split>/*.json with poly, Images/*.jpg', 'https://shaunyuan22.github.io/SODA',
+           '2,513 pictures, 9 classes',
+           dict(files='**/Annotations/*/*.json', drop=('ignore',))),
     Reader('hrrsd', 'HRRSD', voc, _DET, _O,
            'OPT2017/{Annotations,JPEGImages,ImageSets/Main}', _GITHUB + 'CrazyStoneonRoad/TGRS-HRRSD-Dataset',
            '21,761 pictures, 13 classes',
@@ -298,15 +333,34 @@ OTHER_READERS = (
            _GITHUB + 'wivizhang/EarthGPT', '1,005,842 pairs'),
     Reader('geochat', 'GeoChat_Instruct', llava, (Task.DIALOGUE, Task.GROUNDING, Task.REGION_CAPTION), _O,
            'GeoChat_Instruct*.json and the pictures', 'hub: MBZUAI/GeoChat_Instruct', '318,000 conversations',
-           dict(files='GeoChat_Instruct*.json', geochat=True), verified=False),
-    Reader('llava', "any conversations in LLaVA's form", llava, (Task.DIALOGUE, Task.VQA), _O,
-           '*.json with id, image, conversations', 'your own', any=True),
+           dict(files='GeoChat_Instruct*.json'), verified=False),
+    Reader('llava', "any conversations in LLaVA's form, or as messages", llava,
+           (Task.DIALOGUE, Task.VQA, Task.GROUNDING, Task.REGION_CAPTION), _O,
+           '*.json with image and conversations, or images and messages', 'your own', any=True),
     Reader('table', 'your own table', table, (Task.CLASSIFICATION, Task.CAPTION, Task.VQA, Task.DETECTION),
            _O,
            '*.csv with image and label, or caption, or question and answer, or x1, y1, x2, y2 and label',
            'your own', any=True),
     Reader('geojson', 'your own shapes on the map', geojson, _DET, _O,
            '*.geojson with polygons, GeoTIFFs', 'your own', any=True),
+    Reader('yolo', 'any labels in YOLO form: boxes, four corners, outlines', yolo, _DET, _O,
+           '*.txt with class and shares of the picture; data.yaml, obj.names or classes.txt', 'your own', any=True),
+    Reader('dota-text', 'any boxes in the text form of DOTA', text_boxes, _DET, _O,
+           '*.txt with x1 y1 ... x4 y4 class', 'your own',
+           quirks=dict(files='**/*.txt', line=corners_line, header='imagesource|gsd'), any=True),
+    Reader('cvat', 'CVAT for images', cvat, (*_DET, *_CLS), _O,
+           '*.xml of all pictures, with annotations/image', 'your own', any=True),
+    Reader('labelme', 'LabelMe, JSON', labelme, (*_DET, *_CLS), _O,
+           '*.json beside the pictures, with shapes', 'your own', any=True),
+    Reader('vott', 'VoTT, JSON', vott, _DET, _O, '*.json with assets and regions', 'your own', any=True),
+    Reader('createml', 'CreateML', createml, _DET, _O,
+           '*.json with image, annotations, coordinates', 'your own', any=True),
+    Reader('label-studio', 'Label Studio, JSON', label_studio, (*_DET, *_CLS, *_CAP), _O,
+           '*.json with data and annotations', 'your own', any=True),
+    Reader('open-images', 'Open Images, boxes', table, _DET, _O,
+           '*-annotations-bbox.csv, class-descriptions*.csv and the pictures',
+           'https://storage.googleapis.com/openimages/web', '1.9 million pictures, 600 classes',
+           dict(files='**/*annotations-bbox.csv', names='**/*class-descriptions*.csv')),
 )
 # fmt: on
 _ALL = (
@@ -347,16 +401,7 @@ def _layout_state(reader):
 
 def readers_table() -> str:
     "All readers as a Markdown table."
-    heads = [
-        'reader',
-        'data set',
-        'tasks',
-        'sensor',
-        'size, as published',
-        'licence',
-        'where',
-        'layout confirmed',
-    ]
+    heads = 'reader|data set|tasks|sensor|size, as published|licence|where|layout'.split('|')
     rows = []
     for r in list_readers():
         tasks = ', '.join(r.tasks)
