@@ -127,9 +127,19 @@ def written_iou(
     return float(np.median(overlaps)) if overlaps else 1.0
 
 
+def _raising(error):
+    raise error
+    yield
+
+
 def _decimals(founds, root, oriented, first=500):
     "As many as keep the median IoU, two or three; measured on the first pictures. They go on unchanged."
-    head = list(islice(founds, first))
+    head = []
+    try:
+        for found in islice(founds, first):
+            head.append(found)
+    except BadInput as e:
+        founds = _raising(e)  # when what was found before has been told
     parsed = [found for found in head if isinstance(found, Parsed)]
     measured = {n: round(written_iou(parsed, root, n, oriented), 3) for n in (2, 3)}
     return 2 if measured[2] >= MEDIAN_IOU else 3, measured, chain(head, founds)
@@ -164,10 +174,10 @@ def read(
             if not found_any and len(left) > 200:
                 break
     except LayoutMismatch as e:
-        raise _refusal(src, reader, e) from None
+        raise _refusal(src, reader, e, left) from None
     if not found_any:
-        why = f'nothing could be read; {left[0][0]} {left[0][1]}' if left else 'it holds nothing of that form'
-        raise _refusal(src, reader, why)
+        why = 'nothing could be read' if left else 'it holds nothing of that form'
+        raise _refusal(src, reader, why, left)
 
 
 def _quirks(reader, options):
@@ -228,8 +238,9 @@ def _record_or_left(found, src, reader, left, options):
     return record
 
 
-def _refusal(src, reader, why):
-    return BadInput(f'{src} does not look like {reader.title}: {why}. Expected: {reader.layout}')
+def _refusal(src, reader, why, left):
+    first = f'; {left[0][0]} {left[0][1]}' if left else ''
+    return BadInput(f'{src} does not look like {reader.title}: {why}{first}. Expected: {reader.layout}')
 
 # %% ../../nbs/3_data/09_convert.ipynb #01a4ae19
 def _counted(records, counts):
