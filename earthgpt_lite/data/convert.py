@@ -51,7 +51,14 @@ def _unit(box, size, oriented):
 
 
 def _units(pairs, size, oriented, notes):
-    for label, box in pairs:
+    plain = np.array([box if len(box) == 4 else [np.nan] * 4 for _, box in pairs], float).reshape(-1, 4)
+    low, high = plain[:, :2], plain[:, 2:]
+    sound = ((low >= 0) & (high > low) & (high <= size)).all(1) & (not oriented)
+    units = to_unit(plain, *size)  # all at once; the others one by one
+    for k, (label, box) in enumerate(pairs):
+        if sound[k]:
+            yield label, units[k]
+            continue
         try:
             yield label, _unit(box, size, oriented)
         except BadInput:
@@ -113,17 +120,23 @@ def written_iou(
     oriented: bool = False,
 ) -> float:  # 0..1; 1 where there is no box
     "Median IoU of boxes as they are written against the boxes themselves: what rounding costs."
-    overlaps = []
+    boxes = _upright_units(found, root, oriented)
+    return float(np.median(iou(boxes, np.round(boxes, decimals)))) if len(boxes) else 1.0
+
+
+def _upright_units(found, root, oriented, most=5000):
+    "The first boxes of pictures, in units of their padded squares: (n, 4)."
+    boxes = []
     for parsed in found:
         pairs = [*(parsed.objects or ()), *parsed.phrases]
         try:
             size = picture_size(Path(root) / parsed.image) if pairs else None
         except BadInput:
             continue  # told when it is read
-        boxes = [to_upright(box) for _, box in _units(pairs, size, oriented, [])]
-        if boxes:
-            overlaps += iou(np.array(boxes), np.round(boxes, decimals)).tolist()
-    return float(np.median(overlaps)) if overlaps else 1.0
+        boxes += [to_upright(box) for _, box in _units(pairs, size, oriented, [])] if pairs else []
+        if len(boxes) >= most:
+            break
+    return np.array(boxes).reshape(-1, 4)
 
 
 def _raising(error):
@@ -140,7 +153,11 @@ def _decimals(founds, root, oriented, first=500):
     except BadInput as e:
         founds = _raising(e)  # when what was found before has been told
     parsed = [found for found in head if isinstance(found, Parsed)]
-    measured = {n: round(written_iou(parsed, root, n, oriented), 3) for n in (2, 3)}
+    boxes = _upright_units(parsed, root, oriented)
+    overlaps = {n: iou(boxes, np.round(boxes, n)) for n in (2, 3)}
+    measured = {
+        n: round(float(np.median(overlap)), 3) if len(boxes) else 1.0 for n, overlap in overlaps.items()
+    }
     return 2 if measured[2] >= MEDIAN_IOU else 3, measured, chain(head, founds)
 
 # %% ../../nbs/3_data/09_convert.ipynb #8ac42f80
