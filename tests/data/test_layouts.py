@@ -242,3 +242,14 @@ def test_a_file_of_something_else_beside_conversations(tmp_path):
     write(tmp_path / 'sub/classes.json', {'a': 1})
     turns, left = talk(tmp_path, GOOD)
     assert turns == [SAID] and 'classes.json' in left[0]
+
+
+def test_a_column_for_each_class(tmp_path):
+    for name in ('a', 'b', 'c'):
+        picture(tmp_path / f'train/{name}.jpg')
+    write(tmp_path / 'train/_classes.csv', 'filename, ship, red car\na.jpg, 1, 0\nb.jpg, 1, 1\nc.jpg, 0, 0\n')
+    records, _ = got('table', tmp_path)
+    assert {image[-5]: r.turns[0].answer for image, r in records.items()} == {
+        'a': 'ship',
+        'b': 'ship, red car',
+    }
