@@ -119,13 +119,7 @@ def written_iou(
     decimals: int = 2,  # that the boxes are written with
     oriented: bool = False,
 ) -> float:  # 0..1; 1 where there is no box
-    "Median IoU of boxes as they are written against the boxes themselves: what rounding costs."
-    boxes = _upright_units(found, root, oriented)
-    return float(np.median(iou(boxes, np.round(boxes, decimals)))) if len(boxes) else 1.0
-
-
-def _upright_units(found, root, oriented, most=5000):
-    "The first boxes of pictures, in units of their padded squares: (n, 4)."
+    "Median IoU of the first boxes as they are written against the boxes themselves: what rounding costs."
     boxes = []
     for parsed in found:
         pairs = [*(parsed.objects or ()), *parsed.phrases]
@@ -134,9 +128,10 @@ def _upright_units(found, root, oriented, most=5000):
         except BadInput:
             continue  # told when it is read
         boxes += [to_upright(box) for _, box in _units(pairs, size, oriented, [])] if pairs else []
-        if len(boxes) >= most:
+        if len(boxes) >= 5000:
             break
-    return np.array(boxes).reshape(-1, 4)
+    boxes = np.array(boxes).reshape(-1, 4)
+    return float(np.median(iou(boxes, np.round(boxes, decimals)))) if len(boxes) else 1.0
 
 
 def _raising(error):
@@ -153,11 +148,7 @@ def _decimals(founds, root, oriented, first=500):
     except BadInput as e:
         founds = _raising(e)  # when what was found before has been told
     parsed = [found for found in head if isinstance(found, Parsed)]
-    boxes = _upright_units(parsed, root, oriented)
-    overlaps = {n: iou(boxes, np.round(boxes, n)) for n in (2, 3)}
-    measured = {
-        n: round(float(np.median(overlap)), 3) if len(boxes) else 1.0 for n, overlap in overlaps.items()
-    }
+    measured = {n: round(written_iou(parsed, root, n, oriented), 3) for n in (2, 3)}
     return 2 if measured[2] >= MEDIAN_IOU else 3, measured, chain(head, founds)
 
 # %% ../../nbs/3_data/09_convert.ipynb #8ac42f80

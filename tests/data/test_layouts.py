@@ -64,7 +64,7 @@ def test_hrsc_turned_boxes_on_demand(tmp_path):
 
 def test_any_dota_text_has_its_own_classes(tmp_path):
     build('dota-text', tmp_path)
-    with pytest.raises(BadInput, match="class 'fish'"):
+    with pytest.raises(BadInput, match="class 'fish farm'"):
         list(read('dota', tmp_path))
     write(tmp_path / 'val/labelTxt/a.txt', f'{corners(SHIP)} 3 0\n')
     with pytest.raises(BadInput, match='a.txt line 1 cannot be read'):
