@@ -249,16 +249,15 @@ class _CocoFile:
 
     def read(self, names, drop, angle):
         "Sorts the annotations by picture."
-        ids = {row['id']: row['id'] for row in self.images}
-        by_text = {str(i): i for i in ids}
+        by_text = {str(row['id']): row['id'] for row in self.images}
         astray, crowds, as_text = [], [], []
         for number, row in enumerate(self.rows):
             stated = row.get('image_id') if isinstance(row, dict) else None
-            image = ids.get(stated, by_text.get(str(stated)))
+            image = by_text.get(str(stated))
             if image is None:
                 astray.append(f'annotation {number}, image_id {stated!r}')
                 continue
-            if stated not in ids:
+            if type(stated) is not type(image):
                 as_text.append(f'annotation {number}, {stated!r}')
             if row.get('caption'):
                 self.captions[image].append(str(row['caption']).strip())
@@ -308,7 +307,8 @@ def _is_coco(data, boxes, file):
     images = data.get('images')
     if isinstance(images, dict):  # SODA: one picture a file
         data['images'] = images = [{'id': 0, **images}]
-        data[boxes] = [dict(row, image_id=images[0]['id']) for row in data[boxes]]
+        rows = [row for row in data[boxes] if isinstance(row, dict)]
+        data[boxes] = [dict(row, image_id=images[0]['id']) for row in rows]
     rows = images if isinstance(images, list) else [None]
     return not rows or any(isinstance(image, dict) and isinstance(image.get(file), str) for image in rows)
 

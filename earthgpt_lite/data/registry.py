@@ -393,7 +393,7 @@ def _markdown_table(heads, rows, ruler='---'):
 
 # read right from files that their providers, or other projects, wrote
 CHECKED = '''
-eurosat-bands fair1m vhr10 vhr10-coco dota dior-r visdrone hit-uav hit-uav-rotated dior-rsvg rsivqa
+fair1m vhr10 vhr10-coco dota dior-r visdrone hit-uav hit-uav-rotated dior-rsvg rsivqa
 coco coco-captions voc folders table llava geojson yolo dota-text cvat vott createml'''.split()
 
 
