@@ -11,9 +11,11 @@ and three sensors. The names are from issue 8 of the list VisionXLab/Awesome-RS-
 pairs from a survey whose sum we checked. Two things stay open: that list names RSVQA-LR while the release
 has a folder `rsvqa_high`, and one source counts five infrared sets where the list has six.
 
-Each row says *reader tested on our fixture*, and no more than that: the fixture is a handful of pictures
-and labels that we wrote ourselves in the layout of the data set. No reader was run on the data sets
-themselves. Where no public source confirmed the layout to us, the row says **unverified**.
+Each row says how far its layout can be trusted. *Checked against a file of the provider or of another
+project*: what the reader makes of such a file was compared, picture by picture and box by box, with a second
+parser. That file was an excerpt or a small test file, not the whole data set. *Layout documented*: the
+authors, or another project's loader, say what lies where. Where neither confirmed it to us, the row says
+**unverified**. Every reader is tested on a fixture that we wrote in that layout.
 
 {mmrs}
 The release itself, as it is downloaded, is read by `mmrs1m`.

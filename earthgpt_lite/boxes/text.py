@@ -147,16 +147,21 @@ def check_boxes(
     return np.array(sound).reshape(boxes.shape)
 
 # %% ../../nbs/2_boxes/02_text.ipynb #da67b3c0
+def _plainly_sound(x1=0, y1=0, x2=0, y2=0, *more):
+    "Most boxes of an answer; asked first, because a text may hold ten thousand. The rest: `box_problem`."
+    return not more and 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
+
+
 def _snap(box, steps, repair):
     "(4,) or (8,) in 0..1 to whole numbers 0..steps, never without an inside: widened, or `BadInput`."
     box = np.asarray(box, float)
-    why = box_problem(box)
+    why = '' if _plainly_sound(*box) else box_problem(box)
     if why:
         if not repair or 'numbers' in why:
             raise BadInput(f'{box.tolist()}: {why}; mend the label, or repair=True to cut and widen')
         box = clip_box(box)
     grid = np.floor(box * steps + 0.5)
-    if not box_problem(grid, steps, steps):
+    if _plainly_sound(*(grid / steps)) or not box_problem(grid, steps, steps):
         return grid
     if not repair:
         advice = 'take more decimals, or repair=True to widen'
@@ -281,11 +286,6 @@ def _label(gap, classes):
     return known.get(rest, rest if count == 1 else singular(rest)), count
 
 # %% ../../nbs/2_boxes/02_text.ipynb #beec8d3f
-def _plainly_sound(x1=0, y1=0, x2=0, y2=0, *more):
-    "Most boxes of an answer; asked first, because a text may hold ten thousand. The rest: `box_problem`."
-    return not more and 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
-
-
 @dataclass(frozen=True)
 class BoxFormat:
     """How boxes are written: `[x1,y1,x2,y2;...]`, oriented ones as four corners; by default MMRS-1M's form.
@@ -346,7 +346,7 @@ class BoxFormat:
 
     def _write(self, box, width, height, repair):
         box = to_corners(box) if len(box) == 5 else box
-        why = box_problem(box)
+        why = '' if _plainly_sound(*box) else box_problem(box)
         if 'numbers' in why:
             raise BadInput(f'{box.tolist()}: {why}; look at what wrote it')
         pad, size = self._frame(len(box), width, height)

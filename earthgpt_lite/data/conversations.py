@@ -255,7 +255,8 @@ def _content(message):
     content = message.get('value', message.get('content'))
     if isinstance(content, str):
         return role, content, []
-    parts = [part for part in content or () if isinstance(part, dict)]
+    given = content if isinstance(content, list) else []
+    parts = [part for part in given if isinstance(part, dict)]
     texts = [part['text'] for part in parts if isinstance(part.get('text'), str)]
     images = [part['image'] for part in parts if part.get('image')]
     if not texts and not images:
@@ -289,7 +290,7 @@ class _Talk:
                 self.system = True
                 continue
             asks = len(self.texts) % 2 == 0
-            if role is not None and _ASKS.get(role) is not asks:
+            if role is not None and _ASKS.get(str(role)) is not asks:
                 whose = 'a question' if asks else 'an answer'
                 raise ValueError(f'has a message {k} from {role!r} where {whose} must stand')
             self.texts.append(text)

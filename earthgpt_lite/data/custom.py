@@ -62,6 +62,7 @@ def _table_rows(path, label_key, notes):
     except csv.Error as e:
         raise BadInput(f'{path}: line {reader.line_num} is no row of a table ({e}): mend it') from None
     columns = rows[0].keys() if rows else set()
+    rows, columns = _one_hot(rows, columns)
     ours = {}
     for name, words in _COLUMNS.items():
         ours |= {name: word for word in words.split()[::-1] if word in columns}
@@ -75,6 +76,19 @@ def _table_rows(path, label_key, notes):
         boxes = ', '.join(sorted(columns & _BOX_WORDS))
         raise LayoutMismatch(f'{path.name} has boxes in {boxes}: give corners, as xmin, ymin, xmax, ymax')
     return [row | {name: row[theirs] for name, theirs in ours.items()} for row in rows]
+
+
+def _one_hot(rows, columns):
+    "Rows with a column of 0 and 1 for each class to a row for each class that is there; others as they are."
+    words = ' '.join(_COLUMNS.values()).split()
+    classes = [name for name in columns if name not in (*words, 'split', 'width', 'height')]
+    plain = len(classes) == len(columns) - 1 and {row[name] for row in rows for name in classes} <= {'0', '1'}
+    if not plain or not classes:
+        return rows, columns
+    return [row | {'label': name} for row in rows for name in classes if row[name] == '1'], {
+        *columns,
+        'label',
+    }
 
 
 def _table_boxes(rows, scale):

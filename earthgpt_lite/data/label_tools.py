@@ -50,17 +50,22 @@ class _Page:
         if box is None or not label:
             self.lost.append(f'a {kind}' + ('' if label else ' without a label'))
         else:
-            self.objects.append((readable_name(label), [float(v) for v in box]))
+            self.objects.append((readable_name(label), _numbers(*box).tolist()))
 
 
 _MISSHAPEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+def _numbers(*values):
+    found = np.array(values, float)
+    if not len(found) or not np.isfinite(found).all():
+        raise ValueError('holds something that is no number')
+    return found
+
+
 def _outline(points):
     "The box around corners; four corners as they are."
-    points = np.asarray(points, float).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise ValueError('a corner is not a number')
+    points = _numbers(*points).reshape(-1, 2)
     return points.ravel() if len(points) == 4 else [*points.min(0), *points.max(0)]
 
 
@@ -198,7 +203,7 @@ def _vott_page(row, path):
     page = _Page([unquote(asset.get('path') or asset['name']), unquote(asset['name'])])
     page.size = size.get('width', 0), size.get('height', 0)
     for region in row['regions']:
-        box = region.get('boundingBox')
+        box = region.get('boundingBox') or None
         if box:
             x, y = float(box['left']), float(box['top'])
             box = [x, y, x + float(box['width']), y + float(box['height'])]
@@ -278,18 +283,20 @@ def createml(root, files='**/*.json'):
 
 # %% ../../nbs/3_data/07_label_tools.ipynb #lbt5cod
 def _studio_box(value, size):  # None: it has no inside
-    scale = np.array(size) / 100
+    scale = _numbers(*size) / 100
     if 'points' in value:
         return _outline(np.array(value['points'], float) * scale)
     if 'radiusX' in value:
-        x, y = np.array([value['x'], value['y']]) * scale
-        across, down = np.array([value['radiusX'], value['radiusY']]) * scale
+        x, y = _numbers(value['x'], value['y']) * scale
+        across, down = _numbers(value['radiusX'], value['radiusY']) * scale
         return [x, y, 2 * across, 2 * down, float(value.get('rotation') or 0)]
     if 'width' not in value or 'height' not in value:
         return None
-    corner = np.array([value['x'], value['y']]) * scale
-    half = np.array([value['width'], value['height']]) * scale / 2
-    turn = np.deg2rad(value.get('rotation') or 0)
+    corner, half = (
+        _numbers(value['x'], value['y']) * scale,
+        _numbers(value['width'], value['height']) * scale / 2,
+    )
+    (turn,) = np.deg2rad(_numbers(value.get('rotation') or 0))
     middle = corner + [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]] @ half
     return [*middle, *(2 * half), np.rad2deg(turn)]
 

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RESISC45', 'AID', 'UCM', 'EUROSAT', 'WHU19', 'RSSCN7', 'DIOR', 'DOTA', 'HRRSD', 'RSOD', 'HITUAV', 'IRAY',
            'CLASSIFICATION_READERS', 'CAPTION_READERS', 'QUESTION_READERS', 'OPTICAL_BOX_READERS',
-           'RADAR_AND_INFRARED_READERS', 'OTHER_READERS', 'READERS', 'Reader', 'find_reader', 'list_readers',
+           'RADAR_AND_INFRARED_READERS', 'OTHER_READERS', 'READERS', 'CHECKED', 'Reader', 'find_reader', 'list_readers',
            'readers_table', 'mmrs1m_table']
 
 # %% ../../nbs/3_data/08_registry.ipynb #4216557e
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from earthgpt_lite.data.annotations import (
     coco,
     corners_line,
-    dota_line,
     rsvg,
     text_boxes,
     VHR10,
@@ -45,54 +44,53 @@ class Reader:
     where: str  # where to get it
     size: str = ''  # as published
     quirks: dict = field(default_factory=dict)
-    verified: bool = True  # a public source confirms the layout; False: from memory, or from second hand
+    verified: bool = True  # a public source documents the layout; False: from memory, or from second hand
     licence: str = 'see source'
     any: bool = False  # for your own data in this form: takes every folder of the form
 
 # %% ../../nbs/3_data/08_registry.ipynb #08d5efcc
 def _comma(text):  # names that may hold spaces
-    return [name.strip() for name in text.split(',')]
+    return [' '.join(name.split()) for name in text.split(',')]
 
 
 RESISC45 = '''
-airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland
-cloud commercial_area dense_residential desert forest freeway golf_course ground_track_field harbor
-industrial_area intersection island lake meadow medium_residential mobile_home_park mountain
-overpass palace parking_lot railway railway_station rectangular_farmland river roundabout runway
-sea_ice ship snowberg sparse_residential stadium storage_tank tennis_court terrace
-thermal_power_station wetland'''.split()
+airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland cloud
+commercial_area dense_residential desert forest freeway golf_course ground_track_field harbor
+industrial_area intersection island lake meadow medium_residential mobile_home_park mountain overpass palace
+parking_lot railway railway_station rectangular_farmland river roundabout runway sea_ice ship snowberg
+sparse_residential stadium storage_tank tennis_court terrace thermal_power_station wetland'''.split()
 AID = '''
-Airport BareLand BaseballField Beach Bridge Center Church Commercial DenseResidential Desert
-Farmland Forest Industrial Meadow MediumResidential Mountain Park Parking Playground Pond Port
-RailwayStation Resort River School SparseResidential Square Stadium StorageTanks Viaduct'''.split()
+Airport BareLand BaseballField Beach Bridge Center Church Commercial DenseResidential Desert Farmland Forest
+Industrial Meadow MediumResidential Mountain Park Parking Playground Pond Port RailwayStation Resort River
+School SparseResidential Square Stadium StorageTanks Viaduct'''.split()
 UCM = '''
-agricultural airplane baseballdiamond beach buildings chaparral denseresidential forest freeway
-golfcourse harbor intersection mediumresidential mobilehomepark overpass parkinglot river runway
-sparseresidential storagetanks tenniscourt'''.split()
+agricultural airplane baseballdiamond beach buildings chaparral denseresidential forest freeway golfcourse
+harbor intersection mediumresidential mobilehomepark overpass parkinglot river runway sparseresidential
+storagetanks tenniscourt'''.split()
 EUROSAT = '''
 AnnualCrop Forest HerbaceousVegetation Highway Industrial Pasture PermanentCrop Residential River
 SeaLake'''.split()
 WHU19 = '''
-Airport Beach Bridge Commercial Desert Farmland footballField Forest Industrial Meadow Mountain Park
-Parking Pond Port railwayStation Residential River Viaduct'''.split()
+Airport Beach Bridge Commercial Desert Farmland footballField Forest Industrial Meadow Mountain Park Parking
+Pond Port railwayStation Residential River Viaduct'''.split()
 WHU19 += [c.lower() for c in WHU19]
 RSSCN7 = 'aGrass bField cIndustry dRiverLake eForest fResident gParking'.split()
 DIOR = _comma('''
-airplane, airport, baseballfield, basketballcourt, bridge, chimney, dam, expressway service area,
-expressway toll station, golffield, groundtrackfield, harbor, overpass, ship, stadium, storagetank,
-tenniscourt, trainstation, vehicle, windmill''')
+airplane, airport, baseballfield, basketballcourt, bridge, chimney, dam, expressway service area, expressway
+toll station, golffield, groundtrackfield, harbor, overpass, ship, stadium, storagetank, tenniscourt,
+trainstation, vehicle, windmill''')
 DOTA = _comma('''
-plane, ship, storage tank, baseball diamond, tennis court, basketball court, ground track field,
-harbor, bridge, large vehicle, small vehicle, helicopter, roundabout, soccer ball field,
-swimming pool, container crane, airport, helipad''')
+plane, ship, storage tank, baseball diamond, tennis court, basketball court, ground track field, harbor,
+bridge, large vehicle, small vehicle, helicopter, roundabout, soccer ball field, swimming pool, container
+crane, airport, helipad''')
 HRRSD = _comma('''
-ship, bridge, ground track field, storage tank, basketball court, tennis court, airplane,
-baseball diamond, harbor, vehicle, crossroad, t junction, parking lot''')
+ship, bridge, ground track field, storage tank, basketball court, tennis court, airplane, baseball diamond,
+harbor, vehicle, crossroad, t junction, parking lot''')
 RSOD = ['aircraft', 'oiltank', 'overpass', 'playground']
 HITUAV = ['person', 'car', 'bicycle', 'other vehicle']
 IRAY = _comma('''
-person, people, car, bus, truck, bike, bicycle, cyclist, motorcycle, light, liner, bulk carrier,
-warship, sailboat, canoe, container ship, fishing boat, ship''')
+person, people, car, bus, truck, bike, bicycle, cyclist, motorcycle, light, liner, bulk carrier, warship,
+sailboat, canoe, container ship, fishing boat, ship''')
 
 
 def _with_closed(names):  # DIOR and HRRSD write some names in one word
@@ -246,7 +244,7 @@ OPTICAL_BOX_READERS = (
     Reader('dota', 'DOTA 1.0, 1.5 and 2.0', text_boxes, _DET, _O,
            'images/*.png, labelTxt*/*.txt', _WHU + 'DOTA',
            '2,806 (1.0) to 11,268 (2.0) pictures, 15 to 18 classes',
-           dict(files='**/labelTxt*/**/*.txt|**/annotations/version*/*.txt', line=dota_line, names=DOTA,
+           dict(files='**/labelTxt*/**/*.txt|**/annotations/version*/*.txt', line=corners_line, names=DOTA,
                 header='imagesource|gsd')),
     Reader('vhr10', 'NWPU VHR-10', text_boxes, _DET, _O,
            'ground truth/*.txt, positive image set/, negative image set/', 'https://gcheng-nwpu.github.io',
@@ -393,10 +391,16 @@ def _markdown_table(heads, rows, ruler='---'):
     return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
+# read right from files that their providers, or other projects, wrote
+CHECKED = '''
+fair1m vhr10 vhr10-coco dota dior-r visdrone hit-uav hit-uav-rotated dior-rsvg rsivqa
+coco coco-captions voc folders table llava geojson yolo dota-text cvat vott createml'''.split()
+
+
 def _layout_state(reader):
-    if reader.any:
-        return 'any of this form'
-    return 'yes' if reader.verified else '**unverified**'
+    if reader.name in CHECKED:
+        return 'checked against a file of the provider or of another project'
+    return 'layout documented' if reader.verified else '**unverified**'
 
 
 def readers_table() -> str:
@@ -438,7 +442,6 @@ def mmrs1m_table() -> str:
         for pair in sets.split(', '):
             title, name = pair.split('=')
             reader = READERS[name]
-            state = 'reader tested on our fixture' + ('' if reader.verified else '; layout **unverified**')
-            number = str(len(rows) + 1)
-            rows.append([number, title, tasks.replace('_', ' '), str(reader.sensor), f'`{name}`', state])
+            what = [title, tasks.replace('_', ' '), str(reader.sensor), f'`{name}`', _layout_state(reader)]
+            rows.append([str(len(rows) + 1), *what])
     return _markdown_table(['#', 'data set', 'task', 'sensor', 'reader', 'state'], rows, '---:')

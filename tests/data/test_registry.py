@@ -3,7 +3,14 @@
 import pytest
 from fixtures_readers import BUILD
 
-from earthgpt_lite.data.registry import READERS, find_reader, list_readers, mmrs1m_table, readers_table
+from earthgpt_lite.data.registry import (
+    CHECKED,
+    READERS,
+    find_reader,
+    list_readers,
+    mmrs1m_table,
+    readers_table,
+)
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Sensor
 
@@ -21,8 +28,10 @@ def test_misspelt_reader_gets_a_proposal():
 
 def test_tables_name_every_reader_and_the_34_sets():
     assert all(f'`{r.name}`' in readers_table() for r in list_readers())
+    assert set(READERS) >= set(CHECKED) and all(READERS[name].verified for name in CHECKED)
     rows = mmrs1m_table().splitlines()[2:]
-    assert len(rows) == 34 and all('reader tested on our fixture' in r for r in rows)
+    states = ('checked against a file', 'layout documented', '**unverified**')
+    assert len(rows) == 34 and all(sum(state in r for state in states) == 1 for r in rows)
     assert sum('| sar |' in r for r in rows) == 3 and sum('| infrared |' in r for r in rows) == 6
     assert all(('**unverified**' in r) == (not READERS[r.split('`')[1]].verified) for r in rows)
 
