@@ -81,7 +81,7 @@ def box_features(
             scores.append(score)
             labels.append(label)
             texts.append(answer.text)
-    merged, source = merge_tiles(boxes, scores, labels, windows, frame.width, frame.height)
+    merged, source, _ = merge_tiles(boxes, scores, labels, windows, frame.width, frame.height)
     features = []
     for box, i in zip(merged, source):
         facts = dict(label=labels[i], score=round(float(scores[i]), 4), answer=texts[i])
@@ -143,7 +143,7 @@ def region_features(
     texts = list(dict.fromkeys(a.text for a in answers))
     values, scores = grid.fill(answers, {text: k for k, text in enumerate(texts)})
     features = []
-    for polygon, value, score in dissolve(values, scores, *grid.edges()):
+    for polygon, value, score, _ in dissolve(values, scores, *grid.edges()):
         features.append((polygon, dict(label=texts[value], score=round(score, 4), answer=texts[value])))
     return features
 
