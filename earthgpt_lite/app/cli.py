@@ -172,11 +172,7 @@ def _add_survey(commands):
         ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
         ('--ground', 'one thing, with its article', dict(metavar='THING')),
         ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
-        (
-            '--out',
-            'answers: .geojson, .gpkg, both with a style for QGIS, or .json for pixels',
-            dict(required=True),
-        ),
+        ('--out', 'answers: .geojson or .gpkg, with a style, or .json for pixels', dict(required=True)),
         ('--raster', 'for --classify: also a GeoTIFF of classes and how sure they are'),
         (
             '--size',
