@@ -447,7 +447,7 @@ def _geopackage(features, frame, facts):
     table = _geopandas().GeoDataFrame(data, geometry=shapes, crs=frame.crs.to_wkt())
 
     def write(part):
-        named = dict(layer=LAYER, layer_metadata=text_items(facts))
+        named = dict(layer=LAYER, geometry_type='Polygon', layer_metadata=text_items(facts))
         table.to_file(part, driver='GPKG', engine='pyogrio', **named)
         add_layer_style(part, LAYER, style_qml(facts['classes']))
 

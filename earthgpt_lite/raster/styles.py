@@ -9,12 +9,14 @@ import json
 import re
 import sqlite3
 import struct
+import warnings
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from ..errors import BadInput
 from .palettes import label_colours
@@ -193,7 +195,9 @@ def write_classes(
     tags of band 1."""
     sure = np.where(values > 0, np.clip(np.round(probability * 255), 1, 255), 0)
     size = dict(zip(('height', 'width'), values.shape), count=2, dtype=values.dtype, nodata=0)
-    with rasterio.open(path, 'w', driver='COG', compress='deflate', **size, **place) as file:
+    driver = dict(driver='COG', compress='deflate')
+    quiet = warnings.catch_warnings(action='ignore', category=NotGeoreferencedWarning)  # said before
+    with quiet, rasterio.open(path, 'w', **driver, **size, **place) as file:
         file.write_colormap(1, colour_table(classes))
         file.write(np.stack([values, sure.astype(values.dtype)]))
         file.descriptions, file.scales = ('class', 'probability'), (1, 1 / 255)
