@@ -220,7 +220,12 @@ def test_geopackage_opens_in_geopandas(tmp_path):
         and np.allclose(np.sort(same.to_crs(32756).area), np.sort(table.area), rtol=1e-4)
     )
     run(harbour(tmp_path / 'b.tif', [], **UTM), tmp_path / 'b.gpkg')
-    assert len(geopandas.read_file(tmp_path / 'b.gpkg', layer='answers')) == 0
+    empty = geopandas.read_file(tmp_path / 'b.gpkg', layer='answers')
+    assert len(empty) == 0 and [*empty.columns] == [*table.columns]
+    import pyogrio
+
+    # or QGIS would draw none
+    assert pyogrio.read_info(tmp_path / 'b.gpkg', layer='answers')['geometry_type'] == 'Polygon'
 
 
 def test_a_geopackage_asks_for_its_extra_by_name(tmp_path, monkeypatch):
@@ -265,6 +270,21 @@ def test_classes_as_polygons_and_raster(tmp_path):
     )
     assert area == pytest.approx(250 * 230 * 100, rel=1e-4)  # no gap, nothing beyond the scene
     assert all(f['properties']['probability'] == 0.9 for f in found['features'])
+
+
+def test_classes_of_a_scene_without_a_place(tmp_path):
+    path = harbour(tmp_path / 'a.tif', SHIPS)
+    options = dict(classify=['dark', 'bright'], size=50, raster=tmp_path / 'c.tif', progress=False)
+    survey(Perfect(), path, tmp_path / 'a.json', **options)  # and warns of nothing
+    answers = json.loads((tmp_path / 'a.json').read_text())['answers']
+    assert {'class_id', 'label', 'probability', 'tiles'} <= set(answers[0]) and 'area_m2' not in answers[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'a.json',
+        'a.tif',
+        'c.qml',
+        'c.tif',
+        'c.tif.aux.xml',
+    ]
 
 
 def test_free_answers_are_regions_of_one_text(tmp_path):
@@ -639,6 +659,8 @@ def test_a_style_of_somebody_is_never_written_over(tmp_path, command, capsys):
     (tmp_path / 'a.geojson').unlink()
     assert command('--out', 'a.geojson') == 2 and 'a.qml exists already' in capsys.readouterr().err
     assert command('--out', 'a.geojson', '--force') == 0
+    with pytest.raises(BadInput, match='no style of ours'):
+        run(harbour(tmp_path / 'port.qml', SHIPS, **UTM), tmp_path / 'port.geojson')
     assert (
         command('--raster', 'a.tiff', '--force') == 2
         and 'would be that of a.tif too' in capsys.readouterr().err
