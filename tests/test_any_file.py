@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from earthgpt_lite.app.maps import _features
 from earthgpt_lite.app.monitor import read_log
-from earthgpt_lite.app.survey import Journal
+from earthgpt_lite.app.survey_files import Journal
 from earthgpt_lite.boxes.oriented import GeoChatFormat
 from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.data.convert import read
@@ -270,7 +270,7 @@ KINDS = {
     'preset.toml': (None, read_preset),
     'begun.json': (json.dumps({'source': 'x', 'root': 'y'}), lambda path: begin_conversion(path.parent, {'source': 'x'})),
     'info.json': (json.dumps({'records': 1, 'root': 'x', 'files': ['a.arrow']}), lambda path: InstructionData(path.parent)),
-    'journal.jsonl': (lines_of([HEAD, [0, [None]], [1, [[1.5]]]]), journal_of),
+    'journal.jsonl': (lines_of([HEAD, [0, [None], 0.5], [1, [[1.5]], 0.5]]), journal_of),
     'sheet.jsonl': (lines_of(STAMPED), sheet_of),
     'metrics.csv': (LOG, read_log),
 }  # fmt: skip

@@ -172,8 +172,8 @@ def _add_survey(commands):
         ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
         ('--ground', 'one thing, with its article', dict(metavar='THING')),
         ('--classify', 'labels with commas between them', dict(metavar='A,B,C')),
-        ('--out', 'answers: .geojson, .gpkg, or .json for pixels', dict(required=True)),
-        ('--raster', 'for --classify: also a GeoTIFF of classes'),
+        ('--out', 'answers: .geojson or .gpkg, with a style, or .json for pixels', dict(required=True)),
+        ('--raster', 'for --classify: also a GeoTIFF of classes and how sure they are'),
         (
             '--size',
             'of a tile, pixels (default: what the model sees without shrinking)',
@@ -185,7 +185,7 @@ def _add_survey(commands):
         _PROCESSES,
         *_READING,
         _DEVICE,
-        _force('start anew, overwrite OUT'),
+        _force('start anew, overwrite OUT and what lies beside it'),
         JSON_OPTION,
         more='Give exactly one of --ask, --detect, --ground, --classify. '
         'Stopped by hand it goes on with the same command.',

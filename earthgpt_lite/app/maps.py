@@ -221,8 +221,12 @@ def _features(answers) -> list:
     "Features that can be drawn, of Answers, GeoJSON dicts, and paths of GeoJSON files."
     features = []
     for answer in _listed(answers):
-        rows = enumerate(_collection(answer)['features'])
-        features += filter(None, (_feature(row, k) for k, row in rows))
+        collection = _collection(answer)
+        shared = {key: collection[key] for key in ('prompt', 'model') if key in collection}
+        rows = (_feature(row, k, shared) for k, row in enumerate(collection['features']))
+        classes = [row for row in _listed(collection.get('classes', ())) if isinstance(row, dict)]
+        among = tuple(str(row.get('label') or 'answer') for row in classes)
+        features += [row | dict(among=among) for row in rows if row]
     return features
 
 
@@ -247,8 +251,8 @@ def _read_geojson(path):
         raise BadInput(f'{e}; it is no GeoJSON such as `survey` writes') from None
 
 
-def _feature(row, k):
-    "A feature that can be drawn; None for one that has no place."
+def _feature(row, k, shared):
+    "A feature that can be drawn, and says what is true of all; None for one that has no place."
     if not isinstance(row, dict) or not row.get('geometry'):
         return None
     try:
@@ -267,11 +271,20 @@ def _feature(row, k):
             f'feature {k} of the answers reaches from {west}, {south} to {east}, {north}: '
             'that is no longitude and latitude; write the file in EPSG:4326'
         )
-    return dict(shape=shape, properties=row.get('properties') or {})
+    own = row.get('properties')
+    return dict(shape=shape, properties=shared | (own if isinstance(own, dict) else {}))
 
 # %% ../../nbs/7_app/05_maps.ipynb #7a0c1d06
 def _label(feature):
     return str(feature['properties'].get('label') or 'answer')
+
+
+def _label_colours(features):
+    "The colours of the labels that are there: as the style of a survey has them, among all of its classes."
+    there = dict.fromkeys(map(_label, features))
+    others = [label for among in {f['among'] for f in features} for label in among]
+    colours = label_colours([*there, *others])
+    return {label: colours[label] for label in there}
 
 
 def _near(shape, center):
@@ -308,7 +321,8 @@ class Legend(folium.MacroElement):
         self.rows = [(page_text(label), colour) for label, colour in rows]
 
 
-_FIELDS = ('label', 'score', 'answer', 'question', 'prompt', 'model')  # what a popup shows
+# what a popup shows
+_FIELDS = 'label probability logprob score area_m2 answer question datetime prompt model'.split()
 
 
 def _parts(shape):
@@ -320,7 +334,7 @@ def _add_answers(m, features, center):
     "A layer of shapes with popups, coloured by label, and a legend."
     if not features:
         return
-    colours = label_colours(map(_label, features))
+    colours = _label_colours(features)
     told = {k for f in features for k, value in f['properties'].items() if value not in (None, '')}
     fields = [k for k in _FIELDS if k in told]
     rows = []
@@ -418,7 +432,7 @@ def _outlines(shape):  # (n, 2) for each part; of a point (1, 2)
 def _draw_features(ax, features, center, height):
     from matplotlib.patheffects import withStroke
 
-    colours = label_colours(map(_label, features))
+    colours = _label_colours(features)
     seen = dict(path_effects=[withStroke(linewidth=3, foreground='white', alpha=0.7)])
     for f in features:
         colour, label = colours[_label(f)], _label(f)

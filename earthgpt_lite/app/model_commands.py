@@ -199,9 +199,10 @@ def _questions(typed):
 # %% ../../nbs/7_app/12_model_commands.ipynb #587363a2
 def run_survey(args):
     "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
-    from earthgpt_lite.app.survey import is_claimed, survey
+    from earthgpt_lite.app.survey import survey
+    from earthgpt_lite.app.survey_files import is_claimed, output_files
 
-    for path in filter(None, (args.out, args.raster)):
+    for path in output_files(args.out, args.raster):
         check_overwrite(path, args.force or is_claimed(path, args.out, args.processes))
 
     labels = _label_list(args.classify)

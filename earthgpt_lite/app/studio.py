@@ -17,7 +17,8 @@ from transformers import StoppingCriteriaList
 from .answers import Answer
 from .panel_parts import StopOnFlag, Worker, chip_with_boxes, drawing_board, error_text
 from .panel_parts import read_upload, render_scene, renderings
-from .survey import OtherSurvey, survey
+from .survey import survey
+from .survey_files import OtherSurvey
 from ..boxes.text import format_box, to_pixels
 from ..errors import BadInput
 from ..files import write_whole

@@ -72,16 +72,18 @@ def merge_tiles(
     height,
     agree=0.5,  # least overlap on the ground that both tiles saw
     most=0.5,  # class-wise NMS in the end: what overlaps a surer box by more than this goes
-) -> tuple:  # boxes (m, 4), indices (m,) of the answers they come from; in the order of the tiles
+) -> (
+    tuple
+):  # (m, 4) boxes, (m,) indices of their answers, (m,) tiles that saw them; in the order of the tiles
     "One box for each object. Boxes are compared on the ground, so tiles and seams leave no trace."
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     scores = np.asarray(scores, float)
     windows = np.asarray(windows, float).reshape(-1, 4)
     if not len(boxes):
-        return boxes, np.zeros(0, int)
+        return boxes, np.zeros(0, int), np.zeros(0, int)
     cut = _cut_by_seam(boxes, windows, width, height)
     group = _connected(len(boxes), same_objects(boxes, labels, windows, agree))
-    found, source = [], []
+    found, source, tiles = [], [], []
     order = np.argsort(group, kind='stable')
     for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
         whole = members[~cut[members]]
@@ -89,9 +91,10 @@ def merge_tiles(
         best = candidates[scores[candidates].argmax()]
         found.append(boxes[best] if len(whole) else _hull(boxes[members]))
         source.append(best)
-    found, source = np.array(found), np.array(source)
+        tiles.append(len(set(map(tuple, windows[members]))))
+    found, source, tiles = map(np.array, (found, source, tiles))
     keep = indexed_nms(found, scores[source], np.asarray(labels, object)[source], most)
-    return found[keep], source[keep]
+    return found[keep], source[keep], tiles[keep]
 
 
 def indexed_nms(
@@ -121,17 +124,19 @@ def dissolve(
     scores,  # (rows, columns)
     xs,  # (columns + 1,) edges of the cells, pixels of the scene
     ys,  # (rows + 1,)
-) -> list:  # [(polygon in pixels, value, mean score)]
+) -> list:  # [(polygon in pixels, value, mean score, number of cells)]
     "Neighbouring cells with one answer as one polygon."
     if not (values >= 0).any():
         return []
     found = [(shapely.geometry.shape(g), int(v)) for g, v in shapes(values.astype('int32'), mask=values >= 0)]
     number = rasterize([(g, k + 1) for k, (g, _) in enumerate(found)], values.shape, dtype='int32').ravel()
     total = np.bincount(number, scores.ravel(), len(found) + 1)
-    mean = total / np.maximum(np.bincount(number, minlength=len(found) + 1), 1)
+    cells = np.bincount(number, minlength=len(found) + 1)
+    mean = total / np.maximum(cells, 1)
 
-    def to_pixels(cells):  # (n, 2) corners of cells
-        column, row = cells.astype(int).T
+    def to_pixels(corners):  # (n, 2) columns and rows of cells
+        column, row = corners.astype(int).T
         return np.stack([np.asarray(xs)[column], np.asarray(ys)[row]], 1)
 
-    return [(shapely.transform(g, to_pixels), v, float(m)) for (g, v), m in zip(found, mean[1:])]
+    rows = zip(found, mean[1:].tolist(), cells[1:].tolist())
+    return [(shapely.transform(g, to_pixels), v, m, n) for (g, v), m, n in rows]

@@ -192,7 +192,7 @@ def said(label, text, *box):
             type='Polygon',
             coordinates=[[[west, south], [east, south], [east, north], [west, north], [west, south]]],
         ),
-        properties=dict(label=label, score=-0.5, answer=text, prompt='where?'),
+        properties=dict(label=label, logprob=-0.5, answer=text, tiles=1),
     )
 
 

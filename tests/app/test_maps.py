@@ -23,7 +23,7 @@ from earthgpt_lite.app.maps import (
 )
 from earthgpt_lite.boxes.text import format_detection
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.raster.palettes import label_colour
+from earthgpt_lite.raster.palettes import label_colour, label_colours
 from earthgpt_lite.raster.chips import Chip, Frame
 from earthgpt_lite.raster.reading import Scene
 from earthgpt_lite.raster.sources import as_chip
@@ -269,6 +269,27 @@ def test_labels_have_their_usual_colours_in_whatever_order_they_come(order):
     assert all(f'"colour": "{label_colour(k)}"' in page for k in order)
     drawn = [line.get_color() for line in static_map(answers=found).lines]
     assert drawn == [label_colour(k) for k in order]
+
+
+def test_what_a_survey_says_once_is_said_of_each_shape_and_its_classes_keep_their_colours():
+    square = dict(type='Polygon', coordinates=[[[-77.4, 37.5], [-77.3, 37.5], [-77.3, 37.6], [-77.4, 37.5]]])
+    row = dict(properties=dict(label='river', probability=0.75, area_m2=1234.5), geometry=square)
+    classes = [dict(label=label) for label in ('river', 'lake', 'water')]
+    found = dict(
+        type='FeatureCollection', prompt=['river', 'lake'], model='m', classes=classes, features=[row]
+    )
+    page = map_of(answers=found).get_root().render()
+    expected = label_colours(['river', 'lake', 'water'])['river']
+    assert f'"colour": "{expected}"' in page and expected != label_colour('river')
+    for text in (
+        '"probability": "0.75"',
+        '"area_m2": "1234.50"',
+        '"prompt": "[^"]*river.*lake',
+        '"model": "m"',
+    ):
+        assert re.search(text, page), text
+    for classes in (None, 5, [None, 7], [{}], [dict(label=[])]):
+        assert len(_features(found | dict(classes=classes))) == 1
 
 
 @pytest.mark.parametrize('features', [None, 5, {}, 'x'])

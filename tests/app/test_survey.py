@@ -24,8 +24,8 @@ from earthgpt_lite.app import model_commands, survey_files as module
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.cli import main
-from earthgpt_lite.app.survey import Journal, SurveyOptions, plan_tiles, survey
-from earthgpt_lite.app.survey_files import TileGrid
+from earthgpt_lite.app.survey import SurveyOptions, plan_tiles, survey
+from earthgpt_lite.app.survey_files import Journal, TileGrid
 from earthgpt_lite.boxes.text import format_detection, to_unit
 from earthgpt_lite.errors import BadInput
 
@@ -100,6 +100,13 @@ def pixels(path):
     )
 
 
+def settled(path):
+    "What a file says, but for when it was made and how long that took."
+    found = json.loads(path.read_text())
+    assert found.pop('created') and found.pop('seconds') >= 0
+    return found
+
+
 SHIPS = [
     (20, 20, 50, 40),
     (90, 30, 115, 50),
@@ -110,8 +117,10 @@ SHIPS = [
 ]
 
 
-def run(path, out, **more):
-    return survey(Perfect(), path, out, **(dict(detect='ship', overlap=40, progress=False) | more))
+def run(path, out, assistant=None, **more):
+    return survey(
+        assistant or Perfect(), path, out, **(dict(detect='ship', overlap=40, progress=False) | more)
+    )
 
 
 # Seams
@@ -175,12 +184,7 @@ def test_geojson_is_valid_and_in_place(tmp_path, code, t):
     )
     for f in found['features']:
         shape = shapely.geometry.shape(f['geometry'])
-        assert (
-            shape.is_valid
-            and f['properties']['label'] == 'ship'
-            and f['properties']['score'] == -1
-            and f['properties']['prompt'] == 'ship'
-        )
+        assert shape.is_valid and f['properties']['label'] == 'ship' and f['properties']['logprob'] == -1
         for p in getattr(shape, 'geoms', [shape]):
             assert p.exterior.is_ccw and -180 <= p.bounds[0] and p.bounds[2] <= 180
     whole = [shapely.geometry.shape(f['geometry']) for f in found['features']]
@@ -197,11 +201,11 @@ def test_geojson_is_valid_and_in_place(tmp_path, code, t):
 def test_geopackage_opens_in_geopandas(tmp_path):
     geopandas = pytest.importorskip('geopandas', reason='geopandas comes with the extra geo')
     run(harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.gpkg')
-    table = geopandas.read_file(tmp_path / 'a.gpkg')
+    table = geopandas.read_file(tmp_path / 'a.gpkg', layer='answers')
     assert (
         table.crs.to_epsg() == 32756
         and len(table) == len(SHIPS)
-        and {'label', 'score', 'answer', 'prompt', 'model'} <= set(table.columns)
+        and {'label', 'logprob', 'answer', 'area_m2', 'tiles', 'datetime', 'gsd'} <= set(table.columns)
     )
     assert np.allclose(
         sorted(table.geometry.area),
@@ -216,7 +220,12 @@ def test_geopackage_opens_in_geopandas(tmp_path):
         and np.allclose(np.sort(same.to_crs(32756).area), np.sort(table.area), rtol=1e-4)
     )
     run(harbour(tmp_path / 'b.tif', [], **UTM), tmp_path / 'b.gpkg')
-    assert len(geopandas.read_file(tmp_path / 'b.gpkg')) == 0
+    empty = geopandas.read_file(tmp_path / 'b.gpkg', layer='answers')
+    assert len(empty) == 0 and [*empty.columns] == [*table.columns]
+    import pyogrio
+
+    # or QGIS would draw none
+    assert pyogrio.read_info(tmp_path / 'b.gpkg', layer='answers')['geometry_type'] == 'Polygon'
 
 
 def test_a_geopackage_asks_for_its_extra_by_name(tmp_path, monkeypatch):
@@ -260,7 +269,22 @@ def test_classes_as_polygons_and_raster(tmp_path):
         for f in found['features']
     )
     assert area == pytest.approx(250 * 230 * 100, rel=1e-4)  # no gap, nothing beyond the scene
-    assert all(f['properties']['score'] == 0.9 for f in found['features'])
+    assert all(f['properties']['probability'] == 0.9 for f in found['features'])
+
+
+def test_classes_of_a_scene_without_a_place(tmp_path):
+    path = harbour(tmp_path / 'a.tif', SHIPS)
+    options = dict(classify=['dark', 'bright'], size=50, raster=tmp_path / 'c.tif', progress=False)
+    survey(Perfect(), path, tmp_path / 'a.json', **options)  # and warns of nothing
+    answers = json.loads((tmp_path / 'a.json').read_text())['answers']
+    assert {'class_id', 'label', 'probability', 'tiles'} <= set(answers[0]) and 'area_m2' not in answers[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'a.json',
+        'a.tif',
+        'c.qml',
+        'c.tif',
+        'c.tif.aux.xml',
+    ]
 
 
 def test_free_answers_are_regions_of_one_text(tmp_path):
@@ -312,7 +336,7 @@ def test_resumed_gives_the_same_file(tmp_path):
         and not (tmp_path / 'a.geojson.part').exists()
     )
     assert survey(Perfect(), path, tmp_path / 'b.geojson', **options).resumed == 0
-    assert (tmp_path / 'a.geojson').read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+    assert settled(tmp_path / 'a.geojson') == settled(tmp_path / 'b.geojson')
 
 
 @pytest.mark.parametrize(
@@ -339,7 +363,7 @@ def test_doubled_missing_and_disordered_lines_are_mended(tmp_path, spoil):
     spoil(lines)
     part.write_bytes(b''.join(lines))
     survey(Perfect(), path, out, progress=False, **options)
-    assert out.read_bytes() == (tmp_path / 'whole.geojson').read_bytes() and not part.exists()
+    assert settled(out) == settled(tmp_path / 'whole.geojson') and not part.exists()
 
 
 ROW = ['water', -0.1, [[0, 0, 5, 5]], ['ship'], [-0.2]]
@@ -356,7 +380,7 @@ def test_a_row_that_no_survey_wrote_is_asked_again(tmp_path, place, value):
     head = dict(scene='a.tif', kind='classify', prompt=['water', 'forest'])
     row = [*ROW]
     row[place] = value
-    lines = [head, [0, [ROW]], [1, [row]], [2, [None]]]
+    lines = [head, [0, [ROW], 0.5], [1, [row], 0.5], [2, [None], 0.5]]
     (tmp_path / 'a.part').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     journal = Journal(tmp_path / 'a.part', head, {k: ['a tile'] for k in range(3)})
     assert journal.rows == {0: [ROW], 2: [None]} and list(journal.missing) == [1]
@@ -531,7 +555,7 @@ def test_sigkill(tmp_path):
     options = dict(detect='ship', overlap=40, batch_size=1, progress=False)
     assert survey(Perfect(), path, out, **options).resumed == 6
     survey(Perfect(), path, tmp_path / 'b.geojson', **options)
-    assert out.read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+    assert settled(out) == settled(tmp_path / 'b.geojson')
 
 
 @pytest.mark.slow
@@ -549,15 +573,98 @@ def test_two_processes_give_the_same_file_also_when_one_fails(tmp_path):
     ]
     done = survey(Perfect(), path, tmp_path / 'two.geojson', processes=2, **options)
     assert done.resumed >= 4 and done.tiles == 25 and not list(tmp_path.glob('*.part*'))
-    assert (tmp_path / 'one.geojson').read_bytes() == (tmp_path / 'two.geojson').read_bytes()
+    assert settled(tmp_path / 'one.geojson') == settled(tmp_path / 'two.geojson')
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
-    path = harbour(tmp_path / 'a.tif', SHIPS, **UTM)
-    monkeypatch.setattr(module, 'write_whole', lambda *a: (_ for _ in ()).throw(BadInput('no space left')))
-    with pytest.raises(BadInput, match='no space'):
-        run(path, tmp_path / 'a.geojson')
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.geojson.part', 'a.tif']
+    "Not of the answers, and not of what belongs to them, whichever of them it is that fails."
+    path, out = harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'b.geojson'
+    asked = dict(classify=['dark', 'bright'], raster=tmp_path / 'c.tif', progress=False)
+    files = ['b.geojson', 'b.qml', 'c.qml', 'c.tif', 'c.tif.aux.xml']
+    for name in files:
+
+        def fail(check, part, whole):
+            if whole.name == name:
+                raise BadInput('no space left')
+
+        monkeypatch.setattr(module, 'check_written', fail)
+        with pytest.raises(BadInput, match='no space'):
+            survey(Perfect(), path, out, **asked)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ['a.tif', 'b.geojson.part']
+    monkeypatch.undo()
+    survey(Perfect(), path, out, **asked)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.tif', *files]
+    assert [p.name for p in module.output_files(out, tmp_path / 'c.tif')] == [
+        files[k] for k in (0, 3, 4, 1, 2)
+    ]
+
+
+def test_what_a_gis_wants_to_know(tmp_path):
+    "The same in all three files: of each shape once, and of the survey once."
+    geopandas = pytest.importorskip('geopandas', reason='geopandas comes with the extra geo')
+    path = harbour(tmp_path / 'a.tif', [(0, 0, 200, 100), (210, 210, 290, 280)], **UTM)
+    with rasterio.open(path, 'r+') as f:
+        f.update_tags(datetime='2024-01-08T10:14:01Z', platform='sentinel-2b')
+    labels = ['dark', 'bright']
+    asked = dict(classify=labels, size=50, min_score=0.5, raster=tmp_path / 'c.tif', progress=False)
+    survey(Perfect(), path, tmp_path / 'a.geojson', **asked)
+    survey(Perfect(), path, tmp_path / 'a.gpkg', **asked)
+    found = json.loads((tmp_path / 'a.geojson').read_text())
+    rows = sorted((f['properties'] for f in found['features']), key=lambda row: row['area_m2'])
+    keys = ['class_id', 'label', 'probability', 'tiles', 'datetime', 'gsd', 'area_m2']
+    assert all([*row] == keys for row in rows)
+    assert [(row['class_id'], row['label'], row['tiles']) for row in rows] == [
+        (2, 'bright', 4), (2, 'bright', 8), (1, 'dark', 24)
+    ]  # fmt: skip
+    assert all(row['datetime'] == '2024-01-08T10:14:01Z' and row['gsd'] == 10 for row in rows)
+    assert sum(row['area_m2'] for row in rows) == pytest.approx(300 * 300 * 100, rel=1e-3)
+    table = geopandas.read_file(tmp_path / 'a.gpkg', layer='answers').sort_values('area_m2')
+    assert table[keys].to_dict('records') == rows
+    told = dict(prompt=labels, kind='classify', model='perfect', scene='a.tif', sensor='optical', gsd=10)
+    told |= dict(tile_size=50, thresholds=dict(min_probability=0.5), datetime='2024-01-08T10:14:01Z')
+    assert {key: found[key] for key in told} == told and found['seconds'] >= 0
+    import pyogrio
+
+    with rasterio.open(tmp_path / 'c.tif') as f:
+        tags = f.tags()
+    for texts in (pyogrio.read_info(tmp_path / 'a.gpkg', layer='answers')['layer_metadata'], tags):
+        assert {key: texts[key] for key in told} == {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in found.items()
+            if key in told
+        }
+        assert texts['created'] and float(texts['seconds']) >= 0
+
+
+def test_the_run_time_counts_what_was_done_before(tmp_path, monkeypatch):
+    path, out = harbour(tmp_path / 'a.tif', SHIPS, **UTM), tmp_path / 'a.geojson'
+    clock = iter(np.arange(0, 1e6, 100.0).tolist())
+    monkeypatch.setattr(module, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(RuntimeError):
+        run(path, out, batch_size=1, assistant=Perfect(fail=5))
+    run(path, out, batch_size=1)
+    assert json.loads(out.read_text())['seconds'] == 25 * 100
+
+
+def test_a_style_of_somebody_is_never_written_over(tmp_path, command, capsys):
+    "Neither with --force, nor that of the scene; ours is, where it is allowed."
+    for style, words in (('o.qml', ['--out', 'o.geojson']), ('c.qml', ['--raster', 'c.tif'])):
+        (tmp_path / style).write_text('<qgis>my own</qgis>')
+        assert command(*words) == 2 and f'{style} exists already' in capsys.readouterr().err
+        assert command(*words, '--force') == 2 and 'no style of ours' in capsys.readouterr().err
+        assert (tmp_path / style).read_text() == '<qgis>my own</qgis>'
+        (tmp_path / style).unlink()
+    assert command('--out', 'a.geojson') == 0 and 'pipe' not in (tmp_path / 'a.qml').read_text()
+    assert command('--out', 'a.geojson') == 2 and 'exists already' in capsys.readouterr().err
+    (tmp_path / 'a.geojson').unlink()
+    assert command('--out', 'a.geojson') == 2 and 'a.qml exists already' in capsys.readouterr().err
+    assert command('--out', 'a.geojson', '--force') == 0
+    with pytest.raises(BadInput, match='no style of ours'):
+        run(harbour(tmp_path / 'port.qml', SHIPS, **UTM), tmp_path / 'port.geojson')
+    assert (
+        command('--raster', 'a.tiff', '--force') == 2
+        and 'would be that of a.tif too' in capsys.readouterr().err
+    )
 
 
 # Refused
@@ -655,7 +762,7 @@ def test_options_are_one_thing_or_keywords(tmp_path):
     options = SurveyOptions(overlap=40, progress=False)
     survey(Perfect(), path, tmp_path / 'a.geojson', detect='ship', options=options)
     run(path, tmp_path / 'b.geojson')
-    assert (tmp_path / 'a.geojson').read_bytes() == (tmp_path / 'b.geojson').read_bytes()
+    assert settled(tmp_path / 'a.geojson') == settled(tmp_path / 'b.geojson')
     assert (
         survey(Perfect(), path, tmp_path / 'c.geojson', detect='ship', options=options, size=300).tiles == 1
     )

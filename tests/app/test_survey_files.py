@@ -18,17 +18,28 @@ from earthgpt_lite.app.survey_files import (
     TileGrid,
     box_features,
     check_output,
+    describe_features,
+    feature_files,
+    label_classes,
+    raster_files,
     region_features,
-    write_class_raster,
-    write_features,
+    write_together,
 )
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Frame
 from earthgpt_lite.raster.palettes import label_colour
 from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.styles import class_table
 
 FRAME = Frame(160, 100, Affine(10, 0, 334_000, 0, -10, 6_252_000), CRS.from_epsg(32756), 'a.tif')
-FACTS = dict(prompt='ship', kind='detect', model='m', scene='a.tif', sensor='optical')
+FACTS = dict(
+    prompt='ship', kind='detect', model='m', scene='a.tif', sensor='optical', classes=class_table(['ship'])
+)
+
+
+def write_raster(path, answers, frame, grid, labels):
+    facts = dict(prompt=labels, kind='classify', model='m', classes=class_table(labels))
+    write_together(raster_files(path, answers, frame, grid, facts))
 
 
 @settings(max_examples=60)
@@ -66,15 +77,15 @@ def test_boxes_end_at_the_scene_and_empty_ones_are_no_shapes():
 
 
 def test_what_fails_leaves_no_file(tmp_path, monkeypatch):
-    write_features(tmp_path / 'a.json', [], FRAME, FACTS)
+    write_together(feature_files(tmp_path / 'a.json', [], FRAME, FACTS))
     assert json.loads((tmp_path / 'a.json').read_text())['answers'] == []
     grid = TileGrid(160, 100, 80)
     answers = [TileAnswer(grid.tile(c, r), 'water', 1.0) for r in grid.rows for c in grid.columns]
     with pytest.raises(KeyError):
-        write_class_raster(tmp_path / 'c.tif', answers, FRAME, grid, ['forest', 'snow'])
-    monkeypatch.setattr(rasterio.io.DatasetWriter, 'update_tags', lambda *a, **k: 1 / 0)
+        write_raster(tmp_path / 'c.tif', answers, FRAME, grid, ['forest', 'snow'])
+    monkeypatch.setattr(rasterio.io.BufferedDatasetWriter, 'update_tags', lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_class_raster(tmp_path / 'c.tif', answers, FRAME, grid, ['water', 'snow'])
+        write_raster(tmp_path / 'c.tif', answers, FRAME, grid, ['water', 'snow'])
     assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 
 
@@ -105,21 +116,25 @@ def test_a_full_disk_keeps_the_good_file(tmp_path, name):
     rng, path = np.random.default_rng(0), tmp_path / name
     tiles = [grid.tile(c, r) for r in grid.rows for c in grid.columns]
     answers = [TileAnswer(tile, 'abc'[rng.integers(3)], 1.0) for tile in tiles]
-    features = [(shapely.box(i, 0, i + 1, 1), dict(label='a', score=1, answer='a')) for i in range(2000)]
+    found = [
+        (shapely.box(i, 0, i + 1, 1), dict(label='a', score=1, answer='a', tiles=1)) for i in range(2000)
+    ]
+    facts = FACTS | dict(classes=label_classes('detect', '', found))
+    features = describe_features(found, 'detect', facts['classes'], {}, frame)
 
     def write():
         if name == 'a.tif':
-            write_class_raster(path, answers, frame, grid, ['a', 'b', 'c'])
+            write_raster(path, answers, frame, grid, ['a', 'b', 'c'])
         else:
-            write_features(path, features, frame, FACTS)
+            write_together(feature_files(path, features, frame, facts))
 
     write()
-    good = path.read_bytes()
+    good, names = path.read_bytes(), sorted(p.name for p in tmp_path.iterdir())
     for room in (0, 1000, len(good) // 2, len(good) - 2000, len(good) - 1):
         with full_disk(room), pytest.raises(BadInput, match=f'{name} cannot be written: .*; make room') as e:
             write()
         assert '.earthgpt-lite' not in str(e.value)
-        assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == [name], room
+        assert path.read_bytes() == good and sorted(p.name for p in tmp_path.iterdir()) == names, room
 
 
 @pytest.mark.parametrize('more', [0, 300])
@@ -129,7 +144,7 @@ def test_a_raster_of_classes_has_the_usual_colours_whatever_the_order(tmp_path, 
     tiles = [grid.tile(c, r) for r in grid.rows for c in grid.columns]
     answers = [TileAnswer(tile, word, 1.0) for tile, word in zip(tiles, words)]
     labels = ['ship', 'forest', 'water', *(f'thing {k}' for k in range(more))]
-    write_class_raster(tmp_path / 'c.tif', answers, FRAME, grid, labels)
+    write_raster(tmp_path / 'c.tif', answers, FRAME, grid, labels)
     rgb = lambda label: tuple(bytes.fromhex(label_colour(label)[1:]))
     with rasterio.open(tmp_path / 'c.tif') as f:
         assert [f.colormap(1)[k][:3] for k in (1, 2, 3)] == [rgb(label) for label in labels[:3]]

@@ -16,9 +16,11 @@ def test_neighbours_stay_two_and_classes_do_not_mix():
     assert (
         len(merge_tiles([(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ['s', 't'], windows, 160, 100)[0]) == 2
     )
-    boxes, source = merge_tiles([(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ['s', 's'], windows, 160, 100)
-    assert len(boxes) == 1 and source.tolist() == [1]  # the surer one
-    boxes, _ = merge_tiles([(40, 10, 100, 30), (60, 10, 130, 30)], [1, 2], ['s', 's'], windows, 160, 100)
+    boxes, source, tiles = merge_tiles(
+        [(70, 10, 95, 30), (70, 10, 95, 30)], [1, 2], ["s", "s"], windows, 160, 100
+    )
+    assert len(boxes) == 1 and source.tolist() == [1] and tiles.tolist() == [2]  # the surer one
+    boxes, *_ = merge_tiles([(40, 10, 100, 30), (60, 10, 130, 30)], [1, 2], ['s', 's'], windows, 160, 100)
     assert boxes.tolist() == [[40, 10, 130, 30]]  # cut by both tiles: put together
     assert len(merge_tiles([], [], [], [], 9, 9)[0]) == 0
 
@@ -37,4 +39,5 @@ def test_suppression_is_nms(seed, n):
 def test_dissolve_adds_up():
     values = np.random.default_rng(0).integers(-1, 3, (7, 9))
     found = dissolve(values, np.ones((7, 9)), np.arange(10) * 10, np.arange(8) * 10)
-    assert sum(p.area for p, *_ in found) == (values >= 0).sum() * 100 and all(m == 1 for *_, m in found)
+    assert sum(p.area for p, *_ in found) == (values >= 0).sum() * 100 and all(m == 1 for *_, m, _ in found)
+    assert [n * 100 for *_, n in found] == [p.area for p, *_ in found]
