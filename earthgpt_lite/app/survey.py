@@ -424,12 +424,12 @@ def _counter(progress, total, known):
     return tell
 
 
-def _read_chips(job, batches):
+def _read_chips(job, batches, rendering=None):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     where = dict(empty=True, windows=map(_strip, batches), **_reading(job.options))
     strips = read_tiles(job.path, job.grid.size, 0, **where)
     for batch, strip in zip(batches, strips):
-        yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
+        yield batch, {k: tile.chip(rendering=rendering) for k, tile in _cut(strip, batch)}
 
 
 def _answer_rows(assistant, job, chips):
@@ -444,7 +444,8 @@ def _answer_rows(assistant, job, chips):
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
-    with closing(_prefetch(lambda: _read_chips(job, left.values()))) as ready:
+    rendering = getattr(assistant, 'rendering', None)  # an assistant of another make has none
+    with closing(_prefetch(lambda: _read_chips(job, left.values(), rendering))) as ready:
         for number, (batch, chips) in zip(left, ready):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')
