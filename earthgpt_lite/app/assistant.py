@@ -21,11 +21,14 @@ from ..data.records import Task, sample_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
 from ..model.generation import generate_answers, generate_batch, prefill
+from ..model.config import rendering_of
 from ..model.modeling import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
+from ..raster.chips import Chip
 from ..raster.georef import to_world
+from ..raster.rendering import Rendering
 from ..raster.sources import as_chip
 
 # %% ../../nbs/7_app/02_assistant.ipynb #5dcf4afc
@@ -143,6 +146,15 @@ class Assistant:
         "Load a model. Raises BadInput that says what is missing."
         return cls(*load(name, device), str(name))
 
+    @property
+    def rendering(self) -> Rendering | None:  # None: the model does not say
+        "How files become chips for its model."
+        return rendering_of(self.model.config)
+
+    def chip(self, image, sensor=None, **reading) -> Chip:
+        "A picture as the model was trained to see it; `reading` as for `as_chip`."
+        return as_chip(image, sensor, rendering=self.rendering, **reading)
+
     def to_pixel_values(self, chips) -> torch.Tensor:  # (n, 3, s, s) uint8
         "Chips as the model takes them."
         size = self.model.config.image_size
@@ -171,7 +183,7 @@ class Assistant:
             generate['streamer'] = _Streamer(self.tokenizer, stream)
         once = {id(i): i for i in images}
         row = {key: k for k, key in enumerate(once)}
-        chips = [as_chip(i, sensor) for i in once.values()]
+        chips = [self.chip(i, sensor) for i in once.values()]
         pixels = self.to_pixel_values(chips)
         asked = [(row[id(i)], q) for i, q in zip(images, questions)]
         generated = generate_answers(
@@ -230,7 +242,7 @@ class Assistant:
         **options,
     ):
         "What is in a box. BadInput for a box that lies outside the picture."
-        chip = as_chip(image, sensor)
+        chip = self.chip(image, sensor)
         box = _unit_box(box, units, chip.frame)
         answer = self._task(chip, Task.REGION_CAPTION, dict(box=format_box(box)), **options)
         answer.region = box.clip(0, 1)
@@ -250,7 +262,7 @@ class Assistant:
         """
         labels = check_labels(labels)
         question = question or sample_question(Task.CLASSIFICATION)
-        chips = [as_chip(i, sensor) for i in _listed(image)]
+        chips = [self.chip(i, sensor) for i in _listed(image)]
         if not chips:
             raise BadInput('no image to classify: give one, or a list of them')
         pixels = self.to_pixel_values(chips)
@@ -266,7 +278,7 @@ class Assistant:
 
     def chat(self, image, sensor=None, memory: bool = True) -> 'Chat':
         "A conversation about one picture."
-        return Chat(self, as_chip(image, sensor), memory)
+        return Chat(self, self.chip(image, sensor), memory)
 
     def compare(
         self,
@@ -278,7 +290,7 @@ class Assistant:
         **options,
     ) -> 'Comparison':
         "The same questions about two dates, each seen alone. BadInput for pictures of different places."
-        chips = [as_chip(i, sensor) for i in (before, after)]
+        chips = [self.chip(i, sensor) for i in (before, after)]
         _check_same_place(*chips)
         questions = questions or [sample_question(Task.CLASSIFICATION), sample_question(Task.CAPTION)]
         answers = []

@@ -46,11 +46,12 @@ def renderings(scene: Scene) -> list:  # [(what is shown, value for `Scene.chip`
 def render_scene(
     scene: Scene,
     bands=None,  # of `renderings`
-    percent=(2.0, 98.0),  # that become black and white; (0, 100) leaves an 8-bit picture as it is
+    percent=(2.0, 98.0),  # that become black and white; (0, 100): as the model has it
+    rendering=None,  # a `Rendering`, of the model
 ) -> Chip:
     "A scene as the model will see it."
     if tuple(percent) == (0.0, 100.0):
-        return scene.chip(bands, stretch=None, percent=None)
+        return scene.chip(bands, rendering=rendering)
     return scene.chip(bands, stretch=True, percent=tuple(percent))
 
 # %% ../../nbs/7_app/06_panel_parts.ipynb #7e303b55

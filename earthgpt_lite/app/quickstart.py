@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from ..data.sample.sites import RENDERING
 from ..data.sample.trees import sample_examples
 from ..data.sample.world_map import Example
 from ..errors import BadInput
@@ -200,7 +201,7 @@ def _run(out, minutes, seed, device, resume, say, progress):
     data = {split: sample_examples(split) for split in ('train', 'validation', 'test')}
     tokenizer = make_tokenizer(data['train'])
     torch.manual_seed(seed)
-    model = nano(tokenizer)
+    model = nano(tokenizer, rendering=RENDERING.to_dict())
     settings = dict(
         examples=len(data['train']), minutes=minutes, seed=seed, parameters=model.num_parameters()
     )

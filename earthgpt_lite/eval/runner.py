@@ -39,6 +39,7 @@ from earthgpt_lite.eval.sheets import (
 from .statistics import prior_predictions
 from ..files import files_digest
 from ..locks import output_lock
+from ..model.config import rendering_of
 from ..model.generation import generate_answers
 from ..model.modeling import EarthGPT, load, model_files, model_fingerprint
 from ..model.processor import to_pixel_values
@@ -95,6 +96,7 @@ def example_questions(
 def open_data(
     data,  # 'samples', 'samples:test', a path of records, or a list of examples
     root=None,  # folder of the pictures; None: where the file lies
+    rendering=None,  # a `Rendering`, of the model that is asked
     # (questions, a function of a question and a size that gives its picture,
     #  questions for the prior or None)
 ) -> tuple:
@@ -104,7 +106,7 @@ def open_data(
     if _is_samples(data):
         return _open_samples(data.partition(':')[2] or 'validation')
     root = picture_root(data, root)
-    render = lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size, None).image
+    render = lambda q, size: as_chip(find_image(q['image'], root), q['sensor'], size, None, rendering).image
     return read_questions(data), render, None
 
 
@@ -412,12 +414,12 @@ def evaluate_model(
     is_first, out = rank_zero_only.rank in (0, None), Path(out)
     say = options.say if options.say and is_first else lambda text: None
     say('Reading the data ...')
-    questions, render, turns = open_data(data, root)
+    name, model, tokenizer = _open_model(model, options)
+    questions, render, turns = open_data(data, root, rendering_of(model.config))
     if options.limit:
         questions = sample_evenly(questions, options.limit)
     if train is not None:
         turns = read_questions(train)
-    name, model, tokenizer = _open_model(model, options)
     views = asked_views(questions, options.baselines)
     paths = {k: out / f'{k}.jsonl' for k in views}
     say(_plan(questions, options.baselines))

@@ -11,6 +11,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from ..errors import BadInput
+from .config import rendering_of
 from .tokens import ChatFormat, check_length, encode
 from ..raster.sources import as_chip
 
@@ -59,12 +60,13 @@ class EarthGPTProcessor(ProcessorMixin):
         image_token_id: int = 5,  # their placeholder
         chat: dict | None = None,  # a ChatFormat; None: of our own tokenizer
         context: int | None = None,  # tokens that the model can read; None: nobody checks
+        rendering: dict | None = None,  # how files become chips, see `Rendering`; None: nobody said
         **kwargs,
     ):
         super().__init__(tokenizer)
         self.image_size, self.visual_tokens, self.image_token_id = image_size, visual_tokens, image_token_id
         self.chat = chat or asdict(ChatFormat())
-        self.context = context
+        self.context, self.rendering = context, rendering
 
     @classmethod
     def get_attributes(cls):
@@ -80,6 +82,7 @@ class EarthGPTProcessor(ProcessorMixin):
             config.image_token_id,
             config.chat,
             getattr(config.text_config, 'max_position_embeddings', None),
+            config.rendering,
         )
 
     def encode_prompt(self, question: str, picture: bool = True, name: str = 'the question') -> list[int]:
@@ -111,7 +114,9 @@ class EarthGPTProcessor(ProcessorMixin):
         for k, (image, question) in enumerate(zip(images, questions)):
             rows.append(self.encode_prompt(question, image is not None, f'question {k + 1}'))
         data = self._pad(rows)
-        chips = [as_chip(image, sensor, size=self.image_size) for image in images if image is not None]
+        given = [image for image in images if image is not None]
+        facts = dict(size=self.image_size, rendering=rendering_of(self))
+        chips = [as_chip(image, sensor, **facts) for image in given]
         if chips:
             data['pixel_values'] = stack_pictures([to_pixel_values(chip.image) for chip in chips])
         return BatchFeature(data)

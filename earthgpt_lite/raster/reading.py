@@ -8,6 +8,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,34 +23,20 @@ from earthgpt_lite.raster.bands import (
     RENDERINGS,
     alpha_bands,
     band_names,
-    default_bands,
     find_band,
     is_thermal,
     palette_colours,
     physical_values,
-    polarisation_kind,
     radar_values,
     requested_bands,
     stated_sensor,
     without_data,
 )
-from .chips import BACKSCATTER, Chip, Frame, GREY, Sensor, Stretch, decibels, letterbox
+from .chips import Chip, Frame, GREY, Sensor, Stretch, letterbox
 from .opening import RASTER_ERRORS, check_memory, open_raster, read_env
 from .platforms import platform_of
 from .products import acquisition_time, stated_tags
-
-# %% ../../nbs/1_raster/06_reading.ipynb #1f4dd1b9
-def _radar_layers(scene, bands):  # of a SAR chip: one, or co, cross and their ratio; and their kinds
-    kinds = [polarisation_kind(name) for name in scene.bands]
-    if bands:
-        pick = [scene.band_index(b) for b in bands]
-    else:
-        pick = [kinds.index(kind) for kind in ('co', 'cross') if kind in kinds]
-    db = decibels(scene.pixels[pick], scene.unit or 'intensity')
-    kinds = tuple(kinds[i] for i in pick)
-    if len(pick) != 2:
-        return db, kinds
-    return np.concatenate([db, db[:1] - db[1:]]), (*kinds, 'ratio')
+from .rendering import Rendering, choose_stretch, shown_layers
 
 # %% ../../nbs/1_raster/06_reading.ipynb #0458f5fd
 MAX_PIXELS = 125_000_000  # the most that is read at once; a whole Sentinel-2 tile has 120.6 million
@@ -75,6 +62,7 @@ class Scene:
     offset: tuple = (0, 0)  # column, row of its first pixel in the file
     notes: tuple = ()  # what was taken for granted, a sentence each
     overview: 'Scene | None' = field(default=None, repr=False)  # for a tile: the whole file, coarse
+    whole: object = field(default=None, repr=False)  # for a window: a function that reads the whole, coarse
     _stretches: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -118,46 +106,45 @@ class Scene:
 
     def layers(self, bands=None) -> np.ndarray:  # (1 or 3, h, w)
         "What becomes red, green and blue; radar in decibels."
-        wanted = requested_bands(bands)
-        if _is_echo(self):
-            found, _ = _radar_layers(self, wanted)
-        elif bands:
-            found = self.pixels[[self.band_index(b) for b in wanted]]
-        else:
-            found = self.pixels[default_bands(self.bands, self.sensor, self.tags, self.path)]
-        if len(found) not in (1, 3):
-            raise BadInput(f'{self.path or "array"}: a picture takes one band or three, not {len(found)}')
-        return found
+        return shown_layers(self, bands)[0]
 
     def with_pixels(self, pixels, **changes) -> 'Scene':
         "The same scene with other pixels, and with what else changes; its stretch is fitted anew."
-        return replace(self, pixels=pixels, **{'overview': None, '_stretches': {}, **changes})
+        return replace(self, pixels=pixels, **{'overview': None, 'whole': None, '_stretches': {}, **changes})
 
-    def stretch(self, bands=None, percent=None) -> Stretch:
-        """Percentiles of the scene, or, for a tile, of the whole it is a part of.
+    def stretch(self, bands=None, percent=None, rendering: Rendering | None = None) -> Stretch:
+        "Limits that are fixed, or percentiles of the scene: see `rendering.choose_stretch`."
+        return self._stretch(bands, percent, rendering)[0]
 
-        `BACKSCATTER` for calibrated radar."""
+    def _stretch(self, bands, percent, rendering):  # a Stretch, and how it is told
         source = self.overview or self
-        key = (tuple(requested_bands(bands) or ()), percent and tuple(percent))
+        key = (tuple(requested_bands(bands) or ()), percent and tuple(percent), rendering)
         if key not in source._stretches:
-            source._stretches[key] = _fit_stretch(source, bands, percent)
+            source._stretches[key] = choose_stretch(self, bands, percent, rendering)
         return source._stretches[key]
+
+    def picture(self, bands=None, stretch=None, percent=None, rendering: Rendering | None = None) -> tuple:
+        "(h, w, 1 or 3) uint8, and in words how it was made; what the settings mean, see `chip`."
+        _check_visible(self)
+        layers, _ = shown_layers(self, bands, rendering and rendering.of(self.sensor))
+        told = 'limits as given' if stretch else '8-bit values as they are'
+        if stretch is True or stretch is None and _needs_stretch(self, layers):
+            stretch, told = self._stretch(bands, percent, rendering)
+        layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
+        return np.where(self.valid[..., None], layers, np.uint8(GREY)), told
 
     def chip(
         self,
         bands=None,  # 'true', 'colour_infrared', 'swir', or one or three; None: what suits the sensor
         size=None,  # side of the square in pixels; None: the longer edge
         stretch=None,  # a Stretch; True: fit one; None: fit one, but leave 8-bit values as they are
-        percent=None,  # black and white; None: 2 and 98, but fixed limits for calibrated radar
+        percent=None,  # percentiles that become black and white; None: as the rendering has it
+        rendering: Rendering | None = None,  # of the model that looks; None: percentiles, radar by its limits
     ) -> Chip:
         "The scene as the square 8-bit picture that a model sees; BadInput if there is nothing to see."
-        _check_visible(self)
-        layers = self.layers(bands)
-        if stretch is True or stretch is None and _needs_stretch(self, layers):
-            stretch = self.stretch(bands, percent)
-        layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
-        image = np.where(self.valid[..., None], layers, np.uint8(GREY))
-        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name, self.about)
+        image, told = self.picture(bands, stretch, percent, rendering)
+        about = dict(self.about, rendering=told)
+        return Chip(letterbox(image, self.frame, size), self.frame, self.sensor, self.name, about)
 
 
 def _check_visible(scene):
@@ -170,26 +157,6 @@ def _check_visible(scene):
 
 def _needs_stretch(scene, layers):  # 8-bit pictures were stretched before, unless they are a mask of 0 and 1
     return layers.dtype != np.uint8 or (scene.overview or scene).pixels.max() < 2
-
-
-def _is_echo(scene):
-    return scene.sensor is Sensor.SAR and scene.pixels.dtype != np.uint8
-
-
-def _fit_stretch(scene, bands, percent):
-    try:
-        return _fitted(scene, bands, percent)
-    except BadInput as error:
-        raise BadInput(f'{scene.path or "array"}: {error}') from None
-
-
-def _fitted(scene, bands, percent):
-    layers = scene.layers(bands)
-    if percent is None and _is_echo(scene) and scene.unit in ('dB', 'intensity'):
-        if -35 < np.nanmedian(layers[0][scene.valid]) < 5:  # calibrated
-            _, kinds = _radar_layers(scene, requested_bands(bands))
-            return Stretch(tuple(BACKSCATTER[kind] for kind in kinds))
-    return Stretch.fit(layers, scene.valid, percent or (2, 98))
 
 # %% ../../nbs/1_raster/06_reading.ipynb #360dff8c
 def scene_files(path, allow_vrt: bool = False) -> list[str]:
@@ -414,4 +381,7 @@ def read_scene(
         scene = read_open(file, ReadOptions(sensor, bands, unit, raw, **more), window, size)
     if not scene.valid.any():
         raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
+    if window is not None:
+        same = dict(bands=bands, size=512, unit=unit, raw=raw, allow_vrt=allow_vrt, **more)
+        scene.whole = partial(read_scene, path, sensor, **same)
     return scene

@@ -34,6 +34,7 @@ def as_chip(
     sensor=None,  # Sensor or its name; None: what the image says, else optical
     size=None,  # side of the square, pixels; None: the longer edge
     allow_vrt=False,  # of a path: also what points at other files or servers, see `open_raster`
+    rendering=None,  # a `Rendering`, of the model that looks; a Chip has been rendered already
     **more,  # of a path: bands, platform, nodata, see `ReadOptions`
 ) -> Chip:
     """Anything that can be looked at, as a Chip; colour arrays of floats in 0..1 count as pictures.
@@ -44,9 +45,9 @@ def as_chip(
         return replace(image, image=resize(image.image, size), sensor=Sensor(sensor or image.sensor))
     if isinstance(image, (str, Path)):
         with open_raster(image, allow_vrt) as file:
-            return _file_chip(file, ReadOptions(sensor, **more), size)
+            return _file_chip(file, ReadOptions(sensor, **more), size, rendering)
     scene = image if isinstance(image, Scene) else _from_array(image, sensor)
-    return scene.chip(size=size)
+    return scene.chip(size=size, rendering=rendering)
 
 
 def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the square
@@ -54,7 +55,7 @@ def _chip_cost(file, bands):  # bytes: pixels, masks, stretched copies, and the 
     return pixels * ((bands + 3) * pixel_bytes(file) + 24) + 6 * side**2 + block_cost(file)
 
 
-def _file_chip(file, options, size):
+def _file_chip(file, options, size, rendering=None):
     coarse, limit = None, allowance(file.name)
     tags = stated_tags(file.name, file.tags(), options.platform)
     palette = file.colorinterp[0] is ColorInterp.palette
@@ -65,7 +66,7 @@ def _file_chip(file, options, size):
     if file.width * file.height > MAX_PIXELS or _chip_cost(file, shown) > limit:
         coarse = COARSE
     scene = read_open(file, options, size=coarse)
-    chip = scene.chip(size=size)
+    chip = scene.chip(size=size, rendering=rendering)
     if coarse:
         known = scene.transform is not None
         chip.frame = Frame(file.width, file.height, file.transform if known else None, file.crs, scene.name)
