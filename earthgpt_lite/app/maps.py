@@ -220,8 +220,9 @@ def _features(answers) -> list:
     "Features that can be drawn, of Answers, GeoJSON dicts, and paths of GeoJSON files."
     features = []
     for answer in _listed(answers):
+        name = f'{answer}: ' if isinstance(answer, (str, Path)) else ''
         rows = enumerate(_collection(answer)['features'])
-        features += filter(None, (_feature(row, k) for k, row in rows))
+        features += filter(None, (_feature(row, f'{name}feature {k}') for k, row in rows))
     return features
 
 
@@ -246,7 +247,7 @@ def _read_geojson(path):
         raise BadInput(f'{e}; it is no GeoJSON such as `survey` writes') from None
 
 
-def _feature(row, k):
+def _feature(row, where):
     "A feature that can be drawn; None for one that has no place."
     if not isinstance(row, dict) or not row.get('geometry'):
         return None
@@ -254,7 +255,7 @@ def _feature(row, k):
         shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
     except Exception as e:
         raise BadInput(
-            f'feature {k} of the answers has a geometry that cannot be read; '
+            f'{where} of the answers has a geometry that cannot be read; '
             'give a type of GeoJSON with pairs of numbers, or leave the feature out'
         ) from e
     if shape.is_empty:
@@ -263,7 +264,7 @@ def _feature(row, k):
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
         west, south, east, north = (f'{v:,.0f}' if abs(v) < 1e9 else f'{v:.3g}' for v in shape.bounds)
         raise BadInput(
-            f'feature {k} of the answers reaches from {west}, {south} to {east}, {north}: '
+            f'{where} of the answers reaches from {west}, {south} to {east}, {north}: '
             'that is no longitude and latitude; write the file in EPSG:4326'
         )
     return dict(shape=shape, properties=row.get('properties') or {})

@@ -334,7 +334,10 @@ def _check_place(path, frame):
             f'{path}: answers have no place on Earth, for the scene has no CRS; '
             'name the output .json to get pixels'
         )
-    to_world(shapely.Polygon(frame.to_map([[0, 0], [1, 0], [1, 1], [0, 1]])), frame.crs)
+    try:
+        to_world(shapely.Polygon(frame.to_map([[0, 0], [1, 0], [1, 1], [0, 1]])), frame.crs)
+    except BadInput as e:
+        raise BadInput(f'{path}: {e}; or name the output .json to get pixels') from None
 
 
 def _tile_grid(path, frame, kind, image_size, options):
