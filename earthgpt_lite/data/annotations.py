@@ -249,6 +249,8 @@ class _CocoFile:
         for k, row in enumerate(self.images):
             if type(row.get('id')) not in (int, str):
                 raise BadInput(f'{path}: image {k} has no id, so no box can be given to it: number them')
+        self._check_ids(self.images, keys[1])
+        self._check_ids(data.get('categories') or (), 'name')
         self.label = {}
         for row in data.get('categories') or ():
             if not isinstance(row, dict) or type(row.get('id')) not in (int, str) or row.get('name') is None:
@@ -256,6 +258,16 @@ class _CocoFile:
             self.label[row['id']] = str(row['name'])
         self.objects, self.captions = defaultdict(list), defaultdict(list)
         self.bad, self.notes = {}, []  # why a picture cannot be read, by id; what was lost
+
+    def _check_ids(self, rows, key):
+        "BadInput where one id stands for two things: the boxes of one would go to the other."
+        called = {}
+        for row in rows:
+            if isinstance(row, dict) and str(called.setdefault(str(row.get('id')), row.get(key))) != str(
+                row.get(key)
+            ):
+                both = f'{called[str(row.get("id"))]!r} and {row.get(key)!r}'[:120]
+                raise BadInput(f'{self.path}: {both} have the same id {row.get("id")!r}: number them anew')
 
     def read(self, names, drop, angle):
         "Sorts the annotations by picture."
