@@ -118,7 +118,7 @@ def finish_writes(folder):
     "Undo what a process left half done in a folder when it died, and remove what it left."
     for work in Path(folder).glob(f'{_PREFIX}*.*.*'):
         try:
-            if _is_left(work):
+            if not work.is_symlink() and _is_left(work):  # a link was never ours
                 _close(work)
         except (OSError, ValueError):
             continue  # another process was quicker, or it is none of ours
@@ -126,7 +126,8 @@ def finish_writes(folder):
 
 def _close(work):
     "Delete a hidden folder; a folder that was taken away and not replaced goes back first."
-    for old in (work / 'old').glob('*'):
+    kept = () if (work / 'old').is_symlink() else (work / 'old').glob('*')
+    for old in kept:
         if not os.path.lexists(work.parent / old.name):
             os.rename(old, work.parent / old.name)
     shutil.rmtree(work, ignore_errors=True)

@@ -49,7 +49,7 @@ _READING = (  # how an image is read
 _PROCESSES = (
     '--processes',
     'that share the work (default: 1)',
-    dict(type=positive_int, default=1, metavar='N'),
+    dict(type=whole(1, max(8, os.cpu_count() or 1)), default=1, metavar='N'),
 )
 _MAX_NEW_TOKENS = (
     '--max-new-tokens',
@@ -288,11 +288,11 @@ def _add_presets(commands):
         """presets
         presets nano lite --pictures 32""",
         ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
-        ('--pictures', 'of a batch (default: 8)', dict(type=positive_int, default=8, metavar='N')),
+        ('--pictures', 'of a batch (default: 8)', dict(type=whole(1, 100_000), default=8, metavar='N')),
         (
             '--words',
             'tokens of text for each picture (default: 128)',
-            dict(type=positive_int, default=128, metavar='N'),
+            dict(type=whole(1, 100_000), default=128, metavar='N'),
         ),
         JSON_OPTION,
         more='Memory is estimated before anything is allocated; nothing is downloaded.',

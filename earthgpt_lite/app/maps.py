@@ -223,7 +223,8 @@ def _features(answers) -> list:
     for answer in _listed(answers):
         collection = _collection(answer)
         shared = {key: collection[key] for key in ('prompt', 'model') if key in collection}
-        rows = (_feature(row, k, shared) for k, row in enumerate(collection['features']))
+        name = f'{answer}: ' if isinstance(answer, (str, Path)) else ''
+        rows = (_feature(row, f'{name}feature {k}', shared) for k, row in enumerate(collection['features']))
         classes = [row for row in _listed(collection.get('classes', ())) if isinstance(row, dict)]
         among = tuple(str(row.get('label') or 'answer') for row in classes)
         features += [row | dict(among=among) for row in rows if row]
@@ -251,7 +252,7 @@ def _read_geojson(path):
         raise BadInput(f'{e}; it is no GeoJSON such as `survey` writes') from None
 
 
-def _feature(row, k, shared):
+def _feature(row, where, shared):
     "A feature that can be drawn, and says what is true of all; None for one that has no place."
     if not isinstance(row, dict) or not row.get('geometry'):
         return None
@@ -259,7 +260,7 @@ def _feature(row, k, shared):
         shape = shapely.force_2d(shapely.geometry.shape(row['geometry']))
     except Exception as e:
         raise BadInput(
-            f'feature {k} of the answers has a geometry that cannot be read; '
+            f'{where} of the answers has a geometry that cannot be read; '
             'give a type of GeoJSON with pairs of numbers, or leave the feature out'
         ) from e
     if shape.is_empty:
@@ -268,7 +269,7 @@ def _feature(row, k, shared):
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
         west, south, east, north = (f'{v:,.0f}' if abs(v) < 1e9 else f'{v:.3g}' for v in shape.bounds)
         raise BadInput(
-            f'feature {k} of the answers reaches from {west}, {south} to {east}, {north}: '
+            f'{where} of the answers reaches from {west}, {south} to {east}, {north}: '
             'that is no longitude and latitude; write the file in EPSG:4326'
         )
     own = row.get('properties')

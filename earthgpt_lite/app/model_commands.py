@@ -54,6 +54,7 @@ def _answer_lines(answer, most=10):
     seen = [f'{about[key]}{unit}' for key, unit in (('datetime', ''), ('gsd', ' m a pixel')) if key in about]
     if seen:
         yield f'  seen: {printable(", ".join(seen), lines=False)}'
+    yield f'  rendered: {about.get("rendering", "as it came")}'
     for note in about.get('notes', ()):
         yield f'  {printable(note, lines=False)}'
 
@@ -126,16 +127,16 @@ def run_ask(args):
     from earthgpt_lite.model.modeling import model_files
     from earthgpt_lite.outputs import check_inputs
     from earthgpt_lite.raster.reading import scene_files
-    from earthgpt_lite.raster.sources import as_chip
 
     if args.out:
         check_overwrite(args.out, args.force)
         read = scene_files(args.image, args.allow_vrt)
         check_inputs([args.out], [*read, *model_files(args.model)])
-    chip = as_chip(args.image, **reading(args))
+    assistant = _assistant(args)
+    chip = assistant.chip(args.image, **reading(args))
     if args.out:
         _check_place(args.image, chip.frame)
-    answer = _assistant(args).ask(chip, args.question, max_new_tokens=args.max_new_tokens)
+    answer = assistant.ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
 
@@ -149,10 +150,8 @@ def run_ask(args):
 # %% ../../nbs/7_app/12_model_commands.ipynb #e81b9af2
 def run_chat(args):
     "The command `chat`: a question a line. Status 1 where one of them could not be answered."
-    from earthgpt_lite.raster.sources import as_chip
-
-    chip = as_chip(args.image, **reading(args))
-    chat = _assistant(args).chat(chip, memory=args.memory)
+    assistant = _assistant(args)
+    chat = assistant.chat(assistant.chip(args.image, **reading(args)), memory=args.memory)
     typed = sys.stdin.isatty()
     live = typed and sys.stdout.isatty() and not args.json  # words appear as they are made
     if typed:

@@ -23,7 +23,7 @@ from ..eval.report import write_report
 from ..eval.runner import asked_views, example_questions, model_asker
 from ..eval.score import prior_turns
 from ..eval.statistics import prior_predictions, results
-from ..model.modeling import EarthGPT, load, nano, save
+from ..model.modeling import EarthGPT, check_replaceable, load, nano, save
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
 from ..train.adapters import merge_adapter, prepare_stage
@@ -111,6 +111,8 @@ def _prepare_folder(out, force, resume):
     elif interrupted:
         raise BadInput(f'{out} holds an interrupted run: go on with --resume, or start anew with --force')
     if not resume:
+        for name in ('scratch', 'model'):
+            check_replaceable(out / name, 'config.json')
         claim_files(out, WRITES['quickstart'], 'quickstart', force)
     return out
 

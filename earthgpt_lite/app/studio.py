@@ -26,7 +26,6 @@ from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..eval.drawings import data_uri
 from ..raster.georef import to_lonlat, feature_collection
 from ..raster.reading import Scene, read_scene
-from ..raster.sources import as_chip
 
 # %% ../../nbs/7_app/07_studio.ipynb #6b0d2f02
 _LINE = widgets.Layout(width='384px')
@@ -268,7 +267,7 @@ class _Conversation(_Jobs):
         "Look at another picture; the conversation begins anew."
         if isinstance(image, (str, Path)):
             image = read_scene(image, size=2048)  # a large scene as an overview
-        chip = as_chip(image)
+        chip = self.assistant.chip(image)
         self.scene = image if isinstance(image, Scene) else None
         self.chip = chip
         self.bands.options = renderings(self.scene) if self.scene else [('as usual', None)]
@@ -286,7 +285,8 @@ class _Conversation(_Jobs):
         "Render with the chosen bands and stretch; the conversation goes on about the new rendering."
         if self.scene is not None and self.chat is not None:
             turns = self.chat.turns
-            self.chip = render_scene(self.scene, self.bands.value, self.percent.value)
+            rendering = self.assistant.rendering
+            self.chip = render_scene(self.scene, self.bands.value, self.percent.value, rendering)
             self.chat = self.assistant.chat(self.chip, memory=self.memory.value)
             self.chat.turns = turns
             self.answer = None

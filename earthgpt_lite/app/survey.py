@@ -247,7 +247,10 @@ def _check_place(path, frame):
             f'{path}: answers have no place on Earth, for the scene has no CRS; '
             'name the output .json to get pixels'
         )
-    to_world(shapely.Polygon(frame.to_map([[0, 0], [1, 0], [1, 1], [0, 1]])), frame.crs)
+    try:
+        to_world(shapely.Polygon(frame.to_map([[0, 0], [1, 0], [1, 1], [0, 1]])), frame.crs)
+    except BadInput as e:
+        raise BadInput(f'{path}: {e}; or name the output .json to get pixels') from None
 
 
 def _tile_grid(path, frame, kind, image_size, options):
@@ -348,12 +351,12 @@ def _counter(progress, total, known):
     return tell
 
 
-def _read_chips(job, batches):
+def _read_chips(job, batches, rendering=None):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     where = dict(empty=True, windows=map(_strip, batches), **_reading(job.options))
     strips = read_tiles(job.path, job.grid.size, 0, **where)
     for batch, strip in zip(batches, strips):
-        yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
+        yield batch, {k: tile.chip(rendering=rendering) for k, tile in _cut(strip, batch)}
 
 
 def _answer_rows(assistant, job, chips):
@@ -368,7 +371,8 @@ def _answer_rows(assistant, job, chips):
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
-    with closing(_prefetch(lambda: _read_chips(job, left.values()))) as ready:
+    rendering = getattr(assistant, 'rendering', None)  # an assistant of another make has none
+    with closing(_prefetch(lambda: _read_chips(job, left.values(), rendering))) as ready:
         for number, (batch, chips) in zip(left, ready):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')

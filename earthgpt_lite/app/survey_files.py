@@ -330,8 +330,17 @@ def check_output(out):
         raise BadInput(f'{out}: name it .geojson, .gpkg, or .json for pixels')
     if out.suffix == '.gpkg':
         _geopandas()
+        _check_beside(out, ('-wal', '-journal'))
     if out.suffix == '.geojson':
         check_style(style_path(out))
+
+
+def _check_beside(path, endings):
+    "BadInput for a file that whoever reads `path` would take for a part of it."
+    for ending in endings:
+        beside = f'{path}{ending}'
+        if os.path.lexists(beside):
+            raise BadInput(f'{beside} belongs to another {path}, and would spoil the new one: remove it')
 
 
 def _geopandas():
@@ -355,6 +364,7 @@ def check_raster(
         raise BadInput(f'{path}: the raster of classes is a GeoTIFF; name it .tif')
     if path.is_dir():
         raise BadInput(f'{path} is a folder: give the raster the name of a file')
+    _check_beside(path, ('.msk', '.ovr'))
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

@@ -63,11 +63,17 @@ def mask_box(
     mask: dict,  # size (height, width), counts
 ) -> list:  # x1, y1, x2, y2
     "The box around a COCO mask, whose pixels run down the columns."
-    height, width = mask['size']
-    runs = _mask_counts(mask['counts'])
-    pixels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height)
-    x, y = np.nonzero(pixels)
-    return [float(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1)]
+    height, width = map(int, mask['size'])
+    runs = np.array(_mask_counts(mask['counts']), dtype=np.int64)
+    ends = np.cumsum(runs)
+    if (runs < 0).any() or ends[-1] != height * width:
+        raise ValueError('the runs do not fill the mask')
+    inside = (np.arange(len(runs)) % 2 == 1) & (runs > 0)
+    first, last = (ends - runs)[inside], ends[inside] - 1  # pixel of each run of the object
+    x = first.min() // height, last.max() // height
+    whole = (first // height != last // height).any()  # from one column into the next
+    y = (0, height - 1) if whole else ((first % height).min(), (last % height).max())
+    return [float(v) for v in (x[0], y[0], x[1] + 1, y[1] + 1)]
 
 # %% ../../nbs/2_boxes/03_oriented.ipynb #9048a16f
 @dataclass(frozen=True)

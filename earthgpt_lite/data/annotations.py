@@ -239,6 +239,8 @@ class _CocoFile:
             raise BadInput(f'{path}: image 0 has no id, so no box can be given to it: number them')
         lost = [f'image {k}' for k, good in enumerate(sound) if not good]
         self._note(lost, f'have no id or no {keys[1]}', 'images')
+        self._check_ids(self.images, keys[1])
+        self._check_ids(data.get('categories') or (), 'name')
         self.label = {}
         for row in data.get('categories') or ():
             if not isinstance(row, dict) or type(row.get('id')) not in (int, str) or row.get('name') is None:
@@ -246,6 +248,16 @@ class _CocoFile:
             self.label[row['id']] = str(row['name'])
         self.objects, self.captions = defaultdict(list), defaultdict(list)
         self.bad = {}  # why a picture cannot be read, by id
+
+    def _check_ids(self, rows, key):
+        "BadInput where one id stands for two things: the boxes of one would go to the other."
+        called = {}
+        for row in (row for row in rows if isinstance(row, dict)):
+            own, name = str(row.get('id')), row.get(key)
+            first = called.setdefault(own, name)
+            if str(first) != str(name):
+                both = f'{first!r} and {name!r}'[:120]
+                raise BadInput(f'{self.path}: {both} have the same id {own!r}: number them anew')
 
     def read(self, names, drop, angle):
         "Sorts the annotations by picture."

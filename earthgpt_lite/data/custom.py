@@ -5,13 +5,13 @@ __all__ = ['table', 'geojson', 'from_hub']
 
 # %% ../../nbs/3_data/06_custom.ipynb #f33e8ed7
 import csv
+import re
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import rasterio.warp
 import shapely
-from rasterio.errors import RasterioError
 
 from ..boxes.oriented import from_map
 from earthgpt_lite.data.formats import (
@@ -29,7 +29,7 @@ from earthgpt_lite.data.formats import (
 from .records import Task, Turn, split_name
 from ..errors import BadInput, first_line
 from ..files import whole_file
-from ..raster.opening import open_raster
+from ..raster.opening import RASTER_ERRORS, names_file, open_raster
 from ..texts import read_json
 
 # %% ../../nbs/3_data/06_custom.ipynb #8d9ee75d
@@ -177,6 +177,9 @@ def table(
         yield from _table_notes(image, rows)
 
 # %% ../../nbs/3_data/06_custom.ipynb #02321150
+# of a GeoJSON; what else GDAL takes for a CRS may be the name of a file or an address that it asks
+_CRS_NAME = re.compile(r'\w+:[\w.:]+|https?://www\.opengis\.net/def/crs/[\w./]+|WGS84|CRS84', re.ASCII)
+_MAGIC = {'.gpkg': b'SQLite format 3\0', '.shp': b'\0\0\x27\x0a', '.parquet': b'PAR1'}
 _CLASS_KEYS = 'label class class_name classname category category_name type name kind'.split()
 
 
@@ -220,6 +223,8 @@ class _Layer:
         if not isinstance(data, dict) or not isinstance(data.get('features'), list):
             raise LayoutMismatch(f'{self.near} has no features')
         stated = ((data.get('crs') or {}).get('properties') or {}).get('name')
+        if stated and not _CRS_NAME.fullmatch(str(stated)):
+            raise BadInput(f'{self.path}: its crs is {str(stated)[:80]!r}: give a code such as EPSG:32633')
         self.crs, other = stated or 'EPSG:4326', []
         for number, feature in enumerate(data['features']):
             try:
@@ -246,6 +251,9 @@ class _Layer:
             import geopandas
         except ImportError:
             raise BadInput(f'{self.path}: needs `pip install "earthgpt-lite[geo]"` to be read') from None
+        with open(self.path, 'rb') as file:  # GDAL goes by what is inside: a description would lead elsewhere
+            if not file.read(16).startswith(_MAGIC[self.path.suffix.lower()]):
+                raise BadInput(f'{self.path}: holds something else than its name says: write it anew')
         try:
             frame = (
                 geopandas.read_parquet(self.path)
@@ -257,6 +265,8 @@ class _Layer:
         if frame.crs is None:
             raise BadInput(f'{self.path}: has no crs, so its shapes have no place: write it into the file')
         self.crs, other = frame.crs.to_wkt(), []
+        if names_file(self.crs):
+            raise BadInput(f'{self.path}: its crs names a file: give a code such as EPSG:32633')
         rows = frame.drop(columns=frame.geometry.name).to_dict('records')
         for number, (geometry, properties) in enumerate(zip(frame.geometry, rows)):
             if not self._add(number, geometry, properties):
@@ -272,7 +282,7 @@ class _Layer:
 
         try:
             return shapely.STRtree(shapely.transform(np.array(self.shapes), moved))
-        except (RasterioError, ValueError) as e:
+        except (*RASTER_ERRORS, ValueError) as e:
             raise BadInput(
                 f'{self.path}: cannot be placed on the map ({first_line(e)}): mend its crs'
             ) from None

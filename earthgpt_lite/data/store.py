@@ -84,8 +84,9 @@ def files_read(
     path,  # a .json or .jsonl file of records
     root=None,  # folder of the pictures; None: where the file lies
 ):
-    "What is read with a file of records: the file, and the pictures that it names, one at a time."
+    "What is read with a file of records: it, what tells where its pictures lie, and these, one at a time."
     yield path
+    yield Path(path).with_name('info.json')  # which says where the pictures lie, if it is there
     rows = read_rows(path) if os.path.isfile(path) else ()
     for row in rows:
         for key in ('image', 'image_id', 'filename'):
@@ -282,11 +283,26 @@ def _open_arrow(file):
 
     try:
         found = Dataset.from_file(file)
-    except (OSError, ValueError) as e:  # pyarrow's errors are of these
+        if set(found.column_names) == _COLUMNS:
+            _check_table(found.data.table)
+    except (OSError, ValueError, LookupError) as e:  # pyarrow's errors are of these
         raise BadInput(f'{file} is damaged: delete its folder and build it again') from e
     if set(found.column_names) != _COLUMNS:
         raise BadInput(f'{file} holds no records: delete its folder and build it again')
     return found
+
+
+def _check_table(table):
+    "ValueError for what Arrow would take on trust: places beyond the file, and words of no record."
+    import pyarrow as pa
+
+    table.validate(full=True)
+    for name, kind in (('task', Task), ('sensor', Sensor)):
+        column = pa.chunked_array(table[name]).combine_chunks()
+        for value in getattr(column, 'flatten', lambda: column)().unique():
+            kind(value.as_py())
+    if any(column.null_count for column in table.columns):
+        raise ValueError('a record lacks a part')
 
 
 class InstructionData:

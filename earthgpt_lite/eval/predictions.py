@@ -215,7 +215,8 @@ def _cell(words, kind):
 
 def _parse(archive, name, sheet):
     "Feed a part of a workbook to a sheet."
-    if archive.getinfo(name).file_size > MOST_BYTES:
+    about = archive.getinfo(name)
+    if about.file_size > min(MOST_BYTES, max(10 << 20, 60 * about.compress_size)):  # a table packs to a tenth
         raise BadInput('it would unpack to too much; save the table as .csv')
     parser = ElementTree.XMLParser(target=sheet)
     with archive.open(name) as file:

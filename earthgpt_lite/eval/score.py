@@ -283,7 +283,7 @@ def score_files(
     questions = read_questions(truth)
     truths_to_letterbox(questions, root)
     rows, problems = _join_files(predictions, questions, frame, root)
-    _check_some_fit(questions, problems)
+    _check_some_fit(questions, problems, _path_name(predictions))
     inspect_answers(rows, problems)
     baselines = {}
     for name, answers in dict(shuffled=shuffled, blind=blind).items():
@@ -328,13 +328,13 @@ def _join_files(predictions, questions, frame, root):
     return rows, problems
 
 
-def _check_some_fit(questions, problems):
+def _check_some_fit(questions, problems, name):
     if len(problems['missing']) < len(questions):
         return
     unknown, unreadable = problems['unknown'], problems['unreadable']
     example = [*unknown, *unreadable, 'nothing'][0]
     raise BadInput(
-        f'none of the answers fits a question ({len(unknown)} are unknown, {len(unreadable)} unreadable): '
+        f'{name}: none of the answers fits a question ({len(unknown)} are unknown, {len(unreadable)} unreadable): '
         f'the truth asks {question_name(questions[0])!r}, the answers have {example!r}; compare the names'
     )
 

@@ -422,7 +422,32 @@ def open_config(folder, kind=AutoConfig, **source):  # source: gguf_file
 
 def open_tokenizer(folder, **source):
     "The tokenizer in a folder, which was looked over by `check_folder`."
-    return _open(AutoTokenizer, folder, **source)
+    tokenizer = _open(AutoTokenizer, folder, **source)
+    _check_growth(getattr(tokenizer, 'backend_tokenizer', None), folder)
+    return tokenizer
+
+
+_MOST_GROWTH = 100  # letters that may come of one
+
+
+def _check_growth(tokenizer, folder):
+    "Raises BadInput for replacements that make ever more of a text, one after the other."
+    for part in ('normalizer', 'decoder'):
+        step = getattr(tokenizer, part, None)
+        growth = _growth(json.loads(step.__getstate__())) if step is not None else 1
+        if growth > _MOST_GROWTH:
+            raise BadInput(
+                f'{folder}: the {part} of its tokenizer makes up to {min(growth, 1e30):.0e} letters of one; take another copy'
+            )
+
+
+def _growth(step):  # a dict or list of JSON
+    inner = step.values() if isinstance(step, dict) else step if isinstance(step, list) else ()
+    grown = math.prod(map(_growth, inner))
+    if isinstance(step, dict) and step.get('type') == 'Replace':
+        replaced = step['pattern'].get('String')
+        grown *= max(1, len(step['content']) / max(1, len(replaced or '')))
+    return grown
 
 
 @contextmanager
@@ -453,6 +478,14 @@ def open_model(
     **source,  # gguf_file
 ) -> tuple:  # (model in eval mode, what found no place)
     "A model with its weights. Raises BadInput where size, files or numbers are wrong."
+    with _ONE_AT_A_TIME:
+        return _open_model(kind, folder, config, dtype, stored, source)
+
+
+_ONE_AT_A_TIME = threading.RLock()  # transformers builds on the meta device, and switches it for all threads
+
+
+def _open_model(kind, folder, config, dtype, stored, source):
     is_class = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
     build = kind if is_class else partial(kind.from_config, trust_remote_code=False)
     check_size(partial(build, copy.deepcopy(config)), stored or check_files(folder), folder, dtype)

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['DRIVERS', 'RASTER_ERRORS', 'GDAL_OPTIONS', 'allowance', 'block_cost', 'pixel_bytes', 'OnMap', 'on_map', 'Stack',
-           'open_folder', 'open_raster', 'check_memory', 'read_env', 'as_array']
+           'open_folder', 'names_file', 'open_raster', 'check_memory', 'read_env', 'as_array']
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0im01
 import html
@@ -396,6 +396,8 @@ def _band_files(folder):  # {band: path} of a product; of a band in several size
     return {band: found[band][1] for band in order}
 
 
+# the description below opens a band by its content alone: a JPEG may hold a description as a comment, these not
+_BAND_DRIVERS = ['GTiff', 'JP2OpenJPEG']
 _VRT_BAND = """<VRTRasterBand dataType="{kind}" band="{number}"><Description>{band}</Description>
 <NoDataValue>{nodata}</NoDataValue><ComplexSource resampling="bilinear">
 <SourceFilename relativeToVRT="0">{path}</SourceFilename><SourceBand>1</SourceBand>
@@ -422,7 +424,7 @@ def open_folder(
     bands = _band_files(folder)
     if not bands:
         raise BadInput(f'{folder}: no bands of a scene are in this folder; give one of its files')
-    files = {band: _open_local(os.path.abspath(path), list(DRIVERS)) for band, path in bands.items()}
+    files = {band: _open_local(os.path.abspath(path), _BAND_DRIVERS) for band, path in bands.items()}
     try:
         best = min(files.values(), key=lambda file: abs(file.transform.a))
         for band, file in files.items():
@@ -488,10 +490,15 @@ _PROJ_FILE = re.compile(
 )
 
 
+def names_file(crs: str) -> bool:  # WKT, PROJ or JSON, as it stands in a file
+    "Whether a CRS makes PROJ open a file of a stranger's choice."
+    return bool(_PROJ_FILE.search(crs))
+
+
 def _check_notes(path):
     with open(path + '.aux.xml', encoding='utf-8', errors='replace') as file:
         notes = html.unescape(file.read())
-    if _PROJ_FILE.search(notes):
+    if names_file(notes):
         raise BadInput(f'{path}: the CRS in the .aux.xml beside it names a file; remove that entry')
 
 

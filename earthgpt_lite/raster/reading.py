@@ -159,9 +159,16 @@ def _needs_stretch(scene, layers):  # 8-bit pictures were stretched before, unle
     return layers.dtype != np.uint8 or (scene.overview or scene).pixels.max() < 2
 
 # %% ../../nbs/1_raster/06_reading.ipynb #360dff8c
+def _files_within(name):
+    "Files of this machine that a name of GDAL leads to: /vsizip/a.zip/b.tif, zip:a.zip!b.tif, vrt://b.tif?bands=1."
+    for piece in re.split(r'[?&!,=]', name) if ':' in name or name.startswith('/vsi') else ():
+        path = re.sub(r'^(/vsi\w+/|[\w+]{2,}:(//)?)+', '', piece)
+        yield from (str(place) for place in (Path(path), *Path(path).parents) if place.is_file())
+
+
 def scene_files(path, allow_vrt: bool = False) -> list[str]:
     "A picture and the files that belong to it: of a VRT its sources and theirs, masks, overviews, a world file."
-    found, left = {}, [str(path)]
+    found, left = {}, [str(path), *_files_within(str(path))]
     for name in left:
         key = os.path.abspath(name)  # a VRT may name itself, spelled otherwise
         if key in found:
@@ -169,7 +176,7 @@ def scene_files(path, allow_vrt: bool = False) -> list[str]:
         found[key] = name
         if len(found) == 1 or os.path.isfile(name):
             with suppress(BadInput), open_raster(name, allow_vrt) as file:  # told by who reads it
-                left += file.files
+                left += [part for near in file.files for part in (near, *_files_within(near))]
     return list(found.values())
 
 # %% ../../nbs/1_raster/06_reading.ipynb #9dbfba6a

@@ -171,7 +171,7 @@ def _read_peft_config(path):
     try:
         config = config_type(**{name: value for name, value in said.items() if name in names})
         _check_lora_config(config, path)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as e:
         if isinstance(e, BadInput):
             raise
         raise BadInput(f'{path} is no configuration of an adapter ({e}): copy it again') from e
@@ -256,7 +256,7 @@ def _check_fits(model, about, options, tensors, folder):
             problems.append(f'{n} has no place in the model')
         elif t.shape != places[n]:
             problems.append(f'{n} has the shape {tuple(t.shape)}, not {tuple(places[n])}')
-        elif not t.is_floating_point() or not t.isfinite().all():
+        elif not t.is_floating_point() or not t.float().isfinite().all():
             problems.append(f'{n} holds NaN, infinity or no real numbers')
     if problems:
         raise BadInput(

@@ -148,7 +148,7 @@ def test_other_languages_and_markup_are_told(tmp_path):
 @pytest.mark.parametrize(
     'predictions, truth, words',
     [
-        ([], TRUTH, 'none of the answers'),
+        ([], TRUTH, ': none of the answers'),
         (answers_of((77, 'yes')), TRUTH, '77.png'),
         (answers_of((0, 'no')), [], 'no questions'),
         (answers_of((0, 'no')), [dict(image='x')], 'no question and no truth'),
