@@ -22,7 +22,6 @@ LONGER = {
     'raster.products': (420, 'what providers say of bands, units and times is looked up in one place'),
     'app.maps': (410, 'a page that moves and one that prints share what they draw'),
     'app.survey': (445, 'the journal makes sense only beside the walk that it survives'),
-    'app.cli': (415, 'every option of every command stands in one place'),
     'app.commands': (420, 'types of options stand beside the parser that takes them'),
     'raster.reading': (465, 'a file, an array and a window take one way'),
 }
