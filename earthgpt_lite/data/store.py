@@ -5,6 +5,7 @@ __all__ = ['read_rows', 'files_read', 'write_rows', 'ValidationReport', 'validat
            'InstructionData']
 
 # %% ../../nbs/3_data/02_store.ipynb #7a9f49e2
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from .records import Record, Task, Turn, find_image, record_problems
 from ..errors import BadInput, printable
@@ -20,6 +22,7 @@ from ..files import check_target, disk_errors, finish_writes, put_in_place, whol
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
+from ..raster.reading import as_chip
 from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b
@@ -289,6 +292,17 @@ def _open_arrow(file):
     return found
 
 
+def _picture_bytes(path, sensor):
+    "A picture as everybody can open it: 8-bit PNG and JPEG as they are, anything else as a model sees it."
+    if path.suffix.lower() in ('.png', '.jpg', '.jpeg'):
+        with Image.open(path) as picture:
+            if picture.mode in ('L', 'RGB', 'RGBA', 'P'):
+                return path.read_bytes()
+    data = io.BytesIO()
+    Image.fromarray(as_chip(path, sensor, allow_vrt=None).image).save(data, 'PNG')
+    return data.getvalue()
+
+
 class InstructionData:
     """Records in memory-mapped Arrow files: a million of them cost address space, not memory.
 
@@ -400,3 +414,40 @@ class InstructionData:
             flow = flow.shuffle(seed=seed, buffer_size=buffer)
         for row in split_dataset_by_node(flow, rank, world):
             yield _to_record(row)
+
+    def with_pictures(
+        self,
+        block: int = 1000,  # records of a file
+    ):  # datasets.IterableDatasetDict
+        """The records by split with their pictures inside, as `datasets` wants them; nothing is read yet.
+
+        What has no split is for training. Raises `BadInput`, when it is read, where a picture is missing."""
+        from datasets import Features, Image, IterableDataset, IterableDatasetDict, Value
+
+        text = Value('string')
+        columns = dict(image=Image(), image_path=text, question=[text], answer=[text], task=[text])
+        columns |= dict(sensor=text, source=text)
+        named = np.array([split or 'train' for split in self.dataset['split']])
+        made = {}
+        for split in dict.fromkeys(named.tolist()):
+            own = np.flatnonzero(named == split).tolist()
+            blocks = [own[k : k + block] for k in range(0, len(own), block)]
+            options = dict(features=Features(columns), gen_kwargs=dict(blocks=blocks))
+            made[split] = IterableDataset.from_generator(self._rows_with_pictures, **options)
+        return IterableDatasetDict(made)
+
+    def _rows_with_pictures(self, blocks):
+        for i in itertools.chain.from_iterable(blocks):
+            row = dict(self.dataset[i])
+            path, _ = row.pop('image'), row.pop('split')
+            picture = dict(bytes=_picture_bytes(self.image(i), row['sensor']), path=os.path.basename(path))
+            yield dict(image=picture, image_path=path, **row)
+
+    def push_to_hub(
+        self,
+        name: str,  # 'owner/name'
+        private: bool = True,
+        **options,  # for `push_to_hub` of datasets, such as token or revision
+    ):
+        "Records and pictures to the hub, where `datasets.load_dataset(name)` reads them."
+        return self.with_pictures().push_to_hub(name, private=private, **options)

@@ -28,7 +28,7 @@ def sizes(i):
     return 30 + i % 71, 100 - i % 61  # width, height: some wider, some higher
 
 
-@pytest.fixture(scope='module', params=[60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.fixture(scope='module', params=[60, pytest.param(1000, marks=pytest.mark.rare)])
 def thousand(request, tmp_path_factory):
     "A thousand random records with pictures that know their place, and some that are empty or tilted nowhere"
     root, rng = tmp_path_factory.mktemp('thousand'), np.random.default_rng(0)
