@@ -422,7 +422,7 @@ class InstructionData:
         """The records by split with their pictures inside, as `datasets` wants them; nothing is read yet.
 
         What has no split is for training. Raises `BadInput`, when it is read, where a picture is missing."""
-        from datasets import Features, Image, IterableDataset, IterableDatasetDict, Value
+        from datasets import Features, Image, IterableDatasetDict, Value
 
         text = Value('string')
         columns = dict(image=Image(), image_path=text, question=[text], answer=[text], task=[text])
@@ -430,18 +430,18 @@ class InstructionData:
         named = np.array([split or 'train' for split in self.dataset['split']])
         made = {}
         for split in dict.fromkeys(named.tolist()):
-            own = np.flatnonzero(named == split).tolist()
-            blocks = [own[k : k + block] for k in range(0, len(own), block)]
-            options = dict(features=Features(columns), gen_kwargs=dict(blocks=blocks))
-            made[split] = IterableDataset.from_generator(self._rows_with_pictures, **options)
+            own = self.dataset.select(np.flatnonzero(named == split))
+            flow = own.to_iterable_dataset(num_shards=-(-len(own) // block))
+            made[split] = flow.map(
+                self._with_picture, remove_columns=own.column_names, features=Features(columns)
+            )
         return IterableDatasetDict(made)
 
-    def _rows_with_pictures(self, blocks):
-        for i in itertools.chain.from_iterable(blocks):
-            row = dict(self.dataset[i])
-            path, _ = row.pop('image'), row.pop('split')
-            picture = dict(bytes=_picture_bytes(self.image(i), row['sensor']), path=os.path.basename(path))
-            yield dict(image=picture, image_path=path, **row)
+    def _with_picture(self, row):
+        path = find_image(row['image'], self.root)
+        picture = dict(bytes=_picture_bytes(path, row['sensor']), path=path.name)
+        kept = {key: row[key] for key in ('question', 'answer', 'task', 'sensor', 'source')}
+        return dict(image=picture, image_path=row['image'], **kept)
 
     def push_to_hub(
         self,
