@@ -12,6 +12,7 @@ from .commands import JSON_OPTION, Parser, add_command, add_data
 from .commands import band_list, positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
+    add_audit,
     add_score,
     run_presets,
     run_quickstart,
@@ -300,6 +301,7 @@ _COMMANDS = (
     _add_map,
     _add_evaluate,
     add_score,
+    add_audit,
     add_data,
     _add_presets,
     _add_doctor,

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data, shuffled_images
+from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data
+from earthgpt_lite.eval.sheets import shuffled_images
 from earthgpt_lite.model.modeling import model_fingerprint
 
 
