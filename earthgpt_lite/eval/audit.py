@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..boxes.iou import iou, iou_matrix
+from ..boxes.iou import iou
 from ..boxes.text import padding, parse_boxes
 from ..data.formats import to_upright
 from ..errors import BadInput
-from .detections import boxes_by_label
+from .detections import boxes_by_label, overlap_matrix
 from earthgpt_lite.eval.join import (
     answers_to_letterbox,
     join_answers,
@@ -190,13 +190,8 @@ def _kind(task):
 def _overlap_as_score(row):
     "The answer with a score for each box: its overlap with the best true box of its name."
     answered, true = boxes_by_label(row['answer']), boxes_by_label(row['truth'])
-    best = {
-        label: iou_matrix(*(np.array([to_upright(b) for b in some]) for some in (boxes, true[label][0]))).max(
-            1
-        )
-        for label, (boxes, _) in answered.items()
-        if label in true
-    }
+    known = answered.keys() & true.keys()
+    best = {label: overlap_matrix(answered[label][0], true[label][0]).max(1) for label in known}
     left, scores = {label: list(found) for label, found in best.items()}, []
     for box in parse_boxes(row['answer'], repair=True).boxes:
         label = next(iter(boxes_by_label(f'<p>{box.label}</p>[0,0,1,1]'))) if box.label else ''
