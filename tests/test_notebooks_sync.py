@@ -22,7 +22,6 @@ LONGER = {
     'model.opening': (410, 'every way into a folder of a model goes through the same checks'),
     'raster.products': (420, 'what providers say of bands, units and times is looked up in one place'),
     'app.maps': (420, 'a page that moves and one that prints share what they draw'),
-    'app.cli': (415, 'every option of every command stands in one place'),
     'app.commands': (420, 'types of options stand beside the parser that takes them'),
 }
 BOOKS = nb.notebooks(ROOT)

@@ -12,9 +12,10 @@ from .commands import JSON_OPTION, Parser, add_command, add_data
 from .commands import band_list, positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
+    add_audit,
+    add_score,
     run_presets,
     run_quickstart,
-    run_score,
     run_survey,
     run_train,
     stopped_by_sigterm,
@@ -214,10 +215,6 @@ def _add_map(commands):
 
 # %% ../../nbs/7_app/13_cli.ipynb #d105c46d
 _SAMPLES = "or the sample data: 'samples:validation' (the same as 'samples') or 'samples:test'"
-_UNITS = (
-    'units of the answered boxes: unit (0 to 1 of the padded square, default), '
-    'picture (0 to 1), 100, 1000, pixels, geochat'
-)
 
 
 def _add_evaluate(commands):
@@ -227,13 +224,21 @@ def _add_evaluate(commands):
         run_evaluate,
         'test a model on records or on the samples',
         """evaluate runs/quickstart samples:test --out runs/evaluation
-        evaluate runs/quickstart mine.jsonl --images pictures --limit 200""",
+        evaluate runs/quickstart mine.jsonl --images pictures --split validation --limit 200
+        evaluate runs/quickstart mine.jsonl --blind grey --out runs/grey""",
         _MODEL,
         ('data', f'records as .json or .jsonl, {_SAMPLES}', dict(metavar='DATA')),
         ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
         ('--images', 'folder of the pictures (default: where DATA lies)', dict(metavar='FOLDER')),
         ('--train', 'records that the model was trained on, for an honest prior', dict(metavar='FILE')),
+        ('--split', 'to ask: train, validation or test (default: test where there is one)', {}),
         ('--limit', 'at most so many pictures', dict(type=positive_int, metavar='N')),
+        (
+            '--blind',
+            'instead of each picture show a grey one, none, or that of another record',
+            dict(choices=('grey', 'none', 'shuffled')),
+        ),
+        ('--seed', 'of --blind shuffled (default: 0)', dict(type=seed_number, default=0)),
         (
             '--no-baselines',
             'leave out the wrong and the missing pictures',
@@ -249,33 +254,6 @@ def _add_evaluate(commands):
         _force('start anew'),
         JSON_OPTION,
         more='Stopped at any moment, the same command goes on and ends with the same numbers.',
-    )
-
-
-def _add_score(commands):
-    units = ('unit', 'picture', '100', '1000', 'pixels', 'geochat')
-    add_command(
-        commands,
-        'score',
-        run_score,
-        "score any model's answers",
-        """score answers.jsonl truth.jsonl
-        score answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score""",
-        (
-            'predictions',
-            '.json or .jsonl, rows with image, question, answer and perhaps score',
-            dict(metavar='PREDICTIONS'),
-        ),
-        ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
-        ('--out', 'folder for metrics.json and report.html'),
-        _force(),
-        ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
-        ('--boxes', _UNITS, dict(default='unit', choices=units, metavar='UNITS')),
-        ('--train', 'training records, for an honest prior', dict(metavar='FILE')),
-        ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')),
-        ('--blind', 'answers to no picture', dict(metavar='FILE')),
-        JSON_OPTION,
-        more='Every question of TRUTH counts: what has no answer is wrong, and listed.',
     )
 
 # %% ../../nbs/7_app/13_cli.ipynb #9a2c1204
@@ -322,7 +300,8 @@ _COMMANDS = (
     _add_survey,
     _add_map,
     _add_evaluate,
-    _add_score,
+    add_score,
+    add_audit,
     add_data,
     _add_presets,
     _add_doctor,

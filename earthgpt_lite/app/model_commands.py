@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['run_command', 'stopped_by_sigterm', 'reading', 'run_ask', 'run_chat', 'run_survey', 'run_map', 'run_evaluate',
-           'run_score', 'run_quickstart', 'run_train', 'run_presets', 'run_doctor']
+           'run_score', 'add_score', 'add_audit', 'run_audit', 'run_quickstart', 'run_train', 'run_presets',
+           'run_doctor']
 
 # %% ../../nbs/7_app/12_model_commands.ipynb #8c1e1103
 import json
@@ -12,7 +13,7 @@ import sys
 import threading
 from contextlib import contextmanager
 
-from .commands import check_overwrite, print_json
+from .commands import FORCE_OPTION, JSON_OPTION, add_command, check_overwrite, print_json
 from ..errors import BadInput, printable
 
 # %% ../../nbs/7_app/12_model_commands.ipynb #0bd90cf2
@@ -250,8 +251,8 @@ def run_evaluate(args):
 
     device = pick_device(args.device)
     find_model(args.model)  # both slips are told before the data are read
-    data = dict(root=args.images, train=args.train, limit=args.limit)
-    extra = dict(baselines=args.baselines, robustness=args.robustness)
+    data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
+    extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
     work = dict(device=device, force=args.force, processes=args.processes)
     output = dict(progress=_wants_bars(args), say=None if args.json else _tell)
     try:
@@ -289,6 +290,68 @@ def run_score(args):
 
 def _print_report_path(folder):
     print(f'\nPictures and all numbers: {os.path.join(folder, "report.html")}')
+
+# %% ../../nbs/7_app/12_model_commands.ipynb #965b2c18
+_UNITS = (
+    'units of the answered boxes: unit (0 to 1 of the padded square, default), '
+    'picture (0 to 1), 100, 1000, pixels, geochat'
+)
+_UNIT_NAMES = ('unit', 'picture', '100', '1000', 'pixels', 'geochat')
+
+
+def add_score(commands):
+    "The command `score`."
+    add_command(
+        commands,
+        'score',
+        run_score,
+        "score any model's answers",
+        """score answers.jsonl truth.jsonl
+        score answers.jsonl truth.jsonl --images pictures --boxes pixels --out runs/score""",
+        (
+            'predictions',
+            '.json or .jsonl, rows with image, question, answer and perhaps score',
+            dict(metavar='PREDICTIONS'),
+        ),
+        ('truth', '.json or .jsonl, records, or rows with image, question and truth', dict(metavar='TRUTH')),
+        ('--out', 'folder for metrics.json and report.html'),
+        FORCE_OPTION,
+        ('--images', 'folder of the pictures', dict(metavar='FOLDER')),
+        ('--boxes', _UNITS, dict(default='unit', choices=_UNIT_NAMES, metavar='UNITS')),
+        ('--train', 'training records, for an honest prior', dict(metavar='FILE')),
+        ('--shuffled', 'answers to wrong pictures', dict(metavar='FILE')),
+        ('--blind', 'answers to no picture', dict(metavar='FILE')),
+        JSON_OPTION,
+        more='Every question of TRUTH counts: what has no answer is wrong, and listed.',
+    )
+
+
+def add_audit(commands):
+    "The command `audit`."
+    add_command(
+        commands,
+        'audit',
+        run_audit,
+        'score the same answers under each rule found in the wild, and print what each adds',
+        """audit answers.jsonl truth.jsonl
+        audit answers.jsonl truth.jsonl --images pictures --boxes pixels --split test""",
+        ('predictions', 'as for `score`', dict(metavar='PREDICTIONS')),
+        ('truth', 'as for `score`', dict(metavar='TRUTH')),
+        ('--images', 'folder of the pictures, for rules that need their sizes', dict(metavar='FOLDER')),
+        ('--boxes', _UNITS, dict(default='unit', choices=_UNIT_NAMES, metavar='UNITS')),
+        ('--split', 'to score: train, validation or test (default: test where there is one)', {}),
+        JSON_OPTION,
+    )
+
+
+def run_audit(args):
+    "The command `audit`: one set of answers under many rules."
+    from earthgpt_lite.eval.audit import audit, audit_text
+
+    found = audit(args.predictions, args.truth, args.images, args.boxes, args.split)
+    if args.json:
+        return print_json(found)
+    print(audit_text(found))
 
 # %% ../../nbs/7_app/12_model_commands.ipynb #e82cece4
 def run_quickstart(args):

@@ -157,7 +157,10 @@ class Record:
     turns: list[Turn] = field(default_factory=list)
     sensor: Sensor = Sensor.OPTICAL
     source: str = ''  # name of the data set
-    split: str = ''  # train, validation, test or empty
+    split: str = ''  # train, validation, test or empty; the words of others become these
+
+    def __post_init__(self):
+        self.split = split_name(self.split)
 
     def to_json(
         self,
@@ -197,8 +200,8 @@ class Record:
         for question, answer, name in zip(texts[::2], texts[1::2], tasks, strict=True):
             turns.append(Turn(question, answer, Task(name or guess_task(question, answer))))
         sensor = Sensor(row.get('sensor', 'optical'))
-        split = split_name(row.get('split', ''))
-        return cls(clean_path(row['image']), turns, sensor, row.get('source', ''), split)
+        where = row.get('source', ''), row.get('split', '')
+        return cls(clean_path(row['image']), turns, sensor, *where)
 
 # %% ../../nbs/3_data/01_records.ipynb #333703f8
 def clean_path(

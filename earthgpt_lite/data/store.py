@@ -5,6 +5,7 @@ __all__ = ['read_rows', 'files_read', 'write_rows', 'ValidationReport', 'validat
            'InstructionData']
 
 # %% ../../nbs/3_data/02_store.ipynb #7a9f49e2
+import io
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from .records import Record, Task, Turn, find_image, record_problems
 from ..errors import BadInput, printable
@@ -20,6 +22,7 @@ from ..files import check_target, disk_errors, finish_writes, put_in_place, whol
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
+from ..raster.reading import as_chip
 from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b
@@ -305,6 +308,17 @@ def _check_table(table):
         raise ValueError('a record lacks a part')
 
 
+def _picture_bytes(path, sensor):
+    "A picture as everybody can open it: 8-bit PNG and JPEG as they are, anything else as a model sees it."
+    if path.suffix.lower() in ('.png', '.jpg', '.jpeg'):
+        with Image.open(path) as picture:
+            if picture.mode in ('L', 'RGB', 'RGBA', 'P'):
+                return path.read_bytes()
+    data = io.BytesIO()
+    Image.fromarray(as_chip(path, sensor, allow_vrt=None).image).save(data, 'PNG')
+    return data.getvalue()
+
+
 class InstructionData:
     """Records in memory-mapped Arrow files: a million of them cost address space, not memory.
 
@@ -416,3 +430,40 @@ class InstructionData:
             flow = flow.shuffle(seed=seed, buffer_size=buffer)
         for row in split_dataset_by_node(flow, rank, world):
             yield _to_record(row)
+
+    def with_pictures(
+        self,
+        block: int = 1000,  # records of a file
+    ):  # datasets.IterableDatasetDict
+        """The records by split with their pictures inside, as `datasets` wants them; nothing is read yet.
+
+        What has no split is for training. Raises `BadInput`, when it is read, where a picture is missing."""
+        from datasets import Features, Image, IterableDatasetDict, Value
+
+        text = Value('string')
+        columns = dict(image=Image(), image_path=text, question=[text], answer=[text], task=[text])
+        columns |= dict(sensor=text, source=text)
+        named = np.array([split or 'train' for split in self.dataset['split']])
+        made = {}
+        for split in dict.fromkeys(named.tolist()):
+            own = self.dataset.select(np.flatnonzero(named == split))
+            flow = own.to_iterable_dataset(num_shards=-(-len(own) // block))
+            made[split] = flow.map(
+                self._with_picture, remove_columns=own.column_names, features=Features(columns)
+            )
+        return IterableDatasetDict(made)
+
+    def _with_picture(self, row):
+        path = find_image(row['image'], self.root)
+        picture = dict(bytes=_picture_bytes(path, row['sensor']), path=path.name)
+        kept = {key: row[key] for key in ('question', 'answer', 'task', 'sensor', 'source')}
+        return dict(image=picture, image_path=row['image'], **kept)
+
+    def push_to_hub(
+        self,
+        name: str,  # 'owner/name'
+        private: bool = True,
+        **options,  # for `push_to_hub` of datasets, such as token or revision
+    ):
+        "Records and pictures to the hub, where `datasets.load_dataset(name)` reads them."
+        return self.with_pictures().push_to_hub(name, private=private, **options)

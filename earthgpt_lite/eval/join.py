@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PROBLEMS', 'BOX_TASKS', 'FRAMES', 'read_questions', 'question_name', 'join_answers', 'inspect_answers', 'guess_frame',
-           'to_letterbox', 'answers_to_letterbox', 'truths_to_letterbox']
+           'to_letterbox', 'answers_to_letterbox', 'size_reader', 'truths_to_letterbox']
 
 # %% ../../nbs/6_eval/10_join.ipynb #d7a11003
 import math
@@ -416,12 +416,12 @@ def answers_to_letterbox(
         return
     if root is None and any('width' not in row for row in boxed):
         raise BadInput(f'boxes in {frame} need the sizes of the pictures: give their folder (--images)')
-    size_of = _size_reader(root)
+    size_of = size_reader(root)
     for row in boxed:
         row['answer'] = to_letterbox(row['answer'], frame, *size_of(row))
 
 
-def _size_reader(root):
+def size_reader(root):
     "A function from a row to the width and height of its picture, which is opened once."
     sizes = {}
 
@@ -453,7 +453,7 @@ def truths_to_letterbox(
 
     Raises BadInput where the sizes of the pictures are not known, and for true boxes in other units.
     """
-    size_of = _size_reader(root)
+    size_of = size_reader(root)
     boxed = [q for q in questions if q['task'] in BOX_TASKS and isinstance(q['truth'], str)]
     for q in boxed:
         if _GEOCHAT_BOX.search(q['truth']):

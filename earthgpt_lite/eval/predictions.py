@@ -116,8 +116,14 @@ def _image_of(row):
     value = _first_of(row, IMAGE)
     if isinstance(value, list):
         value = value[0] if len(value) == 1 else None
-    written_out = isinstance(value, str) and len(value) > 1000
-    return _first_of(row, IMAGE[2:]) if written_out else value
+    return _first_of(row, IMAGE[2:]) if _is_written_out(value) else value
+
+
+_PICTURE_STARTS = ('data:image/', 'iVBORw0KGgo', '/9j/4')  # the last two: PNG and JPEG in base64
+
+
+def _is_written_out(value):
+    return isinstance(value, str) and (len(value) > 1000 or value.startswith(_PICTURE_STARTS))
 
 
 def plain_answers(

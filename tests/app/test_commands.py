@@ -488,3 +488,37 @@ def test_help_imports_nothing_heavy(words):
 
     run, seconds = process(*words.split(), '--help', code=LOADED)
     assert run.returncode == 0 and not run.stderr.strip() and seconds < 5
+
+
+def test_records_are_exported(tmp_path, capsys):
+    def run_cli(*argv):
+        status = main(list(map(str, argv)))
+        return status, *capsys.readouterr()
+
+    picture(tmp_path / 'a.png')
+    turns = [
+        {'from': 'human', 'value': 'find all objects in this image.'},
+        {'from': 'gpt', 'value': 'There is <p>1 ship</p>[0.20,0.30,0.50,0.60].'},
+    ]
+    rows = [{'image': name, 'conversations': turns, 'task': 'detection'} for name in ('a.png', 'no.png')]
+    (tmp_path / 'mine.json').write_text(json.dumps(rows), encoding='utf-8')
+    status, text, _ = run_cli('data', 'export', tmp_path / 'mine.json', 'coco', tmp_path / 'out')
+    assert (
+        status == 0
+        and 'pictures: 1, objects: 1' in text
+        and 'no.png names an image that is not there' in text
+    )
+    status, text, _ = run_cli(
+        'data', 'export', tmp_path / 'mine.json', 'voc', tmp_path / 'out', '--force', '--json'
+    )
+    assert status == 0 and json.loads(text)['left_out'] == 1 and (tmp_path / 'out/Annotations/a.xml').exists()
+    status, text, err = run_cli('data', 'export', tmp_path / 'mine.json', 'voc', tmp_path / 'out')
+    assert status == 2 and '--force' in err and not text
+
+
+def test_forms_of_export_are_those_of_the_command():
+    from earthgpt_lite.app.cli import make_parser
+    from earthgpt_lite.data.export import FORMATS
+
+    for form in FORMATS:
+        assert make_parser().parse_args(['data', 'export', 'mine', form, 'out']).form == form

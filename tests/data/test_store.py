@@ -261,3 +261,83 @@ def test_rows_that_grow_go_through_no_link(tmp_path):
     with pytest.raises(BadInput, match='it is a link'):
         write_rows([], tmp_path / 'a.jsonl', resume=True)
     assert (tmp_path / 'mine').read_text() == 'mine'
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    "Three records over two splits and none: a JPEG, a PNG of 16 bits, and a raster of 16 bits"
+    import rasterio
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (30, 50, 3), 'uint8')).save(tmp_path / 'a.jpg')
+    Image.fromarray(rng.integers(0, 60_000, (30, 50), 'uint16')).save(tmp_path / 'b.png')
+    kind = dict(driver='GTiff', width=50, height=30, count=3, dtype='uint16', crs='EPSG:32631')
+    with rasterio.open(
+        tmp_path / 'c.tif', 'w', transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6), **kind
+    ) as f:
+        f.write(rng.integers(0, 3000, (3, 30, 50), 'uint16'))
+    rows = [
+        Record(
+            name,
+            [Turn('what?', name, Task.VQA), Turn('sea?', 'no', Task.PRESENCE)],
+            Sensor.OPTICAL,
+            'own',
+            split,
+        )
+        for name, split in (('a.jpg', 'train'), ('b.png', ''), ('c.tif', 'val'))
+    ]
+    return InstructionData.build(rows, tmp_path / 'store', tmp_path), rows
+
+
+def test_what_goes_to_the_hub_is_read_by_datasets(pictured, tmp_path):
+    from datasets import Image, load_dataset
+
+    data, rows = pictured
+    made = data.with_pictures(block=1)
+    assert {split: part.num_shards for split, part in made.items()} == {'train': 2, 'validation': 1}
+    files = {split: str(tmp_path / f'{split}.parquet') for split in made}
+    for split, part in made.items():
+        part.to_parquet(files[split])
+    (tmp_path / 'c.tif').unlink()  # the files stand alone
+    back = load_dataset(
+        'parquet', data_files=files, features=made['train'].features, cache_dir=str(tmp_path / 'cache')
+    )
+    assert isinstance(back['train'].features['image'], Image)
+    sizes = {row['image_path']: row['image'].size for part in back.values() for row in part}
+    assert sizes == {'a.jpg': (50, 30), 'b.png': (50, 50), 'c.tif': (50, 50)}
+    told = [
+        (split, row['image_path'], row['question'], row['answer'], row['task'], row['sensor'], row['source'])
+        for split, part in back.items()
+        for row in part
+    ]
+    assert sorted(told) == sorted(
+        (
+            r.split or 'train',
+            r.image,
+            [t.question for t in r.turns],
+            [t.answer for t in r.turns],
+            [str(t.task) for t in r.turns],
+            'optical',
+            'own',
+        )
+        for r in rows
+    )
+
+
+def test_push_is_private_unless_told(pictured, monkeypatch):
+    from datasets import IterableDatasetDict
+
+    sent = []
+    monkeypatch.setattr(
+        IterableDatasetDict, 'push_to_hub', lambda self, name, **options: sent.append((self, name, options))
+    )
+    data, _ = pictured
+    data.push_to_hub('me/mine', token='x')
+    assert sent[0][1:] == ('me/mine', dict(private=True, token='x')) and list(sent[0][0]) == [
+        'train',
+        'validation',
+    ]
+    (data.root / 'a.jpg').unlink()
+    with pytest.raises(BadInput, match='names an image that is not there'):
+        next(iter(sent[0][0]['train']))

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data, shuffled_images
+from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data
+from earthgpt_lite.eval.sheets import shuffled_images
 from earthgpt_lite.model.modeling import model_fingerprint
 
 
@@ -359,3 +360,56 @@ print('first' if metrics else 'other')
     assert few.returncode == 0 and json.loads((tmp_path / 'few/metrics.json').read_text())[
         'results'
     ] == json.loads(json.dumps(again['results'])), few.stderr
+
+
+@pytest.fixture
+def mixed(data):
+    "Twenty pictures of train, ten of validation, ten of test, under the words that others use for them"
+    words = ['train'] * 20 + ['val'] * 10 + ['test'] * 10
+    rows = [json.loads(line) | dict(split=word) for line, word in zip(data.read_text().splitlines(), words)]
+    write_rows(rows, data)
+    return data
+
+
+def test_one_split_is_asked_and_said(tiny, mixed, tmp_path):
+    settings = dict(progress=False, say=None, baselines=False, max_new_tokens=2)
+    said = []
+    metrics = evaluate_model(tiny, mixed, tmp_path / 'a', **settings | dict(say=said.append))
+    assert metrics['scored']['questions'] == 30 and metrics['scored']['split'] == 'test'
+    assert {row['split'] for row in metrics['results']} == {'test'} and 'of the split test' in ''.join(said)
+    for word in ('val', 'validation'):
+        metrics = evaluate_model(tiny, mixed, tmp_path / word, split=word, **settings)
+        assert metrics['scored']['split'] == 'validation' and metrics['scored']['pictures'] == 10
+    with pytest.raises(BadInput, match='no questions of holiday, but train .60.'):
+        evaluate_model(tiny, mixed, tmp_path / 'b', split='holiday', **settings)
+    rows = [json.loads(line) for line in mixed.read_text().splitlines()]
+    write_rows([row for row in rows if row['split'] != 'test'], mixed)
+    with pytest.raises(BadInput, match='train .60., validation .30., and no test: choose one with --split'):
+        evaluate_model(tiny, mixed, tmp_path / 'b', **settings)
+    assert not (tmp_path / 'b').exists()
+
+
+def test_blind_runs_show_what_they_say(tiny, data, tmp_path, monkeypatch):
+    from earthgpt_lite.eval import runner as module
+
+    seen = []
+    as_pixels = module.to_pixel_values
+    monkeypatch.setattr(module, 'to_pixel_values', lambda image: seen.append(image) or as_pixels(image))
+    settings = dict(progress=False, say=None, max_new_tokens=4)
+    answers = {}
+    for kind in ('grey', 'none', 'shuffled'):
+        seen.clear()
+        metrics = evaluate_model(tiny, data, tmp_path / kind, blind=kind, **settings)
+        answers[kind] = (tmp_path / kind / 'answers.jsonl').read_text()
+        assert metrics['shown'] == module.BLIND[kind] and f"blind='{kind}'" in metrics['by']
+        assert len(seen) == dict(grey=40, none=0, shuffled=39)[kind]
+        assert kind != 'grey' or all((image == module.GREY).all() for image in seen)
+        assert metrics['results'][0]['blind'] is None  # no baselines beside it
+    assert module.BLIND['grey'] in (tmp_path / 'grey/report.html').read_text()
+    for folder, change in dict(grey=dict(blind='none'), shuffled=dict(blind='shuffled', seed=1)).items():
+        with pytest.raises(BadInput, match='with other options'):
+            evaluate_model(tiny, data, tmp_path / folder, **settings | change)
+    assert evaluate_model(tiny, data, tmp_path / 'grey', blind='grey', **settings)['asked'] == 0
+    for bad in (dict(blind='black'), dict(blind='grey', robustness=True)):
+        with pytest.raises(BadInput, match='choose grey, none, shuffled|made worse'):
+            evaluate_model(tiny, data, tmp_path / 'bad', **settings | bad)
