@@ -455,7 +455,7 @@ def _yolo_rows(path):  # None: it is no file of labels
 def _yolo_objects(rows, size, beside):
     objects = []
     for number, *numbers in rows:
-        if number != int(number):
+        if not number.is_integer():
             raise ValueError(f'has {number:g} where the number of a class must stand')
         objects.append((beside.label(int(number)), _yolo_box(numbers, size, beside.pose)))
     return objects
