@@ -453,7 +453,8 @@ def _yolo_objects(rows, size, beside):
     for number, *numbers in rows:
         if not number.is_integer():
             raise ValueError(f'has {number:g} where the number of a class must stand')
-        objects.append((beside.label(int(number)), _yolo_box(numbers, size, beside.pose)))
+        box = _numbers(*_yolo_box(numbers, size, beside.pose)).tolist()
+        objects.append((beside.label(int(number)), box))
     return objects
 
 

@@ -253,3 +253,14 @@ def test_a_column_for_each_class(tmp_path):
         'a': 'ship',
         'b': 'ship, red car',
     }
+
+
+def test_a_class_may_be_called_plane(tmp_path):
+    for name in ('plane/a.png', 'car/b.png', 'lake/c.png'):
+        picture(tmp_path / name)
+    records, _ = got('folders', tmp_path)
+    assert {image: r.turns[0].answer for image, r in records.items()} == {
+        'plane/a.png': 'plane',
+        'car/b.png': 'car',
+        'lake/c.png': 'lake',
+    }
