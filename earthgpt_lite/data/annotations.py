@@ -159,9 +159,7 @@ def voc(
         difficult += [near] * len(hard)
         yield Parsed(found[near], split, objects=objects, size=size)
     if difficult:
-        yield Skipped(
-            difficult[0], f'has the first of {len(difficult)} difficult objects, each kept as one object'
-        )
+        yield Skipped(difficult[0], f'and others have {len(difficult)} difficult objects, all kept')
 
 # %% ../../nbs/3_data/04_annotations.ipynb #6730d251
 def _numbered_splits(root):
