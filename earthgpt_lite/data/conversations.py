@@ -290,7 +290,7 @@ class _Talk:
                 self.system = True
                 continue
             asks = len(self.texts) % 2 == 0
-            if role is not None and _ASKS.get(str(role)) is not asks:
+            if role is not None and _ASKS.get(str(role).lower()) is not asks:
                 whose = 'a question' if asks else 'an answer'
                 raise ValueError(f'has a message {k} from {role!r} where {whose} must stand')
             self.texts.append(text)

@@ -363,10 +363,6 @@ def _yaml_file(path):
     return data if isinstance(data, dict) else {}
 
 
-def _name_list(path):
-    return dict(enumerate(line.strip() for line in decoded_text(path).splitlines()))
-
-
 class _YoloSet:
     "What lies beside the labels: names of the classes, and splits."
 
@@ -386,7 +382,7 @@ class _YoloSet:
         if path.suffix in ('.yaml', '.yml'):
             return self._take_yaml(_yaml_file(path))
         if path.suffix == '.names' or path.name in ('classes.txt', 'obj.names'):
-            return _name_list(path)
+            return dict(enumerate(map(str.strip, decoded_text(path).splitlines())))
         return {}
 
     def _take_yaml(self, data):
@@ -455,9 +451,10 @@ def _yolo_rows(path):  # None: it is no file of labels
 def _yolo_objects(rows, size, beside):
     objects = []
     for number, *numbers in rows:
-        if number != int(number):
+        if not number.is_integer():
             raise ValueError(f'has {number:g} where the number of a class must stand')
-        objects.append((beside.label(int(number)), _yolo_box(numbers, size, beside.pose)))
+        box = _numbers(*_yolo_box(numbers, size, beside.pose)).tolist()
+        objects.append((beside.label(int(number)), box))
     return objects
 
 

@@ -103,8 +103,8 @@ _RSVQA = (Task.PRESENCE, Task.COMPARISON, Task.COUNTING, Task.VQA)
 _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 # folders that hold pictures of all kinds, and so are no class
 _PICTURE_FOLDERS = (
-    r'(?i)(^|[/ _-])((all|train|val|test)?images?([_-]\w+)?|imgs?|pics|pictures|(train|val|test)\d{4}'
-    r'|jpegimages[\w-]*|data|image set|CAR|NEG|PLANE)/[^/]+$'
+    r'(^|[/ _-])((?i:(all|train|val|test)?images?([_-]\w+)?|imgs?|pics|pictures|(train|val|test)\d{4}'
+    r'|jpegimages[\w-]*|data|image set)|CAR|NEG|PLANE)/[^/]+$'
 )
 _SPLIT_FOLDERS = r'(?i)(^|/)(train|training|val|valid|validation|test|testing)/[^/]+$'
 
@@ -324,7 +324,7 @@ RADAR_AND_INFRARED_READERS = (
 OTHER_READERS = (
     Reader('coco', 'any boxes in COCO form', coco, _DET, _O,
            '*.json with images, annotations, categories', 'your own', any=True),
-    Reader('voc', 'any boxes in VOC form', voc, _DET, _O,
+    Reader('voc', "any boxes in VOC form, or in LabelMe's XML", voc, _DET, _O,
            '*.xml beside or near the pictures', 'your own', any=True),
     Reader('mmrs1m', 'the MMRS-1M release', mmrs1m, tuple(Task)[:6], _O,
            'data/json/<task>/*.json and data/<task>/; the sensor follows from the name of the set',

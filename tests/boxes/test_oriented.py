@@ -7,7 +7,16 @@ from affine import Affine
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.iou import obb_iou, to_corners, to_polygons
-from earthgpt_lite.boxes.oriented import GeoChatFormat, from_map, min_area_rect, to_map
+from earthgpt_lite.boxes.oriented import (
+    GeoChatFormat,
+    from_map,
+    mask_box,
+    min_area_rect,
+    square_geochat,
+    square_whole_boxes,
+    to_map,
+    whole_boxes,
+)
 from earthgpt_lite.boxes.text import BoxFormat, parse_boxes, to_pixels, to_unit
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import Frame
@@ -208,3 +217,30 @@ def test_pictures_without_map_coordinates_say_so():
             to_map([1, 2, 3, 4], where)
     with pytest.raises(BadInput, match='no inverse'):
         from_map(to_map([1, 2, 3, 4], NORTH), Affine(1, 1, 0, 1, 1, 0))
+
+
+def test_box_of_a_mask_as_pycocotools_writes_it():
+    from pycocotools import mask as coco
+
+    pixels = np.zeros((30, 50), 'uint8', order='F')
+    pixels[4:9, 11:40] = 1
+    pixels[20, 3] = 1
+    code = coco.encode(pixels)
+    text = {'size': code['size'], 'counts': code['counts'].decode()}
+    assert mask_box(text) == [3, 4, 40, 21]
+
+
+def test_boxes_inside_other_texts():
+    text = 'a [100, 200, 500, 1000], b [[0, 0, 1000, 500],[10,20,30,40]], c [0.1,0.2,0.3,0.4], d [1, 2, 3]'
+    assert len(whole_boxes(text)) == 3
+    squared = square_whole_boxes(text, 200, 100, thousandths=True)
+    assert squared == (
+        'a [0.100,0.350,0.500,0.750], b [0.000,0.250,1.000,0.500;0.010,0.260,0.030,0.270], '
+        'c [0.1,0.2,0.3,0.4], d [1, 2, 3]'
+    )
+    assert square_whole_boxes('[20, 10, 40, 30]', 200, 100, thousandths=False) == '[0.100,0.300,0.200,0.400]'
+    assert square_geochat('x {<0><0><50><100>} y {z}', 200, 100) == 'x [0.00,0.25,0.50,0.75] y {z}'
+    tilted = square_geochat('{<30><40><70><60>|<30>}', 640, 512, oriented=True)
+    assert tilted.count(',') == 7
+    with pytest.raises(BadInput, match='cannot be read'):
+        square_geochat('{<1><2>}', 200, 100)

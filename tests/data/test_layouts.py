@@ -253,3 +253,24 @@ def test_a_column_for_each_class(tmp_path):
         'a': 'ship',
         'b': 'ship, red car',
     }
+
+
+def test_a_class_may_be_called_plane(tmp_path):
+    for name in ('plane/a.png', 'car/b.png', 'lake/c.png'):
+        picture(tmp_path / name)
+    records, _ = got('folders', tmp_path)
+    assert {image: r.turns[0].answer for image, r in records.items()} == {
+        'plane/a.png': 'plane',
+        'car/b.png': 'car',
+        'lake/c.png': 'lake',
+    }
+
+
+def test_difficult_objects_are_kept_and_counted(tmp_path):
+    for name in 'ab':
+        picture(tmp_path / f'{name}.png')
+        text = xml([('ship', SHIP), ('ship', CAR)])
+        write(tmp_path / f'{name}.xml', text.replace('<pose>', '<difficult>1</difficult><pose>', 1))
+    records, left = got('voc', tmp_path)
+    assert all(len(objects_of(r)) == 2 for r in records.values())
+    assert len(left) == 1 and '2 difficult objects' in left[0]
