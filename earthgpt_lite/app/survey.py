@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import active_children
@@ -308,18 +308,11 @@ def _plan(assistant, path, out, asked, options):
     )
     head = json.loads(json.dumps(head))  # as it will be read
     facts = {key: head[key] for key in ('prompt', 'kind', 'model', 'sensor')}
-    facts |= dict(
-        scene=frame.name, tile_size=grid.size, overlap=grid.overlap, **about, **_rendering(assistant)
-    )
+    facts |= dict(scene=frame.name, tile_size=grid.size, overlap=grid.overlap, **about)
+    if rendering := getattr(assistant.model.config, 'rendering', None):
+        facts['rendering'] = rendering
     parts = journal_paths(out, options.processes)
     return _Job(path, kind, prompt, options, frame, facts, grid, batches, head, parts)
-
-
-def _rendering(assistant):
-    "How its model sees a scene, where it says so."
-    said = getattr(assistant.model.config, 'rendering', None)
-    said = asdict(said) if is_dataclass(said) else said
-    return dict(rendering=json.loads(json.dumps(said, default=str))) if said else {}
 
 
 def _fingerprint(assistant):
