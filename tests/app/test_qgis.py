@@ -80,8 +80,10 @@ def test_qgis_shows_the_colours_of_the_palette(tmp_path):
     survey(Perfect(), scene, tmp_path / 'port.geojson', detect='ship', overlap=40, progress=False)
     for name in ('said.geojson', 'said.gpkg'):
         survey(Talker(), scene, tmp_path / name, ask='what is it?', size=50, progress=False)
+    survey(Perfect(), scene, tmp_path / 'none.gpkg', detect='ship', min_score=0.5, progress=False)
     shutil.copy(scene, tmp_path / 'alone.tif')
     found = look(*tmp_path.glob('*.tif'), *tmp_path.glob('*.geojson'), *tmp_path.glob('*.gpkg'))
+    assert found.pop('none.gpkg')['type'] == 'categorizedSymbol'
     assert all(row['valid'] and row['places'] for row in found.values()) and len(found) == 9
     colours = label_colours(labels)
     for name in ('both.geojson', 'one.gpkg'):

@@ -605,10 +605,11 @@ def test_what_a_gis_wants_to_know(tmp_path):
     path = harbour(tmp_path / 'a.tif', [(0, 0, 200, 100), (210, 210, 290, 280)], **UTM)
     with rasterio.open(path, 'r+') as f:
         f.update_tags(datetime='2024-01-08T10:14:01Z', platform='sentinel-2b')
-    labels = ['dark', 'bright']
+    labels, model = ['dark', 'bright'], Perfect()
+    model.model.config.rendering = dict(optical=dict(limits=[0, 0.3]))
     asked = dict(classify=labels, size=50, min_score=0.5, raster=tmp_path / 'c.tif', progress=False)
-    survey(Perfect(), path, tmp_path / 'a.geojson', **asked)
-    survey(Perfect(), path, tmp_path / 'a.gpkg', **asked)
+    survey(model, path, tmp_path / 'a.geojson', **asked)
+    survey(model, path, tmp_path / 'a.gpkg', **asked)
     found = json.loads((tmp_path / 'a.geojson').read_text())
     rows = sorted((f['properties'] for f in found['features']), key=lambda row: row['area_m2'])
     keys = ['class_id', 'label', 'probability', 'tiles', 'datetime', 'gsd', 'area_m2']
@@ -621,6 +622,7 @@ def test_what_a_gis_wants_to_know(tmp_path):
     table = geopandas.read_file(tmp_path / 'a.gpkg', layer='answers').sort_values('area_m2')
     assert table[keys].to_dict('records') == rows
     told = dict(prompt=labels, kind='classify', model='perfect', scene='a.tif', sensor='optical', gsd=10)
+    told |= dict(rendering=dict(optical=dict(limits=[0, 0.3])), platform='sentinel-2')
     told |= dict(tile_size=50, thresholds=dict(min_probability=0.5), datetime='2024-01-08T10:14:01Z')
     assert {key: found[key] for key in told} == told and found['seconds'] >= 0
     import pyogrio
