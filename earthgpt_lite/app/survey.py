@@ -33,12 +33,15 @@ from earthgpt_lite.app.survey_files import (
     write_class_raster,
     write_features,
 )
+from ..boxes.text import plural
+from ..data.records import Task, sample_question
 from ..errors import BadInput
 from ..files import append_rows, files_digest
 from ..locks import output_lock
 from ..model.modeling import model_files, model_fingerprint
+from ..model.scope import outside_question, scope_of
 from ..outputs import check_inputs
-from ..raster.chips import Frame
+from ..raster.chips import Frame, resize
 from ..raster.georef import to_world
 from ..raster.opening import open_raster
 from ..raster.reading import read_scene, scene_files
@@ -143,6 +146,7 @@ class Journal:
 
     def __init__(self, path, head: dict, batches: dict, resume: bool = True):
         self.path, self.rows = Path(path), {}  # number of a batch: a row for each of its tiles
+        self.odd = {}  # number of a batch: tiles that show nothing
         self.batches = batches  # the numbers that belong in it, each with its tiles
         self.labels = head['prompt'] if head.get('kind') == 'classify' else None
         end = self._read(head, resume) if self.path.exists() else 0
@@ -168,6 +172,8 @@ class Journal:
 
     def _take(self, row):
         match row:
+            case ['odd', int(number), int(count)] if number in self.batches:
+                self.odd[number] = count
             case [int(number), [*answers]] if len(answers) == len(self.batches.get(number, ())):
                 if all(answer is None or is_answer_row(answer, self.labels) for answer in answers):
                     self.rows.setdefault(number, answers)
@@ -177,9 +183,9 @@ class Journal:
         "The batches that are not answered yet, by their numbers."
         return {number: tiles for number, tiles in self.batches.items() if number not in self.rows}
 
-    def add(self, number: int, answers: list):
-        append_rows(self.path, [[number, answers]])
-        self.rows[number] = answers
+    def add(self, number: int, answers: list, odd: int = 0):  # odd: tiles that show nothing
+        append_rows(self.path, [['odd', number, odd], [number, answers]] if odd else [[number, answers]])
+        self.rows[number], self.odd[number] = answers, odd
 
 
 def _parsed(line):
@@ -232,6 +238,7 @@ class SurveyOptions:
     stop: object = None  # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
     max_tiles: int = 1_000_000
     processes: int = 1  # more: through Lightning, on so many CPUs' shares or GPUs; not in a notebook
+    strict: bool = False  # refuse what the model was not trained for, and leave out tiles that show nothing
 
 
 @dataclass
@@ -243,6 +250,7 @@ class Survey:
     tiles: int  # that hold data
     resumed: int  # batches that were known from an earlier run
     seconds: float
+    warnings: list  # where the model was asked outside what it was trained with, a sentence each
 
 # %% ../../nbs/7_app/04_survey.ipynb #af6eba6c
 def survey(
@@ -279,8 +287,8 @@ def survey(
             _walk_share(None, job, assistant)
         else:
             _launch(job, assistant)
-        features, answers = _write(job, out)
-    return Survey(out, features, answers, resumed, time.monotonic() - start)
+        features, answers, warnings = _write(job, out)
+    return Survey(out, features, answers, resumed, time.monotonic() - start, warnings)
 
 # %% ../../nbs/7_app/04_survey.ipynb #53353175
 def _check_question(asked, raster):
@@ -326,7 +334,7 @@ def _scene_frame(path, out, options):
         raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
     if out.suffix != '.json':
         _check_place(path, frame)
-    return frame, small.sensor
+    return frame, small
 
 
 def _check_place(path, frame):
@@ -369,12 +377,13 @@ class _Job:
     batches: dict  # of tiles, by their numbers
     head: dict  # of the journals
     parts: list  # a path for each process' journal
+    warnings: list  # of the whole scene
 
 
 def _plan(assistant, path, out, asked, options):
     kind, prompt = _check_question(asked, options.raster)
     _check_processes(options)
-    frame, sensor = _scene_frame(path, out, options)
+    frame, small = _scene_frame(path, out, options)
     grid = _tile_grid(path, frame, kind, assistant.model.config.image_size, options)
     if options.raster:
         check_raster(options.raster)
@@ -387,16 +396,38 @@ def _plan(assistant, path, out, asked, options):
         size=grid.size,
         overlap=grid.overlap,
         batch=options.batch_size,
-        sensor=str(sensor),
+        sensor=str(small.sensor),
         bands=options.bands and list(map(str, options.bands)),
         platform=options.platform,
         nodata=options.nodata,
         model=assistant.name,
         fingerprint=_fingerprint(assistant),
+        strict=options.strict,
     )
+    warnings = _scene_warnings(assistant, small, frame, grid, (kind, prompt))
+    if warnings and options.strict:
+        raise BadInput(f'{path}: {"; ".join(warnings)}')
     head = json.loads(json.dumps(head))  # as it will be read
     parts = _parts(out, options.processes)
-    return _Job(path, kind, prompt, options, frame, grid, batches, head, parts)
+    return _Job(path, kind, prompt, options, frame, grid, batches, head, parts, warnings)
+
+
+def _scene_warnings(assistant, small, frame, grid, asked):
+    "What is asked of the whole scene beyond what the model was trained with."
+    kind, prompt = asked
+    words = (
+        dict(
+            ask=prompt,
+            ground=f'where is {prompt}?',
+            detect=sample_question(Task.DETECTION, **(dict(label=plural(prompt)) if prompt else {})),
+        )
+        if kind != 'classify'
+        else {}
+    )
+    config = assistant.model.config
+    gsd = small.gsd and small.gsd * small.width / frame.width * grid.size / config.image_size
+    labels = prompt if kind == 'classify' else None
+    return outside_question(scope_of(config), small.sensor, gsd, words.get(kind, ''), labels)
 
 
 def _fingerprint(assistant):
@@ -441,6 +472,15 @@ def _answer_rows(assistant, job, chips):
         yield [answer.text, round(float(score), 6), boxes, answer.labels, confidence]
 
 
+def _odd_tiles(assistant, chips):
+    "The tiles that are flat or like noise, as the model sees them."
+    scope = scope_of(assistant.model.config)
+    if scope is None:
+        return []
+    size = assistant.model.config.image_size
+    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, size))]
+
+
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
@@ -450,10 +490,13 @@ def _walk(assistant, job, journal, tell):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')
             rows = [None] * len(batch)
+            odd = _odd_tiles(assistant, chips)
+            if job.options.strict:
+                chips = {k: chip for k, chip in chips.items() if k not in odd}
             if chips:
                 for k, row in zip(chips, _answer_rows(assistant, job, list(chips.values()))):
                     rows[k] = row
-            journal.add(number, rows)
+            journal.add(number, rows, len(odd))
             tell(len(journal.rows))
 
 # %% ../../nbs/7_app/04_survey.ipynb #78ea188e
@@ -520,6 +563,9 @@ def _write(job, out):
         features += region_features(answers, job.grid, options.min_score)
     facts = dict(prompt=job.prompt, kind=job.kind, model=job.head['model'])
     facts |= dict(scene=job.frame.name, sensor=job.head['sensor'])
+    warnings = _all_warnings(job, journals)
+    if warnings:
+        facts['warnings'] = warnings
     outputs = [out, options.raster] if options.raster else [out]
     append_rows(job.parts[0], map(_claim, outputs))
     write_features(out, features, job.frame, facts)
@@ -527,4 +573,14 @@ def _write(job, out):
         write_class_raster(options.raster, answers, job.frame, job.grid, job.prompt)
     for part in job.parts:
         part.unlink()
-    return len(features), len(answers)
+    return len(features), len(answers), warnings
+
+
+def _all_warnings(job, journals):
+    "Of the scene, and how many of its tiles show nothing."
+    odd = sum(sum(journal.odd.values()) for journal in journals)
+    if not odd:
+        return job.warnings
+    what = 'left out' if job.options.strict else 'answers about them mean nothing'
+    tiles = f'{odd:,} of {len(job.grid):,} tiles are flat or like noise, unlike those of the training: {what}'
+    return [*job.warnings, tiles]
