@@ -9,12 +9,25 @@ Writes earthgpt_lite/assets/models/nano and earthgpt_lite/assets/results/nano.js
 import argparse
 import json
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from chip_files import cut
+
+from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.quickstart import evaluate, machine, versions
+from earthgpt_lite.data.records import Task
+from earthgpt_lite.data.sample.sites import RENDERING, SITES, site_examples
+from earthgpt_lite.data.sample.synthetic import pointing_examples
 from earthgpt_lite.data.sample.trees import sample_examples
+from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.eval.report import results_markdown
+from earthgpt_lite.model.config import rendering_of
+from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.model.scope import measure_scope
+from earthgpt_lite.raster.reading import read_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = '''---
@@ -40,6 +53,14 @@ islands, lakes and trees.
 three aerial pictures. It was trained in English on short questions, each standing alone; it has never seen a dialogue. It writes a box where there is nothing to point at.
 Nothing important should be decided by it.
 
+**How it looks at files.** Its `config.json` says how files become chips: {rendering}. Where a file says what its numbers are, a chip has the same
+bytes as in training, and so the same answers. A file of counts alone cannot be rendered so, and this is what that costs:
+
+{files}
+
+It also says what it was trained with; `ask` and `survey` warn of other labels, sensors, ground distances and empty pictures, and refuse them with
+`--strict`.
+
 **Weights** are Apache-2.0. The imagery they were learned from is named in ATTRIBUTION.md of the package.
 
 ## Validation blocks
@@ -56,9 +77,66 @@ By source, test blocks:
 '''
 
 
+TREES, WORLD = 0.1, 111_200  # metres: a pixel of the aerial pictures, a degree of latitude
+
+
+def pixel_of(example) -> float | None:  # None: drawn
+    "Metres on the ground of a pixel of 64 x 64, as the model sees them."
+    place, source = example.place, example.name.split('/')[0]
+    if source in SITES:
+        file, (_, _, side) = DATA / place['file'], place['window']
+        return _scene_gsd(file) * side / 64
+    if source == 'trees':
+        return TREES * place['window'][2] / 64
+    if 'bounds' not in place:
+        return None
+    return float(place['bounds'][3] - place['bounds'][1]) * WORLD / 64
+
+
+@lru_cache
+def _scene_gsd(path):
+    return read_scene(path, window=(0, 0, 8, 8)).gsd
+
+
+def from_files(model, tokenizer) -> list[dict]:
+    "Accuracy of classification on test chips: as trained, as files of their own, as files of counts without units."
+    assistant, rows = Assistant(model, tokenizer), []
+    with TemporaryDirectory() as folder:
+        own = lambda e, units: assistant.chip(
+            cut(DATA / e.place['file'], e.place['window'], Path(folder, 'chip.tif'), units), str(e.sensor)
+        )
+        ways = dict(trained=lambda e: e.image, file=lambda e: own(e, True), counts=lambda e: own(e, False))
+        for name in SITES:
+            asked = [
+                (e, t) for e in site_examples(name, 'test') for t in e.turns if t.task == Task.CLASSIFICATION
+            ]
+            rows.append(dict(site=name, sensor=str(asked[0][0].sensor), n=len(asked)))
+            for way, picture in ways.items():
+                pixels = assistant.to_pixel_values([picture(e) for e, _ in asked])
+                questions = [(i, t.question) for i, (_, t) in enumerate(asked)]
+                said = generate_answers(model, tokenizer, pixels, questions)
+                right = [text == t.answer for (text, _), (_, t) in zip(said, asked)]
+                rows[-1][way] = sum(right) / len(right)
+    return rows
+
+
+def files_markdown(rows) -> str:
+    "What `from_files` found, as a table."
+    lines = [
+        '| test chips, classification | n | as trained | a file of its own, with units | counts without units |',
+        '| --- | ---: | ---: | ---: | ---: |',
+    ]
+    for r in rows:
+        scores = ' | '.join(f'{r[way]:.3f}' for way in ('trained', 'file', 'counts'))
+        lines.append(f'| {r["site"]}, {r["sensor"]} | {r["n"]} | {scores} |')
+    return '\n'.join(lines)
+
+
 def release(run: Path, into: Path, scores: Path, on: str):
     record = json.loads((run / 'run.json').read_text(encoding='utf-8'))
     model, tokenizer = load(run, 'cpu')
+    model.config.rendering = RENDERING.to_dict()
+    model.config.scope = measure_scope(pointing_examples('train'), pixel_of)
     save(model.half(), tokenizer, into)
     model, tokenizer = load(into, 'cpu')
     train = sample_examples('train')
@@ -69,6 +147,7 @@ def release(run: Path, into: Path, scores: Path, on: str):
     facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'precision', 'last_loss')} | dict(
         date=str(date.today()), machine=on
     )
+    found['files'] = from_files(model, tokenizer)
     scores.write_text(
         json.dumps(
             dict(train=facts | dict(parameters=model.num_parameters()), **found, versions=versions()),
@@ -80,6 +159,8 @@ def release(run: Path, into: Path, scores: Path, on: str):
         CARD.format(
             parameters=model.num_parameters() / 1e6,
             **facts,
+            rendering=rendering_of(model.config).text,
+            files=files_markdown(found['files']),
             validation=results_markdown(found['validation']['results'], found['validation']['sources']),
             test=results_markdown(found['test']['results'], found['test']['sources']),
             sources=results_markdown(found['test']['sources']),

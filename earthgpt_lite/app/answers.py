@@ -31,6 +31,8 @@ def _html_lines(answer, most=5):
         yield f'{html.escape(label or "box")}: {numbers}'
     if len(answer.boxes) > most:
         yield f'and {len(answer.boxes) - most} more boxes'
+    for warning in answer.warnings:
+        yield f'outside its training: {html.escape(warning)}'
     for part in answer.unread[:3]:
         yield f'not read: {html.escape(part)}'
 
@@ -56,6 +58,7 @@ class Answer:
     truncated: bool = False  # it used up max_new_tokens before it came to an end
     model: str = ''
     region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
+    warnings: tuple = ()  # where the model was asked outside what it was trained with, a sentence each
 
     def __post_init__(self):
         parsed = parse_boxes(self.text, repair=True)  # as the measures read it
@@ -143,6 +146,8 @@ def _features(answer):
         model=answer.model,
         **answer.chip.about,
     )
+    if answer.warnings:
+        facts['warnings'] = list(answer.warnings)
     if answer.scores:
         facts['scores'] = {k: round(v, 4) for k, v in answer.scores.items()}
     for polygon, label, score in zip(polygons, labels, scores):

@@ -25,6 +25,7 @@ from ..model.config import rendering_of
 from ..model.modeling import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
+from ..model.scope import asked_words, outside, parse_question
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.chips import Chip
 from ..raster.georef import to_world
@@ -114,6 +115,13 @@ def _listed(x):
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
+def _asked_facts(question, task, label):
+    "Task and label of boxes, as they are given, or as a question in a known wording has them."
+    found, _ = parse_question(question)
+    words = asked_words(question) if found in (Task.GROUNDING, Task.DETECTION) else []
+    return dict(task=task or found, default_label=label or next(iter(words), None))
+
+
 def _pairs(images, questions):
     "As many images as questions: a single one is repeated."
     if len(images) == 1:
@@ -134,17 +142,19 @@ class Assistant:
     Every method takes a path, Scene, Chip, array or PIL image, or a list of them.
     """
 
-    def __init__(self, model, tokenizer, name: str = ''):
+    def __init__(self, model, tokenizer, name: str = '', strict: bool = False):
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.strict = strict  # refuse what is outside the training, see `model.scope`
 
     @classmethod
     def from_pretrained(
         cls,
         name,  # a run folder, a saved model, a hub name
         device: str | None = None,
+        strict: bool = False,  # refuse what is outside its training, instead of a warning
     ) -> 'Assistant':
         "Load a model. Raises BadInput that says what is missing."
-        return cls(*load(name, device), str(name))
+        return cls(*load(name, device), str(name), strict)
 
     @property
     def rendering(self) -> Rendering | None:  # None: the model does not say
@@ -186,14 +196,23 @@ class Assistant:
         chips = [self.chip(i, sensor) for i in once.values()]
         pixels = self.to_pixel_values(chips)
         asked = [(row[id(i)], q) for i, q in zip(images, questions)]
+        warnings = [self._warnings(chips[k], pixels[k], q) for k, q in asked]
         generated = generate_answers(
             self.model, self.tokenizer, pixels, asked, max_new_tokens, tokens=True, **generate
         )
         answers = []
-        for (k, q), (text, score, tokens) in zip(asked, generated):
-            facts = dict(task=task, default_label=default_label, confidence=box_logprobs(tokens))
+        for (k, q), warned, (text, score, tokens) in zip(asked, warnings, generated):
+            facts = _asked_facts(q, task, default_label)
+            facts |= dict(confidence=box_logprobs(tokens), warnings=warned)
             answers.append(self._answer(text, score, q, chips[k], pixels[k], max_new_tokens, **facts))
         return answers if many else answers[0]
+
+    def _warnings(self, chip, pixels, question='', labels=None):
+        "What is asked outside of the training of the model. BadInput if that is not wanted."
+        found = outside(self.model.config, chip, pixels.permute(1, 2, 0).numpy(), question, labels)
+        if found and self.strict:
+            raise BadInput(f'{chip.name or "the picture"}: {"; ".join(found)}')
+        return tuple(found)
 
     def _answer(self, text, score, question, chip, pixels, max_new_tokens=10**9, history=(), **facts):
         written = encode(self.tokenizer, ' ' + text)
@@ -266,6 +285,7 @@ class Assistant:
         if not chips:
             raise BadInput('no image to classify: give one, or a list of them')
         pixels = self.to_pixel_values(chips)
+        warnings = [self._warnings(chip, picture, '', labels) for chip, picture in zip(chips, pixels)]
         logprobs = choice_logprobs(self.model, self.tokenizer, pixels, question, labels, batch_size)
         sums = torch.stack([l.sum(1) for l in logprobs], 1)  # (n, labels)
         answers = []
@@ -273,6 +293,7 @@ class Assistant:
             best = int(np.argmax(probabilities))
             score = float(logprobs[best][k].mean())
             facts = dict(task=Task.CLASSIFICATION, scores=dict(zip(labels, probabilities)))
+            facts['warnings'] = warnings[k]
             answers.append(self._answer(labels[best], score, question, chips[k], pixels[k], **facts))
         return answers if isinstance(image, (list, tuple)) else answers[0]
 

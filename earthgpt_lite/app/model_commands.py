@@ -29,6 +29,7 @@ def _answer_json(answer):
         map_polygons=_map_corners(answer),
         truncated=answer.truncated,
         unread=answer.unread,
+        warnings=list(answer.warnings),
         **answer.chip.about,
     )
 
@@ -51,6 +52,8 @@ def _answer_lines(answer, most=10):
         yield f'  not read as boxes: {printable(", ".join(answer.unread[:3]), lines=False)}'
     if answer.truncated:
         yield '  cut off; a larger --max-new-tokens lets it go on'
+    for warning in answer.warnings:
+        yield f'  warning: {printable(warning, lines=False)}'
     about = answer.chip.about
     seen = [f'{about[key]}{unit}' for key, unit in (('datetime', ''), ('gsd', ' m a pixel')) if key in about]
     if seen:
@@ -127,16 +130,16 @@ def run_ask(args):
     "The command `ask`: one question about one image."
     from earthgpt_lite.model.modeling import model_files
     from earthgpt_lite.outputs import check_inputs
-    from earthgpt_lite.raster.reading import scene_files
+    from earthgpt_lite.raster.reading import read_scene, scene_files
 
     if args.out:
         check_overwrite(args.out, args.force)
         read = scene_files(args.image, args.allow_vrt)
         check_inputs([args.out], [*read, *model_files(args.model)])
+        _check_place(args.image, read_scene(args.image, size=64, **reading(args)).frame)
     assistant = _assistant(args)
+    assistant.strict = args.strict
     chip = assistant.chip(args.image, **reading(args))
-    if args.out:
-        _check_place(args.image, chip.frame)
     answer = assistant.ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
@@ -210,11 +213,14 @@ def run_survey(args):
     tiles = dict(size=args.size, overlap=args.overlap, **reading(args))
     output = dict(min_score=args.min_score, raster=args.raster, resume=not args.force)
     work = dict(batch_size=args.batch_size, progress=_wants_bars(args), processes=args.processes)
+    work['strict'] = args.strict
     try:
         done = survey(_assistant(args), args.scene, args.out, **question, **tiles, **output, **work)
     except KeyboardInterrupt:
         _tell(f'\nstopped; what is done is kept beside {args.out}: the same command goes on')
         return 130
+    for warning in done.warnings:
+        _tell(f'warning: {printable(warning, lines=False)}')
     if args.json:
         return print_json(vars(done) | dict(out=str(done.out), raster=args.raster))
     files = f'{done.out} and {args.raster}' if args.raster else done.out

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import active_children
@@ -41,12 +41,15 @@ from earthgpt_lite.app.survey_files import (
     region_features,
     write_together,
 )
+from ..boxes.text import plural
+from ..data.records import Task, sample_question
 from ..errors import BadInput
 from ..files import append_rows, files_digest
 from ..locks import output_lock
 from ..model.modeling import model_files, model_fingerprint
+from ..model.scope import outside_question, scope_of
 from ..outputs import check_inputs
-from ..raster.chips import Frame
+from ..raster.chips import Frame, resize
 from ..raster.georef import to_world
 from ..raster.opening import open_raster
 from ..raster.reading import read_scene, scene_files
@@ -140,6 +143,7 @@ class SurveyOptions:
     stop: object = None  # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
     max_tiles: int = 1_000_000
     processes: int = 1  # more: through Lightning, on so many CPUs' shares or GPUs; not in a notebook
+    strict: bool = False  # refuse what the model was not trained for, and leave out tiles that show nothing
 
 
 @dataclass
@@ -151,6 +155,7 @@ class Survey:
     tiles: int  # that hold data
     resumed: int  # batches that were known from an earlier run
     seconds: float
+    warnings: list  # where the model was asked outside what it was trained with, a sentence each
 
 # %% ../../nbs/7_app/04_survey.ipynb #af6eba6c
 def survey(
@@ -187,8 +192,8 @@ def survey(
             _walk_share(None, job, assistant)
         else:
             _launch(job, assistant)
-        features, answers = _write(job, out)
-    return Survey(out, features, answers, resumed, time.monotonic() - start)
+        features, answers, warnings = _write(job, out)
+    return Survey(out, features, answers, resumed, time.monotonic() - start, warnings)
 
 # %% ../../nbs/7_app/04_survey.ipynb #53353175
 def _check_question(asked, raster):
@@ -285,6 +290,7 @@ class _Job:
     batches: dict  # of tiles, by their numbers
     head: dict  # of the journals
     parts: list  # a path for each process' journal
+    warnings: list  # of the whole scene
 
 
 def _plan(assistant, path, out, asked, options):
@@ -309,21 +315,36 @@ def _plan(assistant, path, out, asked, options):
         nodata=options.nodata,
         model=assistant.name,
         fingerprint=_fingerprint(assistant),
+        strict=options.strict,
     )
+    warnings = _scene_warnings(assistant, sensor, about['gsd'], grid, (kind, prompt))
+    if warnings and options.strict:
+        raise BadInput(f'{path}: {"; ".join(warnings)}')
     head = json.loads(json.dumps(head))  # as it will be read
     facts = {key: head[key] for key in ('prompt', 'kind', 'model', 'sensor')}
-    facts |= dict(
-        scene=frame.name, tile_size=grid.size, overlap=grid.overlap, **about, **_rendering(assistant)
-    )
+    facts |= dict(scene=frame.name, tile_size=grid.size, overlap=grid.overlap, **about)
+    if rendering := getattr(assistant.model.config, 'rendering', None):
+        facts['rendering'] = rendering
     parts = journal_paths(out, options.processes)
-    return _Job(path, kind, prompt, options, frame, facts, grid, batches, head, parts)
+    return _Job(path, kind, prompt, options, frame, facts, grid, batches, head, parts, warnings)
 
 
-def _rendering(assistant):
-    "How its model sees a scene, where it says so."
-    said = getattr(assistant.model.config, 'rendering', None)
-    said = asdict(said) if is_dataclass(said) else said
-    return dict(rendering=json.loads(json.dumps(said, default=str))) if said else {}
+def _scene_warnings(assistant, sensor, gsd, grid, asked):
+    "What is asked of the whole scene beyond what the model was trained with."
+    kind, prompt = asked
+    words = (
+        dict(
+            ask=prompt,
+            ground=f'where is {prompt}?',
+            detect=sample_question(Task.DETECTION, **(dict(label=plural(prompt)) if prompt else {})),
+        )
+        if kind != 'classify'
+        else {}
+    )
+    config = assistant.model.config
+    gsd = gsd and gsd * grid.size / config.image_size
+    labels = prompt if kind == 'classify' else None
+    return outside_question(scope_of(config), sensor, gsd, words.get(kind, ''), labels)
 
 
 def _fingerprint(assistant):
@@ -368,6 +389,15 @@ def _answer_rows(assistant, job, chips):
         yield [answer.text, round(float(score), 6), boxes, answer.labels, confidence]
 
 
+def _odd_tiles(assistant, chips):
+    "The tiles that are flat or like noise, as the model sees them."
+    scope = scope_of(assistant.model.config)
+    if scope is None:
+        return []
+    size = assistant.model.config.image_size
+    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, size))]
+
+
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
@@ -377,10 +407,13 @@ def _walk(assistant, job, journal, tell):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')
             rows = [None] * len(batch)
+            odd = _odd_tiles(assistant, chips)
+            if job.options.strict:
+                chips = {k: chip for k, chip in chips.items() if k not in odd}
             if chips:
                 for k, row in zip(chips, _answer_rows(assistant, job, list(chips.values()))):
                     rows[k] = row
-            journal.add(number, rows)
+            journal.add(number, rows, len(odd))
             tell(len(journal.rows))
 
 # %% ../../nbs/7_app/04_survey.ipynb #78ea188e
@@ -460,6 +493,9 @@ def _write(job, out):
     on_ground = None if out.suffix == '.json' else job.frame
     features = describe_features(found, job.kind, classes, facts, on_ground)
     facts = facts | _run_facts(job, journals) | dict(classes=classes)
+    warnings = _all_warnings(job, journals)
+    if warnings:
+        facts['warnings'] = warnings
     files = feature_files(out, features, job.frame, facts)
     if options.raster:
         files |= raster_files(options.raster, answers, job.frame, job.grid, facts)
@@ -467,4 +503,14 @@ def _write(job, out):
     write_together(files)
     for part in job.parts:
         part.unlink()
-    return len(features), len(answers)
+    return len(features), len(answers), warnings
+
+
+def _all_warnings(job, journals):
+    "Of the scene, and how many of its tiles show nothing."
+    odd = sum(sum(journal.odd.values()) for journal in journals)
+    if not odd:
+        return job.warnings
+    what = 'left out' if job.options.strict else 'answers about them mean nothing'
+    tiles = f'{odd:,} of {len(job.grid):,} tiles are flat or like noise, unlike those of the training: {what}'
+    return [*job.warnings, tiles]

@@ -106,13 +106,14 @@ class Journal:
     """Lines of JSON that survive a crash: a head that says what they are about, then one line a batch.
 
     Each line bears the number of its batch, so a line that is lost is asked again, and one that is there
-    twice counts once; and the seconds since the one before it, so that a survey knows what it took in all,
-    however often it was stopped.
+    twice counts once; the seconds since the one before it, so that a survey knows what it took in all,
+    however often it was stopped; and how many of its tiles show nothing.
     """
 
     def __init__(self, path, head: dict, batches: dict, resume: bool = True):
         self.path, self.rows = Path(path), {}  # number of a batch: a row for each of its tiles
         self.spent, self.clock = {}, time.monotonic()  # number of a batch: seconds it took
+        self.odd = {}  # number of a batch: tiles that show nothing
         self.batches = batches  # the numbers that belong in it, each with its tiles
         self.labels = head['prompt'] if head.get('kind') == 'classify' else None
         end = self._read(head, resume) if self.path.exists() else 0
@@ -138,22 +139,22 @@ class Journal:
 
     def _take(self, row):
         match row:
-            case [int(number), [*answers], float(spent)] if len(answers) == len(self.batches.get(number, ())):
+            case [int(number), [*answers], float(spent), int(odd)]:
                 known = all(answer is None or is_answer_row(answer, self.labels) for answer in answers)
-                if known and 0 <= spent < 1e9:
-                    self.rows.setdefault(number, answers)
-                    self.spent.setdefault(number, spent)
+                full = len(answers) == len(self.batches.get(number, ())) and number not in self.rows
+                if full and known and 0 <= spent < 1e9 and 0 <= odd <= len(answers):
+                    self.rows[number], self.spent[number], self.odd[number] = answers, spent, odd
 
     @property
     def missing(self) -> dict:
         "The batches that are not answered yet, by their numbers."
         return {number: tiles for number, tiles in self.batches.items() if number not in self.rows}
 
-    def add(self, number: int, answers: list):
+    def add(self, number: int, answers: list, odd: int = 0):  # odd: tiles that show nothing
         now = time.monotonic()
         spent, self.clock = round(now - self.clock, 3), now
-        append_rows(self.path, [[number, answers, spent]])
-        self.rows[number], self.spent[number] = answers, spent
+        append_rows(self.path, [[number, answers, spent, odd]])
+        self.rows[number], self.spent[number], self.odd[number] = answers, spent, odd
 
 
 def _parsed(line):

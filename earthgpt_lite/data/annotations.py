@@ -76,7 +76,7 @@ def read_xml(path, tag):
 
 
 def _voc_objects(path, one=0, tag='annotation', oriented=False):
-    "The file name and size that an XML tells, and label, box and description of each object."
+    "File name and size that an XML tells, what is difficult, and label, box and description of each object."
     tree, rows = read_xml(path, tag), []
     if tag == 'HRSC_Image':
         try:
@@ -92,7 +92,7 @@ def _voc_objects(path, one=0, tag='annotation', oriented=False):
             rows.append((label.strip(), _voc_box(obj, one), text))
         except (TypeError, ValueError, AttributeError):
             raise ValueError(f'object {len(rows)} has no name or no readable box') from None
-    return _voc_file(tree), _stated_size(tree), rows
+    return _voc_file(tree), _stated_size(tree), tree.findall("object[difficult='1']"), rows
 
 
 def _voc_file(tree):
@@ -138,14 +138,14 @@ def voc(
     oriented=False,  # of HRSC2016: its turned boxes; False: its upright ones
 ):
     "Pascal VOC and its relatives: one XML a picture. Pixels as they stand."
-    pictures, splits = Pictures(root), split_lists(root)
+    pictures, splits, difficult = Pictures(root), split_lists(root), []
     paths = {path.relative_to(root).as_posix(): path for path in find_paths(root, files)}
     found, why = pictures.match(_voc_names(paths, root, pictures))
     for near, path in paths.items():
         if re.search(never, near):
             raise LayoutMismatch(f'{near} belongs to another data set')
         try:
-            _, size, rows = _voc_objects(path, first_pixel, root_tag, oriented)
+            _, size, hard, rows = _voc_objects(path, first_pixel, root_tag, oriented)
         except ValueError as e:
             yield Skipped(near, str(e))
             continue
@@ -156,7 +156,10 @@ def voc(
             continue
         objects = [(readable_name(label), box) for label, box, _ in rows if _known(label, names, drop, near)]
         split = splits.get(same_name(path.stem)) or folder_split(near) or folder_split(found[near])
+        difficult += [near] * len(hard)
         yield Parsed(found[near], split, objects=objects, size=size)
+    if difficult:
+        yield Skipped(difficult[0], f'and others have {len(difficult)} difficult objects, all kept')
 
 # %% ../../nbs/3_data/04_annotations.ipynb #6730d251
 def _numbered_splits(root):

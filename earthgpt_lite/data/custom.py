@@ -160,7 +160,7 @@ def table(
                 split = row.get('split') or split_of(near) or folder_split(image)
                 said = {
                     'split': split_name(split),
-                    **({'label': label.get(row['label'], row['label'])} if label else {}),
+                    **({'label': label.get(row.get('label'), row.get('label', ''))} if label else {}),
                 }
                 grouped[image].append(row | said)
             elif row['image'] not in lost:

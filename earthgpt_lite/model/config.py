@@ -67,7 +67,8 @@ class EarthGPTConfig(PreTrainedConfig):
     the norm behind it, None for no norm. coordinate_loss_weight: of the distance between coordinates, beside
     cross entropy, see lesson 4_model/12_coordinates; first_coordinate: id of the token 0.00. chat: the ChatFormat of the
     tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary. rendering:
-    how files become chips, as `Rendering.to_dict` gives it; None where nobody said. format: of
+    how files become chips, as `Rendering.to_dict` gives it; scope: what it was trained with, see notebook
+    4_model/21_scope; None where nobody said. format: of
     this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
     that do not exist.
     """
@@ -102,6 +103,7 @@ class EarthGPTConfig(PreTrainedConfig):
     first_coordinate: int | None = None
     tie_word_embeddings: bool = False
     rendering: dict | None = None
+    scope: dict | None = None
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
@@ -178,8 +180,9 @@ _FIELDS = dict(
     coordinate_loss_weight=_real(0, 1_000_000),
     first_coordinate=_whole(0, 2**31),
     tie_word_embeddings=_FLAG,
+    scope=(lambda v: isinstance(v, dict), 'what `measure_scope` gives, or null'),
 )
-_MAY_LACK = ('vit_config', 'cnn_config', 'vit_input', 'cnn_input', 'init_scale', 'first_coordinate')
+_MAY_LACK = ('vit_config', 'cnn_config', 'vit_input', 'cnn_input', 'init_scale', 'first_coordinate', 'scope')
 _MOST_PATCHES = 256  # along one side of a picture
 
 
