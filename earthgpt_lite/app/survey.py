@@ -120,6 +120,8 @@ def is_claimed(
     processes: int = 1,
 ) -> bool:
     "Whether a survey that was begun has noted that it writes this file: it goes on without asking."
+    if not Path(out).name:
+        return False  # a folder, which is refused
     part = _parts(Path(out), processes)[0]
     return part.is_file() and _claim(path) in map(_parsed, part.read_bytes().split(b'\n'))
 
@@ -345,6 +347,8 @@ def _tile_grid(path, frame, kind, image_size, options):
     size, overlap = options.size or image_size, options.overlap
     if overlap is None:
         overlap = 0 if kind in ('ask', 'classify') else size // 4
+    if size < 2:
+        raise BadInput('a tile of 1 pixel shows nothing: give a size from 2')
     if not 0 <= overlap < size:
         raise BadInput(f'an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
     if kind == 'classify' and overlap:
@@ -429,9 +433,10 @@ def _counter(progress, total, known):
 def _read_chips(job, batches):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     where = dict(empty=True, windows=map(_strip, batches), **_reading(job.options))
-    strips = read_tiles(job.path, job.grid.size, 0, **where)
-    for batch, strip in zip(batches, strips):
-        yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
+    # closed in the thread that opened it, also where a chip cannot be made
+    with closing(read_tiles(job.path, job.grid.size, 0, **where)) as strips:
+        for batch, strip in zip(batches, strips):
+            yield batch, {k: tile.chip() for k, tile in _cut(strip, batch)}
 
 
 def _answer_rows(assistant, job, chips):
