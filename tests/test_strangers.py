@@ -16,6 +16,7 @@ import threading
 import zipfile
 from types import SimpleNamespace
 
+import fixtures_hostile as hostile
 import numpy as np
 import pytest
 import rasterio
@@ -410,3 +411,12 @@ def test_a_picture_has_no_mark_in_the_chat(tmp_path):
     (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
     with pytest.raises(BadInput, match='m: chat holds <image>'):
         load(folder, 'cpu')
+
+
+def test_a_jpeg_2000_without_some_of_its_tiles_is_not_shown_black(tmp_path):
+    "Its header speaks of more than there are"
+    path = hostile.jpeg2000(tmp_path / 'a.jp2', 4096, tile_size=(1024, 1024))
+    with pytest.raises(BadInput, match='a.jp2: 15 of its 16 tiles are missing'):
+        read_scene(path, size=64)
+    Image.new('RGB', (700, 500)).save(tmp_path / 'b.jp2', tile_size=(256, 256))
+    assert read_scene(tmp_path / 'b.jp2').pixels.shape == (3, 500, 700)
