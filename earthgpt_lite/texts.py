@@ -85,7 +85,9 @@ def check_text(
     text: str,
     what: str,  # for the message: 'the question'
 ) -> str:
-    "A text as it is. Raises BadInput where it holds half a character."
+    "A text as it is. Raises BadInput where it holds half a character, or is no text."
+    if not isinstance(text, str):
+        raise BadInput(f'{what} is {str(text)[:60]!r}, and should be a text')
     if any('\ud800' <= c <= '\udfff' for c in text):
         raise BadInput(
             f'{what} holds half a character, or bytes that are no UTF-8: {text[:60]!r}; write it again'

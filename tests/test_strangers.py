@@ -3,6 +3,7 @@
 Nothing is fetched or read that was not named, nothing is lost, and what is refused is named.
 """
 
+import gc
 import http.server
 import json
 import os
@@ -10,10 +11,12 @@ import re
 import shutil
 import socket
 import struct
+import sys
 import threading
 import zipfile
 from types import SimpleNamespace
 
+import fixtures_hostile as hostile
 import numpy as np
 import pytest
 import rasterio
@@ -22,7 +25,9 @@ from PIL import Image
 from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
+from earthgpt_lite.app import survey as survey_module
 from earthgpt_lite.app.cli import main
+from earthgpt_lite.app.commands import _texts
 from earthgpt_lite.app.maps import _features
 from earthgpt_lite.app.survey import survey
 from earthgpt_lite.app.survey_files import check_output, check_raster
@@ -35,9 +40,12 @@ from earthgpt_lite.eval.score import score_files
 from earthgpt_lite.files import write_whole
 from earthgpt_lite.model.config import MODELS
 from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.presets import PRESETS
+from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.raster.reading import read_scene, scene_files
 from earthgpt_lite.train.adapter_files import load_adapter
 
+PERFECT = SimpleNamespace(name='perfect', model=SimpleNamespace(config=SimpleNamespace(image_size=64)))
 UTM = dict(crs='EPSG:32633', transform=from_origin(500_000, 5_000_000, 10, 10))
 VRT = (
     '<VRTDataset rasterXSize="20" rasterYSize="20"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
@@ -273,11 +281,10 @@ def test_models_are_loaded_by_several_threads():
 
 
 def test_a_place_that_is_none_names_the_file(tmp_path):
-    assistant = SimpleNamespace(name='perfect', model=SimpleNamespace(config=SimpleNamespace(image_size=64)))
     mars = 'GEOGCS["Mars",DATUM["Mars",SPHEROID["Mars",3396190,169.89]],PRIMEM["x",0],UNIT["degree",0.0174532925199433]]'
     scene = raster(tmp_path / 'a.tif', colours(3), crs=mars, transform=from_origin(10, 10, 0.01, 0.01))
     with pytest.raises(BadInput, match='a.tif: .*name the output .json'):
-        survey(assistant, scene, tmp_path / 'o.geojson', ask='what?')
+        survey(PERFECT, scene, tmp_path / 'o.geojson', ask='what?')
     place = dict(type='Point', coordinates=[500_000, 5_000_000])
     answers = dict(type='FeatureCollection', features=[dict(type='Feature', properties={}, geometry=place)])
     (tmp_path / 'o.geojson').write_text(json.dumps(answers))
@@ -337,3 +344,79 @@ def test_an_adapter_of_odd_beginnings_or_doubles_is_refused(tmp_path):
     (tmp_path / 'adapter_config.json').write_text(json.dumps(said | dict(init_lora_weights='loftq')))
     with pytest.raises(BadInput, match='adapter_config.json|does not fit'):
         load_adapter(load('nano', 'cpu')[0], tmp_path)
+
+
+# ---- the second half of the count
+
+
+def test_a_survey_that_fails_closes_its_scene_where_it_was_opened(tmp_path, monkeypatch):
+    "Else GDAL's settings are put back in another thread, which prints a traceback of its own"
+
+    def broken(strip, batch):
+        raise BadInput('no chip')
+        yield
+
+    odd = []
+    monkeypatch.setattr(survey_module, '_cut', broken)
+    monkeypatch.setattr(sys, 'unraisablehook', odd.append)
+    scene = raster(tmp_path / 'a.tif', colours(3, 40, 40), **UTM)
+    with pytest.raises(BadInput, match='no chip'):
+        survey(PERFECT, scene, tmp_path / 'o.json', ask='what?', progress=False)
+    gc.collect()
+    assert odd == []
+
+
+@pytest.mark.parametrize('root', [5, ['a'], 'a\0b', {}, 'not a dict'])
+def test_a_root_that_is_none_is_told(root, tmp_path, capsys):
+    told = [] if root == 'not a dict' else dict(root=root or [1])
+    (tmp_path / 'info.json').write_text(json.dumps(told))
+    (tmp_path / 'records.jsonl').write_text('{}\n')
+    assert main(['data', 'check', str(tmp_path)]) == 2 and 'info.json' in capsys.readouterr().err
+
+
+def test_a_part_that_does_other_work_is_told_by_the_preset(tmp_path, capsys):
+    text = (PRESETS / 'lite.toml').read_text(encoding='utf-8')
+    for kind, why in (('rag', 'does not do its work|describes no'), ('dinov2', 'does not do its work')):
+        file = tmp_path / f'{kind}.toml'
+        file.write_text(re.sub(r'model_type = "llama"', f'model_type = "{kind}"', text), encoding='utf-8')
+        assert main(['presets', str(file)]) == 2
+        assert re.search(f'{kind}.toml.*({why})', capsys.readouterr().err)
+
+
+@pytest.mark.parametrize('out', ['.', '/', ''])
+def test_an_output_without_a_name_is_refused(out, tmp_path, capsys):
+    scene = raster(tmp_path / 'a.tif', colours(3), **UTM)
+    assert main(['survey', 'nano', scene, '--ask', 'what?', '--out', out]) == 2
+    assert 'is a folder' in (said := capsys.readouterr().err) or 'name it' in said
+
+
+@pytest.mark.parametrize('question', [None, 5, b'what?', ''])
+def test_a_question_is_a_text(question):
+    tokenizer = load('nano', 'cpu')[1]
+    with pytest.raises(BadInput, match='the question is'):
+        ChatFormat().encode_question(tokenizer, question)
+
+
+def test_a_tokenizer_is_not_made_of_one_long_word(tmp_path):
+    "Of 200,000 brackets without a space it would take minutes"
+    turns = [{'from': 'human', 'value': 'what?'}, {'from': 'gpt', 'value': '[' * 60_000}]
+    (tmp_path / 'r.jsonl').write_text(json.dumps(dict(image='a.png', conversations=turns)) + '\n')
+    assert [len(text) for text in _texts(tmp_path / 'r.jsonl')] == [6, 10_001]
+
+
+def test_a_picture_has_no_mark_in_the_chat(tmp_path):
+    folder = shutil.copytree(MODELS / 'nano', tmp_path / 'm')
+    config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    config['chat']['before'] = '<image>'
+    (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+    with pytest.raises(BadInput, match='m: chat holds <image>'):
+        load(folder, 'cpu')
+
+
+def test_a_jpeg_2000_without_some_of_its_tiles_is_not_shown_black(tmp_path):
+    "Its header speaks of more than there are"
+    path = hostile.jpeg2000(tmp_path / 'a.jp2', 4096, tile_size=(1024, 1024))
+    with pytest.raises(BadInput, match='a.jp2: 15 of its 16 tiles are missing'):
+        read_scene(path, size=64)
+    Image.new('RGB', (700, 500)).save(tmp_path / 'b.jp2', tile_size=(256, 256))
+    assert read_scene(tmp_path / 'b.jp2').pixels.shape == (3, 500, 700)

@@ -310,7 +310,9 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
     for row in islice(read_rows(file), most):
         if not record_problems(row):
-            yield from (' ' + t['value'] for t in row['conversations'])
+            yield from (
+                ' ' + t['value'][:10_000] for t in row['conversations']
+            )  # a longer word takes minutes
 
 
 def _tokenizer_and_config(model, file):

@@ -263,6 +263,8 @@ def _tile_grid(path, frame, kind, image_size, options):
     size, overlap = options.size or image_size, options.overlap
     if overlap is None:
         overlap = 0 if kind in ('ask', 'classify') else size // 4
+    if size < 2:
+        raise BadInput('a tile of 1 pixel shows nothing: give a size from 2')
     if not 0 <= overlap < size:
         raise BadInput(f'an overlap of {overlap} pixels does not fit tiles of {size}; give 0 to {size - 1}')
     if kind == 'classify' and overlap:
@@ -375,9 +377,10 @@ def _counter(progress, total, known):
 def _read_chips(job, batches, rendering=None):
     "Each batch with its chips, {place in the batch: Chip}; tiles without data have none."
     where = dict(empty=True, windows=map(_strip, batches), **_reading(job.options))
-    strips = read_tiles(job.path, job.grid.size, 0, **where)
-    for batch, strip in zip(batches, strips):
-        yield batch, {k: tile.chip(rendering=rendering) for k, tile in _cut(strip, batch)}
+    # closed in the thread that opened it, also where a chip cannot be made
+    with closing(read_tiles(job.path, job.grid.size, 0, **where)) as strips:
+        for batch, strip in zip(batches, strips):
+            yield batch, {k: tile.chip(rendering=rendering) for k, tile in _cut(strip, batch)}
 
 
 def _answer_rows(assistant, job, chips):

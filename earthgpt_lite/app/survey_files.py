@@ -89,6 +89,8 @@ def is_claimed(
     processes: int = 1,
 ) -> bool:
     "Whether a survey that was begun has noted that it writes this file: it goes on without asking."
+    if not Path(out).name:
+        return False  # a folder, which is refused
     part = journal_paths(out, processes)[0]
     return part.is_file() and claim_row(path) in map(_parsed, part.read_bytes().split(b'\n'))
 

@@ -321,8 +321,10 @@ def records_file(path, root=None):
         raise BadInput(f'{path}: no such file or folder')
     if not (path / 'info.json').is_file():
         raise _not_converted(path)
-    stated = read_json(path / 'info.json').get('root') or path
-    if not root and not Path(stated).is_dir():
+    stated = read_json(path / 'info.json', dict).get('root') or path
+    if not isinstance(stated, str | Path) or '\0' in str(stated):
+        raise BadInput(f'{path / "info.json"}: its root is no folder: convert the data again')
+    if not root and not os.path.isdir(stated):
         raise BadInput(f'{stated}: the pictures of {path} are no longer there: give their folder as root')
     return path / 'records.jsonl', Path(root or stated)
 

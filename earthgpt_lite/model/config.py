@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MODELS', 'packaged', 'check_format', 'EarthGPTConfig', 'check_choices', 'rendering_of', 'read_config',
-           'read_tokenizer', 'check_names', 'nano_config']
+           'check_parts', 'read_tokenizer', 'check_names', 'nano_config']
 
 # %% ../../nbs/4_model/13_config.ipynb #7a69f702
 import math
@@ -227,7 +227,7 @@ def read_config(
     check_choices(given, file)
     try:
         config = open_config(folder, EarthGPTConfig)
-        _check_parts(config, file)
+        check_parts(config, file)
         _check_patches(config, file)
     except BadInput:
         raise
@@ -245,7 +245,8 @@ _PARTS = dict(
 )
 
 
-def _check_parts(config, file):
+def check_parts(config, file):
+    "Raises BadInput, with file and field, for a part of a model that does not do its work."
     for field in [*(f'{name}_config' for name in config.encoders), 'text_config']:
         part, (known, usual) = getattr(config, field), _PARTS[field]
         if type(part) not in known:
@@ -297,6 +298,8 @@ def read_tokenizer(
         raise BadInput(
             f'{name}: first_coordinate is {config.first_coordinate}, and the tokenizer gives 0.00 the id {first}'
         )
+    if any(IMAGE in str(mark) for mark in config.chat.values()):
+        raise BadInput(f'{name}: chat holds {IMAGE}, which stands for a picture alone: take it out')
     end = ChatFormat(**config.chat).end
     if not set(encode(tokenizer, end, True)[-1:]) & set(special_tokens(tokenizer).values()):
         raise BadInput(

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from ..errors import BadInput, first_line
-from .config import EarthGPTConfig, check_choices, check_names
+from .config import EarthGPTConfig, check_choices, check_names, check_parts
 from .modeling import EarthGPT
 from .opening import check_settings
 from .tokens import ChatFormat
@@ -112,7 +112,14 @@ def preset_config(
         given['chat'] = asdict(ChatFormat())
         if tokenizer is not None:
             given |= _of_tokenizer(tokenizer, given['text_config'])
-    return EarthGPTConfig(**given)
+    try:
+        config = EarthGPTConfig(**given)
+        check_parts(config, preset.name)
+    except BadInput:
+        raise
+    except Exception as e:
+        raise BadInput(f'{preset.name} describes no EarthGPT: {first_line(e)[:200]}') from e
+    return config
 
 
 def _of_tokenizer(tokenizer, text_config):

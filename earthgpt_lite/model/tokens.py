@@ -135,9 +135,8 @@ class ChatFormat:
 
     def encode_question(self, tokenizer, question: str, later: bool = False) -> list[int]:
         "A question as it stands before the model answers. Raises BadInput for an empty one."
-        if not question.strip():
+        if not check_text(question, 'the question').strip():
             raise BadInput('the question is empty: ask something, for example "what does this image show?"')
-        check_text(question, 'the question')
         before = self.again if later and self.again is not None else self.before
         return (
             encode(tokenizer, before, True)

@@ -142,7 +142,7 @@ def _block_pixels(style):  # of a code block, by Scod and what follows the progr
 
 
 def _jpeg2000_cost(path):
-    samples, tile, pixels = 0, 0, 4096
+    samples, tile, pixels, tiles, seen = 0, 0, 4096, 0, set()
     with open(path, 'rb') as file:
         try:
             for marker, content in _segments(file) if _codestream(file) else ():
@@ -150,12 +150,18 @@ def _jpeg2000_cost(path):
                     width, height, left, top, columns, rows = struct.unpack('>6I', content[2:26])
                     tile = min(columns, width - left) * min(rows, height - top)
                     samples = tile * int.from_bytes(content[34:36], 'big')
+                    first_x, first_y = struct.unpack('>2I', content[26:34])
+                    tiles = -(-(width - first_x) // columns) * -(-(height - first_y) // rows)
+                elif marker == 0xFF90:  # SOT, before each part of a tile
+                    seen.add(content[:2])
                 elif marker == 0xFF52:  # COD
                     pixels = min(pixels, _block_pixels(content[:1] + content[5:]))
                 elif marker == 0xFF53:  # COC, for one component
                     pixels = min(pixels, _block_pixels(content[1 if samples < tile * 257 else 2 :]))
-        except (struct.error, IndexError, OverflowError):
+        except (struct.error, ArithmeticError, IndexError):
             pass  # cut short: what was found counts
+    if len(seen) < tiles:  # GDAL would show them black
+        raise BadInput(f'{path}: {tiles - len(seen):,} of its {tiles:,} tiles are missing; fetch it again')
     return samples * _CODE_BLOCK // pixels
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0lim1
