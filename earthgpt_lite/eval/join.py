@@ -164,12 +164,13 @@ def _plain(question):
 
 def _question_finder(questions):
     "A function from an answer to the indices of the questions that it may belong to."
-    by_id, by_text, by_image = defaultdict(list), defaultdict(list), defaultdict(list)
+    by_id, by_text, by_image, by_words = (defaultdict(list) for _ in range(4))
     for i, q in enumerate(questions):
         if q.get('id') is not None:
             by_id[str(q['id'])].append(i)
         by_text[q['image'], _plain(q['question'])].append(i)
         by_image[q['image']].append(i)
+        by_words[_plain(q['question'])].append(i)
     find_image_name = _image_finder(questions)
 
     def find(answer):
@@ -180,6 +181,9 @@ def _question_finder(questions):
             numbered = []  # the number means something else here
         if answer['question'] is None:
             named = about if len(about) == 1 else []  # which of its questions?
+        elif answer['image'] is None:
+            alike = by_words.get(_plain(answer['question']), [])
+            named = alike if len(alike) == 1 else []  # of which picture?
         else:
             named = by_text.get((image, _plain(answer['question'])), [])
         both = [i for i in numbered if i in named]
@@ -225,7 +229,8 @@ def join_answers(
 ) -> tuple:
     """Give every question its answer.
 
-    By `id` if both sides have it, else by image and question, else by image if it has one question only; an
+    By `id` if both sides have it, else by image and question, else by image if it has one question only, or by
+    a question that is asked once, where the answer names no image; an
     id that leads to another picture, or to other words where these words are asked, counts for nothing. The
     second answer of a question that the truth asks twice goes to its second place.
     """

@@ -228,3 +228,73 @@ def test_splits_are_said_in_the_table():
     truth[0]['split'] = 'test'
     text = summary(score_files(rows_of(FORMS['internvl']), truth))
     assert 'splits: test 1, validation 2, all in one score' in text
+
+
+def tables_of(rows):
+    "The same rows as other programs write them into one .json"
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        'a list': rows,
+        'by column, as pandas does': {
+            name: {str(i): value for i, value in enumerate(values)} for name, values in columns.items()
+        },
+        'by row, as pandas does': {str(i): row for i, row in enumerate(rows)},
+        'lists of columns': columns,
+        'in a list of an object': dict(model='m', results=rows, config=dict(seed=0)),
+    }
+
+
+@pytest.mark.parametrize('kind', tables_of(rows_of(FORMS['vlmevalkit'])))
+def test_one_file_in_the_ways_that_others_write_it(kind, tmp_path):
+    (tmp_path / 'a.json').write_text(
+        json.dumps(tables_of(rows_of(FORMS['vlmevalkit']))[kind]), encoding='utf-8'
+    )
+    assert accuracy(score_files(tmp_path / 'a.json', TRUTH)) == (pytest.approx(2 / 3), 3)
+
+
+def test_answers_by_number_alone(tmp_path):
+    rows = rows_of(lambda i, p, q, t, a: (str(i), a))
+    (tmp_path / 'a.json').write_text(json.dumps(dict(rows)), encoding='utf-8')
+    truth = [row | dict(question_id=i) for i, row in enumerate(TRUTH)]
+    assert accuracy(score_files(tmp_path / 'a.json', truth)) == (pytest.approx(2 / 3), 3)
+
+
+def test_capital_names_of_columns(tmp_path):
+    lines = rows_of(lambda i, p, q, t, a: f'{i},{p},{q},{t},{a}')
+    path = tmp_path / 'a.csv'
+    path.write_text('\n'.join(['ID,Image Path,Question,Ground Truth,Model Answer', *lines]), encoding='utf-8')
+    assert accuracy(score_files(path, path)) == (pytest.approx(2 / 3), 3)
+
+
+def test_a_model_that_thinks_aloud_is_taken_at_its_last_word():
+    aloud = '<think>no road, or yes?</think>'
+    for text in ('<answer> yes </answer>', f'{aloud}<answer>yes</answer>', f'{aloud}\nyes', 'yes'):
+        assert as_text(text) == as_text([text]) == 'yes'
+    assert as_text(f'{aloud}') == '' and as_text('<think>yes') == '<think>yes'
+
+
+def test_samples_of_lmms_eval_before_and_after_cleaning():
+    make = lambda i, p, q, t, a: dict(
+        doc_id=i,
+        doc=dict(id=i, question=q),
+        target=t,
+        resps=[[f' {a}.']],
+        filtered_resps=[a],
+        input=f'{q} One word.',
+    )
+    truth = [row | dict(id=i) for i, row in enumerate(TRUTH)]
+    rows = rows_of(make)
+    assert accuracy(score_files(rows, truth)) == (pytest.approx(2 / 3), 3)
+    for row in rows:
+        del row['filtered_resps']
+    assert accuracy(score_files(rows, truth)) == (pytest.approx(2 / 3), 3)
+
+
+def test_a_question_that_is_asked_once_needs_no_picture():
+    questions = [
+        dict(image=f'{i}.tif', question=q, truth='yes') for i, q in enumerate(['a road?', 'a lake?', 'sea?'])
+    ]
+    questions.append(questions[2] | dict(image='3.tif'))
+    answers = [dict(prompt=f'<image>\n{q}', text='yes') for q in ('a lake?', 'sea?')]
+    rows, problems = join_answers(read_questions(questions), answers)
+    assert [row['answer'] for row in rows] == ['', 'yes', '', ''] and len(problems['unknown']) == 1
