@@ -7,6 +7,7 @@ __all__ = ['ID', 'IMAGE', 'QUESTION', 'SAID', 'TRUTH', 'SCORE', 'MOST_BYTES', 'T
 # %% ../../nbs/6_eval/00_predictions.ipynb #aabbdeaf
 import csv
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,12 +19,15 @@ from ..texts import check_file, open_text
 
 # %% ../../nbs/6_eval/00_predictions.ipynb #7372e1f3
 # our name: the names that others use, the surest first
-ID = ('id', 'question_id', 'index', 'doc_id', 'qid')
-IMAGE = ('image', 'image_id', 'image_path', 'filename', 'file_name', 'image_name', 'img_path', 'images')
+ID = ('id', 'question_id', 'index', 'doc_id', 'qid', 'sample_id', 'uid')
+IMAGE = (
+    'image image_id image_path filename file_name image_name img_path img_id image_file img images'.split()
+)
 QUESTION = ('question', 'prompt', 'query', 'input', 'text')
 SAID = 'prediction pred predicted predicted_answer response model_answer model_response model_output'.split()
-SAID += 'output outputs filtered_resps'.split()
-TRUTH = ('truth', 'ground_truth', 'gt', 'gt_answer', 'annotation', 'target', 'answer', 'label')
+SAID += 'output outputs filtered_resps resps pred_answer model_prediction generated_text'.split()
+TRUTH = 'truth ground_truth groundtruth gt gt_answer correct_answer annotation target reference'.split()
+TRUTH += ['answer', 'label']
 SCORE = ('score', 'confidence')
 
 
@@ -42,6 +46,8 @@ def answer_column(
     rows = [row for row in rows if isinstance(row, dict)]
     columns = {name for row in rows for name in row}
     found = [name for name in SAID if name in columns]
+    if 'filtered_resps' in found and 'resps' in found:
+        found.remove('resps')  # the same before lmms-eval cleaned it
     if not found:
         found = [name for name in ('answer', 'text') if name in columns]
         if not any(name in columns for name in QUESTION[:-1]):
@@ -77,9 +83,22 @@ def boxes_as_text(
     return '[' + ';'.join(','.join(f'{x:g}' for x in box) for box in boxes) + ']'
 
 
+_ANSWER = re.compile(r'<answer>(.*?)</answer>', re.S)
+
+
+def _final_words(text):
+    "What stands between <answer> and </answer>, or behind </think>, of a model that thinks aloud; else the text."
+    found = _ANSWER.search(text)
+    if found:
+        return found[1].strip()
+    return text.rpartition('</think>')[2].strip() if '</think>' in text else text
+
+
 def as_text(value) -> str | None:  # None: this is no one answer
     "What a model said, as text."
-    if isinstance(value, str) or _is_number(value) or isinstance(value, bool):
+    if isinstance(value, str):
+        return _final_words(value)
+    if _is_number(value) or isinstance(value, bool):
         return str(value)
     if isinstance(value, dict):
         return as_text(value.get('answer'))
@@ -89,10 +108,16 @@ def as_text(value) -> str | None:  # None: this is no one answer
     return as_text(value[0]) if text is None and len(value) == 1 else text
 
 # %% ../../nbs/6_eval/00_predictions.ipynb #ceb1e84f
+def _column(name):
+    "A name of a column as it is compared: `Ground Truth` is `ground_truth`."
+    return re.sub(r'[\s-]+', '_', str(name).strip()).lower()
+
+
 def _spread(row):
     "Rows of one question each."
     if not isinstance(row, dict):
         return [row]
+    row = {_column(name): value for name, value in row.items()} | row
     if isinstance(row.get('doc'), dict):  # lmms-eval
         return [row['doc'] | row]
     answers, questions = row.get('predicted_answers'), row.get('questions', row.get('prompts'))
@@ -265,7 +290,28 @@ def _listed_rows(path):
         except (ValueError, RecursionError):
             return None  # an object a line
     lists = [v for v in whole.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-    return lists[0] if len(lists) == 1 and 'conversations' not in whole else [whole]
+    if len(lists) == 1 and 'conversations' not in whole:
+        return lists[0]
+    return _rows_of_object(whole) or [whole]
+
+
+def _rows_of_object(whole):
+    "The rows of an object that is a table: by number of the row, by column, or just the answers by id; else None."
+    known = {*ID, *IMAGE, *QUESTION, *SAID, *TRUTH}
+    cells = list(whole.values())
+    if not cells or known & set(map(_column, whole)) and not all(isinstance(c, dict | list) for c in cells):
+        return None
+    if not all(isinstance(cell, dict) for cell in cells):
+        columns = all(isinstance(c, list) and len(c) == len(cells[0]) for c in cells) and len(cells) > 1
+        if columns and known & set(map(_column, whole)):
+            return [dict(zip(whole, row)) for row in zip(*cells)]
+        answers = all(isinstance(cell, str | int | float) for cell in cells)
+        return [dict(id=key, prediction=cell) for key, cell in whole.items()] if answers else None
+    if known & set(map(_column, whole)):  # as pandas writes columns
+        return [{name: whole[name].get(key) for name in whole} for key in cells[0]]
+    if all(known & set(map(_column, cell)) for cell in cells):
+        return [dict(id=key) | cell for key, cell in whole.items()]
+    return None
 
 
 def read_table(
