@@ -35,7 +35,8 @@ from ..files import whole_folder
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.opening import open_raster
-from ..raster.reading import as_chip, scene_files
+from ..raster.reading import scene_files
+from ..raster.sources import as_chip
 
 # %% ../../nbs/3_data/10_export.ipynb #4d6d8658
 @dataclass

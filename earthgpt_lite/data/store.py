@@ -22,7 +22,7 @@ from ..files import check_target, disk_errors, finish_writes, put_in_place, whol
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
-from ..raster.reading import as_chip
+from ..raster.sources import as_chip
 from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b

@@ -380,7 +380,7 @@ def test_a_row_that_no_survey_wrote_is_asked_again(tmp_path, place, value):
     head = dict(scene='a.tif', kind='classify', prompt=['water', 'forest'])
     row = [*ROW]
     row[place] = value
-    lines = [head, [0, [ROW], 0.5], [1, [row], 0.5], [2, [None], 0.5]]
+    lines = [head, [0, [ROW], 0.5, 0], [1, [row], 0.5, 0], [2, [None], 0.5, 0]]
     (tmp_path / 'a.part').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     journal = Journal(tmp_path / 'a.part', head, {k: ['a tile'] for k in range(3)})
     assert journal.rows == {0: [ROW], 2: [None]} and list(journal.missing) == [1]
