@@ -21,8 +21,8 @@ LONGER = {
     'raster.opening': (515, 'every way into a file goes through the same checks'),
     'raster.products': (420, 'what providers say of bands, units and times is looked up in one place'),
     'app.maps': (410, 'a page that moves and one that prints share what they draw'),
-    'app.survey': (445, 'the journal makes sense only beside the walk that it survives'),
-    'app.cli': (415, 'every option of every command stands in one place'),
+    'app.survey': (475, 'the journal makes sense only beside the walk that it survives'),
+    'app.cli': (420, 'every option of every command stands in one place'),
     'app.commands': (420, 'types of options stand beside the parser that takes them'),
     'raster.reading': (400, 'a file, an array and a window take one way'),
 }

@@ -33,15 +33,13 @@ from earthgpt_lite.app.survey_files import (
     write_class_raster,
     write_features,
 )
-from ..boxes.text import plural
-from ..data.records import Task, sample_question
 from ..errors import BadInput
 from ..files import append_rows, files_digest
 from ..locks import output_lock
 from ..model.modeling import model_files, model_fingerprint
-from ..model.scope import outside_question, scope_of
+from ..model.scope import odd_chips, outside_task, scope_of
 from ..outputs import check_inputs
-from ..raster.chips import Frame, resize
+from ..raster.chips import Frame
 from ..raster.georef import to_world
 from ..raster.opening import open_raster
 from ..raster.reading import read_scene, scene_files
@@ -146,7 +144,6 @@ class Journal:
 
     def __init__(self, path, head: dict, batches: dict, resume: bool = True):
         self.path, self.rows = Path(path), {}  # number of a batch: a row for each of its tiles
-        self.odd = {}  # number of a batch: tiles that show nothing
         self.batches = batches  # the numbers that belong in it, each with its tiles
         self.labels = head['prompt'] if head.get('kind') == 'classify' else None
         end = self._read(head, resume) if self.path.exists() else 0
@@ -172,8 +169,6 @@ class Journal:
 
     def _take(self, row):
         match row:
-            case ['odd', int(number), int(count)] if number in self.batches:
-                self.odd[number] = count
             case [int(number), [*answers]] if len(answers) == len(self.batches.get(number, ())):
                 if all(answer is None or is_answer_row(answer, self.labels) for answer in answers):
                     self.rows.setdefault(number, answers)
@@ -183,9 +178,9 @@ class Journal:
         "The batches that are not answered yet, by their numbers."
         return {number: tiles for number, tiles in self.batches.items() if number not in self.rows}
 
-    def add(self, number: int, answers: list, odd: int = 0):  # odd: tiles that show nothing
-        append_rows(self.path, [['odd', number, odd], [number, answers]] if odd else [[number, answers]])
-        self.rows[number], self.odd[number] = answers, odd
+    def add(self, number: int, answers: list):
+        append_rows(self.path, [[number, answers]])
+        self.rows[number] = answers
 
 
 def _parsed(line):
@@ -414,20 +409,9 @@ def _plan(assistant, path, out, asked, options):
 
 def _scene_warnings(assistant, small, frame, grid, asked):
     "What is asked of the whole scene beyond what the model was trained with."
-    kind, prompt = asked
-    words = (
-        dict(
-            ask=prompt,
-            ground=f'where is {prompt}?',
-            detect=sample_question(Task.DETECTION, **(dict(label=plural(prompt)) if prompt else {})),
-        )
-        if kind != 'classify'
-        else {}
-    )
     config = assistant.model.config
-    gsd = small.gsd and small.gsd * small.width / frame.width * grid.size / config.image_size
-    labels = prompt if kind == 'classify' else None
-    return outside_question(scope_of(config), small.sensor, gsd, words.get(kind, ''), labels)
+    seen = small.gsd and small.gsd * small.width / frame.width * grid.size / config.image_size
+    return outside_task(scope_of(config), small.sensor, seen, *asked)
 
 
 def _fingerprint(assistant):
@@ -472,15 +456,6 @@ def _answer_rows(assistant, job, chips):
         yield [answer.text, round(float(score), 6), boxes, answer.labels, confidence]
 
 
-def _odd_tiles(assistant, chips):
-    "The tiles that are flat or like noise, as the model sees them."
-    scope = scope_of(assistant.model.config)
-    if scope is None:
-        return []
-    size = assistant.model.config.image_size
-    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, size))]
-
-
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
@@ -490,13 +465,15 @@ def _walk(assistant, job, journal, tell):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')
             rows = [None] * len(batch)
-            odd = _odd_tiles(assistant, chips)
+            odd = odd_chips(assistant.model.config, chips)
             if job.options.strict:
-                chips = {k: chip for k, chip in chips.items() if k not in odd}
+                chips = {k: chips[k] for k in chips if k not in odd}
             if chips:
                 for k, row in zip(chips, _answer_rows(assistant, job, list(chips.values()))):
                     rows[k] = row
-            journal.add(number, rows, len(odd))
+            if odd:
+                append_rows(journal.path, [['odd', number, len(odd)]])
+            journal.add(number, rows)
             tell(len(journal.rows))
 
 # %% ../../nbs/7_app/04_survey.ipynb #78ea188e
@@ -563,7 +540,7 @@ def _write(job, out):
         features += region_features(answers, job.grid, options.min_score)
     facts = dict(prompt=job.prompt, kind=job.kind, model=job.head['model'])
     facts |= dict(scene=job.frame.name, sensor=job.head['sensor'])
-    warnings = _all_warnings(job, journals)
+    warnings = _all_warnings(job)
     if warnings:
         facts['warnings'] = warnings
     outputs = [out, options.raster] if options.raster else [out]
@@ -576,9 +553,15 @@ def _write(job, out):
     return len(features), len(answers), warnings
 
 
-def _all_warnings(job, journals):
+def _all_warnings(job):
     "Of the scene, and how many of its tiles show nothing."
-    odd = sum(sum(journal.odd.values()) for journal in journals)
+    lines = [line for part in job.parts for line in part.read_bytes().split(b'\n')]
+    counts = {}  # a batch may come twice
+    for line in lines:
+        match _parsed(line):
+            case ['odd', int(number), int(count)] if number in job.batches:
+                counts[number] = count
+    odd = sum(counts.values())
     if not odd:
         return job.warnings
     what = 'left out' if job.options.strict else 'answers about them mean nothing'
