@@ -22,7 +22,7 @@ LONGER = {
     'model.opening': (410, 'every way into a folder of a model goes through the same checks'),
     'raster.products': (420, 'what providers say of bands, units and times is looked up in one place'),
     'app.maps': (420, 'a page that moves and one that prints share what they draw'),
-    'app.cli': (405, 'every option of every command stands in one place'),
+    'app.cli': (410, 'every option of every command stands in one place'),
     'app.survey': (445, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (410, 'what is written together is claimed and checked together'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),

@@ -47,6 +47,11 @@ _READING = (  # how an image is read
     ('--nodata', 'the number without data (default: what the file says)', dict(type=real(), metavar='X')),
     ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true')),
 )
+_STRICT = (
+    '--strict',
+    'refuse what the model was not trained for, instead of a warning',
+    dict(action='store_true'),
+)
 _PROCESSES = (
     '--processes',
     'that share the work (default: 1)',
@@ -124,11 +129,7 @@ def _add_ask(commands):
         *_READING,
         _MAX_NEW_TOKENS,
         ('--out', 'also write the answer as GeoJSON, for an image with a CRS'),
-        (
-            '--strict',
-            'refuse what the model was not trained for, instead of a warning',
-            dict(action='store_true'),
-        ),
+        _STRICT,
         _force(),
         JSON_OPTION,
         _DEVICE,
@@ -187,11 +188,7 @@ def _add_survey(commands):
         ),
         ('--overlap', 'of tiles, pixels (default: a quarter for boxes)', dict(type=whole(0), metavar='N')),
         ('--min-score', 'leave out what is less sure', dict(type=real(), metavar='X')),
-        (
-            '--strict',
-            'refuse what the model was not trained for; leave out empty tiles',
-            dict(action='store_true'),
-        ),
+        _STRICT,
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
         *_READING,

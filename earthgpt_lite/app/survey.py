@@ -41,15 +41,13 @@ from earthgpt_lite.app.survey_files import (
     region_features,
     write_together,
 )
-from ..boxes.text import plural
-from ..data.records import Task, sample_question
 from ..errors import BadInput
 from ..files import append_rows, files_digest
 from ..locks import output_lock
 from ..model.modeling import model_files, model_fingerprint
-from ..model.scope import outside_question, scope_of
+from ..model.scope import odd_chips, outside_task, scope_of
 from ..outputs import check_inputs
-from ..raster.chips import Frame, resize
+from ..raster.chips import Frame
 from ..raster.georef import to_world
 from ..raster.opening import open_raster
 from ..raster.reading import read_scene, scene_files
@@ -333,20 +331,9 @@ def _plan(assistant, path, out, asked, options):
 
 def _scene_warnings(assistant, sensor, gsd, grid, asked):
     "What is asked of the whole scene beyond what the model was trained with."
-    kind, prompt = asked
-    words = (
-        dict(
-            ask=prompt,
-            ground=f'where is {prompt}?',
-            detect=sample_question(Task.DETECTION, **(dict(label=plural(prompt)) if prompt else {})),
-        )
-        if kind != 'classify'
-        else {}
-    )
     config = assistant.model.config
-    gsd = gsd and gsd * grid.size / config.image_size
-    labels = prompt if kind == 'classify' else None
-    return outside_question(scope_of(config), sensor, gsd, words.get(kind, ''), labels)
+    seen = gsd and gsd * grid.size / config.image_size
+    return outside_task(scope_of(config), sensor, seen, *asked)
 
 
 def _fingerprint(assistant):
@@ -392,15 +379,6 @@ def _answer_rows(assistant, job, chips):
         yield [answer.text, round(float(score), 6), boxes, answer.labels, confidence]
 
 
-def _odd_tiles(assistant, chips):
-    "The tiles that are flat or like noise, as the model sees them."
-    scope = scope_of(assistant.model.config)
-    if scope is None:
-        return []
-    size = assistant.model.config.image_size
-    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, size))]
-
-
 def _walk(assistant, job, journal, tell):
     "Answer the batches that the journal does not hold yet."
     left, stop = journal.missing, job.options.stop
@@ -410,9 +388,9 @@ def _walk(assistant, job, journal, tell):
             if stop and stop():
                 raise KeyboardInterrupt('the survey was stopped')
             rows = [None] * len(batch)
-            odd = _odd_tiles(assistant, chips)
+            odd = odd_chips(assistant.model.config, chips)
             if job.options.strict:
-                chips = {k: chip for k, chip in chips.items() if k not in odd}
+                chips = {k: chips[k] for k in chips if k not in odd}
             if chips:
                 for k, row in zip(chips, _answer_rows(assistant, job, list(chips.values()))):
                     rows[k] = row

@@ -2,18 +2,20 @@
 
 # %% auto #0
 __all__ = ['ALLOWED', 'parse_question', 'asked_words', 'texture', 'SensorScope', 'measure_scope', 'Scope', 'scope_of',
-           'outside_question', 'outside']
+           'outside_question', 'outside_task', 'odd_chips', 'outside']
 
 # %% ../../nbs/4_model/21_scope.ipynb #scpimpt1
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
-from ..data.records import TEMPLATES, Task
+from ..boxes.text import plural
+from ..data.records import TEMPLATES, Task, sample_question
 from ..errors import BadInput, shorten
-from ..raster.chips import Sensor
+from ..raster.chips import Sensor, resize
 
 # %% ../../nbs/4_model/21_scope.ipynb #scpques1
 def _pattern(wording):
@@ -42,9 +44,9 @@ _ARTICLE = re.compile(r'^(the|an?|any|all)\s+', re.I)
 def asked_words(question: str) -> list[str]:
     "The things that a question is about, without articles: 'where is the water?' is about water."
     task, fields = parse_question(question)
-    words = [w for key, w in fields.items() if key not in ('box', 'labels')]
+    words = [fields[key] for key in ('label', 'a', 'b') if key in fields]
     words += re.split(r',| or ', fields.get('labels', ''))
-    return [_ARTICLE.sub('', w.strip()) for w in words if w.strip()]
+    return [_ARTICLE.sub('', word.strip()) for word in words if word.strip()]
 
 # %% ../../nbs/4_model/21_scope.ipynb #scptext1
 def texture(
@@ -74,7 +76,8 @@ class SensorScope:
     def words(self, tasks=None) -> set:
         "All words of some tasks, in lower case and without articles."
         chosen = self.tasks if tasks is None else {t: self.tasks[t] for t in tasks if t in self.tasks}
-        return {_ARTICLE.sub('', w).lower() for words in chosen.values() for w in words}
+        listed = chain.from_iterable(chosen.values())
+        return {_ARTICLE.sub('', word).lower() for word in listed}
 
 
 def measure_scope(
@@ -114,16 +117,21 @@ def _numbers(values):
     return all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
+def _is_range(pair):
+    return isinstance(pair, list) and len(pair) == 2 and _numbers(pair) and 0 < pair[0] <= pair[1]
+
+
 def _sensor_scope(given, where):
     shape = isinstance(given, dict) and set(given) <= {'gsd', 'tasks', 'contrast', 'likeness'}
     if not shape or not isinstance(given.get('tasks', {}), dict):
         raise BadInput(f'{where} is {repr(given)[:80]}: it may hold gsd, tasks, contrast, likeness')
     gsd = given.get('gsd', [])
-    pairs = isinstance(gsd, list) and all(isinstance(p, list) and len(p) == 2 and _numbers(p) for p in gsd)
-    if not pairs or not all(0 < low <= high for low, high in gsd):
+    if not isinstance(gsd, list) or not all(_is_range(pair) for pair in gsd):
         raise BadInput(f'{where}.gsd is {repr(gsd)[:80]}: give pairs of metres, the least and the most')
-    lists = all(isinstance(words, list) for words in given.get('tasks', {}).values())
-    if not lists or not all(isinstance(w, str) for ws in given.get('tasks', {}).values() for w in ws):
+    listed = list(given.get('tasks', {}).values())
+    if not all(isinstance(words, list) for words in listed):
+        raise BadInput(f'{where}.tasks: give each task a list of words')
+    if not all(isinstance(word, str) for word in chain.from_iterable(listed)):
         raise BadInput(f'{where}.tasks: give each task a list of words')
     limits = [given.get('contrast', 0.0), given.get('likeness', -1.0)]
     if not _numbers(limits):
@@ -206,6 +214,24 @@ def outside_question(
     if task in _NAMING and not labels:
         tasks = _NAMING
     return scope.about_scene(sensor, gsd) + scope.about_words(sensor, words, tasks or None)
+
+
+def outside_task(scope: Scope | None, sensor, gsd, kind: str, prompt) -> list[str]:
+    "`outside_question` for a survey: kind is ask, detect, ground or classify, prompt what was given for it."
+    if kind == 'classify':
+        return outside_question(scope, sensor, gsd, labels=prompt)
+    fields = dict(label=plural(prompt)) if prompt else {}
+    detect = sample_question(Task.DETECTION, **fields)
+    words = dict(ask=prompt, ground=f'where is {prompt}?', detect=detect)
+    return outside_question(scope, sensor, gsd, words[kind])
+
+
+def odd_chips(config, chips: dict) -> list:
+    "The keys of the chips that are flat or like noise, as the model sees them."
+    scope = scope_of(config)
+    if scope is None:
+        return []
+    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, config.image_size))]
 
 
 def outside(

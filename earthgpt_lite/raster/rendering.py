@@ -146,7 +146,9 @@ class Rendering:
 def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
 
 # %% ../../nbs/1_raster/05_rendering.ipynb #rndlayr1
 def is_echo(scene) -> bool:
