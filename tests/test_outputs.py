@@ -32,6 +32,7 @@ WRITES = {'out', 'raster', 'drop', 'dst'}
 READS = {'image', 'scene', 'answers', 'model', 'data', 'train', 'images', 'predictions', 'truth', 'shuffled'}
 READS |= {'blind', 'file', 'root', 'src'}
 WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
+WORDS |= {'split'}
 TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'data', 'root', 'config'}
 TRAIN_WORDS = {'strategy', 'precision', 'device', 'logger', 'full_disk'}
 
@@ -124,10 +125,12 @@ def line(words, parser, room, target):
     "A command line that reads what it can and writes to a target."
     argv = [*words]
     for action in parser._actions:
-        if action.dest in GIVEN:
+        if action.dest in GIVEN and not action.choices:
             value = [str(room / GIVEN[action.dest])]
         elif action.dest == 'question':
             value = ['what is this?']
+        elif action.dest == 'form':
+            value = ['llava']
         elif action.dest == 'classify':
             value = ['water,forest']
         elif action.dest in WRITES:
@@ -143,7 +146,7 @@ def line(words, parser, room, target):
 def cases():
     for words, parser in commands():
         outs = [a.dest for a in parser._actions if a.dest in WRITES]
-        reads = [a.dest for a in parser._actions if a.dest in GIVEN]
+        reads = [a.dest for a in parser._actions if a.dest in GIVEN and not a.choices]
         if 'dst' in outs:
             continue  # only ever a new folder
         yield from (

@@ -367,7 +367,8 @@ def _with_pictures(records, root, left):
 
 
 def _check_place(out, force, reads):
-    "Refuses a folder that holds other things than an earlier export, or one without `force`."
+    "Refuses what is read, a folder that holds other things than an earlier export, or one without `force`."
+    check_inputs([out], reads)
     if os.path.isdir(out) and any(Path(out).iterdir()):
         listed = Path(out) / LIST
         ours = set(listed.read_text(encoding='utf-8').split('\n')) if listed.is_file() else set()
@@ -379,7 +380,6 @@ def _check_place(out, force, reads):
             raise BadInput(f'{out} is there already: choose a new folder, or overwrite it with --force')
     elif os.path.lexists(out) and not os.path.isdir(out):
         raise BadInput(f'{out} is a file: choose a new folder')
-    check_inputs([out], reads)
 
 
 def export(

@@ -22,7 +22,6 @@ from ..files import check_target, disk_errors, finish_writes, put_in_place, whol
 from ..locks import output_lock
 from ..outputs import check_inputs
 from ..raster.chips import Sensor
-from ..raster.sources import as_chip
 from ..texts import open_text, read_json
 
 # %% ../../nbs/3_data/02_store.ipynb #0a89ce3b
@@ -314,6 +313,8 @@ def _picture_bytes(path, sensor):
         with Image.open(path) as picture:
             if picture.mode in ('L', 'RGB', 'RGBA', 'P'):
                 return path.read_bytes()
+    from earthgpt_lite.raster.sources import as_chip
+
     data = io.BytesIO()
     Image.fromarray(as_chip(path, sensor, allow_vrt=None).image).save(data, 'PNG')
     return data.getvalue()
