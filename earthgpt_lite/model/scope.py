@@ -75,8 +75,7 @@ class SensorScope:
 
     def words(self, tasks=None) -> set:
         "All words of some tasks, in lower case and without articles."
-        chosen = self.tasks if tasks is None else {t: self.tasks[t] for t in tasks if t in self.tasks}
-        listed = chain.from_iterable(chosen.values())
+        listed = chain.from_iterable(self.tasks.get(task, ()) for task in tasks or self.tasks)
         return {_ARTICLE.sub('', word).lower() for word in listed}
 
 
@@ -157,10 +156,11 @@ class Scope:
         known = self.sensors.get(str(sensor))
         if known is None:
             return [f'this is {sensor}, and the model was trained with {" and ".join(self.sensors)} alone']
-        near = [low / ALLOWED <= gsd <= high * ALLOWED for low, high in known.gsd] if gsd else [True]
-        if not known.gsd or any(near):
+        if not gsd or not known.gsd:
             return []
-        ranges = ', '.join(f'{low:g}' if low == high else f'{low:g} to {high:g}' for low, high in known.gsd)
+        if any(low / ALLOWED <= gsd <= high * ALLOWED for low, high in known.gsd):
+            return []
+        ranges = ', '.join(f'{low:g} to {high:g}' for low, high in known.gsd)
         return [f'pixels of {gsd:.3g} m as the model sees them; it was trained with {ranges} m']
 
     def about_words(self, sensor, words, tasks=None) -> list[str]:
