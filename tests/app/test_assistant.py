@@ -476,9 +476,12 @@ def test_comparison_of_dates(helper, tmp_path, picture):
     )
     assert not helper.compare(a, a).changed
     free = helper.compare(picture, 255 - picture)  # no place: no check of the place
-    assert [x.task for x in free.before] == ['', ''] and [x.question for x in free.before] == [
-        x.question for x in free.after
-    ] == [sample_question(Task.CLASSIFICATION), sample_question(Task.CAPTION)]
+    assert [x.task for x in free.before] == [Task.CLASSIFICATION, Task.CAPTION] and [
+        x.question for x in free.before
+    ] == [x.question for x in free.after] == [
+        sample_question(Task.CLASSIFICATION),
+        sample_question(Task.CAPTION),
+    ]
     assert free.changed == [(x, y) for x, y in zip(free.before, free.after) if x.text != y.text]
     with pytest.raises(BadInput, match='a.tif and c.tif show different places'):
         helper.compare(a, c)
