@@ -437,7 +437,8 @@ def _pixels_json(features, frame, facts):
     for polygon, properties in features:
         corners = np.asarray(polygon.exterior.coords).round(3)
         answers.append(dict(polygon=corners.tolist(), **properties))
-    return json.dumps(dict(**facts, unit='pixel', width=frame.width, height=frame.height, answers=answers))
+    size = dict(width=frame.width, height=frame.height)  # of the scene, in whose pixels the polygons are
+    return json.dumps(dict(**facts, coordinates='pixels', **size, answers=answers))
 
 
 def _geojson(features, frame, facts):

@@ -7,6 +7,7 @@ __all__ = ['padding', 'to_unit', 'to_pixels', 'box_problem', 'clip_box', 'check_
 # %% ../../nbs/2_boxes/02_text.ipynb #b2c1f87e
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -384,6 +385,13 @@ def parse_boxes(
     classes: tuple = (),  # known class names
 ) -> ParsedBoxes:  # boxes in 0..1 of the padded square
     "The boxes of an answer in units, with their labels, and what could not be read."
+    found = _parsed(text, repair, tuple(classes))
+    boxes = [LabelledBox(label, box.copy()) for label, box in found.boxes]
+    return ParsedBoxes(boxes, list(found.unread))
+
+
+@lru_cache(64)  # a score reads the same answer in many ways
+def _parsed(text, repair, classes):
     return BoxFormat().read(text, 1, 1, repair, classes)
 
 # %% ../../nbs/2_boxes/02_text.ipynb #abaad86b
