@@ -1,0 +1,106 @@
+"What can be looked at: large files by their blocks, addresses, STAC items, arrays of any kind."
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import LARGE, as_chip
+
+UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
+
+
+def write(path, pixels, names=(), tags=None, **options):
+    c, h, w = pixels.shape
+    shape = dict(driver='GTiff', width=w, height=h, count=c, dtype=pixels.dtype)
+    with rasterio.open(path, 'w', **{**shape, **UTM, **options}) as f:
+        f.write(pixels)
+        f.update_tags(**tags or {})
+        if names:
+            f.descriptions = names
+    return path
+
+
+# ---- large files
+
+
+@pytest.fixture(scope='module')
+def large(tmp_path_factory):
+    "Twelve bands of Sentinel-2, 216 MB unpacked: red is a ramp with noise, the upper left has no data"
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 500, (600, 600), 'uint16').repeat(5, 0).repeat(5, 1)
+    pixels = np.stack([noise + 100 * k for k in range(12)])
+    pixels[3] += (np.arange(3000, dtype='uint16') // 2)[:, None]
+    pixels[:, :300, :300] = 0
+    path = tmp_path_factory.mktemp('large') / 'S2A_MSIL2A_20240108T101401_N0510_R022_T33UWP.tif'
+    options = dict(tiled=True, compress='deflate', zlevel=1, nodata=0)
+    return write(path, pixels, **options), pixels
+
+
+PEAK = '''
+import sys
+from earthgpt_lite.raster.sources import as_chip
+def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1e3
+before = peak()
+chip = as_chip(sys.argv[1], size=64)
+print(peak() - before, *chip.image.shape)
+'''
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_a_chip_of_a_large_file_takes_little_memory(large):
+    done = subprocess.run(
+        [sys.executable, '-c', PEAK, str(large[0])], capture_output=True, text=True, check=True
+    )
+    grown, *shape = done.stdout.split()
+    print(f'{float(grown):.0f} MB')
+    assert float(grown) < 40 and shape == ['64', '64', '3']
+
+
+def test_a_large_file_is_averaged_and_keeps_its_frame(large):
+    path, pixels = large
+    assert pixels.nbytes > LARGE
+    chip, red = as_chip(path, size=300), pixels[3].astype(float)
+    assert (chip.frame.width, chip.about['gsd'], chip.frame.transform) == (3000, 10, UTM['transform'])
+    assert (chip.image[:30, :30] == 127).all()  # no data
+    means, valid = red.reshape(300, 10, 300, 10).mean((1, 3)), np.ones((300, 300), bool)
+    valid[:30, :30] = False
+    low, high = np.percentile(means[valid], (2, 98))
+    wanted = (means - low).clip(0, high - low) * 255 / (high - low)
+    assert np.abs(wanted - chip.image[..., 0])[valid].mean() < 1
+
+
+def test_means_leave_out_what_is_no_data(tmp_path, monkeypatch):
+    pixels = np.full((1, 600, 600), 200, 'int16')
+    pixels[:, ::2] = -9999
+    path = write(tmp_path / 'a.tif', pixels)
+    monkeypatch.setattr('earthgpt_lite.raster.sources.LARGE', 1000)
+    chip = as_chip(path, size=64, nodata=-9999)
+    assert len(np.unique(chip.image)) == 1  # one value, so one grey
+
+
+def test_classes_count_by_the_most_frequent(tmp_path, monkeypatch):
+    monkeypatch.setattr('earthgpt_lite.raster.sources.LARGE', 1000)
+    classes = np.full((1, 900, 900), 1, 'uint8')
+    classes[:, :, ::3] = 3
+    path = write(tmp_path / 'a.tif', classes)
+    with rasterio.open(path, 'r+') as file:
+        file.write_colormap(1, {1: (0, 0, 255, 255), 2: (200, 200, 0, 255), 3: (0, 100, 0, 255)})
+    assert (as_chip(path, size=64).image == (0, 0, 255)).all()
+    named = write(tmp_path / 'b.tif', classes * 50, ('SCL',))
+    assert (as_chip(named, size=64).image == 50).all()
+    plain = as_chip(write(tmp_path / 'c.tif', classes * 50), size=64).image
+    assert abs(plain.astype(int) - 83).max() <= 1
+
+
+def test_echoes_of_complex_numbers_are_averaged_as_power(tmp_path, monkeypatch):
+    monkeypatch.setattr('earthgpt_lite.raster.sources.LARGE', 1000)
+    turns = np.exp(2j * np.pi * np.random.default_rng(0).random((1, 512, 512))).astype('c8')
+    turns[:, :, 256:] *= 10
+    path = write(tmp_path / 'a.tif', turns)
+    image = as_chip(path, size=64, sensor='sar').image
+    assert image[:, :31].std() < 2 < image[:, 33:].mean() - image[:, :31].mean()
