@@ -134,7 +134,7 @@ def run_ask(args):
         check_inputs([args.out], [*read, *model_files(args.model)])
     chip = as_chip(args.image, **reading(args))
     if args.out:
-        _check_place(args.image, chip.frame)
+        _check_place(chip.name, chip.frame)
     answer = _assistant(args).ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
@@ -200,6 +200,7 @@ def _questions(typed):
 def run_survey(args):
     "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
     from earthgpt_lite.app.survey import is_claimed, survey
+    from earthgpt_lite.raster.opening import source_name
 
     for path in filter(None, (args.out, args.raster)):
         check_overwrite(path, args.force or is_claimed(path, args.out, args.processes))
@@ -219,7 +220,7 @@ def run_survey(args):
     files = f'{done.out} and {args.raster}' if args.raster else done.out
     print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {files}')
     if done.features and args.out.endswith('.geojson'):
-        print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
+        print(f'Look at them:\n  earthgpt-lite map {source_name(args.scene)} --answers {args.out}')
 
 
 def _label_list(text):

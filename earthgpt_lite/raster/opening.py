@@ -2,10 +2,11 @@
 
 # %% auto #0
 __all__ = ['DRIVERS', 'RASTER_ERRORS', 'GDAL_OPTIONS', 'SMALL_CACHE', 'allowance', 'block_cost', 'pixel_bytes', 'OnMap', 'on_map',
-           'Stack', 'open_folder', 'open_raster', 'check_memory', 'read_env', 'as_array']
+           'Stack', 'open_folder', 'source_name', 'Remote', 'open_raster', 'check_memory', 'read_env']
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0im01
 import html
+import logging
 import mmap
 import os
 import re
@@ -447,10 +448,64 @@ RASTER_ERRORS = (RasterioError, CPLE_BaseError)  # of rasterio, and of GDAL belo
 GDAL_OPTIONS = dict(GDAL_PNG_WHOLE_IMAGE_OPTIM='NO', GDAL_DISABLE_READDIR_ON_OPEN='TRUE')
 
 
+_ADDRESS = re.compile(r'https?://', re.IGNORECASE)
+_WAIT = dict(  # for a server: seconds, bytes a second
+    GDAL_HTTP_CONNECTTIMEOUT=10,
+    GDAL_HTTP_TIMEOUT=60,
+    GDAL_HTTP_LOW_SPEED_TIME=20,
+    GDAL_HTTP_LOW_SPEED_LIMIT=100,
+    GDAL_HTTP_MAX_RETRY=2,
+    GDAL_HTTP_RETRY_DELAY=1,
+)
+
+
+def source_name(path) -> str:
+    "A path as it may be told: an address without user, query and fragment, for these hold signatures."
+    return re.sub(r'(?i)(https?://)(?:[^/?#\s]*@)?([^?#\s]*)[?#]?\S*', r'\1\2', str(path))
+
+
+def _hide_queries(record):  # a filter of rasterio's loggers, which tell what GDAL says
+    record.msg, record.args = source_name(record.getMessage()), ()
+    return True
+
+
+class Remote(DatasetReader):
+    "A file at an address, read by ranges. Nothing else there is asked for, and its name is without the query."
+
+    def __init__(self, url):
+        for name in [n for n in logging.root.manager.loggerDict if n.startswith('rasterio')]:
+            logging.getLogger(name).addFilter(_hide_queries)
+        at = f'/vsicurl/{url}'
+        self.plain_name = source_name(url)
+        only = dict(CPL_VSIL_CURL_ALLOWED_FILENAME=at, CPL_VSIL_CURL_NON_CACHED=at)
+        self.settings = {**GDAL_OPTIONS, 'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', **only, **_WAIT}
+        self._ask(super().__init__, at, driver=list(DRIVERS[:7]))
+
+    name = property(lambda self: self.plain_name)
+    files = property(lambda self: [])
+
+    def _ask(self, what, *args, **options):
+        try:
+            with rasterio.Env(**self.settings):
+                return what(*args, **options)
+        except (*RASTER_ERRORS, OSError):
+            pass
+        mend = 'check address, network and signature, and start again'
+        raise BadInput(
+            f'{self.plain_name}: the server gives no image that can be read, or stopped answering; {mend}'
+        )
+
+    def read(self, *args, **options):
+        return self._ask(super().read, *args, **options)
+
+    def read_masks(self, *args, **options):
+        return self._ask(super().read_masks, *args, **options)
+
+
 def _unreadable(path, allow_vrt):
     if '://' not in str(path) and not Path(path).exists():
         return BadInput(f'{path}: no such file; check the name and the folder')
-    said = f'{path}: not an image that GDAL can read; give a GeoTIFF, PNG, JPEG or JPEG 2000'
+    said = f'{source_name(path)}: not an image that GDAL can read; give a GeoTIFF, PNG, JPEG or JPEG 2000'
     if allow_vrt is False:  # None: a picture of a record, which nobody named
         said += '. What points at other files or servers is opened only with --allow-vrt (allow_vrt=True)'
     return BadInput(said)
@@ -540,6 +595,8 @@ def _open(path, allow_vrt):
         if file.count:
             _check_decoder(local, file)
         return file
+    if allow_vrt is not None and _ADDRESS.match(path):
+        return Remote(path)
     if not allow_vrt:
         raise _unreadable(path, allow_vrt)
     try:
@@ -553,7 +610,7 @@ def _check_header(path, file):
         file.crs, file.colorinterp  # rasterio tells what went wrong at opening only when it is asked
     except RASTER_ERRORS as error:
         file.close()
-        said = shorten(' '.join(str(error).split()), 200)
+        said = shorten(source_name(' '.join(str(error).split())), 200)
         raise BadInput(
             f'{path}: its header, or the .aux.xml beside it, cannot be read ({said}); write it anew'
         ) from error
@@ -563,7 +620,7 @@ def _check_header(path, file):
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0opn2
 def open_raster(
-    path,  # a local file; with `allow_vrt` anything that rasterio opens
+    path,  # a local file, or an address of one (https://...); with `allow_vrt` anything that rasterio opens
     # the user named it: VRT, WMS, /vsizip, /vsicurl, parts of a netCDF, URLs; None: no, nor may they
     allow_vrt: bool | None = False,
 ):  # a rasterio dataset, to be closed
@@ -581,8 +638,10 @@ def open_raster(
     with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         file = _open(path, allow_vrt)
+        path = source_name(path)
         if file.count:
             _check_header(path, file)
+            _check_cost(path, block_cost(file), 'one block of it')
             return on_map(file) if file.crs is None and file.gcps[0] else file
         parts = ', '.join(file.subdatasets[:4])
         file.close()
@@ -610,22 +669,3 @@ def read_env(file, cache=None):  # of an open rasterio dataset
     row = file.width * file.block_shapes[0][0] * file.count * pixel_bytes(file)
     # in bytes: rasterio takes 64 for 64 bytes
     return rasterio.Env(GDAL_CACHEMAX=cache or int(min(max(64e6, 2 * row), 256e6)), **GDAL_OPTIONS)
-
-
-def as_array(
-    image,  # of PIL, or anything that NumPy takes for an array
-) -> np.ndarray:
-    "Its numbers; BadInput for a picture that is damaged or takes more than `memory_budget`."
-    if not hasattr(image, 'convert'):
-        return np.asarray(image)
-    name = getattr(image, 'filename', '') or 'picture'
-    cost, limit = 4 * image.width * image.height, memory_budget()
-    if cost > limit:
-        size = f'{image.width} x {image.height} pixels'
-        raise BadInput(f'{name}: {size} take more memory than the limit of {limit / 1e6:,.0f} MB; crop it')
-    try:
-        if image.mode not in ('RGB', 'RGBA', 'L', 'I;16', 'I', 'F'):
-            image = image.convert('RGBA')
-        return np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise BadInput(f'{name}: damaged or cut short; fetch it again') from error

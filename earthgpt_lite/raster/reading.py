@@ -41,6 +41,7 @@ from earthgpt_lite.raster.opening import (
     open_raster,
     pixel_bytes,
     read_env,
+    source_name,
 )
 from .platforms import platform_of
 from .products import acquisition_time, stated_tags
@@ -202,6 +203,8 @@ def _fitted(scene, bands, percent):
 def scene_files(path, allow_vrt: bool = False) -> list[str]:
     "A picture and the files that belong to it: of a VRT its sources and theirs, masks, overviews, a world file."
     found, left = {}, [str(path)]
+    if re.match('https?://', left[0], re.I):
+        return [source_name(path)]
     for name in left:
         key = os.path.abspath(name)  # a VRT may name itself, spelled otherwise
         if key in found:
@@ -394,6 +397,8 @@ def _pixels(file, numbers, window, shape, resampling, nodata):
             return pixels, _valid(file, pixels, numbers, window, resampling)
     except RASTER_ERRORS as error:
         raise BadInput(f'{file.name}: damaged or cut short; fetch it again') from error
+    except BadInput:
+        raise
     except ValueError as error:
         raise BadInput(f'{file.name}: bands that cannot be read as one picture; name some') from error
 
@@ -460,7 +465,7 @@ def read_open(file, options, window=None, size=None, resampling=Resampling.neare
 
 # %% ../../nbs/1_raster/06_reading.ipynb #rdg0scn1
 def read_scene(
-    path,  # a local file; with `allow_vrt` anything that rasterio opens
+    path,  # a local file, or an address (https://...); with `allow_vrt` anything that rasterio opens
     sensor=None,  # Sensor or its name; None: as the file says or looks
     window=None,  # rasterio Window or (column, row, width, height); None: all of it
     bands=None,  # names, roles such as 'nir', or numbers from 1; None: all but alpha
@@ -476,5 +481,5 @@ def read_scene(
     with open_raster(path, allow_vrt) as file:
         scene = read_open(file, ReadOptions(sensor, bands, unit, raw, **more), window, size)
     if not scene.valid.any():
-        raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
+        raise BadInput(f'{source_name(path)}: every pixel is nodata or NaN; give another file or window')
     return scene

@@ -1,14 +1,20 @@
 "What can be looked at: large files by their blocks, addresses, STAC items, arrays of any kind."
 
+import http.server
 import subprocess
 import sys
+import threading
+import traceback
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 
-from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.errors import BadInput
+from earthgpt_lite.raster import opening
+from earthgpt_lite.raster.opening import open_raster
+from earthgpt_lite.raster.reading import read_scene, scene_files
 from earthgpt_lite.raster.sources import LARGE, as_chip
 
 UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
@@ -43,6 +49,8 @@ def large(tmp_path_factory):
 
 PEAK = '''
 import sys
+import threading
+import traceback
 from earthgpt_lite.raster.sources import as_chip
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1e3
 before = peak()
@@ -104,3 +112,103 @@ def test_echoes_of_complex_numbers_are_averaged_as_power(tmp_path, monkeypatch):
     path = write(tmp_path / 'a.tif', turns)
     image = as_chip(path, size=64, sensor='sar').image
     assert image[:, :31].std() < 2 < image[:, 33:].mean() - image[:, :31].mean()
+
+
+# ---- addresses
+
+
+@pytest.fixture
+def server(tmp_path):
+    "Gives ranges of the files in a folder and counts the bytes; `stop_after` requests it hangs up"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            web.asked.append(self.path)
+            path = tmp_path / self.path.split('?')[0].lstrip('/')
+            if web.stop_after is not None and len(web.asked) > web.stop_after:
+                return self.connection.close()
+            if not path.is_file():
+                return self.send_error(404)
+            size, wanted = path.stat().st_size, self.headers.get('Range')
+            start, _, stop = (wanted or 'bytes=0-').removeprefix('bytes=').partition('-')
+            start, stop = int(start), min(int(stop or size - 1), size - 1)
+            self.send_response(206 if wanted else 200)
+            self.send_header('Accept-Ranges', 'bytes')
+            self.send_header('Content-Length', str(stop + 1 - start))
+            if wanted:
+                self.send_header('Content-Range', f'bytes {start}-{stop}/{size}')
+            self.end_headers()
+            if self.command == 'GET':
+                with path.open('rb') as file:
+                    file.seek(start)
+                    self.wfile.write(file.read(stop + 1 - start))
+                    web.sent += stop + 1 - start
+
+        do_HEAD = do_GET
+        log_message = lambda *_: None
+
+    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    web.asked, web.sent, web.stop_after = [], 0, None
+    web.url = f'http://127.0.0.1:{web.server_address[1]}'
+    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread.start()
+    yield web
+    web.shutdown()
+    web.server_close()
+
+
+def cog(path, side, count=4):
+    "A file in tiles with a coarse copy; only its middle is written"
+    options = dict(driver='GTiff', width=side, height=side, count=count, dtype='uint8', tiled=True, **UTM)
+    options |= dict(blockxsize=512, blockysize=512, compress='deflate', zlevel=1, sparse_ok=True)
+    pixels = np.random.default_rng(0).integers(1, 255, (count, 1024, 1024), 'uint8')
+    with rasterio.open(path, 'w', **options) as file:
+        middle = side // 1024 * 512
+        file.write(pixels, window=rasterio.windows.Window(middle, middle, 1024, 1024))
+        file.descriptions = ('red', 'green', 'blue', 'nir')[:count]
+    with rasterio.open(path, 'r+') as file:
+        file.build_overviews([16], rasterio.enums.Resampling.nearest)
+    return path
+
+
+def test_of_a_large_file_only_the_blocks_that_are_shown_are_read(tmp_path, server):
+    path, window = cog(tmp_path / 'a.tif', 10_000), (4700, 4700, 64, 64)
+    address = f'{server.url}/a.tif'
+    scene = read_scene(address, window=window)
+    assert as_chip(scene).image.shape == (64, 64, 3) and scene.path == address
+    print(f'{server.sent:,} bytes, {len(server.asked)} requests')
+    assert 64**2 < server.sent < 3e6
+    assert scene.pixels.any() and (scene.pixels == read_scene(path, window=window).pixels).all()
+    server.sent = 0
+    chip = as_chip(address, size=64)
+    assert chip.frame.width == 10_000 and server.sent < 3e6
+    assert set(server.asked) == {'/a.tif'}
+
+
+def test_a_signature_is_told_to_nobody(tmp_path, server, caplog):
+    caplog.set_level('DEBUG')
+    write(tmp_path / 'a.tif', np.random.default_rng(0).integers(1, 255, (3, 64, 64), 'uint8'))
+    (tmp_path / 'b.tif').write_text('no picture')
+    for name in ('a.tif', 'b.tif', 'missing.tif'):
+        address = f'{server.url.replace("//", "//user:word@")}/{name}?sig=SECRET#part'
+        try:
+            chip = as_chip(address)
+            assert chip.name == 'a.tif' and 'SECRET' not in repr(chip)
+            assert scene_files(address) == [f'{server.url}/a.tif']
+        except BadInput as error:
+            assert name != 'a.tif' and f'{server.url}/{name}: ' in str(error)
+            told = ''.join(traceback.format_exception(error))
+            assert 'SECRET' not in told and 'word' not in told
+    assert 'sig=SECRET' in ''.join(server.asked)
+    assert 'SECRET' not in caplog.text and 'user:word' not in caplog.text
+
+
+def test_a_server_that_stops_answering_is_one_sentence(tmp_path, server, monkeypatch):
+    monkeypatch.setitem(opening._WAIT, 'GDAL_HTTP_MAX_RETRY', 0)
+    cog(tmp_path / 'a.tif', 2000)
+    with open_raster(f'{server.url}/a.tif?sig=SECRET') as file:
+        server.stop_after = len(server.asked)
+        with pytest.raises(BadInput, match='a.tif: the server .* stopped answering'):
+            file.read(1)
+    with pytest.raises(BadInput, match='no such file|not an image'):
+        read_scene(f'{server.url}/a.tif', allow_vrt=None)  # a record's picture, which nobody named
