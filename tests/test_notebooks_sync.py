@@ -22,8 +22,9 @@ LONGER = {
     'raster.products': (420, 'what providers say of bands, units and times is looked up in one place'),
     'app.maps': (410, 'a page that moves and one that prints share what they draw'),
     'app.survey': (445, 'the journal makes sense only beside the walk that it survives'),
-    'app.cli': (418, 'every option of every command stands in one place'),
+    'app.cli': (420, 'every option of every command stands in one place'),
     'app.commands': (420, 'types of options stand beside the parser that takes them'),
+    'raster.sources': (412, 'files, addresses, items and arrays take one way'),
     'raster.reading': (412, 'a file, an array and a window take one way'),
 }
 BOOKS = nb.notebooks(ROOT)

@@ -1,21 +1,25 @@
 "What can be looked at: large files by their blocks, addresses, STAC items, arrays of any kind."
 
 import http.server
+import json
 import subprocess
 import sys
 import threading
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
+from PIL import Image
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import opening
 from earthgpt_lite.raster.opening import open_raster
 from earthgpt_lite.raster.reading import read_scene, scene_files
-from earthgpt_lite.raster.sources import LARGE, as_chip
+from earthgpt_lite.raster.sources import LARGE, as_chip, read_stac
 
 UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
 
@@ -51,6 +55,7 @@ PEAK = '''
 import sys
 import threading
 import traceback
+from types import SimpleNamespace
 from earthgpt_lite.raster.sources import as_chip
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1e3
 before = peak()
@@ -212,3 +217,110 @@ def test_a_server_that_stops_answering_is_one_sentence(tmp_path, server, monkeyp
             file.read(1)
     with pytest.raises(BadInput, match='no such file|not an image'):
         read_scene(f'{server.url}/a.tif', allow_vrt=None)  # a record's picture, which nobody named
+
+
+# ---- items of a catalogue, and a file for each band
+
+
+@pytest.fixture
+def item(tmp_path):
+    "An item of Sentinel-2 with a file for each of three bands, blue also at 20 m, and its counts"
+    counts = np.random.default_rng(0).integers(1200, 5000, (3, 64, 64), 'uint16')
+    assets = dict(visual=dict(href='tci.tif', type='image/tiff', roles=['visual']))
+    for name, band, pixels in zip(('red', 'green', 'blue'), ('B04', 'B03', 'B02'), counts):
+        write(tmp_path / f'{band}.tif', pixels[None])
+        bands = [dict(name=band, common_name=name)]
+        values = [dict(scale=1e-4, offset=-0.1, nodata=0, spatial_resolution=10)]
+        assets[name] = dict(href=f'./{band}.tif', type='image/tiff', roles=['data'])
+        assets[name] |= {'eo:bands': bands, 'raster:bands': values}
+    coarse = [dict(scale=1e-4, offset=-0.1, nodata=0, spatial_resolution=20)]
+    assets['blue_20m'] = {**assets['blue'], 'href': 'missing.tif', 'raster:bands': coarse}
+    properties = dict(
+        datetime='2024-01-08T10:14:01.024Z', created='2025-01-01T00:00:00Z', platform='sentinel-2a'
+    )
+    return dict(type='Feature', id='S2A_one', properties=properties, assets=assets), counts
+
+
+def test_an_item_is_a_scene(tmp_path, item):
+    item, counts = item
+    (tmp_path / 'item.json').write_text(json.dumps(item))
+    scene = read_stac(tmp_path / 'item.json')
+    assert scene.bands == ('red', 'green', 'blue') and scene.unit == 'reflectance'
+    assert np.allclose(scene.pixels, counts * 1e-4 - 0.1, atol=1e-6)
+    assert (scene.datetime, scene.platform, scene.gsd) == ('2024-01-08T10:14:01Z', 'sentinel-2', 10)
+    chip = as_chip(tmp_path / 'item.json', size=64)
+    assert chip.frame.transform == UTM['transform'] and chip.about['unit'] == 'reflectance'
+    for asset in item['assets'].values():
+        asset['href'] = str(tmp_path / asset['href'])
+    assert (as_chip(item, size=64).image == chip.image).all()
+    item['properties']['earthsearch:boa_offset_applied'] = True
+    assert np.allclose(read_stac(item).pixels, counts * 1e-4, atol=1e-6)
+    assert read_stac(item['assets']['red']).pixels.shape == (1, 64, 64)
+    assert read_stac(item, ['B04', 'green']).bands == ('red', 'green')
+
+
+def test_an_item_of_a_server(tmp_path, server, item):
+    (tmp_path / 'item.json').write_text(json.dumps(item[0]))
+    scene = read_stac(f'{server.url}/item.json?sig=SECRET')
+    assert np.allclose(scene.pixels, item[1] * 1e-4 - 0.1, atol=1e-6) and 'SECRET' not in repr(scene)
+    item[0]['assets']['red']['href'] = '/etc/red.tif'
+    (tmp_path / 'item.json').write_text(json.dumps(item[0]))
+    with pytest.raises(BadInput, match='cannot be read|no image'):
+        read_stac(f'{server.url}/item.json')
+
+
+def test_items_without_a_usable_asset(tmp_path, item):
+    item, _ = item
+    with pytest.raises(
+        BadInput, match='S2A_one: no asset with the bands nir that can be read; its assets are'
+    ):
+        read_stac(item, ['nir'])
+    item['assets']['red']['href'] = 's3://bucket/B04.tif'
+    with pytest.raises(BadInput, match='S2A_one: its asset s3://bucket/B04.tif cannot be read'):
+        read_stac(item)
+    with pytest.raises(BadInput, match='S2A_two: no asset with the image'):
+        as_chip(dict(id='S2A_two', assets={}))
+    (tmp_path / 'bad.json').write_text('{')
+    with pytest.raises(BadInput, match='bad.json: no STAC item'):
+        as_chip(tmp_path / 'bad.json')
+    item['assets']['red'] |= {'href': str(tmp_path / 'B04.tif'), 'raster:bands': [dict(scale=0, offset=0)]}
+    with pytest.raises(BadInput, match='a scale of 0; correct it'):
+        read_stac(item, ['red'])
+
+
+def test_files_of_one_scene(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 5000, (3, 64, 64), 'uint16')
+    paths = [write(tmp_path / f'{n}.tif', p[None], (n,)) for n, p in zip(('red', 'green', 'blue'), pixels)]
+    whole = write(tmp_path / 'all.tif', pixels, ('red', 'green', 'blue'))
+    assert (as_chip(paths).image == as_chip(whole).image).all()
+    with pytest.raises(BadInput, match='the band red comes twice'):
+        as_chip([*paths[:2], paths[0]])
+    moved = write(tmp_path / 'moved.tif', pixels[:1], ('nir',), transform=Affine(10, 0, 6e5, 0, -10, 4e6))
+    with pytest.raises(BadInput, match='moved.tif lies on another grid than red.tif'):
+        as_chip([paths[0], moved])
+
+
+# ---- arrays
+
+
+def test_arrays_of_any_order_are_one_picture():
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), 'uint8')
+    image = as_chip(pixels).image
+    for same in (pixels.transpose(2, 0, 1), Image.fromarray(pixels), torch.from_numpy(pixels.copy())):
+        assert (as_chip(same).image == image).all()
+    assert (as_chip(torch.from_numpy(pixels.transpose(2, 0, 1).copy())).image == image).all()
+    reflectance = pixels.astype('f4') / 255 * 0.3
+    assert (as_chip(reflectance).image == as_chip(reflectance.transpose(2, 0, 1)).image).all()
+
+
+def test_an_array_of_xarray_keeps_its_place():
+    pixels = np.random.default_rng(0).integers(1, 4000, (3, 40, 50), 'uint16')
+    pixels[:, :10, :10] = 0
+    crs = rasterio.CRS.from_epsg(32618)
+    place = SimpleNamespace(crs=crs, transform=lambda: UTM['transform'], nodata=0)
+    array = SimpleNamespace(values=pixels, dims=('band', 'y', 'x'), coords={}, attrs={}, rio=place)
+    chip = as_chip(array)
+    assert (chip.frame.crs, chip.frame.transform) == (crs, UTM['transform'])
+    assert (chip.image[5:15, :10] == 127).all() and chip.image.std() > 20
+    del array.rio
+    assert as_chip(array).frame.crs is None
