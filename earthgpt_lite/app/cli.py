@@ -39,13 +39,13 @@ _MODEL = (
     'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name',
     dict(metavar='MODEL'),
 )
-_IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF', dict(metavar='IMAGE'))
+_IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF; a file or an address', dict(metavar='IMAGE'))
 _READING = (  # how an image is read
     _SENSOR,
     ('--platform', 'who numbered the bands: sentinel-2, landsat-8 ... (default: what the file says)', {}),
     ('--bands', 'to see, by number, name or role: 4,3,2', dict(type=band_list, metavar='A,B,C')),
     ('--nodata', 'the number without data (default: what the file says)', dict(type=real(), metavar='X')),
-    ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, URLs', dict(action='store_true')),
+    ('--allow-vrt', 'open what points elsewhere too: VRT, WMS, /vsizip', dict(action='store_true')),
 )
 _STRICT = (
     '--strict',
@@ -122,6 +122,7 @@ def _add_ask(commands):
         'ask a trained model about an image',
         """ask nano coast.png "where is the island?"
         ask runs/quickstart coast.png "what covers most of this image?"
+        ask nano "https://example.org/scene.tif" "what covers most of this image?"
         ask nano scene.tif "where is the island?" --out island.geojson""",
         _MODEL,
         _IMAGE,
@@ -172,9 +173,14 @@ def _add_survey(commands):
         """survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson
         survey runs/quickstart scene.tif --detect ship --out ships.geojson
         survey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif
+        survey nano https://example.org/scene.tif --classify water,forest --out classes.geojson
         """,
         _MODEL,
-        ('scene', 'a raster of any size; it is read tile by tile', dict(metavar='SCENE')),
+        (
+            'scene',
+            'a raster of any size, a file or an address; it is read tile by tile',
+            dict(metavar='SCENE'),
+        ),
         ('--ask', 'a question', dict(metavar='QUESTION')),
         ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
         ('--ground', 'one thing, with its article', dict(metavar='THING')),
@@ -207,7 +213,8 @@ def _add_map(commands):
         run_map,
         'draw a scene and its answers on a map in one HTML file',
         """map scene.tif --answers cover.geojson --out cover.html
-        map before.tif after.tif --out both.html""",
+        map before.tif after.tif --out both.html
+        map https://example.org/scene.tif --answers cover.geojson""",
         ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')),
         (
             '--answers',

@@ -37,6 +37,7 @@ from ..outputs import check_inputs
 from ..raster.chips import Chip
 from ..raster.georef import to_lonlat
 from ..raster.palettes import label_colours
+from ..raster.opening import source_name
 from ..raster.reading import Scene, read_scene, scene_files
 from ..raster.sources import as_chip
 
@@ -361,7 +362,7 @@ def _add_scenes(m, scenes, size) -> list:  # [(south, west), (north, east), ...]
     corners = []
     for scene in scenes:
         image, bounds = overlay(scene, size)
-        name = scene.name if isinstance(scene, (Scene, Chip)) else Path(str(scene)).name
+        name = scene.name if isinstance(scene, (Scene, Chip)) else Path(source_name(scene)).name
         name = page_text(name or 'scene')
         layer = folium.raster_layers.ImageOverlay
         layer(_webp(image), bounds=bounds, name=name, zindex=2, pixelated=False).add_to(m)

@@ -136,10 +136,11 @@ def run_ask(args):
         check_overwrite(args.out, args.force)
         read = scene_files(args.image, args.allow_vrt)
         check_inputs([args.out], [*read, *model_files(args.model)])
-        _check_place(args.image, read_scene(args.image, size=64, **reading(args)).frame)
     assistant = _assistant(args)
     assistant.strict = args.strict
     chip = assistant.chip(args.image, **reading(args))
+    if args.out:
+        _check_place(chip.name, chip.frame)
     answer = assistant.ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
@@ -204,6 +205,7 @@ def run_survey(args):
     "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
     from earthgpt_lite.app.survey import survey
     from earthgpt_lite.app.survey_files import is_claimed, output_files
+    from earthgpt_lite.raster.opening import source_name
 
     for path in output_files(args.out, args.raster):
         check_overwrite(path, args.force or is_claimed(path, args.out, args.processes))
@@ -226,7 +228,7 @@ def run_survey(args):
     files = f'{done.out} and {args.raster}' if args.raster else done.out
     print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {files}')
     if done.features and args.out.endswith('.geojson'):
-        print(f'Look at them:\n  earthgpt-lite map {args.scene} --answers {args.out}')
+        print(f'Look at them:\n  earthgpt-lite map {source_name(args.scene)} --answers {args.out}')
 
 
 def _label_list(text):

@@ -49,7 +49,7 @@ from ..model.scope import odd_chips, outside_task, scope_of
 from ..outputs import check_inputs
 from ..raster.chips import Frame
 from ..raster.georef import to_world
-from ..raster.opening import open_raster
+from ..raster.opening import open_raster, source_name
 from ..raster.reading import read_scene, scene_files
 from ..raster.sources import read_tiles
 
@@ -158,7 +158,7 @@ class Survey:
 # %% ../../nbs/7_app/04_survey.ipynb #af6eba6c
 def survey(
     assistant,
-    path,  # a raster of any size
+    path,  # a raster of any size: a file, or an address (https://...)
     out,  # .geojson, .gpkg (extra geo), or .json for pixels
     ask: str | None = None,  # one of four: a question
     detect: str | None = None,  # a class, '' for all
@@ -234,7 +234,7 @@ def _scene_frame(path, out, options):
     with open_raster(path, options.allow_vrt) as f:
         frame = Frame(f.width, f.height, f.transform if small.transform else None, f.crs, small.name)
     if frame.width * frame.height < 2:
-        raise BadInput(f'{path}: a single pixel shows nothing; give a larger picture')
+        raise BadInput(f'{source_name(path)}: a single pixel shows nothing; give a larger picture')
     if out.suffix != '.json':
         _check_place(path, frame)
     coarser = max(frame.width, frame.height) / max(small.width, small.height)
@@ -247,7 +247,7 @@ def _scene_frame(path, out, options):
 def _check_place(path, frame):
     if frame.crs is None:
         raise BadInput(
-            f'{path}: answers have no place on Earth, for the scene has no CRS; '
+            f'{source_name(path)}: answers have no place on Earth, for the scene has no CRS; '
             'name the output .json to get pixels'
         )
     try:
@@ -270,7 +270,7 @@ def _tile_grid(path, frame, kind, image_size, options):
     grid = TileGrid(frame.width, frame.height, size, overlap)
     if len(grid) > options.max_tiles:
         raise BadInput(
-            f'{path}: {frame.width:,} x {frame.height:,} pixels are {len(grid):,} tiles of {size}: '
+            f'{source_name(path)}: {frame.width:,} x {frame.height:,} pixels are {len(grid):,} tiles of {size}: '
             'take larger tiles, a window of the scene, or raise max_tiles'
         )
     return grid
@@ -302,7 +302,7 @@ def _plan(assistant, path, out, asked, options):
         check_raster(options.raster, scene_files(path, options.allow_vrt))
     batches = dict(enumerate(plan_tiles(grid, options.batch_size)))
     head = dict(
-        scene=Path(path).as_posix() if os.path.exists(path) else str(path),
+        scene=Path(path).as_posix() if os.path.exists(path) else source_name(path),
         files=files_digest(scene_files(path, options.allow_vrt)),
         kind=kind,
         prompt=prompt,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio._err import CPLE_BaseError
 from rasterio.warp import transform as to_crs
 from rasterio.windows import Window
@@ -33,7 +33,15 @@ from earthgpt_lite.raster.bands import (
     without_data,
 )
 from .chips import Chip, Frame, GREY, Sensor, Stretch, letterbox
-from .opening import RASTER_ERRORS, check_memory, open_raster, read_env
+from earthgpt_lite.raster.opening import (
+    RASTER_ERRORS,
+    SMALL_CACHE,
+    check_memory,
+    open_raster,
+    pixel_bytes,
+    read_env,
+    source_name,
+)
 from .platforms import platform_of
 from .products import acquisition_time, stated_tags
 from .rendering import Rendering, choose_stretch, shown_layers
@@ -168,6 +176,8 @@ def _files_within(name):
 
 def scene_files(path, allow_vrt: bool = False) -> list[str]:
     "A picture and the files that belong to it: of a VRT its sources and theirs, masks, overviews, a world file."
+    if re.match('https?://', str(path), re.I):
+        return [source_name(path)]
     found, left = {}, [str(path), *_files_within(str(path))]
     for name in left:
         key = os.path.abspath(name)  # a VRT may name itself, spelled otherwise
@@ -249,13 +259,14 @@ def choose_unit(sensor, pixels, valid, stated=()):
     return 'dB' if np.median(pixels[:, valid]) < 0 else 'intensity'
 
 # %% ../../nbs/1_raster/06_reading.ipynb #deb1d5f2
-def _valid(file, pixels, numbers, window):
+def _valid(file, pixels, numbers, window, resampling=Resampling.nearest):
     true, marked = alpha_bands(file)
     shape = pixels.shape[1:]
     if marked and not true:
         valid = np.ones(shape, bool)
     else:
-        masks = (file.read_masks(i, window=window, out_shape=shape) > 0 for i in numbers)
+        wanted = dict(window=window, out_shape=shape, resampling=resampling)
+        masks = (file.read_masks(i, **wanted) > 0 for i in numbers)
         valid = next(masks)
         for mask in masks:
             valid = valid | mask if pixels.dtype == np.uint8 else valid & mask
@@ -274,6 +285,56 @@ def _window(window, file):
         f'{file.name}: the window {w.flatten()} (column, row, width, height) leaves the image of '
         f'{file.width} x {file.height}; move it inside'
     )
+
+# %% ../../nbs/1_raster/06_reading.ipynb #f9c0cecb
+def _coarse_blocks(file, shape):  # window, and where it lies on the grid of the coarse copy that is read
+    h, w = shape
+    level = max((n for n in file.overviews(1) if n <= min(file.height / h, file.width / w)), default=1)
+    high, wide = -(-file.height // level), -(-file.width // level)
+    rows, columns = file.block_shapes[0]
+    most = max(
+        1, 500_000 // (min(columns, wide) * pixel_bytes(file))
+    )  # rows of a window; a large block is taken in parts
+    rows = max(most // rows * rows, rows // -(-rows // most))
+    for row in range(0, high, rows):
+        for column in range(0, wide, columns):
+            here = np.arange(row, min(row + rows, high)), np.arange(column, min(column + columns, wide))
+            right, low = (
+                min((at[-1] + 1) * level, edge) for at, edge in zip(here, (file.height, file.width))
+            )
+            window = Window(column * level, row * level, low - column * level, right - row * level)
+            yield window, here, (here[0] * h // high, here[1] * w // wide)
+
+
+def _cell_sums(values, cells):  # (n, m) to sums over the rows and columns of each cell
+    for axis, at in enumerate(cells):
+        first = np.flatnonzero(np.diff(at, prepend=-1))
+        values = np.add.reduceat(values, first, axis, dtype=float)
+    return values
+
+
+def _averaged(
+    file, numbers, shape, nodata
+):  # (c, h, w) means of what is valid, (h, w) bool; of the whole file
+    sums, counts = np.zeros((len(numbers), *shape), 'f4'), np.zeros(shape, 'f4')
+    for window, here, cells in _coarse_blocks(file, shape):
+        pixels = file.read(numbers, window=window, out_shape=(len(numbers), *map(len, here)))
+        valid = _valid(file, pixels, numbers, window)
+        if nodata is not None:
+            valid = valid & (pixels != nodata).all(0)
+        if pixels.dtype.kind == 'c':
+            pixels = np.abs(pixels) ** 2
+        place = np.s_[cells[0][0] : cells[0][-1] + 1, cells[1][0] : cells[1][-1] + 1]
+        counts[place] += _cell_sums(valid, cells)
+        for total, values in zip(sums, pixels):
+            total[place] += _cell_sums(np.where(valid, values, 0), cells)
+    kind = np.dtype(file.dtypes[numbers[0] - 1].replace('complex_int16', 'c8'))
+    sums /= np.maximum(counts, 1)
+    if kind.kind == 'c':
+        sums = np.sqrt(sums)
+    elif kind.kind in 'iu':
+        sums.round(out=sums)
+    return sums.astype(kind), counts > 0
 
 # %% ../../nbs/1_raster/06_reading.ipynb #8816859c
 @dataclass(frozen=True)
@@ -299,13 +360,19 @@ def _band_numbers(file, bands, names, tags):  # from 1, as rasterio counts
     return [i for i in file.indexes if i not in alpha] or [1]
 
 
-def _pixels(file, numbers, window, shape):
+def _pixels(file, numbers, window, shape, resampling, nodata):
+    averaged = resampling is Resampling.average and shape != (window.height, window.width)
     try:
-        with read_env(file):
-            pixels = file.read(numbers, window=window, out_shape=(len(numbers), *shape))
-            return pixels, _valid(file, pixels, numbers, window)
+        with read_env(file, SMALL_CACHE if averaged else None):
+            if averaged:
+                return _averaged(file, numbers, shape, nodata)
+            wanted = dict(window=window, out_shape=(len(numbers), *shape), resampling=resampling)
+            pixels = file.read(numbers, **wanted)
+            return pixels, _valid(file, pixels, numbers, window, resampling)
     except RASTER_ERRORS as error:
         raise BadInput(f'{file.name}: damaged or cut short; fetch it again') from error
+    except BadInput:
+        raise
     except ValueError as error:
         raise BadInput(f'{file.name}: bands that cannot be read as one picture; name some') from error
 
@@ -321,7 +388,7 @@ def _check_size(file, window, numbers, shape):
     check_memory(file, len(numbers), shape, f'name some bands, or {advice}')
 
 
-def read_open(file, options, window=None, size=None):
+def read_open(file, options, window=None, size=None, resampling=Resampling.nearest):
     w = _window(window, file)
     scale = max(1, max(w.width, w.height) / (size or np.inf))
     shape = max(1, round(w.height / scale)), max(1, round(w.width / scale))  # (h, w)
@@ -330,9 +397,10 @@ def read_open(file, options, window=None, size=None):
     names = band_names(file, tags)
     numbers = _band_numbers(file, bands, names, tags)
     _check_size(file, w, numbers, shape)
-    pixels, valid = _pixels(file, numbers, w, shape)
+    pixels, valid = _pixels(file, numbers, w, shape, resampling, options.nodata)
     names = tuple(names[i - 1] for i in numbers)
-    none, note = without_data(file, numbers, pixels, tags, options.nodata)
+    with read_env(file, SMALL_CACHE):
+        none, note = without_data(file, numbers, pixels, tags, options.nodata)
     valid, unit, notes = valid & ~none, '', (note,) if note else ()
     if not bands and file.colorinterp[0] is ColorInterp.palette:
         pixels, names = palette_colours(file, pixels[0]), RENDERINGS['true']
@@ -371,7 +439,7 @@ def read_open(file, options, window=None, size=None):
 
 # %% ../../nbs/1_raster/06_reading.ipynb #rdg0scn1
 def read_scene(
-    path,  # a local file; with `allow_vrt` anything that rasterio opens
+    path,  # a local file, or an address (https://...); with `allow_vrt` anything that rasterio opens
     sensor=None,  # Sensor or its name; None: as the file says or looks
     window=None,  # rasterio Window or (column, row, width, height); None: all of it
     bands=None,  # names, roles such as 'nir', or numbers from 1; None: all but alpha
@@ -387,7 +455,7 @@ def read_scene(
     with open_raster(path, allow_vrt) as file:
         scene = read_open(file, ReadOptions(sensor, bands, unit, raw, **more), window, size)
     if not scene.valid.any():
-        raise BadInput(f'{path}: every pixel is nodata or NaN; give another file or window')
+        raise BadInput(f'{source_name(path)}: every pixel is nodata or NaN; give another file or window')
     if window is not None:
         same = dict(bands=bands, size=512, unit=unit, raw=raw, allow_vrt=allow_vrt, **more)
         scene.whole = partial(read_scene, path, sensor, **same)

@@ -1,10 +1,12 @@
 "Survey: each object once, wherever the seams lie; killed and resumed to the same file; memory bounded by tile and batch."
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from copy import deepcopy
 from types import SimpleNamespace
@@ -823,3 +825,37 @@ def test_ten_thousand_squared_under_one_and_a_half_gigabytes(saved, tmp_path):
     found = json.loads(out.splitlines()[-1])
     print(found)
     assert found['tiles'] == 79**2 and found['peak_mb'] < 1500
+
+
+def test_a_survey_of_an_address_goes_on_with_a_new_signature(tmp_path):
+    harbour(tmp_path / 'a.tif', SHIPS, **UTM)
+    out = tmp_path / 'out.geojson'
+    data = (tmp_path / 'a.tif').read_bytes()
+
+    class Ranges(http.server.BaseHTTPRequestHandler):
+        log_message = lambda *_: None
+
+        def do_GET(self):
+            start, _, stop = self.headers.get('Range', 'bytes=0-').removeprefix('bytes=').partition('-')
+            part = data[int(start) : int(stop or len(data)) + 1]
+            self.send_response(206 if 'Range' in self.headers else 200)
+            self.send_header('Accept-Ranges', 'bytes')
+            self.send_header('Content-Length', str(len(part)))
+            if 'Range' in self.headers:
+                self.send_header('Content-Range', f'bytes {start}-{int(start) + len(part) - 1}/{len(data)}')
+            self.end_headers()
+            self.wfile.write(part if self.command == 'GET' else b'')
+
+        do_HEAD = do_GET
+
+    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Ranges)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    address = f'http://127.0.0.1:{web.server_address[1]}/a.tif?sig='
+    options = dict(detect='ship', overlap=40, batch_size=2, progress=False)
+    with pytest.raises(RuntimeError):
+        survey(Perfect(fail=3), address + 'OLD', out, **options)
+    assert b'OLD' not in (tmp_path / 'out.geojson.part').read_bytes()
+    assert survey(Perfect(), address + 'NEW', out, **options).resumed == 3
+    assert 'sig=' not in out.read_text() and 'NEW' not in out.read_text()
+    web.shutdown()
+    web.server_close()

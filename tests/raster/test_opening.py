@@ -146,13 +146,16 @@ def test_what_the_user_names_is_asked_only_with_his_word(tmp_path, pixels, serve
     save(tmp_path / 'a.tif', pixels)
     url = f'{server.url}/a.tif'
     gdal = f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}</ServerUrl></Service></GDAL_WMS>'
-    for name in (url, f'/vsicurl/{url}', f'vrt://{tmp_path}/a.tif', f'zip://{tmp_path}/a.zip!a.tif', gdal):
+    for name in (f'/vsicurl/{url}', f'vrt://{tmp_path}/a.tif', f'zip://{tmp_path}/a.zip!a.tif', gdal):
         with pytest.raises(BadInput, match='no such file|allow-vrt'):
             read_scene(name)
     assert server.asked == []
     assert (read_scene(f'vrt://{tmp_path}/a.tif?bands=1', allow_vrt=True).pixels == pixels[:1]).all()
     with pytest.raises(BadInput, match='not an image'):
-        read_scene(url, allow_vrt=True)
+        read_scene(url, allow_vrt=None)  # of a record, which nobody named
+    assert server.asked == []
+    with pytest.raises(BadInput, match='the server gives no image'):
+        read_scene(url)
     assert server.asked
 
 
