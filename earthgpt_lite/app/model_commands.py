@@ -130,17 +130,18 @@ def run_ask(args):
     "The command `ask`: one question about one image."
     from earthgpt_lite.model.modeling import model_files
     from earthgpt_lite.outputs import check_inputs
-    from earthgpt_lite.raster.reading import read_scene, scene_files
+    from earthgpt_lite.raster.reading import scene_files
+    from earthgpt_lite.raster.sources import as_chip
 
     if args.out:
         check_overwrite(args.out, args.force)
         read = scene_files(args.image, args.allow_vrt)
         check_inputs([args.out], [*read, *model_files(args.model)])
+        look = as_chip(args.image, size=64, **reading(args))  # cheaper than to open a model in vain
+        _check_place(look.name, look.frame)
     assistant = _assistant(args)
     assistant.strict = args.strict
     chip = assistant.chip(args.image, **reading(args))
-    if args.out:
-        _check_place(chip.name, chip.frame)
     answer = assistant.ask(chip, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
