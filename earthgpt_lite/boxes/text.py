@@ -390,7 +390,7 @@ def parse_boxes(
     return ParsedBoxes(boxes, list(found.unread))
 
 
-@lru_cache(64)  # a score reads the same answer in many ways
+@lru_cache(512)  # a score reads the same answer in many ways
 def _parsed(text, repair, classes):
     return BoxFormat().read(text, 1, 1, repair, classes)
 

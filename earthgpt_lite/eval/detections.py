@@ -48,7 +48,7 @@ def match_greedy(
     best_truth = {'coco': _best_truth_coco, 'voc': _best_truth_voc}[rule]
     order = np.argsort(-scores, kind='stable')
     matched = np.full(count, -1)
-    for i, (near, ious) in zip(order, _rows(overlaps, order)):
+    for i, near, ious in _rows(overlaps, order, threshold):
         j = best_truth(near, ious, threshold, free, difficult)
         matched[i] = j
         if j >= 0:
@@ -56,18 +56,20 @@ def match_greedy(
     return matched
 
 
-def _rows(overlaps, order):
-    "For each answered box in this order: the truths to look at, and its IoU with each."
+def _rows(overlaps, order, threshold):
+    "Each answered box that is near a truth, in this order: itself, those truths, and its IoU with each."
     if hasattr(overlaps, 'rows'):  # `NearBoxes`
-        return overlaps.rows(order)
-    every = np.arange(np.shape(overlaps)[1])
-    return ((every, row) for row in np.asarray(overlaps, float)[order])
+        yield from ((i, *row) for i, row in zip(order, overlaps.rows(order)) if len(row[0]))
+        return
+    table = np.asarray(overlaps, float)
+    is_near = table >= threshold
+    for i in order[is_near.any(1)[order]]:
+        near = np.flatnonzero(is_near[i])
+        yield i, near, table[i, near]
 
 
 def _best_truth_voc(near, ious, threshold, free, difficult):
     "VOC: the best of all truths. If another answer has it already, this one is a miss: -1."
-    if not len(near):
-        return -1
     best = ious.argmax()
     if ious[best] > threshold and free[near[best]]:
         return near[best]
@@ -76,8 +78,6 @@ def _best_truth_voc(near, ious, threshold, free, difficult):
 
 def _best_truth_coco(near, ious, threshold, free, difficult):
     "COCO: the best truth that is free; only if none is near enough, a difficult one; else -1."
-    if not len(near):
-        return -1
     hard = difficult[near]
     for candidates in (free[near] & ~hard, hard):
         allowed = np.where(candidates, ious, -1)
@@ -151,8 +151,9 @@ def average_precision(
     hits = np.asarray(hits, bool)[order]
     counts = np.ones((1, len(hits))) if weights is None else np.asarray(weights, float)[:, order]  # (r, d)
     truths = np.reshape(np.asarray(truths, float), (-1, 1))  # (r, 1)
-    right = np.cumsum(counts * hits, 1)
-    answered = np.cumsum(counts, 1)
+    # recall rises at hits alone, and there precision is highest: no other place is looked at
+    right = np.cumsum(counts[:, hits], 1)
+    answered = np.cumsum(counts, 1)[:, hits]
     recall = right / np.maximum(truths, 1e-12)
     precision = right / np.maximum(answered, 1e-12)
     falling = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
@@ -242,7 +243,7 @@ def match_by_label(
         true_boxes = truths.get(label, ([],))[0]
         hard = np.array(difficult.get(label, np.zeros(len(true_boxes))), bool)
         surest_boxes = [boxes[i] for i in surest]
-        small = len(surest) * len(true_boxes) < 10_000
+        small = len(surest) * len(true_boxes) < 50_000
         overlaps = overlap_matrix if small else partial(NearBoxes, threshold=threshold)
         overlaps = overlaps(surest_boxes, true_boxes)
         matched = match_greedy(overlaps, threshold, scores, rule, hard)
