@@ -48,12 +48,16 @@ def given(tmp_path_factory):
     return room
 
 
+class Blind:  # a model that says nothing of how it looks
+    config = None
+
+
 @pytest.fixture
 def quick(monkeypatch):
     "Models that need no time."
     echo = lambda *a, **k: lambda asked: [dict(answer='yes', score=-0.5) for _ in asked]
     monkeypatch.setattr(runner, 'model_asker', echo)
-    monkeypatch.setattr(runner, '_open_model', lambda model, options: (str(model), None, None))
+    monkeypatch.setattr(runner, '_open_model', lambda model, options: (str(model), Blind(), None))
     monkeypatch.setattr(runner, '_stamp', lambda *a: 'me')
     monkeypatch.setattr(model_commands, '_assistant', lambda args: Perfect())
 

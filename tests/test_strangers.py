@@ -26,6 +26,7 @@ from rasterio.transform import from_origin
 from safetensors.torch import save_file
 
 from earthgpt_lite.app import survey as survey_module
+from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.cli import main
 from earthgpt_lite.app.commands import _texts
 from earthgpt_lite.app.maps import _features
@@ -43,7 +44,7 @@ from earthgpt_lite.model.modeling import load
 from earthgpt_lite.model.presets import PRESETS
 from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.raster.reading import read_scene, scene_files
-from earthgpt_lite.train.adapter_files import load_adapter
+from earthgpt_lite.train.adapter_files import load_adapter, read_adapter
 
 PERFECT = SimpleNamespace(name='perfect', model=SimpleNamespace(config=SimpleNamespace(image_size=64)))
 UTM = dict(crs='EPSG:32633', transform=from_origin(500_000, 5_000_000, 10, 10))
@@ -420,3 +421,26 @@ def test_a_jpeg_2000_without_some_of_its_tiles_is_not_shown_black(tmp_path):
         read_scene(path, size=64)
     Image.new('RGB', (700, 500)).save(tmp_path / 'b.jp2', tile_size=(256, 256))
     assert read_scene(tmp_path / 'b.jp2').pixels.shape == (3, 500, 700)
+
+
+def test_a_place_that_is_a_line_is_no_place(tmp_path):
+    path = raster(
+        tmp_path / 'a.tif', colours(3), crs='EPSG:32618', transform=Affine(10, 20, 5e5, 10, 20, 4e6)
+    )
+    with pytest.raises(BadInput, match='a.tif: its geotransform puts all pixels on one line; write it anew'):
+        read_scene(path)
+
+
+def test_an_answer_without_room_is_told(nano):
+    with pytest.raises(BadInput, match='max_new_tokens 0 leaves no room'):
+        Assistant(*nano).ask(np.zeros((8, 8, 3), 'uint8'), 'what?', max_new_tokens=0)
+
+
+def test_an_adapter_holds_what_it_names(tmp_path):
+    said = dict(peft_type='LORA', r=2, target_modules=['q_proj'], modules_to_save=['projector'])
+    (tmp_path / 'adapter_config.json').write_text(json.dumps(said), encoding='utf-8')
+    save_file(
+        {'base_model.model.a.q_proj.lora_A.weight': torch.zeros(2, 2)}, tmp_path / 'adapter_model.safetensors'
+    )
+    with pytest.raises(BadInput, match='names projector, of which no tensor is there'):
+        read_adapter(tmp_path)

@@ -42,6 +42,8 @@ def generate_batch(
     **generate,  # for transformers' generate
 ) -> list:  # [(text, score, [(token, log-probability)])]
     "Answers to one batch of prompts. The score is the mean log-probability of the answer's own tokens."
+    if max_new_tokens < 1:
+        raise BadInput(f'max_new_tokens {max_new_tokens} leaves no room for an answer; give 1 or more')
     cached = cache[0][0].shape[2] if cache else 0  # tokens
     beams = generate.get('num_beams', 1)
     ids, mask = _pad_left(prompts, cached, tokenizer.pad_token_id, model.device)

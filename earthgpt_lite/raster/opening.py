@@ -630,6 +630,10 @@ def _check_header(path, file):
     if not np.isfinite(file.transform).all():
         file.close()
         raise BadInput(f'{path}: its geotransform holds NaN or infinity; write it anew')
+    a, b, _, d, e, _ = file.transform[:6]
+    if abs(a * e - b * d) <= 1e-9 * max(abs(a * e), abs(b * d)):
+        file.close()
+        raise BadInput(f'{path}: its geotransform puts all pixels on one line; write it anew')
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0opn2
 def open_raster(

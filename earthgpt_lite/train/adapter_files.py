@@ -118,7 +118,19 @@ def read_adapter(folder) -> tuple:  # (what it says of itself, tensors)
         raise BadInput(f'{path} cannot be read; give the folder of an adapter, with this file in it') from e
     except SafetensorError as e:
         raise BadInput(f'{path} is no whole safetensors file ({e}): copy it again') from e
+    _check_saved(path.with_name(_PEFT_FILE), tensors)
     return about, tensors
+
+
+def _check_saved(path, tensors):
+    "BadInput where peft's configuration names whole modules of which there is no tensor."
+    stated = read_settings(path).get('modules_to_save') if path.is_file() else None
+    stated = [stated] if isinstance(stated, str) else stated or []
+    lost = [str(name) for name in stated if not any(f'.{name}.' in f'.{t}.' for t in tensors)]
+    if lost:
+        raise BadInput(
+            f'{path}: modules_to_save names {", ".join(lost)}, of which no tensor is there; copy it again'
+        )
 
 
 _ABOUT = dict(kind=str, base=str, exact=bool, fingerprint=str)  # what ours says of itself
