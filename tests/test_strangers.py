@@ -20,6 +20,8 @@ import fixtures_hostile as hostile
 import numpy as np
 import pytest
 import rasterio
+import torch
+from affine import Affine
 from fixtures_app import colours, raster
 from PIL import Image
 from rasterio.transform import from_origin
@@ -431,9 +433,9 @@ def test_a_place_that_is_a_line_is_no_place(tmp_path):
         read_scene(path)
 
 
-def test_an_answer_without_room_is_told(nano):
+def test_an_answer_without_room_is_told(tiny):
     with pytest.raises(BadInput, match='max_new_tokens 0 leaves no room'):
-        Assistant(*nano).ask(np.zeros((8, 8, 3), 'uint8'), 'what?', max_new_tokens=0)
+        Assistant(*tiny, 'tiny').ask(np.zeros((8, 8, 3), 'uint8'), 'what?', max_new_tokens=0)
 
 
 def test_an_adapter_holds_what_it_names(tmp_path):
