@@ -160,7 +160,7 @@ class Scope:
             return []
         if any(low / ALLOWED <= gsd <= high * ALLOWED for low, high in known.gsd):
             return []
-        ranges = ', '.join(f'{low:g} to {high:g}' for low, high in known.gsd)
+        ranges = ', '.join(f'{low:g} to {high:g}' if low < high else f'{low:g}' for low, high in known.gsd)
         return [f'pixels of {gsd:.3g} m as the model sees them; it was trained with {ranges} m']
 
     def about_words(self, sensor, words, tasks=None) -> list[str]:
