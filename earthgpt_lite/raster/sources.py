@@ -35,6 +35,7 @@ from earthgpt_lite.raster.reading import (
     Scene,
     choose_sensor,
     choose_unit,
+    ground_distance,
     read_open,
     read_scene,
 )
@@ -414,8 +415,9 @@ def _from_xarray(array, sensor):  # (band, y, x) or (y, x); rioxarray's accessor
     if len(names) != len(pixels) or all(name.isdigit() for name in names):
         names = RENDERINGS['true'] if len(pixels) == 3 else numbered_names(len(pixels))
     sensor, tags = Sensor(sensor or 'optical'), {k: str(v) for k, v in array.attrs.items()}
-    unit = choose_unit(sensor, pixels, valid)
-    return Scene(pixels, valid, sensor, names, place.crs, place.transform(), unit=unit, tags=tags)
+    unit, transform = choose_unit(sensor, pixels, valid), place.transform()
+    gsd = ground_distance(transform, place.crs, *valid.shape)
+    return Scene(pixels, valid, sensor, names, place.crs, transform, gsd, unit=unit, tags=tags)
 
 
 def _bands_first(pixels):  # (c, h, w): few bands stand before or behind the many rows and columns

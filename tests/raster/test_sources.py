@@ -321,6 +321,7 @@ def test_an_array_of_xarray_keeps_its_place():
     array = SimpleNamespace(values=pixels, dims=('band', 'y', 'x'), coords={}, attrs={}, rio=place)
     chip = as_chip(array)
     assert (chip.frame.crs, chip.frame.transform) == (crs, UTM['transform'])
+    assert abs(chip.about['gsd'] - 10) < 0.01
     assert (chip.image[5:15, :10] == 127).all() and chip.image.std() > 20
     del array.rio
     assert as_chip(array).frame.crs is None
