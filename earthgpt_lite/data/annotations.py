@@ -260,7 +260,7 @@ class _CocoFile:
             first = called.setdefault(own, name)
             if str(first) != str(name):
                 both = f'{first!r} and {name!r}'[:120]
-                raise BadInput(f'{self.path}: {both} have the same id {own!r}: number them anew')
+                raise BadInput(f'{self.path}: {both} have the same id {row.get("id")!r}: number them anew')
 
     def read(self, names, drop, angle):
         "Sorts the annotations by picture."
