@@ -258,7 +258,8 @@ def without_data(
     scaled = set(file.scales) != {1.0} or counts.dtype == np.uint8 and not platform.startswith('landsat')
     fill = fill_value(platform, counts.dtype)
     bands = PLATFORMS[platform].bands if platform else {}
-    names = [band_names(file, tags)[i - 1] for i in numbers]
+    every = band_names(file, tags)
+    names = [every[i - 1] for i in numbers]
     known = {band_key(name) for name in names} <= {band_key(name) for name in bands}
     if fill is not None and (known or PLATFORMS[platform].sensor is Sensor.SAR) and not scaled:
         seen = [role != 'cirrus' for role in roles_of(names, platform)]  # cirrus may well be zero

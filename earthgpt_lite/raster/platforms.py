@@ -7,6 +7,7 @@ __all__ = ['PLATFORMS', 'COMMON_NAMES', 'ALIASES', 'band_key', 'Platform', 'stat
 # %% ../../nbs/1_raster/02_platforms.ipynb #plt00004
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import BadInput
@@ -15,7 +16,12 @@ from .chips import Sensor
 # %% ../../nbs/1_raster/02_platforms.ipynb #plt00008
 def band_key(name) -> str:
     "A band's name as it is compared: b4 for B04, SR_B4, B04_10m and 'B4, central wavelength 665 nm'."
-    key = re.split('[,(]', str(name).strip().lower())[0].strip()
+    return _key(str(name))
+
+
+@lru_cache(10_000)  # a file may have hundreds of bands, each compared with those of all platforms
+def _key(name):
+    key = re.split('[,(]', name.strip().lower())[0].strip()
     key = re.sub(r'^(sr_|st_|sur_refl_)(?=b\d)|(?<=\d|a)_\d\dm$', '', key)
     return re.sub(r'^b0+(?=\d)', 'b', key)
 
@@ -212,9 +218,11 @@ def _agreed(names):  # roles, where all platforms that have bands of these names
     for key, platform in PLATFORMS.items():
         if any(p and not key.startswith('landsat' if p[1] else 'modis') for p in prefixed):
             continue
+        if not all(_find(platform.bands, name) for name in names):
+            continue
         rows = [_find(platform.bands, name) for name in names]
         spelled = not padded or any(re.match('B0', name) for name in platform.bands)
-        if rows and all(rows) and spelled and _wavelengths_fit(names, rows):
+        if rows and spelled and _wavelengths_fit(names, rows):
             found.add(tuple(role for role, _ in rows))
     return found.pop() if len(found) == 1 else None
 
