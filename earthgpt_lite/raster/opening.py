@@ -514,7 +514,11 @@ def _unreadable(path, allow_vrt):
     if '://' not in str(path) and not Path(path).exists():
         return BadInput(f'{path}: no such file; check the name and the folder')
     said = f'{source_name(path)}: not an image that GDAL can read; give a GeoTIFF, PNG, JPEG or JPEG 2000'
-    if allow_vrt is False:  # None: a picture of a record, which nobody named
+    if allow_vrt is not None and source_name(path).lower().endswith('.json'):
+        said += (
+            '. Is it an item of a catalogue (STAC)? `ask` and `read_stac` take it; otherwise name one asset'
+        )
+    elif allow_vrt is False:  # None: a picture of a record, which nobody named
         said += '. What points at other files or servers is opened only with --allow-vrt (allow_vrt=True)'
     return BadInput(said)
 
