@@ -19,7 +19,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import opening
 from earthgpt_lite.raster.opening import open_raster
 from earthgpt_lite.raster.reading import read_scene, scene_files
-from earthgpt_lite.raster.sources import LARGE, as_chip, read_stac
+from earthgpt_lite.raster.sources import LARGE, as_chip, read_stac, read_tiles
 
 UTM = dict(crs='EPSG:32618', transform=Affine(10, 0, 5e5, 0, -10, 4e6))
 
