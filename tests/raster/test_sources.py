@@ -329,5 +329,5 @@ def test_an_array_of_xarray_keeps_its_place():
 
 def test_where_an_item_is_not_taken_its_assets_are(tmp_path):
     (tmp_path / 'item.json').write_text('{"assets": {}}', encoding='utf-8')
-    with pytest.raises(BadInput, match='item.json: not an image .* STAC.* otherwise name one asset'):
+    with pytest.raises(BadInput, match='item.json: not an image .*STAC.* otherwise name one asset'):
         next(read_tiles(tmp_path / 'item.json'))
