@@ -235,6 +235,11 @@ def train(
     check_numbers(vars(run))
     check_numbers(vars(run.stage), 'stage.')
     check_minutes(run.minutes)
+    for key in ('model', 'data', 'out'):
+        if getattr(run, key) in (None, ''):
+            raise BadInput(
+                f'{key} is {getattr(run, key)!r}: name one, in the run file or on the command line'
+            )
     with run_lock(run.out, inside=False):
         return _train(run, resume, force, say if _is_first() else _silent)
 
