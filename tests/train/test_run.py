@@ -412,3 +412,12 @@ def test_a_choice_that_follows_from_the_words_is_refused():
     for choice in ('first_coordinate', 'image_token_id'):
         with pytest.raises(BadInput, match=f'{choice} follows from the words'):
             module.open_model('nano', [], {choice: 5})
+
+
+@pytest.mark.parametrize('key', ['model', 'data', 'out'])
+@pytest.mark.parametrize('value', [None, ''])
+def test_a_run_names_its_model_data_and_folder(key, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=f'{key} is (None|\'\'): name one'):
+        train(replace(RunOptions(out='x', steps=1), **{key: value}))
+    assert not list(tmp_path.iterdir())
