@@ -24,6 +24,8 @@ def extras(path):
 BOOKS = nb.notebooks(ROOT)
 MARKED = [pytest.param(p, id=nb.short(p), marks=[pytest.mark.slow] if nb.is_slow(p) else []) for p in BOOKS]
 WITH_EXTRAS = [p for p in BOOKS if extras(p) - NEEDED]
+# slow lessons that can be shortened: whole in `make test-all`
+SHORTENED = [p for p in BOOKS if nb.is_slow(p) and 'EARTHGPT_LITE_FAST' in p.read_text(encoding='utf-8')]
 
 
 def python(*args, cwd, **env):
@@ -68,14 +70,14 @@ assert used and not strays, strays
 """
 
 
-def run(path, tmp_path, site, names):
+def run(path, tmp_path, site, names, whole=False):
     "What fails when a copy of the notebook is run alone in an empty folder"
     book = nb.load(path)
     proof = PROOF.format(lib=LIB, site=str(site) + os.sep).strip()
     last = dict(cell_type='code', execution_count=None, id='proof', metadata={}, outputs=[])
     book['cells'].append(last | dict(source=proof.splitlines(True)))
     nb.dump(book, tmp_path / 'empty' / path.name)
-    fast = {} if nb.is_slow(path) else {'EARTHGPT_LITE_FAST': '1'}
+    fast = {} if whole else {'EARTHGPT_LITE_FAST': '1'}
     _, bad = nb.execute(tmp_path / 'empty' / path.name, **machine(tmp_path, site, names), **fast)
     return bad
 
@@ -93,6 +95,13 @@ def test_notebook_runs(path, site, tmp_path):
     if extras(path) & NEEDED:
         fetch_weights()
     bad = run(path, tmp_path, site, extras(path))
+    assert not bad, '\n'.join(bad)
+
+
+@pytest.mark.rare
+@pytest.mark.parametrize('path', SHORTENED, ids=nb.short)
+def test_slow_notebook_runs_whole(path, site, tmp_path):
+    bad = run(path, tmp_path, site, extras(path), whole=True)
     assert not bad, '\n'.join(bad)
 
 
