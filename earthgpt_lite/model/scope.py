@@ -231,7 +231,18 @@ def odd_chips(config, chips: dict) -> list:
     scope = scope_of(config)
     if scope is None:
         return []
-    return [k for k, c in chips.items() if scope.about_picture(c.sensor, resize(c.image, config.image_size))]
+    found = []
+    for k, chip in chips.items():
+        if scope.about_picture(chip.sensor, _content(resize(chip.image, config.image_size), chip.frame)):
+            found.append(k)
+    return found
+
+
+def _content(image, frame):  # without the grey of the square, whose edge is no texture of the picture
+    scale = len(image) / frame.side
+    x, y = (int(np.ceil(pad * scale)) + 2 if pad else 0 for pad in (frame.pad_x, frame.pad_y))
+    inner = image[y : len(image) - y, x : len(image) - x]
+    return inner if min(inner.shape[:2]) >= 8 else image
 
 
 def outside(
@@ -247,4 +258,4 @@ def outside(
         return []
     gsd = gsd and gsd * chip.frame.side / config.image_size
     found = outside_question(scope, chip.sensor, gsd, question, labels)
-    return found + scope.about_picture(chip.sensor, image)
+    return found + scope.about_picture(chip.sensor, _content(image, chip.frame))

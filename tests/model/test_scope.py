@@ -12,8 +12,10 @@ from earthgpt_lite.data.sample.sites import site_examples
 from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.config import MODELS, read_config
-from earthgpt_lite.model.scope import Scope, asked_words, outside_question, parse_question, scope_of, texture
+from earthgpt_lite.model.scope import Scope, asked_words, odd_chips, outside, outside_question
+from earthgpt_lite.model.scope import parse_question, scope_of, texture
 from earthgpt_lite.raster.reading import read_scene
+from earthgpt_lite.raster.sources import as_chip
 
 
 @pytest.fixture(scope='module')
@@ -164,3 +166,11 @@ def test_ask_warns_and_finds_the_label(field, tmp_path, capsys):
     assert ask('where is the bare field?', '--json', '--strict') == 0
     said = json.loads(capsys.readouterr().out)
     assert said['labels'] == ['bare field'] * len(said['boxes']) and said['boxes'] and said['warnings'] == []
+
+
+def test_the_grey_around_a_flat_picture_does_not_hide_it():
+    config = read_config(MODELS / 'nano')
+    for shape in ((64, 64, 3), (40, 64, 3), (64, 30, 3)):
+        chip = as_chip(np.full(shape, 90, np.uint8), size=64)
+        assert any('flat' in sentence for sentence in outside(config, chip, chip.image)), shape
+        assert odd_chips(config, {0: chip}) == [0]
