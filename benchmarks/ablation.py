@@ -31,7 +31,7 @@ from earthgpt_lite.eval.statistics import mean_interval
 from earthgpt_lite.model.config import nano_config
 from earthgpt_lite.model.language import init_coordinate_embeddings
 from earthgpt_lite.model.modeling import EarthGPT
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 
 VARIANTS = {  # name: fields of EarthGPTConfig
     'ViT and CNN, layers 1 2 3': dict(vision_encoders='both', vit_layers=(1, 2, 3)),

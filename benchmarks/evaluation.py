@@ -26,7 +26,7 @@ def main():
     import torch
     from earthgpt_lite.data.sample.trees import sample_examples
     from earthgpt_lite.eval.runner import evaluate_model, model_asker, open_data, sample_evenly
-    from earthgpt_lite.model.modeling import load
+    from earthgpt_lite.model.loading import load
 
     examples = sample_examples('validation')
     questions, render, _ = open_data(examples)

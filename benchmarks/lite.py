@@ -25,7 +25,7 @@ from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.data.store import write_json
 from earthgpt_lite.eval.perplexity import perplexity
 from earthgpt_lite.eval.report import results_table
-from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.weights import build
 from earthgpt_lite.train.run import train_command
 

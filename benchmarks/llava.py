@@ -6,7 +6,7 @@ Against transformers' own Llava and its Trainer.
     python benchmarks/llava.py --precision 32-true --rounds 1        # float32, one round
     python benchmarks/llava.py --answers 256 --rounds 1 --counts 4   # a quick look
 
-Ours: `train.module.fit`, all questions of a picture on one prefix, rows packed. Theirs:
+Ours: `train.fit.fit`, all questions of a picture on one prefix, rows packed. Theirs:
 `LlavaForConditionalGeneration` with the same ViT (three layers tapped), the same LLaMA, 64 visual tokens,
 driven by `Trainer` with `group_by_length`, one question a row, labels on the answers only, texts tokenised
 and pictures cut beforehand. Same pictures, questions, processor, threads, precision; AdamW and clipping on
@@ -47,7 +47,7 @@ from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
 from earthgpt_lite.model.vision import normalise_pixels
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.throughput import pick_precision
 
 OURS, THEIRS = (12, 24, 48), (16, 32, 64)  # batch sizes tried: pictures, rows

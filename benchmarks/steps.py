@@ -6,7 +6,7 @@
 
 Every row is a process of its own, so that peak memory is its own. Timed from the sixth step to the last, data and
 optimiser included; a token is one that is not padding. Peak memory is what torch allocated on a GPU, or the largest
-resident size of the process on a CPU. FLOPs are counted as lesson 5_train/07_throughput does; MFU is their share of what the GPU's
+resident size of the process on a CPU. FLOPs are counted as lesson 5_train/08_throughput does; MFU is their share of what the GPU's
 maker promises in 16 bits. Rows are printed as a table for docs/benchmarks.md.
 """
 
@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import Callback
 from earthgpt_lite.app.quickstart import machine, versions
 from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.model.processor import pick_device
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.run import open_model
 from earthgpt_lite.train.stages import STAGES
 from earthgpt_lite.train.throughput import (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the rest
     from earthgpt_lite.data.store import InstructionData
     from earthgpt_lite.model.modeling import EarthGPT
     from earthgpt_lite.raster.reading import read_scene
-    from earthgpt_lite.train.module import fit
+    from earthgpt_lite.train.fit import fit
 
 _all_ = ['Assistant', 'EarthGPT', 'InstructionData', 'Record', 'fit', 'read_scene', 'survey']
 _HOMES = {  # where each name lives
@@ -24,7 +24,7 @@ _HOMES = {  # where each name lives
     'EarthGPT': 'model.modeling',
     'InstructionData': 'data.store',
     'Record': 'data.records',
-    'fit': 'train.module',
+    'fit': 'train.fit',
     'read_scene': 'raster.reading',
     'survey': 'app.survey',
 }

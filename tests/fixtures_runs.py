@@ -25,7 +25,8 @@ from fixtures_training import examples, small, tokenizer
 from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
 from earthgpt_lite.train.callbacks import Interrupted, Validation
-from earthgpt_lite.train.module import EarthGPTModule, fit
+from earthgpt_lite.train.module import EarthGPTModule
+from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import tune_stage
 
 STEPS = 14

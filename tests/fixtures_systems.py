@@ -53,7 +53,7 @@ def train(folder):
     import torch
     from fixtures_training import examples, small, tokenizer
 
-    from earthgpt_lite.train import module
+    from earthgpt_lite.train import fit as module
     from earthgpt_lite.train.callbacks import Interrupted
 
     short = dict(steps=5, batch_size=6, device='cpu', precision='32-true', progress=False)

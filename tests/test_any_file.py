@@ -24,7 +24,7 @@ from earthgpt_lite.eval.join import inspect_answers, join_answers, read_question
 from earthgpt_lite.eval.score import score_files
 from earthgpt_lite.eval.sheets import AnswerSheet
 from earthgpt_lite.model.presets import read_preset
-from earthgpt_lite.train.adapter_files import ADAPTER_FILE, read_adapter
+from earthgpt_lite.model.adapter_files import ADAPTER_FILE, read_adapter
 from earthgpt_lite.train.checkpoints import find_checkpoint
 from earthgpt_lite.train.run_file import read_run
 

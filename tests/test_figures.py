@@ -126,7 +126,7 @@ def test_a_question_on_the_sheet_is_whole():
 
 
 def test_contact_sheets_hold_every_stored_figure(tmp_path):
-    path = nb.ROOT / 'nbs' / '1_raster' / '10_palettes.ipynb'
+    path = nb.ROOT / 'nbs' / '1_raster' / '11_palettes.ipynb'
     figures.main(tmp_path, path)
     (sheet,) = tmp_path.glob('*.png')
     with Image.open(sheet) as image:

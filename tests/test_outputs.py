@@ -353,7 +353,8 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(room, capsys, mon
             assert f'process {os.getpid()} on' in said and 'another run is going on' in said, said
             assert contents(room) == before
     from earthgpt_lite.data.store import InstructionData
-    from earthgpt_lite.model.modeling import load, save
+    from earthgpt_lite.model.loading import load
+    from earthgpt_lite.model.modeling import save
 
     model, tokenizer = load('model', 'cpu')
     with output_lock('x'):
@@ -365,7 +366,8 @@ def test_a_second_writer_is_refused_with_the_name_of_the_first(room, capsys, mon
 
 
 def test_save_replaces_a_model_and_nothing_else(room):
-    from earthgpt_lite.model.modeling import load, save
+    from earthgpt_lite.model.loading import load
+    from earthgpt_lite.model.modeling import save
 
     model, tokenizer = load(room / 'model', 'cpu')
     (room / 'thesis').mkdir()

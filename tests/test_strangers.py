@@ -43,11 +43,11 @@ from earthgpt_lite.eval.predictions import read_table
 from earthgpt_lite.eval.score import score_files
 from earthgpt_lite.files import write_whole
 from earthgpt_lite.model.config import MODELS
-from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.presets import PRESETS
 from earthgpt_lite.model.tokens import ChatFormat
 from earthgpt_lite.raster.reading import read_scene, scene_files
-from earthgpt_lite.train.adapter_files import load_adapter, read_adapter
+from earthgpt_lite.model.adapter_files import load_adapter, read_adapter
 
 PERFECT = SimpleNamespace(name='perfect', model=SimpleNamespace(config=SimpleNamespace(image_size=64)))
 UTM = dict(crs='EPSG:32633', transform=from_origin(500_000, 5_000_000, 10, 10))

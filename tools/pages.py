@@ -16,16 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # what a lesson of the course is about, and its notebooks
 COURSE = [
     ('First look: the whole way of a picture', ['0_first_look']),
-    ('Chips and reading', ['1_raster/01_chips', '1_raster/06_reading', '1_raster/07_sources']),
+    ('Chips and reading', ['1_raster/01_chips', '1_raster/07_reading', '1_raster/08_sources']),
     ('Boxes in words', ['2_boxes/02_text']),
-    ('Records and real data', ['3_data/01_records', '3_data/11_world_map']),
+    ('Records and real data', ['3_data/01_records', '3_data/12_world_map']),
     ('Tokens and labels', ['4_model/01_tokens', '4_model/02_packing']),
     ('Vision: a ViT and a CNN', ['4_model/05_vision']),
     ('The projector', ['4_model/08_projector']),
     ('A language model by hand', ['4_model/10_language']),
     ('EarthGPT whole', ['4_model/16_modeling']),
-    ('Stages, scale and bias', ['5_train/01_stages', '5_train/02_adapters']),
-    ('Training with Lightning', ['5_train/09_module']),
+    ('Stages, scale and bias', ['5_train/01_stages', '4_model/23_adapters']),
+    ('Training with Lightning', ['5_train/10_module']),
     ('Can we trust it', ['6_eval/04_statistics']),
     ('Asking the world', ['7_app/02_assistant']),
 ]

@@ -25,7 +25,8 @@ from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.eval.report import results_markdown
 from earthgpt_lite.model.config import rendering_of
 from earthgpt_lite.model.generation import generate_answers
-from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
 from earthgpt_lite.model.scope import measure_scope
 from earthgpt_lite.raster.reading import read_scene
 
@@ -47,7 +48,7 @@ islands, lakes and trees.
 
 **Trained** {date}, {seconds:,.0f} s in {steps:,} steps on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
 (`earthgpt-lite train --config nano` reproduces it). Data: the training blocks of the sample, more windows around islands and lakes, and drawn islands
-(lesson 3_data/15_synthetic). Lesson 5_train/15_pointing tells what boxes took.
+(lesson 3_data/16_synthetic). Lesson 5_train/17_pointing tells what boxes took.
 
 **Limits.** It knows the wordings and the places of the sample: Blue Marble at some kilometres a pixel, one Sentinel-2, two Sentinel-1, one Landsat 8 scene,
 three aerial pictures. It was trained in English on short questions, each standing alone; it has never seen a dialogue. It writes a box where there is nothing to point at.

@@ -22,7 +22,7 @@ from ..errors import BadInput
 from ..eval.detections import box_logprobs
 from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.config import rendering_of
-from ..model.modeling import load
+from ..model.loading import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import picture_prefix, to_pixel_values
 from ..model.scope import asked_words, outside, parse_question

@@ -317,7 +317,7 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
 def _tokenizer_and_config(model, file):
     from earthgpt_lite.model.config import nano_config, read_config, read_tokenizer
-    from earthgpt_lite.model.modeling import find_model
+    from earthgpt_lite.model.loading import find_model
     from earthgpt_lite.model.tokens import train_tokenizer
 
     if not model:
@@ -357,7 +357,7 @@ def _files_of_tokens(args):
     "What `data tokens` reads, one path at a time."
     from earthgpt_lite.data.convert import records_file
     from earthgpt_lite.data.store import files_read
-    from earthgpt_lite.model.modeling import model_files
+    from earthgpt_lite.model.loading import model_files
 
     yield from files_read(*records_file(args.file))
     yield from model_files(args.model) if args.model else ()

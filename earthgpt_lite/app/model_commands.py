@@ -128,7 +128,7 @@ def reading(args) -> dict:
 
 def run_ask(args):
     "The command `ask`: one question about one image."
-    from earthgpt_lite.model.modeling import model_files
+    from earthgpt_lite.model.loading import model_files
     from earthgpt_lite.outputs import check_inputs
     from earthgpt_lite.raster.reading import scene_files
     from earthgpt_lite.raster.sources import as_chip
@@ -255,7 +255,7 @@ def run_evaluate(args):
     "The command `evaluate`: test a model on records. Status 130 when it was stopped by hand."
     from earthgpt_lite.eval.runner import evaluate_model
     from earthgpt_lite.eval.score import summary
-    from earthgpt_lite.model.modeling import find_model
+    from earthgpt_lite.model.loading import find_model
     from earthgpt_lite.model.processor import pick_device
 
     device = pick_device(args.device)

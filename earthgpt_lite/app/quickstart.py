@@ -23,12 +23,14 @@ from ..eval.report import write_report
 from ..eval.runner import asked_views, example_questions, model_asker
 from ..eval.score import prior_turns
 from ..eval.statistics import prior_predictions, results
-from ..model.modeling import EarthGPT, check_replaceable, load, nano, save
+from ..model.modeling import EarthGPT, check_replaceable, nano, save
+from ..model.loading import load
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
-from ..train.adapters import merge_adapter, prepare_stage
+from ..model.adapters import merge_adapter
+from ..train.stages import prepare_stage
 from ..train.checkpoints import run_lock
-from ..train.module import check_minutes, fit
+from ..train.fit import check_minutes, fit
 from ..train.stages import tune_stage
 from ..train.throughput import peak_memory_mb
 

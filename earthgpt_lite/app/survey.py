@@ -44,7 +44,8 @@ from earthgpt_lite.app.survey_files import (
 from ..errors import BadInput
 from ..files import append_rows, files_digest
 from ..locks import output_lock
-from ..model.modeling import model_files, model_fingerprint
+from ..model.loading import model_files
+from ..model.modeling import model_fingerprint
 from ..model.scope import odd_chips, outside_task, scope_of
 from ..outputs import check_inputs
 from ..raster.chips import Frame

@@ -44,7 +44,8 @@ from ..files import files_digest
 from ..locks import output_lock
 from ..model.config import rendering_of
 from ..model.generation import generate_answers
-from ..model.modeling import EarthGPT, load, model_files, model_fingerprint
+from ..model.modeling import EarthGPT, model_fingerprint
+from ..model.loading import load, model_files
 from ..model.processor import to_pixel_values
 from ..model.tokens import ChatFormat
 from ..outputs import claim_files, remove_claimed

@@ -13,7 +13,7 @@ from earthgpt_lite.app import quickstart as module
 from earthgpt_lite.app.quickstart import quickstart
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.report import stages_table
-from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.train import module as training
 from earthgpt_lite.train.callbacks import Interrupted
 

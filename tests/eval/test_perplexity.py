@@ -10,8 +10,9 @@ import torch
 from earthgpt_lite.data.sample.world_map import COVERS
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.perplexity import PLAIN, perplexity
-from earthgpt_lite.model.modeling import load, save
-from earthgpt_lite.train.adapters import add_bias, added_adapters, merge_adapter
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
+from earthgpt_lite.model.adapters import add_bias, added_adapters, merge_adapter
 from earthgpt_lite.train.run import train_command
 from earthgpt_lite.train.run_file import find_run, read_run
 from fixtures_training import small, tokenizer as make_tokenizer

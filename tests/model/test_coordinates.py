@@ -95,7 +95,8 @@ def test_loud_positions_only_where_there_are_some(tokenizer):
 
 
 def test_the_choice_is_saved_and_comes_back(tokenizer, tmp_path):
-    from earthgpt_lite.model.modeling import load, save
+    from earthgpt_lite.model.loading import load
+    from earthgpt_lite.model.modeling import save
 
     model = nano(tokenizer, coordinate_loss_weight=3.0, init_scale=0.1)
     save(model, tokenizer, tmp_path / 'm')

@@ -18,7 +18,7 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import opening
 from earthgpt_lite.model.backbones import load_language
 from earthgpt_lite.model.config import MODELS
-from earthgpt_lite.model.modeling import find_model, load
+from earthgpt_lite.model.loading import find_model, load
 from earthgpt_lite.model.opening import is_hub_name, nearest_path
 from earthgpt_lite.model.tokens import encode
 from earthgpt_lite.model.weights import find_weights

@@ -20,7 +20,8 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
 from earthgpt_lite.model import opening
 from earthgpt_lite.model.generation import generate_answers, stream_answer
-from earthgpt_lite.model.modeling import EarthGPT, find_model, load, model_fingerprint, nano, push, save
+from earthgpt_lite.model.modeling import EarthGPT, model_fingerprint, nano, save
+from earthgpt_lite.model.loading import find_model, load, push
 from earthgpt_lite.model.packing import build_sequence, collate
 from earthgpt_lite.model.processor import EarthGPTProcessor, pick_device, picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
@@ -611,7 +612,8 @@ import earthgpt_lite.model
 from transformers import AutoModel, AutoTokenizer
 other = AutoModel.from_pretrained(sys.argv[1] + '/model').eval()
 from earthgpt_lite.model.generation import generate_answers
-from earthgpt_lite.model.modeling import EarthGPT, load
+from earthgpt_lite.model.modeling import EarthGPT
+from earthgpt_lite.model.loading import load
 shown, questions, out = torch.from_numpy(np.load(sys.argv[2])), json.loads(sys.argv[3]), []
 model, tokenizer = load(sys.argv[1])
 assert type(other) is EarthGPT and not model.training
@@ -783,7 +785,8 @@ def test_the_processor_comes_with_the_model(saved, few):
 
 FULL = '''
 import resource, signal, sys
-from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
 from earthgpt_lite.errors import BadInput
 model, tokenizer = load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -807,7 +810,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(broken, tiny):
 
 KILLED = '''
 import os, sys
-from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
 model, tokenizer = load(sys.argv[1])
 rename, left = os.rename, [int(sys.argv[2])]
 def die(*names):

@@ -18,7 +18,7 @@ from earthgpt_lite.data.sample.trees import sample_examples, tree_examples
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.config import MODELS, packaged
 from earthgpt_lite.model.generation import generate_answers
-from earthgpt_lite.model.modeling import find_model, load
+from earthgpt_lite.model.loading import find_model, load
 from earthgpt_lite.model.processor import to_pixel_values
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,8 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import opening
 from earthgpt_lite.model import weights as module
 from earthgpt_lite.model.generation import generate_answers
-from earthgpt_lite.model.modeling import load, save
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
 from earthgpt_lite.model.vision import normalise_pixels
 from earthgpt_lite.model.weights import (
     PACKAGES,

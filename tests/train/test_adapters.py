@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.model.tokens import train_tokenizer
-from earthgpt_lite.train.adapter_files import ADAPTER_FILE, load_adapter, read_adapter, save_adapter
-from earthgpt_lite.train.adapters import prepare_stage
+from earthgpt_lite.model.adapter_files import ADAPTER_FILE, load_adapter, read_adapter, save_adapter
+from earthgpt_lite.train.stages import prepare_stage
 from earthgpt_lite.train.stages import STAGES
 
 

@@ -15,7 +15,7 @@ from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
 from earthgpt_lite.train.callbacks import Interrupted, TimeBudget, make_loggers
 from earthgpt_lite.train.dataset import InstructionBatches
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False)
 

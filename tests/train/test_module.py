@@ -7,12 +7,14 @@ import torch
 from hypothesis import given, strategies as st
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.modeling import load, nano
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
 from earthgpt_lite.train.callbacks import Interrupted
 from earthgpt_lite.train.dataset import InstructionBatches
-from earthgpt_lite.train.module import fit, schedule
+from earthgpt_lite.train.fit import fit
+from earthgpt_lite.train.optimizers import schedule
 from earthgpt_lite.train.stages import STAGES, Stage, freeze_map
 
 

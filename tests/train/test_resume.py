@@ -13,13 +13,13 @@ import torch
 from fixtures_training import examples, small, tokenizer as make_tokenizer
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import module as training
-from earthgpt_lite.train.adapter_files import load_adapter
+from earthgpt_lite.model.adapter_files import load_adapter
 from earthgpt_lite.train.callbacks import Interrupted
 from earthgpt_lite.train.dataset import InstructionBatches
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import STAGES, tune_stage
 
 SCRIPT = Path(__file__).parents[1] / 'fixtures_runs.py'
@@ -155,7 +155,7 @@ def test_an_adapter_stage_resumes_and_leaves_its_base_alone(tok, tmp_path, monke
 
 
 def fit_nothing(tok):
-    from earthgpt_lite.train.adapters import prepare_stage
+    from earthgpt_lite.train.stages import prepare_stage
 
     model = small(tok)
     prepare_stage(model, tune_stage())

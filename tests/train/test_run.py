@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model.modeling import load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.train import run as module
-from earthgpt_lite.train.adapter_files import load_adapter
+from earthgpt_lite.model.adapter_files import load_adapter
 from earthgpt_lite.train.module import EarthGPTModule
 from earthgpt_lite.train.run import make_train_parser, open_examples, train, train_command
 from earthgpt_lite.train.run_file import RunOptions, StageOptions, known_keys, read_run, recipes, value_words

@@ -11,18 +11,14 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.language import small_llama
-from earthgpt_lite.model.modeling import load, save
-from earthgpt_lite.train.adapter_files import ADAPTER_FILE, base_fingerprint, load_adapter, save_adapter
-from earthgpt_lite.train.adapters import (
-    ScaledLinear,
-    add_bias,
-    add_lora,
-    added_adapters,
-    merge_adapter,
-    prepare_stage,
-)
+from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
+from earthgpt_lite.model.adapter_files import ADAPTER_FILE, base_fingerprint, load_adapter, save_adapter
+from earthgpt_lite.model.adapters import ScaledLinear, add_bias, add_lora, added_adapters, merge_adapter
+from earthgpt_lite.train.stages import prepare_stage
 from earthgpt_lite.train.dataset import InstructionBatches
-from earthgpt_lite.train.stages import PARTS, STAGES, Stage, freeze_map, freeze_table, part_of, tune_stage
+from earthgpt_lite.model.parts import PARTS, part_of
+from earthgpt_lite.train.stages import STAGES, Stage, freeze_map, freeze_table, tune_stage
 
 
 @pytest.fixture(scope='module')

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.train import throughput
-from earthgpt_lite.train.adapters import prepare_stage
+from earthgpt_lite.train.stages import prepare_stage
 from earthgpt_lite.train.dataset import InstructionBatches
-from earthgpt_lite.train.module import fit
+from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import STAGES, tune_stage
 from earthgpt_lite.train.throughput import peak_flops, picture_flops, repeated_blocks, step_flops
 
