@@ -24,7 +24,7 @@ class Stage:
         lr: learning rate
         weight_decay: on matrices only, never on norms, biases and scales
         rates: part -> its own learning rate
-        adapter: nothing, 'bias' (scale and bias) or 'lora', added by `adapters.prepare_stage`
+        adapter: nothing, 'bias' (scale and bias) or 'lora', added by `prepare_stage`
         options: of the adapter
         data: what the stage is meant for, in words
     """
@@ -77,7 +77,7 @@ class Stage:
         sought = ' or '.join(map(str, unknown or self.trainable)) or '(nothing)'
         message = f'the stage {self.name!r} {problem}: no parameter name starts with {sought}'
         if self.adapter and not trains:
-            message += f'; {self.adapter} must be added first, with adapters.prepare_stage(model, stage)'
+            message += f'; {self.adapter} must be added first, with prepare_stage(model, stage)'
         children = ', '.join(n for n, _ in model.named_children())
         return f'{message}; parts are {children}, or more closely {", ".join(PARTS)}'
 

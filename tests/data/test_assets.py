@@ -1,7 +1,6 @@
 "The packaged data: small enough, every file with origin and licence, and the script that makes it refuses what it should."
 
 import fnmatch, hashlib
-from pathlib import Path
 import numpy as np
 import pytest
 import rasterio

@@ -15,6 +15,7 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.train import callbacks
+from earthgpt_lite.train import fit as fitting
 from earthgpt_lite.train import module as training
 from earthgpt_lite.model.adapter_files import load_adapter
 from earthgpt_lite.train.callbacks import Interrupted
@@ -252,7 +253,8 @@ def test_told_it_goes_on_with_other_data(tok, tmp_path, monkeypatch):
 
 def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypatch):
     rates, said = {}, []
-    monkeypatch.setattr(training, 'schedule', lambda step, total: step / total)
+    for module in (training, fitting):
+        monkeypatch.setattr(module, 'schedule', lambda step, total: step / total)
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
@@ -326,7 +328,7 @@ class limit:
 @pytest.mark.unix
 @pytest.mark.parametrize('told', ['go on', 'stop'])
 def test_a_full_disk_keeps_the_last_good_checkpoint(tok, whole, tmp_path, monkeypatch, told):
-    said, save = [], training.AtomicCheckpointIO.save_checkpoint
+    said, save = [], fitting.AtomicCheckpointIO.save_checkpoint
 
     def full(self, checkpoint, path, storage_options=None):
         if checkpoint['global_step'] in (4, 8):
@@ -334,7 +336,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tok, whole, tmp_path, monkey
                 return save(self, checkpoint, path)
         return save(self, checkpoint, path)
 
-    monkeypatch.setattr(training.AtomicCheckpointIO, 'save_checkpoint', full)
+    monkeypatch.setattr(fitting.AtomicCheckpointIO, 'save_checkpoint', full)
     model = small(tok)
 
     def go():

@@ -133,7 +133,7 @@ def test_a_stage_refuses(tok):
         Stage('x', ('projecter',)).freeze(model)
     with pytest.raises(BadInput, match="names what is not there.*atention"):
         Stage('x', ('projector', 'atention')).freeze(model)
-    with pytest.raises(BadInput, match="'tune' trains nothing.*adapters.prepare"):
+    with pytest.raises(BadInput, match="'tune' trains nothing.*prepare_stage"):
         STAGES['tune'].freeze(model)
     with pytest.raises(BadInput, match="wants the adapter 'prompts': choose bias, lora"):
         prepare_stage(model, Stage('x', adapter='prompts'))
