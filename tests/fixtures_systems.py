@@ -24,6 +24,7 @@ class Absent:
 
 
 def take_away():
+    import psutil  # on Linux it asks for `resource` itself, on Windows for nothing of these
 
     for name in MODULES:
         sys.modules.pop(name, None)

@@ -1,5 +1,6 @@
 "The house is in order: all of it is seen, imports go one way, lines are open, and references lead somewhere."
 
+import json
 import subprocess
 import sys
 from pathlib import Path

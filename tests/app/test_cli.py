@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from fixtures_app import refused
+from fixtures_app import refused, run_cli, tif
 
 from earthgpt_lite.app import cli
 from earthgpt_lite.app.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from fixtures_app import colours, raster, refused
+from fixtures_app import colours, raster, refused, run_cli, tif
 
 from earthgpt_lite.app.cli import main
 

@@ -230,7 +230,7 @@ def test_nothing_that_strangers_wrote_steers_the_terminal(run_cli, tmp_path, mon
 
 def test_a_model_that_writes_escapes_is_spelled_out(saved, tif, run_cli, monkeypatch):
     from earthgpt_lite.app.answers import Answer
-    from earthgpt_lite.app.assistant import Assistant
+    from earthgpt_lite.app.assistant import Assistant, Chat
     from earthgpt_lite.raster.sources import as_chip
 
     def evil(self, chip, *args, **kwargs):

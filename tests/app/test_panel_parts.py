@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures_app import path
 from PIL import Image
 
 from earthgpt_lite.app.panel_parts import StopOnFlag, Worker, chip_with_boxes, error_text, read_upload

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from fixtures_app import path
 
 from earthgpt_lite.app import studio as module
 from earthgpt_lite.app.assistant import Assistant

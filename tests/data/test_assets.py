@@ -1,6 +1,7 @@
 "The packaged data: small enough, every file with origin and licence, and the script that makes it refuses what it should."
 
 import fnmatch, hashlib
+from pathlib import Path
 import numpy as np
 import pytest
 import rasterio

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
-from test_platforms import write
+from test_platforms import UTM, write
 
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.cli import make_parser
