@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 
 import torch
@@ -53,6 +54,23 @@ class EarthGPTOutput(ModelOutput):
     target_count: torch.Tensor | None = None
 
 # %% ../../nbs/4_model/16_modeling.ipynb #1925b083
+def _in_one_type(method):
+    """Computes in the type of the frozen base where what trains is float32 beside it.
+
+    Where a trainer has chosen a type, that one holds.
+    """
+
+    @wraps(method)
+    def computed(self, *args, **kwargs):
+        kind = self.device.type
+        if not self.base_dtype or torch.is_autocast_enabled(kind):
+            return method(self, *args, **kwargs)
+        with torch.autocast(kind, self.base_dtype):
+            return method(self, *args, **kwargs)
+
+    return computed
+
+
 class EarthGPT(PreTrainedModel, GenerationMixin):
     "ViT layers and CNN scales, a projection, a causal language model that reads both (arXiv 2401.16822)."
 
@@ -61,6 +79,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = False  # takes no mask of segments
+    base_dtype = None  # 16 bits, where other weights are float32 beside them; see `note_dtypes`
 
     def __init__(self, config: EarthGPTConfig):
         super().__init__(config)
@@ -82,6 +101,17 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self):
         return self.language.get_output_embeddings()
 
+    def note_dtypes(self):
+        "To be called where the types of weights were changed one by one; `to` and `float` do it themselves."
+        dtypes = {p.dtype for p in self.parameters() if p.is_floating_point()}
+        self.base_dtype = min(dtypes, key=lambda dtype: dtype.itemsize) if len(dtypes) > 1 else None
+
+    def _apply(self, *args, **kwargs):
+        model = super()._apply(*args, **kwargs)
+        self.note_dtypes()
+        return model
+
+    @_in_one_type
     def image_features(
         self,
         pixel_values: torch.Tensor,  # (n, 3, s, s) uint8, or a list of (3, s, s)
@@ -92,6 +122,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         """
         return self.projector(self.vision_tower(stack_pictures(pixel_values).to(self.device)))
 
+    @_in_one_type
     def forward(
         self,
         input_ids=None,
