@@ -21,16 +21,13 @@ from ..errors import BadInput, first_line
 from ..model.modeling import EarthGPT
 from ..model.processor import pick_device
 from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, make_loggers
-from .checkpoints import AtomicCheckpointIO, check_resume, find_checkpoint, run_lock
-from earthgpt_lite.train.dataset import (
-    InstructionBatches,
-    data_fingerprint,
-    named_worker_errors,
-    pick_workers,
-)
+from .checkpoints import AtomicCheckpointIO, check_base, check_resume
+from .checkpoints import find_checkpoint, parse_interval, run_lock
+from .dataset import InstructionBatches, data_fingerprint
+from .dataset import named_worker_errors, pick_workers
 from .module import EarthGPTDataModule, EarthGPTModule
 from .optimizers import schedule
-from .stages import STAGES, Stage, check_numbers
+from .stages import STAGES, Stage, check_numbers, prepare_stage
 from earthgpt_lite.train.throughput import (
     Throughput,
     compile_blocks,
@@ -55,7 +52,8 @@ class TrainingOptions:
         augment: turn and mirror pictures with their boxes
         seed: of weights, order and augmentation
         device: where to compute
-        precision: as Lightning names it, such as bf16-mixed; null goes by the hardware
+        precision: 32-true, bf16-mixed or 16-mixed, as Lightning names them; null goes by the hardware. What
+            trains is float32 in each; in 32-true what is frozen becomes so too, two bytes more for each number
         devices: processes of this machine
         nodes: machines that take part, under torchrun or SLURM
         strategy: auto or ddp, or as Lightning names its kin; fsdp splits weights and optimiser over the
@@ -63,7 +61,7 @@ class TrainingOptions:
         gradient_checkpointing: activations in the backward pass, less memory for more time
         compile: the repeated blocks, through torch.compile; needs a compiler, and minutes on a CPU
         logger: csv, or tensorboard or wandb besides
-        checkpoint_every: steps between two checkpoints; null is two minutes
+        checkpoint_every: steps between two checkpoints, such as 500, or the time, such as 10m or 90s
         full_disk: what to do where a checkpoint cannot be written
         progress: show a bar
         workers: processes that read pictures ahead, for each training process; null is none for the samples
@@ -87,7 +85,7 @@ class TrainingOptions:
     gradient_checkpointing: bool = False
     compile: bool = False
     logger: Literal['csv', 'tensorboard', 'wandb'] = 'csv'
-    checkpoint_every: int | None = None
+    checkpoint_every: int | str = '2m'
     full_disk: Literal['go on', 'stop'] = 'go on'
     progress: bool = True
     workers: int | None = None
@@ -122,11 +120,15 @@ def check_minutes(minutes: float | None):
         )
 
 
+_PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
+
+
 def _resolve(options):
     "The options with device, precision and strategy decided. Raises BadInput for what does not go together."
     if (options.minutes is None) == (options.steps is None):
         raise BadInput('say how long to train: minutes or steps')
     check_minutes(options.minutes)
+    parse_interval(options.checkpoint_every)
     strategy = str(options.strategy)
     if not strategy.startswith(('auto', 'ddp')) and strategy != 'fsdp':
         raise BadInput(
@@ -135,6 +137,11 @@ def _resolve(options):
         )
     device = pick_device(options.device)
     options = replace(options, device=device, precision=options.precision or pick_precision(device))
+    if options.precision not in _PRECISIONS:
+        raise BadInput(
+            f'precision {options.precision!r} is not built: choose {", ".join(_PRECISIONS)}; '
+            'weights that train are float32 in each, since 16 bits would round most steps away'
+        )
     if strategy != 'fsdp':
         return options
     if options.compile:
@@ -157,23 +164,36 @@ def _settings(examples, stage, options):
     return settings | (dict(total=options.steps) if options.steps else {})
 
 
-def _resume_point(folder, settings, model, options):
-    "(checkpoint, its step, its weights) to go on from, or None where only its weights were taken."
-    path, state = find_checkpoint(folder)
-    _check_own(state, path)
+def _prepare(folder, settings, model, stage, options):
+    """The model made ready for the stage.
+
+    Gives the checkpoint to go on from, its path and step, or None where there is none or only its weights
+    were taken.
+    """
+    path, state = find_checkpoint(folder) if options.resume else (None, None)
+    if state:
+        _check_own(state, path)
+        if not options.force:
+            check_resume(state['run'], settings)
+        if state['run'].get('stage', settings['stage']) != settings['stage']:
+            _take_weights(model, state, path, options.force)
+            state = None
+    prepare_stage(model, stage)
+    return _resume_point(model, state, path, settings, options) if state else None
+
+
+def _resume_point(model, state, path, settings, options):
     kept, step = state['run'], state['global_step']
+    _check_weights(model, state, path, [n for n, p in model.named_parameters() if p.requires_grad])
     if not options.force:
-        check_resume(kept, settings)
-    if kept.get('stage', settings['stage']) != settings['stage']:
-        model.load_state_dict(_fitting_weights(model, state['state_dict'], path))
-        return None
+        check_base(model, state, path)
     was, now = kept.get('total'), settings.get('total')
     if was and now and was != now:
         options.say(
             f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule '
             f'of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
         )
-    return path, step, state['state_dict']
+    return path, step
 
 
 def _check_own(state, path):
@@ -191,10 +211,18 @@ def _check_own(state, path):
         raise BadInput(f'{path} is no checkpoint of earthgpt-lite: it has no {" and no ".join(lacking)}')
 
 
-def _fitting_weights(model, state, path):
+def _take_weights(model, state, path, force):
+    "What another stage learned, onto the base that it learned on."
+    weights = _check_weights(model, state, path)
+    check_base(model, state, path)
+    model.load_state_dict(weights, strict=False)
+
+
+def _check_weights(model, state, path, wanted=()):
     "The weights of a checkpoint by their names in the model. Raises BadInput where they do not fit."
-    weights, own = {n.removeprefix('model.'): w for n, w in state.items()}, model.state_dict()
-    lost = [n for n in own if n not in weights]
+    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items()}
+    own = model.state_dict()
+    lost = [n for n in wanted if n not in weights]
     lost += [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
     if lost:
         raise BadInput(
@@ -302,11 +330,11 @@ def fit(
     batches = _make_batches(examples, tokenizer, model.config, options)
     with run_lock(folder), warnings.catch_warnings(), named_worker_errors():
         settings = _settings(examples, stage, options)
-        checkpoint = _resume_point(folder, settings, model, options) if options.resume else None
+        checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
-        module = EarthGPTModule(model.train(), stage, options.steps, options.seed, settings)
-        if checkpoint:
-            _fitting_weights(model, checkpoint[2], checkpoint[0])
+        module = EarthGPTModule(model, stage, options.steps, options.seed, settings)
+        if options.precision == '32-true':
+            model.float()  # nothing is computed in 16 bits, frozen or not
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         warnings.filterwarnings('ignore', module=r'lightning\.')

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from ..errors import BadInput
+from ..model.adapter_files import base_fingerprint
 from ..model.modeling import EarthGPT
 from .dataset import InstructionBatches, StepKeys, UnreadablePictures, make_loader
 from .optimizers import schedule
@@ -54,7 +55,11 @@ class EarthGPTDataModule(L.LightningDataModule):
 
 # %% ../../nbs/5_train/10_module.ipynb #a0f51020
 class EarthGPTModule(L.LightningModule):
-    "A model in a stage of training. `settings` are kept with the checkpoint: what the run was begun with."
+    """A model in a stage of training.
+
+    A checkpoint holds what trains, its optimiser, and `settings`: what the run was begun with. What is frozen
+    is known by its fingerprint.
+    """
 
     def __init__(
         self,
@@ -67,7 +72,8 @@ class EarthGPTModule(L.LightningModule):
         super().__init__()
         prepare_stage(model, stage)
         self.model, self.stage, self.total, self.seed = model, stage, total, seed
-        self.settings = settings or {}
+        self.settings = dict(settings or {}, base=self._fingerprint())
+        self.strict_loading = False  # a checkpoint leaves out what is frozen
         self.losses = []  # (step, loss)
         self.step_loss = 0.0  # what the parts of this step have given so far
         # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
@@ -91,6 +97,14 @@ class EarthGPTModule(L.LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(0.9, 0.95))
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
+
+    def on_train_start(self):
+        for name, p in self.named_parameters():
+            if p.requires_grad and p.dtype.itemsize < 4:
+                raise BadInput(
+                    f'{name} is {p.dtype} and would train: most steps would be rounded away; '
+                    'call prepare_stage last, which makes float32 of what trains'
+                )
 
     def transfer_batch_to_device(self, batch, device, index):
         return batch.to(device)
@@ -119,7 +133,18 @@ class EarthGPTModule(L.LightningModule):
                 bad.append(example.name)
         return f', in {", ".join(bad[:3])}' if 0 < len(bad) < len(examples) else ''
 
+    def trained_names(self) -> set:
+        "Of the parameters that train, as they are called in a checkpoint."
+        return {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def _fingerprint(self):
+        if self.model.device.type == 'meta':
+            return ''  # the first process has the weights
+        return base_fingerprint(self.model, {name.removeprefix('model.') for name in self.trained_names()})
+
     def on_save_checkpoint(self, checkpoint):
+        trained = self.trained_names()
+        checkpoint['state_dict'] = {n: w for n, w in checkpoint['state_dict'].items() if n in trained}
         checkpoint['run'] = self.settings | dict(total=self.total, losses=self.losses, seed=self.seed)
 
     def on_load_checkpoint(self, checkpoint):

@@ -106,6 +106,8 @@ def prepare_stage(
 ):
     """Make a model ready for a stage: its adapter is added if it is not there yet, everything else is frozen.
 
+    What trains becomes float32, since in 16 bits most steps are rounded away; what is frozen keeps its type.
+
     Raises BadInput for a stage that trains nothing, or a model that carries another adapter.
     """
     if stage.adapter not in ('', *_ADD):
@@ -115,6 +117,10 @@ def prepare_stage(
     if stage.adapter and added_adapters(model) != stage.adapter:
         _ADD[stage.adapter](model, **stage.options)
     stage.freeze(model)
+    for p in model.parameters():
+        if p.requires_grad and p.dtype.itemsize < 4:
+            p.data = p.data.float()
+    model.note_dtypes()
 
 # %% ../../nbs/5_train/01_stages.ipynb #68b408cf
 _INSTRUCTIONS = 'instructions on remote sensing images'
@@ -181,7 +187,6 @@ LIMITS = dict(
     accumulate=_COUNT,
     steps=_COUNT,
     sequence_length=_COUNT,
-    checkpoint_every=_COUNT,
     validate_every=_COUNT,
     patience=_COUNT,
 )
