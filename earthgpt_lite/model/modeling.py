@@ -137,13 +137,15 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         use_cache=None,
         logits_to_keep=0,
         inputs_embeds=None,
+        num_items_in_batch=None,
         **kwargs,
     ):
         """Next-token logits, or with `labels` the loss on the target tokens.
 
         input_ids, labels, position_ids, segment_ids, prefix_ids: (b, t). pixel_values: (n, 3, s, s) uint8, or
         `image_features` (n, visual tokens, width) computed before; in the order of their places in the rows.
-        Raises BadInput where places and pictures differ.
+        num_items_in_batch: target tokens of the whole step, by which transformers' `Trainer` wants the loss
+        divided; None: those of this batch. Raises BadInput where places and pictures differ.
         """
         if image_features is None and pixel_values is not None:
             image_features = self.image_features(pixel_values)
@@ -163,19 +165,23 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             )
         hidden = inner.last_hidden_state  # (b, t, d)
         if labels is not None:
-            return self._loss(hidden, labels)
+            return self._loss(hidden, labels, num_items_in_batch)
         logits = self.get_output_embeddings()(hidden[:, -logits_to_keep:])  # all for 0
         return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
 
-    def _loss(self, hidden, labels):
-        "Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance."
+    def _loss(self, hidden, labels, step_count):
+        """Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance.
+
+        Both are sums over targets, so one count divides them, that of the batch or of a step of many batches.
+        """
         logits, targets = target_logits(self.get_output_embeddings(), hidden, labels)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='sum')
         if self.config.coordinate_loss_weight:
             distance = coordinate_loss(logits, targets, self.config.first_coordinate)
             total = total + self.config.coordinate_loss_weight * distance
         count = (targets != IGNORE).sum()
-        return EarthGPTOutput(loss=total / count, loss_sum=total, target_count=count)
+        loss = total / (count if step_count is None else step_count)
+        return EarthGPTOutput(loss=loss, loss_sum=total, target_count=count)
 
     def _embed(self, input_ids, features, cached=False):
         "Embeddings of the words, (b, t, d), with the visual tokens in the place of their placeholders."

@@ -23,6 +23,7 @@ from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, m
 from .checkpoints import AtomicCheckpointIO, check_base, check_resume
 from .checkpoints import SplitStrategy, find_checkpoint, parse_interval, run_lock
 from .dataset import InstructionBatches, data_fingerprint
+from .dataset import named_worker_errors, pick_workers
 from .module import EarthGPTDataModule, EarthGPTModule
 from .optimizers import schedule
 from .stages import STAGES, Stage, check_numbers, prepare_stage
@@ -62,6 +63,9 @@ class TrainingOptions:
         checkpoint_every: steps between two checkpoints, such as 500, or the time, such as 10m or 90s
         full_disk: what to do where a checkpoint cannot be written
         progress: show a bar
+        workers: processes that read pictures ahead, for each training process; null is none for the samples
+            and for few records, else the cores that are left, at most 8
+        max_unreadable: share of the pictures that may be missing or damaged; they are skipped and counted
     """
 
     minutes: float | None = None
@@ -83,6 +87,8 @@ class TrainingOptions:
     checkpoint_every: int | str = '2m'
     full_disk: Literal['go on', 'stop'] = 'go on'
     progress: bool = True
+    workers: int | None = None
+    max_unreadable: float = 0.01
 
 
 @dataclass
@@ -284,8 +290,15 @@ def _make_batches(examples, tokenizer, config, options):
         sequence_length=options.sequence_length,
         sampling_weights=options.sampling_weights,
     )
-    batches.shard([0], options.devices * options.nodes * options.accumulate)
+    batches.deal(options.devices * options.nodes * options.accumulate)
     return batches
+
+
+def _make_data(batches, options):
+    workers = options.workers
+    if workers is None:
+        workers = pick_workers(batches.examples, options.devices)
+    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
 
 # %% ../../nbs/5_train/11_fit.ipynb #801e9224
 def fit(
@@ -296,7 +309,7 @@ def fit(
     stage: Stage = STAGES['scratch'],
     options: FitOptions | None = None,
     **changes,  # of single options
-) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision
+) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision, unreadable
     """Train a model in place on examples.
 
     With strategy fsdp only the first process need have the weights: the others may give the same model on the
@@ -317,7 +330,7 @@ def fit(
     folder, start = Path(folder), time.perf_counter()
     L.seed_everything(options.seed, verbose=False)
     batches = _make_batches(examples, tokenizer, model.config, options)
-    with run_lock(folder), warnings.catch_warnings():
+    with run_lock(folder), warnings.catch_warnings(), named_worker_errors():
         settings = _settings(examples, stage, options)
         checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
@@ -330,13 +343,10 @@ def fit(
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:
             compile_blocks(model, options.device)
+        data = _make_data(batches, options)
         try:
-            trainer.fit(
-                module,
-                datamodule=EarthGPTDataModule(batches),
-                ckpt_path=str(checkpoint[0]) if checkpoint else None,
-                weights_only=True,
-            )
+            path = str(checkpoint[0]) if checkpoint else None
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
         except SystemExit as e:
             raise Interrupted(f'stopped at step {trainer.global_step}') from e
         finally:
@@ -347,8 +357,9 @@ def fit(
         seconds=time.perf_counter() - start,
         steps=trainer.global_step,
         images=trainer.global_step * options.batch_size,
-        pairs=sum(batches.pair_count(step) for step in range(trainer.global_step)),
+        pairs=batches.pair_count(range(trainer.global_step)),
         losses=module.losses,
         peak_memory_mb=peak_memory_mb(),
         precision=options.precision,
+        unreadable=data.unreadable.summary(),
     )

@@ -11,13 +11,12 @@ import lightning as L
 import numpy as np
 import torch
 from torch.distributed.fsdp import fully_shard
-from torch.utils.data import DataLoader
 
 from ..errors import BadInput
 from ..model.adapter_files import base_fingerprint
 from ..model.modeling import EarthGPT
 from .checkpoints import deal_weights, gather_weights, take_weights
-from .dataset import InstructionBatches
+from .dataset import InstructionBatches, StepKeys, UnreadablePictures, make_loader
 from .optimizers import schedule
 from .stages import Stage, prepare_stage
 from .throughput import repeated_blocks
@@ -29,17 +28,31 @@ class EarthGPTDataModule(L.LightningDataModule):
     Each process and each round of accumulation gets its own part of a step.
     """
 
-    def __init__(self, batches: InstructionBatches):
+    def __init__(
+        self,
+        batches: InstructionBatches,
+        workers: int = 0,  # processes that make batches ahead
+        pin_memory: bool = False,  # for a GPU
+        max_unreadable: float = 0.01,  # share of the pictures that may be skipped
+    ):
         super().__init__()
-        self.batches = batches
+        self.batches, self.workers, self.pin_memory = batches, workers, pin_memory
+        self.unreadable = UnreadablePictures(max_unreadable, len(batches.examples))
+        self.target_count = 0  # target tokens of the whole step that a batch belongs to
 
     def train_dataloader(self):
         t = self.trainer
         rounds, world_size = t.accumulate_grad_batches, t.world_size
-        self.batches.start = t.global_step
+        self.batches.deal(world_size * rounds)
         shards = [r * world_size + t.global_rank for r in range(rounds)]
-        self.batches.shard(shards, world_size * rounds)
-        return DataLoader(self.batches, batch_size=None)
+        return make_loader(self.batches, StepKeys(t.global_step, shards), self.workers, self.pin_memory)
+
+    def on_before_batch_transfer(self, part, index):
+        if isinstance(part, BadInput):
+            raise part
+        self.unreadable.add(part)
+        self.target_count = part.target_count
+        return part.batch
 
 # %% ../../nbs/5_train/10_module.ipynb #a0f51020
 class EarthGPTModule(L.LightningModule):
@@ -68,15 +81,12 @@ class EarthGPTModule(L.LightningModule):
         self._given = ()
 
     def training_step(self, batch, index):
-        batches, out = self.trainer.datamodule.batches, self.model(**vars(batch))
-        if batches.num_shards == 1:
-            loss = out.loss
-        else:
-            loss = out.loss_sum / batches.target_count(self.global_step)
+        data, out = self.trainer.datamodule, self.model(**vars(batch))
+        loss = out.loss_sum / data.target_count
         self.step_loss = self.step_loss + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0:
             self._log_loss()
-        return loss * batches.num_shards
+        return loss * data.batches.num_shards
 
     def on_train_batch_start(self, batch, index):
         round_index = index % self.trainer.accumulate_grad_batches
