@@ -233,10 +233,11 @@ def nano(
 def save(model: EarthGPT, tokenizer, folder):
     """Save model, tokenizer and processor to one folder: whole, or not at all.
 
-    Raises BadInput where the disk is full or cannot be written, where another process saves there, and where
-    the folder holds other things than a model.
+    Raises BadInput where the disk is full or cannot be written, where another process saves there, where the
+    folder holds other things than a model, and for a model that carries an adapter.
     """
     folder = Path(folder)
+    _check_plain(model)
     check_replaceable(folder, 'config.json')
     try:
         with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
@@ -251,6 +252,14 @@ def save(model: EarthGPT, tokenizer, folder):
             f'{folder} cannot be saved: {e.reason}; '
             'what was there is untouched. Make room, or choose another folder'
         ) from e
+
+
+def _check_plain(model):
+    if any(hasattr(m, 'tune_scale') or hasattr(m, 'lora_A') for m in model.modules()):
+        raise BadInput(
+            'this model carries an adapter, which no whole model has a place for: '
+            'fold it in with merge_adapter, or keep it with save_adapter'
+        )
 
 
 def check_replaceable(folder, known: str):

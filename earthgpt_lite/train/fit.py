@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Callable, Literal
 
 import lightning as L
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.sample.world_map import Example
@@ -22,7 +21,7 @@ from ..model.modeling import EarthGPT
 from ..model.processor import pick_device
 from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, make_loggers
 from .checkpoints import AtomicCheckpointIO, check_base, check_resume
-from .checkpoints import find_checkpoint, parse_interval, run_lock
+from .checkpoints import SplitStrategy, find_checkpoint, parse_interval, run_lock
 from .dataset import InstructionBatches, data_fingerprint
 from .dataset import named_worker_errors, pick_workers
 from .module import EarthGPTDataModule, EarthGPTModule
@@ -152,7 +151,7 @@ def _resolve(options):
             'say precision 32-true, or take ddp'
         )
     processes = options.devices * options.nodes
-    return replace(options, strategy=ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False))
+    return replace(options, strategy=SplitStrategy(processes))
 
 # %% ../../nbs/5_train/11_fit.ipynb #9f2b60d4
 def _settings(examples, stage, options):
@@ -313,6 +312,9 @@ def fit(
 ) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision, unreadable
     """Train a model in place on examples.
 
+    With strategy fsdp only the first process need have the weights: the others may give the same model on the
+    meta device, and are left with it there.
+
     The loss is the mean over the target tokens of the whole step, whatever the number of processes and
     rounds.
 
@@ -349,7 +351,8 @@ def fit(
             raise Interrupted(f'stopped at step {trainer.global_step}') from e
         finally:
             uncompile(model)
-    module.full_model().eval().to('cpu')
+    if module.put_together().eval().device.type != 'meta':
+        model.to('cpu')
     return dict(
         seconds=time.perf_counter() - start,
         steps=trainer.global_step,

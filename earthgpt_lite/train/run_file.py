@@ -65,8 +65,9 @@ class RunSource:
     """What a run trains, on what, and where to.
 
     Args:
-        model: a preset such as nano or lite-offline, or a folder with a saved model; nano is fresh for
-            scratch, for other stages the trained one of the package
+        model: a preset such as nano or lite-offline, a folder with a saved model, or an earlier run; nano is
+            fresh for scratch, for other stages the trained one of the package
+        base: of a model that is an adapter, where it has moved; null looks where it was
         choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
@@ -76,6 +77,7 @@ class RunSource:
     """
 
     model: str = 'nano'
+    base: str | None = None
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
