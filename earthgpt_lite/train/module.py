@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ..errors import BadInput
 from ..model.modeling import EarthGPT
 from .dataset import InstructionBatches
-from .optimizers import schedule
+from .optimizers import OptimizerOptions, ScheduleOptions
 from .stages import Stage, prepare_stage
 from .throughput import repeated_blocks
 
@@ -41,7 +41,15 @@ class EarthGPTDataModule(L.LightningDataModule):
 
 # %% ../../nbs/5_train/10_module.ipynb #a0f51020
 class EarthGPTModule(L.LightningModule):
-    "A model in a stage of training. `settings` are kept with the checkpoint: what the run was begun with."
+    """A model in a stage of training. `settings` are kept with the checkpoint: what the run was begun with.
+
+    For a loss of your own override `loss_sum`, and give the class to `fit(module=...)`: accumulation, several
+    processes and resume stay right. A `training_step` of your own must return the sum over the target tokens
+    of its part, divided by `batches.target_count(self.global_step)`, times `batches.num_shards`.
+    """
+
+    # `fit` sets those of the run
+    optimizer_options, schedule_options = OptimizerOptions(), ScheduleOptions()
 
     def __init__(
         self,
@@ -60,12 +68,17 @@ class EarthGPTModule(L.LightningModule):
         # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
         self._given = ()
 
+    def loss_sum(self, batch) -> tuple:  # (sum of the loss over the target tokens, their number), tensors
+        "The loss on a part of a step. It is divided by the target tokens of the whole step."
+        out = self.model(**vars(batch))
+        return out.loss_sum, out.target_count
+
     def training_step(self, batch, index):
-        batches, out = self.trainer.datamodule.batches, self.model(**vars(batch))
-        if batches.num_shards == 1:
-            loss = out.loss
-        else:
-            loss = out.loss_sum / batches.target_count(self.global_step)
+        batches = self.trainer.datamodule.batches
+        total, count = self.loss_sum(batch)
+        if batches.num_shards > 1:
+            count = batches.target_count(self.global_step)
+        loss = total / count
         self.step_loss = self.step_loss + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0:
             self._log_loss()
@@ -78,8 +91,9 @@ class EarthGPTModule(L.LightningModule):
 
     def configure_optimizers(self):
         groups = self.stage.param_groups(self.model)
-        optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(0.9, 0.95))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
+        optimizer = self.optimizer_options.build(groups, self.stage.lr)
+        factor = self.schedule_options.factor(self.stage.lr)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
 
     def transfer_batch_to_device(self, batch, device, index):
