@@ -12,6 +12,7 @@ import torch.nn as nn
 from ..errors import BadInput
 from ..model.adapters import add_bias, add_lora, added_adapters
 from ..model.parts import PARTS, part_of
+from ..model.vision import VisionTower
 
 # %% ../../nbs/5_train/01_stages.ipynb #ececfb5c
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Stage:
             raise BadInput(self._problem(model, unknown, bool(chosen)))
         for name, p in model.named_parameters():
             p.requires_grad = name in chosen
-        if hasattr(model, 'vision_tower'):
+        if isinstance(getattr(model, 'vision_tower', None), VisionTower):
             model.vision_tower.follow_training()
 
     def _problem(self, model, unknown, trains):
