@@ -168,7 +168,9 @@ def _check_visible(scene):
 
 
 def _needs_stretch(scene, layers):  # 8-bit pictures were stretched before, unless they are a mask of 0 and 1
-    return layers.dtype != np.uint8 or (scene.overview or scene).pixels.max() < 2
+    pixels = (scene.overview or scene).pixels
+    some = pixels[:, ::16, ::16]  # tells it of most pictures
+    return layers.dtype != np.uint8 or some.max() < 2 and pixels.max() < 2
 
 # %% ../../nbs/1_raster/07_reading.ipynb #360dff8c
 def _files_within(name):
@@ -405,12 +407,12 @@ def _check_size(file, window, numbers, shape):
     check_memory(file, len(numbers), shape, f'name some bands, or {advice}')
 
 
-def read_open(file, options, window=None, size=None, resampling=Resampling.nearest):
+def read_open(file, options, window=None, size=None, resampling=Resampling.nearest, tags=None):
     w = _window(window, file)
     scale = max(1, max(w.width, w.height) / (size or np.inf))
     shape = max(1, round(w.height / scale)), max(1, round(w.width / scale))  # (h, w)
     bands = [options.bands] if isinstance(options.bands, (str, int)) else options.bands
-    tags = stated_tags(file.name, file.tags(), options.platform)
+    tags = stated_tags(file.name, file.tags(), options.platform) if tags is None else tags
     names = band_names(file, tags)
     numbers = _band_numbers(file, bands, names, tags)
     _check_size(file, w, numbers, shape)
@@ -418,7 +420,7 @@ def read_open(file, options, window=None, size=None, resampling=Resampling.neare
     names = tuple(names[i - 1] for i in numbers)
     with read_env(file, SMALL_CACHE):
         none, note = without_data(file, numbers, pixels, tags, options.nodata)
-    valid, unit, notes = valid & ~none, '', (note,) if note else ()
+    valid, unit, notes = valid & ~none if none.any() else valid, '', (note,) if note else ()
     if not bands and file.colorinterp[0] is ColorInterp.palette:
         pixels, names = palette_colours(file, pixels[0]), RENDERINGS['true']
     elif not options.raw:

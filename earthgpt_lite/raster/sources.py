@@ -339,7 +339,7 @@ def _file_chip(file, options, size, rendering=None):
         options = replace(options, sensor=sensor, bands=shown_bands(file, sensor, tags))
     shown = requested_bands(options.bands) or file.indexes
     if not large and _chip_cost(file, len(shown)) <= limit:
-        return read_open(file, options).chip(size=size, rendering=rendering)
+        return read_open(file, options, tags=tags).chip(size=size, rendering=rendering)
     if size is None and (
         far or pixels > MAX_PIXELS or side > MAX_SIDE or _chip_cost(file, len(shown)) > limit
     ):
