@@ -16,6 +16,7 @@ from ..data.records import Task, Turn
 from ..data.sample.world_map import Example
 from ..errors import BadInput
 from earthgpt_lite.model.packing import (
+    LENGTHS,
     best_sequence_length,
     build_sequence,
     collate,
@@ -140,7 +141,7 @@ class InstructionBatches(IterableDataset):
         seed: int = 0,
         augment: bool = True,
         # tokens of a row into which pictures with their questions are packed; None: the best for each batch
-        sequence_length: int | None = 256,
+        sequence_length: int | None = None,
         sampling_weights: dict | None = None,  # sensor -> weight, task -> weight, or both
     ):
         if not examples:
@@ -191,10 +192,11 @@ class InstructionBatches(IterableDataset):
                 check_length(rows[-1], context, example.name)
             pictures.append(to_pixel_values(dihedral_image(example.image, *dihedral)))
         lengths = [len(row['input_ids']) for row in rows]
-        groups = pack_best_fit(lengths, self.sequence_length or best_sequence_length(lengths))
+        best = best_sequence_length(lengths, attention=4 * self.config.text_config.hidden_size)
+        groups = pack_best_fit(lengths, self.sequence_length or best)
         packed = [join_sequences([rows[i] for i in group]) for group in groups]
         pixels = torch.stack([pictures[i] for group in groups for i in group])
-        return collate(packed, pixels, self.tokenizer.pad_token_id)
+        return collate(packed, pixels, self.tokenizer.pad_token_id, LENGTHS)
 
     def __iter__(self):
         step = self.start
