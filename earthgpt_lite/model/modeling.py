@@ -34,7 +34,7 @@ from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
 from .processor import EarthGPTProcessor, stack_pictures
 from .projector import Projector
-from .speed import shared_prefix_mask, spare_last_layer, target_logits
+from .speed import lean_layers, shared_prefix_mask, spare_last_layer, target_logits
 from .tokens import IGNORE
 from .vision import VisionTower
 
@@ -225,6 +225,7 @@ def nano(
     if model.config.coordinate_loss_weight:
         init_position_scale(model.vision_tower)
     model.language.set_attn_implementation('lean')  # on a CPU faster than sdpa at this size
+    lean_layers(model.language)
     if 'vit' in model.config.encoders:
         model.vision_tower.encoders['vit'].set_attn_implementation('lean')
     return model

@@ -75,7 +75,7 @@ class TrainingOptions:
     steps: int | None = None
     batch_size: int = 24
     accumulate: int = 1
-    sequence_length: int | None = 256
+    sequence_length: int | None = None
     sampling_weights: dict[str, float] | None = None
     augment: bool = True
     seed: int = 0
