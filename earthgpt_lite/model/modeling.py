@@ -81,7 +81,11 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = False  # takes no mask of segments
     base_dtype = None  # 16 bits, where other weights are float32 beside them; see `note_dtypes`
 
-    def __init__(self, config: EarthGPTConfig):
+    def __init__(
+        self,
+        config: EarthGPTConfig,
+        language: PreTrainedModel | None = None,  # one that has its weights; None: a fresh one
+    ):
         super().__init__(config)
         self.vision_tower = VisionTower.of(config)
         self.projector = Projector(
@@ -92,7 +96,9 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             pixel_shuffle_factor=config.pixel_shuffle_factor,
             boundary_tokens=config.boundary_tokens,
         )
-        self.language = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        if language is None:
+            language = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        self.language = language
         self.post_init()
 
     def get_input_embeddings(self):
