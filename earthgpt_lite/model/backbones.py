@@ -189,6 +189,7 @@ def load_language(
     name,  # a folder, a GGUF file, or a name on the hub (asks the network only then)
     gguf_file: str | None = None,  # a GGUF file in that folder or repository
     dtype: torch.dtype = torch.float32,
+    meta: bool = False,  # shapes alone, on the meta device
 ) -> tuple:  # (model in eval mode on the CPU, tokenizer ready for pictures, its ChatFormat)
     """Load any causal language model of transformers, with its tokenizer and conversation format.
 
@@ -199,18 +200,19 @@ def load_language(
     with _quiet():
         place, gguf_file = _find(name, gguf_file)
         source = dict(gguf_file=gguf_file) if gguf_file else {}
-        model = _load_model(name, place, source, dtype)
-        check_language(model, str(name))
+        model = _load_model(name, place, source, dtype, meta)
+        if not meta:
+            check_language(model, str(name))
         tokenizer = _load_tokenizer(name, place, source, model.get_input_embeddings().num_embeddings)
         return model, tokenizer, _chat_format(name, tokenizer)
 
 
-def _load_model(name, place, source, dtype):
+def _load_model(name, place, source, dtype, meta=False):
     check_folder(place)
     architecture, stored = _read_gguf(place / source['gguf_file']) if source else (None, None)
     config = _config(name, place, source, architecture)
     try:
-        model, info = open_model(AutoModelForCausalLM, place, config, dtype, stored, **source)
+        model, info = open_model(AutoModelForCausalLM, place, config, dtype, stored, meta, **source)
     except BadInput:
         raise
     except Exception as e:

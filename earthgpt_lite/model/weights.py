@@ -381,9 +381,10 @@ def _load_vision(folder):
 # %% ../../nbs/4_model/20_weights.ipynb #71ef3f62
 def build(
     preset,  # a Preset or its name; not nano, which starts from nothing
+    meta: bool = False,  # shapes alone, on the meta device; no weights are read
     **places,  # cache, wheels, hub, say: see find_weights
 ) -> tuple:  # (EarthGPT in eval mode, tokenizer)
-    """A preset with its pretrained weights.
+    """A preset with its pretrained weights, each of which is in memory once.
 
     Prints what it took, and raises BadInput where anything is left out.
     """
@@ -392,19 +393,20 @@ def build(
     say = places.get('say', print)
     config, dtype = preset_config(preset), getattr(torch, preset.dtype)
     _check_sources(preset, config)
-    encoders, (language, tokenizer, chat) = _load_parts(preset, config, dtype, places)
+    encoders, (language, tokenizer, chat) = _load_parts(preset, config, dtype, meta, places)
     config.text_config = language.config
     config.chat = asdict(chat)
     config.image_token_id = tokenizer.convert_tokens_to_ids('<image>')
-    with torch.random.fork_rng():
-        model = EarthGPT(config).to(dtype)
+    with torch.device('meta') if meta else torch.random.fork_rng():
+        model = EarthGPT(config, language)
+    for part in (model.vision_tower, model.projector):  # the language model has its type already
+        part.to(dtype)
     for part, encoder in encoders.items():
         unused = getattr(model.vision_tower, part).load_pretrained(encoder)
         unused = [name for name in unused if not name.startswith(SPARE)]
         if unused:
             source = preset.weights[part]
             say(f'{source}: {len(unused)} weights behind the last layer that is read are not used')
-    model.language.load_state_dict(language.state_dict())
     model.language.set_attn_implementation(preset.attention)
     model.projector.start()
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
@@ -421,16 +423,17 @@ def _check_sources(preset, config):
         raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(missing)} come from')
 
 
-def _load_parts(preset, config, dtype, places):
+def _load_parts(preset, config, dtype, meta, places):
     "({'vit': ..., 'cnn': ...}, (language model, tokenizer, its ChatFormat)), without progress bars."
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        folders = {part: find_weights(preset.weights[part], **places) for part in (*config.encoders, 'text')}
+        needed = () if meta else config.encoders
+        folders = {part: find_weights(preset.weights[part], **places) for part in (*needed, 'text')}
         encoders = {}
-        for part in config.encoders:
+        for part in needed:
             encoders[part] = load_encoder(folders[part], getattr(config, f'{part}_config'))
-        return encoders, load_language(folders['text'], dtype=dtype)
+        return encoders, load_language(folders['text'], dtype=dtype, meta=meta)
     finally:
         if bars:
             logging.enable_progress_bar()

@@ -13,7 +13,6 @@ from pathlib import Path
 import jsonargparse
 import torch
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.store import files_read
 from ..errors import BadInput, shorten
@@ -29,7 +28,7 @@ from ..raster.rendering import Rendering
 from ..model.adapters import added_adapters, merge_adapter
 from .stages import prepare_stage
 from .callbacks import Interrupted, Validation
-from .checkpoints import run_lock, save_artifact
+from .checkpoints import is_first, parse_interval, run_lock, save_artifact
 from .examples import of_split, open_examples
 from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
@@ -44,8 +43,11 @@ def open_model(
     choices: dict | None = None,  # of a fresh nano's configuration
     fresh: bool = True,  # nano from nothing; False: the trained one of the package
     base: str | None = None,  # of an adapter, as for `load`
+    meta: bool = False,  # shapes alone, for a process that gets its share from the first one; not of a fresh nano
 ) -> tuple:  # (model, tokenizer)
     """A preset, fresh or with its pretrained weights, or what a run left: a whole model, or an adapter on its base.
+
+    Weights come in the type that they are saved in.
 
     Raises BadInput for choices where the model has made its own.
     """
@@ -61,7 +63,9 @@ def open_model(
     if is_fresh_nano:
         tokenizer = train_tokenizer(f' {text}' for text in _texts(examples))
         return nano(tokenizer, **choices or {}), tokenizer
-    return build_base(name, say=print) if is_built(name) else load(name, 'cpu', base)
+    if is_built(name):
+        return build_base(name, print, meta)
+    return load(name, 'cpu', base, None, meta)
 
 
 def _texts(examples):
@@ -96,11 +100,6 @@ def _keep_rendering(model, data, rendering):  # what it was trained with is save
         model.config.rendering = (RENDERING if samples else Rendering()).to_dict()
 
 # %% ../../nbs/5_train/14_run.ipynb #6bd0f91c
-def _is_first():
-    "Whether this is the first process, as torchrun, SLURM or Lightning count."
-    return not getattr(rank_zero_only, 'rank', 0)
-
-
 def _silent(text):
     pass
 
@@ -159,13 +158,14 @@ def train(
     check_numbers(vars(run))
     check_numbers(vars(run.stage), 'stage.')
     check_minutes(run.minutes)
+    parse_interval(run.checkpoint_every)
     for key in ('model', 'data', 'out'):
         if getattr(run, key) in (None, ''):
             raise BadInput(
                 f'{key} is {getattr(run, key)!r}: name one, in the run file or on the command line'
             )
     with run_lock(run.out, inside=False):
-        return _train(run, resume, force, say if _is_first() else _silent)
+        return _train(run, resume, force, say if is_first() else _silent)
 
 
 def _train(run, resume, force, say):
@@ -180,7 +180,8 @@ def _train(run, resume, force, say):
     examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
-    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch, run.base)
+    meta = run.strategy == 'fsdp' and not is_first()  # the first process reads for all
+    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch, run.base, meta)
     _keep_rendering(model, run.data, rendering)
     stage = run.stage.stage()
     settle_adapter(model, stage.adapter, stage.options, run.merge_adapter, say)
@@ -189,14 +190,14 @@ def _train(run, resume, force, say):
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
     _tell_drawn_parts(model, run.model, say)
-    if _is_first() and not resume:
+    if is_first() and not resume:
         claim_files(out, WRITES['train'], 'train', reads=_files_read(run))
         write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
     validation = _validation(run, held_out, tokenizer, say)
     options = FitOptions(**{f.name: getattr(run, f.name) for f in fields(TrainingOptions)})
     options = replace(options, resume=resume, force=force, say=say, callbacks=validation)
     done = fit(model, tokenizer, examples, out, stage, options)
-    if not _is_first():
+    if not is_first():
         return done
     if run.merge_adapter and added_adapters(model):
         merge_adapter(model)
