@@ -1,6 +1,6 @@
 """Training runs in processes of their own, for the tests of resume and of several processes.
 
-    python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
+    python tests/fixtures_runs.py kill FOLDER SEED POINTS [WORKERS]  # kill runs, resume them; one line of JSON for each; with another number of workers each time, or with this
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
     python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
@@ -116,7 +116,7 @@ def arm(place, step):
         checkpoints._keep_previous = lambda *a: (second(*a), die())
 
 
-def kill(folder, seed, points):
+def kill(folder, seed, points, workers=None):
     rng = random.Random(seed)
     (folder / 'whole').mkdir(parents=True)
     start = time.time()
@@ -130,7 +130,8 @@ def kill(folder, seed, points):
         )
         here = folder / str(k)
         here.mkdir()
-        pid = child(lambda: (arm(place, step), whole(here)))
+        before, after = (k % 3, (k + 1) % 3) if workers is None else (workers, workers)
+        pid = child(lambda: (arm(place, step), whole(here, workers=before)))
         if place == 'any':
             time.sleep(rng.uniform(0.2, 1) * took)
             os.kill(pid, signal.SIGKILL)
@@ -139,7 +140,11 @@ def kill(folder, seed, points):
             torch.load(here / 'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
         )
         again = ended(
-            child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0))
+            child(
+                lambda: whole(
+                    here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0, workers=after
+                )
+            )
         )
         new, weights = torch.load(here / 'result.pt') if again == 0 else ([], {})
         print(

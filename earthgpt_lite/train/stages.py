@@ -189,6 +189,8 @@ LIMITS = dict(
     sequence_length=_COUNT,
     validate_every=_COUNT,
     patience=_COUNT,
+    workers=(0, 512),
+    max_unreadable=(0.0, 1.0),
 )
 
 
