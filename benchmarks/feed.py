@@ -10,7 +10,8 @@ nothing cached and with the index beside the records; then RssAnon after 1,000 b
 two (ddp). `grouped`: ten questions a picture, a record for each; answers a second of a training step of nano,
 records of one picture put together and not, in turns, by processor time. `idle`: 8 pictures a step, JPEGs of
 800 pixels for a model of 448, and a consumer that sleeps 60 ms instead of training: the share of the time that
-it waits.
+it waits. `cpu_s` is the processor time of the process: the clock says more than that on a machine that does
+other work.
 
 RssAnon is read from /proc, so this runs on Linux only. The pictures' pages are not dropped from the cache of files.
 """
@@ -105,12 +106,12 @@ def run_steps(store, out, steps, devices):
     class Tell(Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
             if index == 0:
-                self.first = time.time() - float(os.environ[STARTED])
+                self.first = time.time() - float(os.environ[STARTED]), time.process_time()
 
         def on_train_end(self, trainer, module):
             children = psutil.Process().children(recursive=True)
-            row = dict(rank=trainer.global_rank, first_batch_s=round(self.first, 1))
-            row |= dict(rss_anon_mb=round(memory_mb('RssAnon')))
+            row = dict(rank=trainer.global_rank, first_batch_s=round(self.first[0], 1))
+            row |= dict(first_batch_cpu_s=round(self.first[1], 1), rss_anon_mb=round(memory_mb('RssAnon')))
             others = [memory_mb('RssAnon', p.pid) for p in children if 'forkserver' in ' '.join(p.cmdline())]
             print(json.dumps(row | dict(workers_rss_anon_mb=[round(mb) for mb in others])), flush=True)
 

@@ -564,3 +564,21 @@ def test_an_error_in_a_worker_keeps_its_words(tok, tmp_path):
     with pytest.raises(BadInput, match='^place/7.*nothing to learn') as error:
         fit(small(tok), tok, data, tmp_path, steps=9, **SHORT | dict(batch_size=3, workers=1))
     assert 'Traceback' not in str(error.value)
+
+
+@pytest.mark.unix
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_is_killed():
+    import time
+
+    import psutil
+
+    env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(SCRIPT.parent.parent))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), 'orphans', '.'], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    workers, end = json.loads(done.stdout), time.monotonic() + 60
+    while any(map(psutil.pid_exists, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(map(psutil.pid_exists, workers))
