@@ -34,7 +34,7 @@ from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
 from .processor import EarthGPTProcessor, stack_pictures
 from .projector import Projector
-from .speed import shared_prefix_mask, spare_last_layer, target_logits
+from .speed import lean_layers, shared_prefix_mask, spare_last_layer, target_logits
 from .tokens import IGNORE
 from .vision import VisionTower
 
@@ -225,6 +225,7 @@ def nano(
     if model.config.coordinate_loss_weight:
         init_position_scale(model.vision_tower)
     model.language.set_attn_implementation('lean')  # on a CPU faster than sdpa at this size
+    lean_layers(model.language)
     if 'vit' in model.config.encoders:
         model.vision_tower.encoders['vit'].set_attn_implementation('lean')
     return model
@@ -233,10 +234,11 @@ def nano(
 def save(model: EarthGPT, tokenizer, folder):
     """Save model, tokenizer and processor to one folder: whole, or not at all.
 
-    Raises BadInput where the disk is full or cannot be written, where another process saves there, and where
-    the folder holds other things than a model.
+    Raises BadInput where the disk is full or cannot be written, where another process saves there, where the
+    folder holds other things than a model, and for a model that carries an adapter.
     """
     folder = Path(folder)
+    _check_plain(model)
     check_replaceable(folder, 'config.json')
     try:
         with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
@@ -251,6 +253,14 @@ def save(model: EarthGPT, tokenizer, folder):
             f'{folder} cannot be saved: {e.reason}; '
             'what was there is untouched. Make room, or choose another folder'
         ) from e
+
+
+def _check_plain(model):
+    if any(hasattr(m, 'tune_scale') or hasattr(m, 'lora_A') for m in model.modules()):
+        raise BadInput(
+            'this model carries an adapter, which no whole model has a place for: '
+            'fold it in with merge_adapter, or keep it with save_adapter'
+        )
 
 
 def check_replaceable(folder, known: str):

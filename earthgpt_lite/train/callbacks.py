@@ -108,9 +108,9 @@ class Interrupted(Exception):
 
 def _save_current(trainer, module, tokenizer, folder):
     "Save what was learned until now; every process takes part, the first one writes."
-    model = module.full_model()
-    if trainer.is_global_zero:
-        save_artifact(model, tokenizer, folder, module.stage)
+    with module.full_model() as model:
+        if trainer.is_global_zero:
+            save_artifact(model, tokenizer, folder, module.stage)
 
 
 class CheckpointWriter(Callback):
@@ -281,13 +281,14 @@ class Validation(Callback):
 
     def _show_answers(self, module):
         "Some questions with answer and truth, from all over the examples: neighbours look alike."
-        model = module.full_model().eval()
-        if not module.trainer.is_global_zero:
-            return
         chosen = self.examples[:: max(1, len(self.examples) // self.show)][: self.show]
         pixels = torch.stack([to_pixel_values(e.image) for e in chosen])
         questions = [(i, e.turns[0].question) for i, e in enumerate(chosen)]
-        answers = [text for text, _ in generate_answers(model, self.tokenizer, pixels, questions, 16)]
+        with module.full_model() as model:
+            if not module.trainer.is_global_zero:
+                return
+            found = generate_answers(model.eval(), self.tokenizer, pixels, questions, 16)
+        answers = [text for text, _ in found]
         if self.say is None and _in_notebook():
             return _plot_answers(chosen, answers)
         for example, answer in zip(chosen, answers):

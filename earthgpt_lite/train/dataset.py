@@ -28,6 +28,7 @@ from ..data.sample.world_map import Example
 from ..errors import BadInput, first_line
 from earthgpt_lite.model.packing import (
     Batch,
+    LENGTHS,
     best_sequence_length,
     build_sequence,
     collate,
@@ -100,7 +101,7 @@ class InstructionBatches(Dataset):
         seed: int = 0,
         augment: bool = True,
         # tokens of a row into which pictures with their questions are packed; None: the best for each batch
-        sequence_length: int | None = 256,
+        sequence_length: int | None = None,
         sampling_weights: dict | None = None,  # sensor -> weight, task -> weight, or both
     ):
         if not examples:
@@ -175,10 +176,11 @@ class InstructionBatches(Dataset):
 
     def _pack(self, rows, pictures):
         lengths = [len(row['input_ids']) for row in rows]
-        groups = pack_best_fit(lengths, self.sequence_length or best_sequence_length(lengths))
+        best = best_sequence_length(lengths, attention=4 * self.config.text_config.hidden_size)
+        groups = pack_best_fit(lengths, self.sequence_length or best)
         packed = [join_sequences([rows[i] for i in group]) for group in groups]
         pixels = torch.stack([pictures[i] for group in groups for i in group])
-        return collate(packed, pixels, self.tokenizer.pad_token_id)
+        return collate(packed, pixels, self.tokenizer.pad_token_id, LENGTHS)
 
     def _check_row(self, row, name):
         context = getattr(self.config.text_config, 'max_position_embeddings', None)

@@ -4,19 +4,20 @@
 __all__ = ['EarthGPTDataModule', 'EarthGPTModule']
 
 # %% ../../nbs/5_train/10_module.ipynb #ee580b97
+from contextlib import contextmanager
 from copy import deepcopy
 
 import lightning as L
 import numpy as np
 import torch
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 
 from ..errors import BadInput
 from ..model.adapter_files import base_fingerprint
 from ..model.modeling import EarthGPT
+from .checkpoints import deal_weights, gather_weights, take_weights
 from .dataset import InstructionBatches, StepKeys, UnreadablePictures, make_loader
-from .optimizers import schedule
+from .optimizers import OptimizerOptions, ScheduleOptions
 from .stages import Stage, prepare_stage
 from .throughput import repeated_blocks
 
@@ -59,7 +60,13 @@ class EarthGPTModule(L.LightningModule):
 
     A checkpoint holds what trains, its optimiser, and `settings`: what the run was begun with. What is frozen
     is known by its fingerprint.
+
+    For a loss of your own override `loss_sum`, and give the class to `fit(module=...)`: accumulation, several
+    processes and resume stay right.
     """
+
+    # `fit` sets those of the run
+    optimizer_options, schedule_options = OptimizerOptions(), ScheduleOptions()
 
     def __init__(
         self,
@@ -76,12 +83,16 @@ class EarthGPTModule(L.LightningModule):
         self.strict_loading = False  # a checkpoint leaves out what is frozen
         self.losses = []  # (step, loss)
         self.step_loss = 0.0  # what the parts of this step have given so far
-        # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
+        # the model that was given, where a copy of it is split; in a tuple, so that it is no module of this one
         self._given = ()
 
+    def loss_sum(self, batch) -> torch.Tensor:  # ()
+        "The loss on a part of a step, summed over its target tokens; it is divided by those of the whole step."
+        return self.model(**vars(batch)).loss_sum
+
     def training_step(self, batch, index):
-        data, out = self.trainer.datamodule, self.model(**vars(batch))
-        loss = out.loss_sum / data.target_count
+        data = self.trainer.datamodule
+        loss = self.loss_sum(batch) / data.target_count
         self.step_loss = self.step_loss + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0:
             self._log_loss()
@@ -94,8 +105,9 @@ class EarthGPTModule(L.LightningModule):
 
     def configure_optimizers(self):
         groups = self.stage.param_groups(self.model)
-        optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(0.9, 0.95))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
+        optimizer = self.optimizer_options.build(groups, self.stage.lr)
+        factor = self.schedule_options.factor(self.stage.lr)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
 
     def on_train_start(self):
@@ -159,20 +171,35 @@ class EarthGPTModule(L.LightningModule):
     def configure_model(self):
         """Where the strategy splits the weights, a process keeps its share of each block.
 
-        It gathers the block when it is computed.
+        It gathers the block when it is computed, each weight in its own type: what is frozen in 16 bits, what
+        trains in 32, since in 16 a scale near one would lose what it learned.
         """
         if self.device_mesh is None or self._given:
             return
-        self._given, self.model = (self.model,), deepcopy(self.model)
+        whole = take_weights(self.model)
+        self._given, self.model = (self.model,), deepcopy(self.model)  # without numbers
         for part in (*repeated_blocks(self.model), self.model):
             fully_shard(part, mesh=self.device_mesh['data_parallel'])
+        deal_weights(self.model, whole, self.trainer.strategy.root_device)
 
-    @torch.no_grad()
-    def full_model(self) -> EarthGPT:
-        "The model in one piece, with the weights of now. Where they are split, every process must ask."
+    @contextmanager
+    def full_model(self):
+        """The model in one piece, with the weights of now, for a block.
+
+        Where they are split every process must ask, and all but the first get a model without numbers.
+        """
         if not self._given:
-            return self.model
-        now = self.model.state_dict()
-        for name, own in self._given[0].state_dict().items():
-            own.copy_(now[name].full_tensor() if isinstance(now[name], DTensor) else now[name])
-        return self._given[0]
+            yield self.model
+            return
+        gather_weights(self.model, *self._given)
+        try:
+            yield self._given[0]
+        finally:
+            take_weights(self._given[0])
+
+    def put_together(self) -> EarthGPT:
+        "The model that was given, trained and in one piece, at the end of a run."
+        if self._given:
+            gather_weights(self.model, *self._given, release=True)
+            self.model, self._given = self._given[0], ()
+        return self.model

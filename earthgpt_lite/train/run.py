@@ -18,10 +18,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..data.store import files_read
 from ..errors import BadInput, shorten
 from ..files import write_json, write_whole
-from ..model.config import check_choices, read_config, rendering_of
-from ..model.loading import find_model, load, model_files
+from ..model.config import check_choices, rendering_of
+from ..model.loading import build_base, is_built, load, model_config, model_files, settle_adapter
+from ..model.adapter_files import beyond_base
 from ..model.modeling import nano
-from ..model.presets import presets, read_preset
+from ..model.parts import part_of
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
 from ..raster.rendering import Rendering
@@ -42,8 +43,9 @@ def open_model(
     examples: list,  # whose words a fresh nano shall know
     choices: dict | None = None,  # of a fresh nano's configuration
     fresh: bool = True,  # nano from nothing; False: the trained one of the package
+    base: str | None = None,  # of an adapter, as for `load`
 ) -> tuple:  # (model, tokenizer)
-    """A preset, fresh or with its pretrained weights, or a saved model.
+    """A preset, fresh or with its pretrained weights, or what a run left: a whole model, or an adapter on its base.
 
     Raises BadInput for choices where the model has made its own.
     """
@@ -59,11 +61,7 @@ def open_model(
     if is_fresh_nano:
         tokenizer = train_tokenizer(f' {text}' for text in _texts(examples))
         return nano(tokenizer, **choices or {}), tokenizer
-    if name != 'nano' and name in presets() or str(name).endswith('.toml'):
-        from earthgpt_lite.model.weights import build
-
-        return build(read_preset(name))
-    return load(name, 'cpu')
+    return build_base(name, say=print) if is_built(name) else load(name, 'cpu', base)
 
 
 def _texts(examples):
@@ -73,23 +71,21 @@ def _texts(examples):
     return (text for e in examples for t in e.turns for text in (t.question, t.answer))
 
 
-def model_image_size(name: str) -> int:
+def model_image_size(
+    name: str,
+    base: str | None = None,  # as for `open_model`
+) -> int:
     "Side of the square that a model's pictures are brought to."
-    if name in presets() or str(name).endswith('.toml'):
-        return read_preset(name).config.get('image_size', 64)
-    return read_config(find_model(name), name).image_size
+    return model_config(name, base).image_size
 
 
 def model_rendering(
     name: str,
     fresh: bool = True,  # as for `open_model`
+    base: str | None = None,
 ) -> Rendering | None:  # None: nobody said yet
     "How the files that a model is trained with become chips."
-    if name != 'nano' or fresh:
-        if name in presets() or str(name).endswith('.toml'):
-            given = read_preset(name).config.get('rendering')
-            return given and Rendering.from_dict(given, f'{name}: rendering')
-    return rendering_of(read_config(find_model(name), name))
+    return None if name == 'nano' and fresh else rendering_of(model_config(name, base))
 
 
 def _keep_rendering(model, data, rendering):  # what it was trained with is saved with it
@@ -111,7 +107,7 @@ def _silent(text):
 
 def _files_read(run):
     "What a run must not write over, one path at a time."
-    yield from model_files(run.model)
+    yield from model_files(run.model, run.base)
     if Path(run.data).exists():
         yield from files_read(run.data, run.root)
 
@@ -135,7 +131,8 @@ def _held_out(run, most=256):
         )
     if not run.validate_every:
         return []
-    size, rendering = model_image_size(run.model), model_rendering(run.model, run.stage.name == 'scratch')
+    size = model_image_size(run.model, run.base)
+    rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
     examples = open_examples(
         run.data, run.root, size, 'validation', rendering, max_unreadable=run.max_unreadable
     )
@@ -178,18 +175,20 @@ def _train(run, resume, force, say):
     from_scratch = run.stage.name == 'scratch'
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
-    rendering = model_rendering(run.model, from_scratch)
-    size = model_image_size(run.model)
+    rendering = model_rendering(run.model, from_scratch, run.base)
+    size = model_image_size(run.model, run.base)
     examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
-    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch)
+    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch, run.base)
     _keep_rendering(model, run.data, rendering)
     stage = run.stage.stage()
+    settle_adapter(model, stage.adapter, stage.options, run.merge_adapter, say)
     prepare_stage(model, stage)
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
+    _tell_drawn_parts(model, run.model, say)
     if _is_first() and not resume:
         claim_files(out, WRITES['train'], 'train', reads=_files_read(run))
         write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
@@ -203,6 +202,18 @@ def _train(run, resume, force, say):
         merge_adapter(model)
     made = save_artifact(model, tokenizer, out, stage)
     return _write_record(run, done, made, validation, say)
+
+
+def _tell_drawn_parts(model, name, say):
+    "Parts of a preset that are drawn anew each time it is built, and that this stage does not train."
+    drawn = {
+        part_of(n) for n, p in model.named_parameters() if n in beyond_base(model) and not p.requires_grad
+    }
+    if is_built(name) and drawn:
+        say(
+            f'{name}: {" and ".join(sorted(drawn))} are new, and this stage leaves them as they were drawn; '
+            'align trains them'
+        )
 
 
 def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty where nothing is held out
