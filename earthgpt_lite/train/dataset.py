@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import zlib
 from array import array
 from collections import deque
@@ -290,6 +291,13 @@ def _begin_worker(number):
     for name in ('SIGINT', 'SIGTERM', 'SIGBREAK'):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training():
+    "Where the training process is killed its workers end: the server that forked them would keep them, and they it."
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 # %% ../../nbs/5_train/06_dataset.ipynb #btchbad1
 @contextmanager
