@@ -30,7 +30,7 @@ from ..locks import output_lock
 from .backbones import no_bars
 from .config import EarthGPTConfig, nano_config
 from .coordinates import coordinate_loss, init_position_scale
-from .language import init_coordinate_embeddings
+from .language import init_coordinate_embeddings, language_head, limit_windows
 from .processor import EarthGPTProcessor, stack_pictures
 from .projector import Projector
 from .speed import shared_prefix_mask, spare_last_layer, target_logits
@@ -120,7 +120,8 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             cached = past_key_values is not None and past_key_values.get_seq_length() > 0
             inputs_embeds = self._embed(input_ids, image_features, cached)  # (b, t, d)
         if segment_ids is not None:
-            attention_mask = shared_prefix_mask(self.language, segment_ids, prefix_ids, inputs_embeds.dtype)
+            mask = shared_prefix_mask(self.language, segment_ids, prefix_ids, inputs_embeds.dtype)
+            attention_mask = limit_windows(self.language, mask, position_ids)
         with spare_last_layer(self, labels):
             inner = self.language.base_model(
                 inputs_embeds=inputs_embeds,
@@ -133,12 +134,12 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         hidden = inner.last_hidden_state  # (b, t, d)
         if labels is not None:
             return self._loss(hidden, labels)
-        logits = self.get_output_embeddings()(hidden[:, -logits_to_keep:])  # all for 0
+        logits = language_head(self.language)(hidden[:, -logits_to_keep:])  # all for 0
         return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
 
     def _loss(self, hidden, labels):
         "Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance."
-        logits, targets = target_logits(self.get_output_embeddings(), hidden, labels)
+        logits, targets = target_logits(language_head(self.language), hidden, labels)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='sum')
         if self.config.coordinate_loss_weight:
             distance = coordinate_loss(logits, targets, self.config.first_coordinate)

@@ -36,6 +36,14 @@ class Preset:
     weights: dict = field(default_factory=dict)
     attention: str = 'sdpa'
 
+    @property
+    def by_name(self) -> list[str]:  # of vit, cnn, text
+        "The parts whose configuration is read from their weights."
+        used = dict(vit=['vit'], cnn=['cnn']).get(self.config.get('vision_encoders'), ['vit', 'cnn'])
+        return [
+            part for part in (*used, 'text') if part in self.weights and not self.config.get(f'{part}_config')
+        ]
+
 
 def presets() -> list[str]:
     "The names of all presets, smallest first."
@@ -47,6 +55,8 @@ def presets() -> list[str]:
 def read_preset(name: str) -> Preset:
     """A preset by its name, or from a TOML file of one's own.
 
+    A section may be empty or missing where [weights] names a model: then it is read from there, see
+    `weights.complete_preset`.
     Raises BadInput for a name that does not exist, a key in the file that means nothing, or a value out of range.
     """
     given = _read_toml(name)
@@ -54,14 +64,14 @@ def read_preset(name: str) -> Preset:
     check_names(given.get('model', {}), EarthGPTConfig.__annotations__, f'{name}: [model]')
     check_settings(given, name)
     check_choices(given.get('model', {}), name)
-    parts = _parts(given)
-    _check_sections(given, [*parts, 'model'], name)
+    parts, weights = _parts(given), given.get('weights', {})
+    _check_sections(given, [*(part for part in parts if part not in weights), 'model'], name)
     return Preset(
         name=str(name),
         about=given.get('about', ''),
         dtype=given.get('dtype', 'float32'),
-        config=given['model'] | {f'{part}_config': given[part] for part in parts},
-        weights=given.get('weights', {}),
+        config=given['model'] | {f'{part}_config': given[part] for part in parts if given.get(part)},
+        weights=weights,
         attention=given.get('attention', 'sdpa'),
     )
 
@@ -107,6 +117,11 @@ def preset_config(
     "The configuration of a preset."
     if isinstance(preset, str):
         preset = read_preset(preset)
+    if preset.by_name:
+        raise BadInput(
+            f'{preset.name}: {" and ".join(preset.by_name)} {"are" if len(preset.by_name) > 1 else "is"} read '
+            'from the weights, which `weights.complete_preset` and `weights.build` do'
+        )
     given = dict(preset.config)
     if not preset.weights.get('text'):
         given['chat'] = asdict(ChatFormat())

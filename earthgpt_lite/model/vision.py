@@ -62,14 +62,13 @@ def _side(size):
 
 
 def _copy(module, pretrained, what, fresh=()):
-    """Weights into a module; the names that were not used. `fresh`.
+    """Weights into a module; those that were not used, by their names.
 
-    Beginnings of names that may keep their start.
+    `fresh`: beginnings of names that may keep their start.
     """
-    state = dict(pretrained if isinstance(pretrained, dict) else pretrained.state_dict())
-    prefix = getattr(module, 'base_model_prefix', '') + '.'
-    state = {name.removeprefix(prefix): weight for name, weight in state.items()}
-    own = module.state_dict()
+    state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
+    prefix, own = getattr(module, 'base_model_prefix', '') + '.', module.state_dict()
+    state = {_own_name(name, own, prefix): weight for name, weight in state.items()}
     missing = [name for name in own if name not in state and not name.startswith(fresh)]
     if missing:
         raise BadInput(_no_fit(what, 'missing', missing))
@@ -78,7 +77,13 @@ def _copy(module, pretrained, what, fresh=()):
     if misshapen:
         raise BadInput(_no_fit(what, 'of another shape', misshapen))
     module.load_state_dict(known, strict=False)
-    return [name for name in state if name not in own]
+    return {name: weight for name, weight in state.items() if name not in own}
+
+
+def _own_name(name, own, prefix):
+    "A weight's name as the module calls it: families name the module around it, or do not."
+    bare = name.removeprefix(prefix).removeprefix('vision_model.')
+    return next((one for one in (name, bare, prefix + name) if one in own), bare)
 
 
 def _no_fit(what, problem, names):
@@ -137,16 +142,14 @@ class ViTFeatures(nn.Module):
         The encoder's own last norm becomes the start of every layer's norm, as DINOv2 itself does it.
         """
         unused = _copy(self.vit, pretrained, self.vit.config.model_type)
-        state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
         for full_name in list(unused):
             module_name, _, name = full_name.rpartition('.')
             if module_name not in _FINAL_NORMS:
                 continue
-            source = state.get(full_name, state.get(f'{self.vit.base_model_prefix}.{full_name}'))
+            source = unused.pop(full_name)
             for norm in self.norms:
                 getattr(norm, name).data.copy_(source)
-            unused.remove(full_name)
-        return unused
+        return list(unused)
 
     def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
@@ -282,7 +285,7 @@ class CNNFeatures(nn.Module):
 
     def load_pretrained(self, pretrained) -> list[str]:  # module or state dict; names that were not used
         "Copy pretrained weights. Norms that only a backbone has, behind its stages, keep their start."
-        return _copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',))
+        return list(_copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',)))
 
     def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):

