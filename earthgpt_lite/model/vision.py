@@ -113,22 +113,23 @@ class ViTFeatures(nn.Module):
         if fusion not in ('concat', 'sum', 'weights'):
             raise BadInput(f'no fusion of layers named {fusion!r}: choose concat, sum or weights')
         self.fusion, self.trained = fusion, trained
-        self.size = size or _side(config.image_size)
-        self.grid = self.size // _side(config.patch_size)
-        if not self.grid:
-            raise BadInput(
-                f'a picture of {self.size} pixels is smaller than one patch of {_side(config.patch_size)}: '
-                'make vit_input size larger'
-            )
         config.num_hidden_layers = self.layers[-1]
+        _check_side(size or _side(config.image_size), config)
         self.vit = _bare(AutoModel.from_config(config, trust_remote_code=False))
-        self.options = _resizing(self.vit, self.size != _side(config.image_size))
+        self.look_at(size or _side(config.image_size))
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.layers)
         if fusion == 'weights':
             self.weights = nn.Parameter(torch.zeros(len(self.layers)))
         self.channels = config.hidden_size * (len(self.layers) if fusion == 'concat' else 1)
         self.vit.requires_grad_(trained)
         self.train()
+
+    def look_at(self, size: int):
+        "Take pictures of another side, in pixels; positions are interpolated as the library does it."
+        config = self.vit.config
+        _check_side(size, config)
+        self.size, self.grid = size, size // _side(config.patch_size)
+        self.options = _resizing(self.vit, size != _side(config.image_size))
 
     def train(self, mode=True):
         super().train(mode)
@@ -169,6 +170,14 @@ class ViTFeatures(nn.Module):
         else:
             weights = torch.ones(len(maps), device=x.device)
         return sum(w * m for w, m in zip(weights, maps))
+
+
+def _check_side(size, config):
+    if size < _side(config.patch_size):
+        raise BadInput(
+            f'a picture of {size} pixels is smaller than one patch of {_side(config.patch_size)}: '
+            'make vit_input size larger'
+        )
 
 
 def _layers(layers, depth):
@@ -372,6 +381,27 @@ class VisionTower(nn.Module):
             raise BadInput(f'there is no encoder {name!r}: this model has {" and ".join(self.encoders)}')
         names = _open_names(self.encoders[name], last)
         return [f'{name}.{name}.{one}' for one in names]
+
+    def resize(
+        self,
+        factor: float,  # new side of a picture over the old one
+    ):
+        """Look at larger or smaller pictures, in place: sizes of both encoders and the grid follow.
+
+        Positions are interpolated, as the library does it. Raises BadInput where the grid comes to nothing whole.
+        """
+        grid = round(self.grid * factor)
+        if not math.isclose(grid, self.grid * factor, rel_tol=1e-6) or not grid:
+            raise BadInput(f'a grid of {self.grid} visual tokens, times {factor:g}, is no whole number')
+        for name, part in (('vit', self.vit), ('cnn', self.cnn)):
+            given = getattr(self, f'{name}_input')
+            if part is not None and given and 'size' in given:
+                setattr(self, f'{name}_input', given | dict(size=round(given['size'] * factor)))
+        if self.vit is not None:
+            self.vit.look_at(self.vit_input['size'])
+        if self.cnn is not None:
+            self.cnn.grid = grid
+        self.grid = grid
 
     def follow_training(self):
         "After `requires_grad` was set: an encoder of which something trains gets gradients, others get none."

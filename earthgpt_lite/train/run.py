@@ -22,7 +22,7 @@ from ..errors import BadInput, shorten
 from ..files import write_json, write_whole
 from ..model.config import check_choices, read_config, rendering_of
 from ..model.loading import find_model, load, model_files
-from ..model.modeling import nano
+from ..model.modeling import nano, set_image_size
 from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
@@ -153,7 +153,12 @@ def open_model(
 def model_image_size(name: str) -> int:
     "Side of the square that a model's pictures are brought to."
     if name in presets() or str(name).endswith('.toml'):
-        return read_preset(name).config.get('image_size', 64)
+        preset = read_preset(name)
+        if preset.by_name and 'image_size' not in preset.config:
+            from earthgpt_lite.model.weights import find_preset
+
+            preset, _ = find_preset(preset, say=_silent)
+        return preset.config.get('image_size', 64)
     return read_config(find_model(name), name).image_size
 
 
@@ -212,7 +217,8 @@ def _held_out(run, most=256):
         )
     if not run.validate_every:
         return []
-    size, rendering = model_image_size(run.model), model_rendering(run.model, run.stage.name == 'scratch')
+    size = run.image_size or model_image_size(run.model)
+    rendering = model_rendering(run.model, run.stage.name == 'scratch')
     examples = open_examples(run.data, run.root, size, 'validation', rendering)
     found = [e for e in examples if e.split == 'validation']
     if not found:
@@ -254,12 +260,15 @@ def _train(run, resume, force, say):
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     rendering = model_rendering(run.model, from_scratch)
-    examples = open_examples(run.data, run.root, model_image_size(run.model), rendering=rendering)
+    size = run.image_size or model_image_size(run.model)
+    examples = open_examples(run.data, run.root, size, rendering=rendering)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
     model, tokenizer = open_model(run.model, examples, run.choices, from_scratch)
     _keep_rendering(model, run.data, rendering)
     stage = run.stage.stage()
+    _check_size(run, model, stage)
+    set_image_size(model, size, say)
     prepare_stage(model, stage)
     questions = sum(len(e.turns) for e in examples)
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
@@ -277,6 +286,16 @@ def _train(run, resume, force, say):
         merge_adapter(model)
     made = save_artifact(model, tokenizer, out, stage)
     return _write_record(run, done, made, validation, say)
+
+
+def _check_size(run, model, stage):
+    "Raises BadInput for another resolution in a stage that leaves only an adapter: the base keeps its own."
+    if run.image_size in (None, model.config.image_size) or not stage.adapter or run.merge_adapter:
+        return
+    raise BadInput(
+        f'image_size {run.image_size}: the stage {stage.name} leaves an adapter, and its base has pictures of '
+        f'{model.config.image_size} pixels: say merge_adapter true, or change the size in a stage before'
+    )
 
 
 def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty where nothing is held out
