@@ -167,7 +167,8 @@ def complete_preset(
         folder, config = folders[part], _read_part(folders[part])
         if part != 'text':
             given[f'{part}_input'] = _encoder_input(folder, config, given, part)
-        if part == 'cnn' and 'out_indices' in config:
+        if part == 'cnn':
+            config = {k: v for k, v in config.items() if k not in ('out_features', '_out_features')}
             config['out_indices'] = _scales(config)
         given[f'{part}_config'] = config
     sizes = [given[f'{part}_input']['size'] for part in preset.by_name if part != 'text']
