@@ -279,6 +279,7 @@ class CNNFeatures(nn.Module):
         super().__init__()
         self.grid, self.trained = grid, trained
         cnn = AutoBackbone.from_config(_cnn_config(config), trust_remote_code=False)
+        _bare(getattr(cnn, 'swin', cnn))  # the stages have norms of their own
         self.cnn = group_norm(cnn) if trained else cnn.requires_grad_(False)
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in cnn.channels)
         self.blocks = nn.ModuleList(_block(channels) for _ in cnn.channels)
