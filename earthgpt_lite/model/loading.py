@@ -10,6 +10,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from ..errors import BadInput, first_line, printable
 from ..files import finish_writes
 from .adapter_files import ADAPTER_FILE, adapter_facts, load_adapter
@@ -150,7 +152,7 @@ def model_config(
 ) -> EarthGPTConfig:
     "The configuration of a model, without opening its weights; of a preset as far as it is known before."
     if is_built(name):
-        return preset_config(read_preset(name))
+        return preset_config(_completed(read_preset(name)))
     folder = find_model(name)
     if not is_adapter(folder):
         return read_config(folder, name)
@@ -159,11 +161,23 @@ def model_config(
     config.rendering = config.rendering or adapter_facts(folder)['rendering']
     return config
 
+
+def _completed(preset):
+    "A preset with what it leaves to the models that it names."
+    if not preset.by_name:
+        return preset
+    from earthgpt_lite.model.weights import find_preset
+
+    return find_preset(preset, say=_tell)[0]
+
 # %% ../../nbs/4_model/25_loading.ipynb #loading8
 def load(
     name,  # see `find_model`
     device: str = 'auto',  # auto, cpu, cuda
     base=None,  # of an adapter, where it is not found by itself: a name as the first, or a preset
+    # None: each weight as it was saved; then what trained is in 32 bits, and what was frozen perhaps in 16
+    dtype: torch.dtype | None = torch.float32,
+    meta: bool = False,  # shapes alone, on the meta device
 ) -> tuple:  # (model in eval mode, tokenizer)
     """Load what a run left or `save` wrote, or a model from the hub; an adapter with its base.
 
@@ -172,28 +186,28 @@ def load(
     that are missing, left over or no numbers, a tokenizer of another model, and a base that has changed.
     """
     folder = find_model(name)
-    device = pick_device(device)
+    device = 'meta' if meta else pick_device(device)
     if is_adapter(folder):
-        model, tokenizer = _load_on_base(folder, base)
+        model, tokenizer = _load_on_base(folder, base, dtype, meta)
     elif base:
         raise BadInput(f'{name} is a whole model, which needs no base: leave --base {base} away')
     else:
-        model, tokenizer = _load_whole(folder, name)
+        model, tokenizer = _load_whole(folder, name, dtype, meta)
     return model.to(device), tokenizer
 
 
-def _load_on_base(folder, base):
+def _load_on_base(folder, base, dtype, meta):
     name, whole = find_base(folder, base)
-    model, tokenizer = _load_whole(whole, name) if whole else build_base(name)
+    model, tokenizer = _load_whole(whole, name, dtype, meta) if whole else build_base(name, meta=meta)
     load_adapter(model, folder)
     return model.eval(), tokenizer
 
 
-def _load_whole(folder, name):
+def _load_whole(folder, name, dtype, meta):
     config = read_config(folder, name)
     try:
         with no_bars():
-            model, info = open_model(EarthGPT, folder, config)
+            model, info = open_model(EarthGPT, folder, config, dtype, meta=meta)
     except BadInput:
         raise
     except Exception as e:
@@ -223,11 +237,12 @@ def load_tokenizer(
 def build_base(
     name,  # a preset
     say=None,  # gets a line for each thing that was taken; None: on standard error
+    meta: bool = False,  # as for `load`
 ) -> tuple:  # (model in eval mode, tokenizer)
     "A preset with its pretrained weights, which knows what of it is new and belongs to no base."
     from earthgpt_lite.model.weights import build
 
-    model, tokenizer = build(read_preset(name), say=say or _tell)
+    model, tokenizer = build(read_preset(name), meta, say=say or _tell)
     names = [n for n, _ in model.named_parameters()]
     model.beyond_base = frozenset(n for n in names if part_of(n) in ('fusion', 'projector'))
     model.config._name_or_path = str(name)
