@@ -176,8 +176,9 @@ class InstructionBatches(Dataset):
 
     def _pack(self, rows, pictures):
         lengths = [len(row['input_ids']) for row in rows]
-        best = best_sequence_length(lengths, attention=4 * self.config.text_config.hidden_size)
-        groups = pack_best_fit(lengths, self.sequence_length or best)
+        width = self.config.text_config.hidden_size
+        most = self.sequence_length or best_sequence_length(lengths, attention=4 * width)
+        groups = pack_best_fit(lengths, most)
         packed = [join_sequences([rows[i] for i in group]) for group in groups]
         pixels = torch.stack([pictures[i] for group in groups for i in group])
         return collate(packed, pixels, self.tokenizer.pad_token_id, LENGTHS)
