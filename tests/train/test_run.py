@@ -2,6 +2,7 @@
 
 import json
 import os
+import string
 import time
 from dataclasses import replace
 
@@ -76,6 +77,7 @@ def choice(data, **k):
 
 def test_every_key_is_documented():
     page = make_train_parser().format_help().partition('\noptions:')[2]
+    assert not set(page) - set(string.printable), 'a control character'
     for key in known_keys():
         if key in GROUPS:
             continue
