@@ -208,14 +208,16 @@ ELSEWHERE = dict(
 
 
 def _nearest_key(key, known):
-    "The key that is meant, or None; one of the same group before others."
+    "The key that is meant, or None: of the same group, or else of any."
     group, _, word = key.rpartition('.')
     if word in ELSEWHERE:
         return ELSEWHERE[word]
-    known = sorted(known, key=lambda k: k.rpartition('.')[0] == group)  # of two, the last one stays
-    by_last = {k.rpartition('.')[2]: k for k in known}
-    close = difflib.get_close_matches(word, by_last, 1, 0.6)
-    return by_last[close[0]] if close else None
+    for keys in ([k for k in known if k.rpartition('.')[0] == group], known):
+        by_last = {k.rpartition('.')[2]: k for k in reversed(keys)}
+        close = difflib.get_close_matches(word, by_last, 1, 0.6)
+        if close:
+            return by_last[close[0]]
+    return None
 
 
 def _flat(tree, prefix=''):
