@@ -30,8 +30,7 @@ class Smoothed(EarthGPTModule):
         labels = given.pop('labels')[:, 1:].flatten()
         logits = self.model(**given).logits[:, :-1].flatten(0, 1)
         kept = labels != IGNORE
-        total = F.cross_entropy(logits[kept], labels[kept], label_smoothing=self.smoothing, reduction='sum')
-        return total, kept.sum()
+        return F.cross_entropy(logits[kept], labels[kept], label_smoothing=self.smoothing, reduction='sum')
 
 
 if __name__ == '__main__':
