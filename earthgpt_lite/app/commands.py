@@ -316,19 +316,14 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
 
 def _tokenizer_and_config(model, base, file):
-    from earthgpt_lite.model.config import nano_config, read_config, read_tokenizer
-    from earthgpt_lite.model.loading import find_model, is_adapter, load
+    from earthgpt_lite.model.config import nano_config
+    from earthgpt_lite.model.loading import load_tokenizer
     from earthgpt_lite.model.tokens import train_tokenizer
 
-    if not model:
-        tokenizer = train_tokenizer(_texts(file))
-        return tokenizer, nano_config(tokenizer)
-    folder = find_model(model)
-    if is_adapter(folder):  # its words are those of the base, which may have to be built
-        whole, tokenizer = load(model, 'cpu', base)
-        return tokenizer, whole.config
-    config = read_config(folder, model)
-    return read_tokenizer(folder, config, model), config
+    if model:
+        return load_tokenizer(model, base)
+    tokenizer = train_tokenizer(_texts(file))
+    return tokenizer, nano_config(tokenizer)
 
 # %% ../../nbs/7_app/11_commands.ipynb #7d0c8002
 def _tokens(args):
@@ -393,23 +388,25 @@ BASE_OPTION = (
 )
 
 
-def add_data(commands):
+def add_data(commands):  # returns where further commands of `data` are added
     "The command `data` with its own commands."
     data = add_command(
         commands,
         'data',
         None,
-        'convert, check, look at and export instruction data',
+        'convert, check, look at, export and pack instruction data',
         """data list
         data convert hrsid HRSID_JPG runs/hrsid
         data check runs/hrsid
         data show runs/hrsid
-        data export runs/hrsid coco hrsid_coco""",
+        data export runs/hrsid coco hrsid_coco
+        data pack runs/hrsid /fast/hrsid --model lite""",
     )
     data.set_defaults(run=lambda args: data.print_help() or 2)  # `data` alone is no use
     commands = data.add_subparsers(metavar='COMMAND')
     for add in (_add_convert, _add_check, _add_show, _add_export, _add_list, _add_tokens):
         add(commands)
+    return commands
 
 
 def _add_convert(commands):

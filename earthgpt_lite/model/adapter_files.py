@@ -284,7 +284,7 @@ def _another_base(folder, about, name, found):
     return (
         f'{folder} was made for {_named(about)} with the fingerprint '
         f'{about["fingerprint"]}, and {name} with {found} is another one or has been trained since: '
-        'give the base as it was then, where it lies now with --base'
+        'give that base as it was then, with --base where it lies elsewhere'
     )
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING, PreT
 from transformers.utils import logging
 
 from ..errors import BadInput, first_line
+from .language import language_head
 from .opening import check_folder, download, is_hub_name, no_such_folder
 from .opening import open_config, open_model, open_tokenizer
 from .templates import IMAGE, prepare_tokenizer
@@ -29,7 +30,8 @@ def check_language(
 ):
     """Ask a language model whether it takes pictures between words: four passes of six tokens.
 
-    Raises BadInput for one that takes no embeddings, reads ahead, or does not obey a mask of who sees whom.
+    Raises BadInput for one that takes no embeddings, reads ahead, does not obey a mask of who sees whom, or
+    does more to its logits than we know of.
     """
     table = model.get_input_embeddings().weight
     words = _random_words(table)
@@ -47,6 +49,8 @@ def check_language(
 
     who = f'{name} ({model.config.model_type})'
     try:
+        last = model.base_model(inputs_embeds=words, use_cache=False).last_hidden_state
+        own = language_head(model)(last).float()
         plain, ahead = logits(words), logits(other_last)
         hidden, other_hidden = logits(words, bias), logits(other_second, bias)
     except Exception as e:
@@ -60,6 +64,8 @@ def check_language(
             f'{who} reads ahead, so it is no causal language model: its answers would be read off the row; '
             f'give a model {_SUCH_AS}'
         )
+    if (plain - own).abs().max() > rounding:
+        raise BadInput(f'{who} does something to its logits that is not known here; give a model {_SUCH_AS}')
     if (hidden - other_hidden)[:, 2:].abs().max() > rounding:
         raise BadInput(
             f'{who} does not obey a mask of who sees whom, so questions cannot share a picture; '

@@ -8,8 +8,10 @@ __all__ = ['INDEX', 'MOST_TURNS', 'SMALL', 'RecordIndex', 'group_records', 'Stor
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,7 +82,7 @@ def _identity(store):
 
 def _read_index(file, key):  # None where there is none, or another
     try:
-        with np.load(file, allow_pickle=False) as parts:
+        with open(file, 'rb') as f, np.load(f, allow_pickle=False) as parts:
             if parts['key'].item() == key:
                 return RecordIndex(**{name: parts[name] for name in RecordIndex.__annotations__})
     except Exception:  # missing, cut, or not what we write: it is made again
@@ -108,7 +110,9 @@ def _make_index(store):
 
 
 def _numbers(column):  # (int32 numbers, the words that they stand for, in the order of their first use)
-    coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    coded = (
+        column.combine_chunks().dictionary_encode()
+    )  # in this order: a thousand chunks have one dictionary
     return coded.indices.to_numpy().astype('int32'), coded.dictionary.to_pylist()
 
 
@@ -117,17 +121,17 @@ def _digest(table):
 
     total = hashlib.sha256()
     for name in ('image', 'question', 'answer'):
-        lengths, texts = hashlib.sha256(), hashlib.sha256()
+        turns, lengths, texts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for chunk in table[name].chunks:
             if pa.types.is_list(chunk.type):
-                lengths.update(chunk.value_lengths().to_numpy(zero_copy_only=False))
+                turns.update(chunk.value_lengths().to_numpy(zero_copy_only=False))
                 chunk = chunk.flatten()
             kind = 'int64' if pa.types.is_large_string(chunk.type) else 'int32'
             offsets = np.frombuffer(chunk.buffers()[1], kind)[chunk.offset :][: len(chunk) + 1]
             lengths.update(np.diff(offsets).astype('int32'))
             if len(chunk):
                 texts.update(chunk.buffers()[2].slice(offsets[0], offsets[-1] - offsets[0]))
-        total.update(lengths.digest() + texts.digest())
+        total.update(turns.digest() + lengths.digest() + texts.digest())
     return total.hexdigest()
 
 
@@ -219,12 +223,12 @@ class StoredExamples(Sequence):
         group: bool = True,  # records of one picture are one example
     ):
         self.store, self.size, self.rendering, self.split, self.group = store, size, rendering, split, group
-        self.index = RecordIndex.of(store)
-        words = [word == split or unnamed and not word for word in self.index.split_names.tolist()]
-        chosen = np.flatnonzero(np.array(words)[self.index.splits])
+        self.known = RecordIndex.of(store)
+        words = [word == split or unnamed and not word for word in self.known.split_names.tolist()]
+        chosen = np.flatnonzero(np.array(words)[self.known.splits])
         self.order, self.starts = chosen, np.arange(len(chosen) + 1)
         if group and len(chosen):
-            self.order, self.starts = group_records(self.index, chosen)
+            self.order, self.starts = group_records(self.known, chosen)
 
     def __len__(self):
         return len(self.starts) - 1
@@ -239,29 +243,29 @@ class StoredExamples(Sequence):
         return StoredExample(self.store, numbers, self.size, self.rendering)
 
     def __getstate__(self):  # a worker opens examples, and asks nothing of the whole
-        return {k: v for k, v in vars(self).items() if k not in ('index', 'columns')}
+        return {k: v for k, v in vars(self).items() if k not in ('known', 'columns')}
 
     @cached_property
     def columns(self) -> ExampleColumns:
         "Sensors and tasks, in the order of the examples."
-        counts = self.index.turn_counts[self.order].astype('int64')
-        begins = np.cumsum(self.index.turn_counts, dtype='int64') - self.index.turn_counts
+        counts = self.known.turn_counts[self.order].astype('int64')
+        begins = np.cumsum(self.known.turn_counts, dtype='int64') - self.known.turn_counts
         ends = np.concatenate([[0], np.cumsum(counts)])  # of the turns of each record, in our order
         turns = np.arange(ends[-1]) + np.repeat(begins[self.order] - ends[:-1], counts)
-        sensors = self.index.sensors[self.order[self.starts[:-1]]]
-        return ExampleColumns(sensors, self.index.turn_tasks[turns], ends[self.starts])
+        sensors = self.known.sensors[self.order[self.starts[:-1]]]
+        return ExampleColumns(sensors, self.known.turn_tasks[turns], ends[self.starts])
 
     @property
     def fingerprint(self) -> str:
         "A short hash of names, questions, answers and sizes of pictures, and of which are trained on."
-        total = hashlib.sha256(str(self.index.digest).encode())
-        for part in (self.index.sizes, self.order.astype('int64'), self.starts.astype('int64')):
+        total = hashlib.sha256(str(self.known.digest).encode())
+        for part in (self.known.sizes, self.order.astype('int64'), self.starts.astype('int64')):
             total.update(np.ascontiguousarray(part))
         return total.hexdigest()[:16]
 
     def missing(self) -> np.ndarray:
         "Numbers of the records whose picture is not there."
-        return np.sort(self.order[self.index.sizes[self.index.pictures[self.order]] < 0])
+        return np.sort(self.order[self.known.sizes[self.known.pictures[self.order]] < 0])
 
     def texts(self, most: int = 100_000):  # records
         "Questions and answers of at most so many records, evenly drawn, one at a time."
@@ -288,20 +292,21 @@ def open_store(
         return InstructionData(path, root)
     if path.stat().st_size > SMALL:
         return _build_once(path, root)
-    room = tempfile.TemporaryDirectory(prefix='earthgpt-lite-', ignore_cleanup_errors=True)
-    store = InstructionData.build(path, Path(room.name) / 'store', root)
-    store.room = _Room(room)
+    room = _Room()
+    store = InstructionData.build(path, Path(room.folder) / 'store', root)
+    store.room = room
     return store
 
 
 class _Room:
-    "Keeps a temporary folder while its store is used; a copy in another process does not delete it."
+    "A temporary folder, deleted when its store is needed no more; a copy in a worker deletes nothing."
 
-    def __init__(self, room=None):
-        self.room = room
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix='earthgpt-lite-')
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def __reduce__(self):
-        return _Room, ()
+        return str, (self.folder,)
 
 
 def _build_once(path, root):

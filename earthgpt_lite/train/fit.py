@@ -8,11 +8,12 @@ import logging
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.sample.world_map import Example
@@ -25,7 +26,7 @@ from .checkpoints import SplitStrategy, find_checkpoint, parse_interval, run_loc
 from .dataset import InstructionBatches, data_fingerprint
 from .dataset import named_worker_errors, pick_workers
 from .module import EarthGPTDataModule, EarthGPTModule
-from .optimizers import schedule
+from .optimizers import LateStart, OptimizerOptions, ScheduleOptions
 from .stages import STAGES, Stage, check_numbers, prepare_stage
 from earthgpt_lite.train.throughput import (
     Throughput,
@@ -66,13 +67,15 @@ class TrainingOptions:
         workers: processes that read pictures ahead, for each training process; null is none for the samples
             and for few records, else the cores that are left, at most 8
         max_unreadable: share of the pictures that may be missing or damaged; they are skipped and counted
+        optimizer: who steps
+        schedule: how the learning rate goes over the run
     """
 
     minutes: float | None = None
     steps: int | None = None
     batch_size: int = 24
     accumulate: int = 1
-    sequence_length: int | None = 256
+    sequence_length: int | None = None
     sampling_weights: dict[str, float] | None = None
     augment: bool = True
     seed: int = 0
@@ -89,23 +92,27 @@ class TrainingOptions:
     progress: bool = True
     workers: int | None = None
     max_unreadable: float = 0.01
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
 
 
 @dataclass
 class FitOptions(TrainingOptions):
-    """How `fit` trains: the fields of `TrainingOptions`, and four more.
+    """How `fit` trains: the fields of `TrainingOptions`, and five more.
 
     Args:
         resume: go on from `last.ckpt` in the folder
         force: resume although stage, data or settings differ; after another stage only the weights are taken
         say: where messages go
         callbacks: of Lightning, besides our own
+        module: a kind of EarthGPTModule with a loss of its own, or a function that makes one of the same values
     """
 
     resume: bool = False
     force: bool = False
     say: Callable = print
     callbacks: tuple | list = ()
+    module: Callable = EarthGPTModule
 
 # %% ../../nbs/5_train/11_fit.ipynb #e16d9b3c
 MOST_MINUTES = 60 * 24 * 365
@@ -120,6 +127,21 @@ def check_minutes(minutes: float | None):
 
 
 _PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
+
+
+def _check_recipe(options, stage):
+    "Raises BadInput for an optimiser or a schedule that cannot work, before anything else is done."
+    check_numbers(vars(options), '')
+    check_numbers(vars(options.optimizer), 'optimizer.')
+    check_numbers(vars(options.schedule), 'schedule.')
+    check_numbers(vars(stage), 'stage.')
+    try:
+        options.optimizer.build([torch.nn.Parameter(torch.zeros(1, 1))], stage.lr)
+        options.schedule.factor(stage.lr)(0, options.steps)
+    except BadInput:
+        raise
+    except Exception as e:
+        raise BadInput(f'optimizer or schedule: {first_line(e)}') from e
 
 
 def _resolve(options):
@@ -160,6 +182,8 @@ def _settings(examples, stage, options):
     settings = {k: getattr(options, k) for k in names}
     settings['stage'] = asdict(stage) | dict(trainable=list(stage.trainable))
     settings['data'] = data_fingerprint(examples)
+    settings['optimizer'], settings['schedule'] = options.optimizer.settings(), asdict(options.schedule)
+    settings['module'] = getattr(options.module, '__qualname__', type(options.module).__name__)
     return settings | (dict(total=options.steps) if options.steps else {})
 
 
@@ -188,9 +212,10 @@ def _resume_point(model, state, path, settings, options):
         check_base(model, state, path)
     was, now = kept.get('total'), settings.get('total')
     if was and now and was != now:
+        height = options.schedule.factor(settings['stage']['lr'])
         options.say(
             f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule '
-            f'of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
+            f'of {now}, {height(step, now):.0%} of its full height and not {height(step, was):.0%}'
         )
     return path, step
 
@@ -238,6 +263,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
             folder, tokenizer, options.checkpoint_every, full_disk=options.full_disk, say=options.say
         ),
         Throughput(model if options.device == 'cuda' else None),
+        LateStart(),
         *options.callbacks,
     ]
     if options.minutes:
@@ -254,7 +280,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
             num_nodes=options.nodes,
             strategy=options.strategy,
             precision=options.precision,
-            gradient_clip_val=1.0,
+            gradient_clip_val=options.optimizer.clip,
             accumulate_grad_batches=options.accumulate,
             use_distributed_sampler=False,
             plugins=[AtomicCheckpointIO()],
@@ -300,6 +326,16 @@ def _make_data(batches, options):
         workers = pick_workers(batches.examples, options.devices)
     return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
 
+
+def _make_module(model, stage, options, settings):
+    module = options.module(model, stage, options.steps, options.seed, settings)
+    module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
+    if options.precision == '32-true':
+        model.float()  # nothing is computed in 16 bits, frozen or not
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return module
+
 # %% ../../nbs/5_train/11_fit.ipynb #801e9224
 def fit(
     model: EarthGPT,
@@ -316,7 +352,7 @@ def fit(
     meta device, and are left with it there.
 
     The loss is the mean over the target tokens of the whole step, whatever the number of processes and
-    rounds.
+    rounds. With `module=` it is your own, see `EarthGPTModule`.
 
     Raises BadInput if neither minutes nor steps are given, a strategy is not built, the folder is in use,
     there is nothing to resume or it is another run, a stage trains nothing, a record cannot be learned from
@@ -324,8 +360,7 @@ def fit(
     are saved in the folder; TypeError for an option that does not exist.
     """
     options = replace(options or FitOptions(), **changes)
-    check_numbers(vars(options))
-    check_numbers(vars(stage), 'stage.')
+    _check_recipe(options, stage)
     options = _resolve(options)
     folder, start = Path(folder), time.perf_counter()
     L.seed_everything(options.seed, verbose=False)
@@ -334,11 +369,7 @@ def fit(
         settings = _settings(examples, stage, options)
         checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
-        module = EarthGPTModule(model, stage, options.steps, options.seed, settings)
-        if options.precision == '32-true':
-            model.float()  # nothing is computed in 16 bits, frozen or not
-        if options.gradient_checkpointing:
-            model.activation_checkpointing_enable()
+        module = _make_module(model, stage, options, settings)
         warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:

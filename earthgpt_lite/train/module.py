@@ -17,7 +17,7 @@ from ..model.adapter_files import base_fingerprint
 from ..model.modeling import EarthGPT
 from .checkpoints import deal_weights, gather_weights, take_weights
 from .dataset import InstructionBatches, StepKeys, UnreadablePictures, make_loader
-from .optimizers import schedule
+from .optimizers import OptimizerOptions, ScheduleOptions
 from .stages import Stage, prepare_stage
 from .throughput import repeated_blocks
 
@@ -60,7 +60,13 @@ class EarthGPTModule(L.LightningModule):
 
     A checkpoint holds what trains, its optimiser, and `settings`: what the run was begun with. What is frozen
     is known by its fingerprint.
+
+    For a loss of your own override `loss_sum`, and give the class to `fit(module=...)`: accumulation, several
+    processes and resume stay right.
     """
+
+    # `fit` sets those of the run
+    optimizer_options, schedule_options = OptimizerOptions(), ScheduleOptions()
 
     def __init__(
         self,
@@ -80,9 +86,13 @@ class EarthGPTModule(L.LightningModule):
         # the model that was given, where a copy of it is split; in a tuple, so that it is no module of this one
         self._given = ()
 
+    def loss_sum(self, batch) -> torch.Tensor:  # ()
+        "The loss on a part of a step, summed over its target tokens; it is divided by those of the whole step."
+        return self.model(**vars(batch)).loss_sum
+
     def training_step(self, batch, index):
-        data, out = self.trainer.datamodule, self.model(**vars(batch))
-        loss = out.loss_sum / data.target_count
+        data = self.trainer.datamodule
+        loss = self.loss_sum(batch) / data.target_count
         self.step_loss = self.step_loss + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0:
             self._log_loss()
@@ -95,8 +105,9 @@ class EarthGPTModule(L.LightningModule):
 
     def configure_optimizers(self):
         groups = self.stage.param_groups(self.model)
-        optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(0.9, 0.95))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
+        optimizer = self.optimizer_options.build(groups, self.stage.lr)
+        factor = self.schedule_options.factor(self.stage.lr)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
 
     def on_train_start(self):

@@ -20,8 +20,9 @@ from ..files import write_json, write_whole
 from ..model.config import check_choices, rendering_of
 from ..model.loading import build_base, is_built, load, model_config, model_files, settle_adapter
 from ..model.adapter_files import beyond_base
-from ..model.modeling import nano
+from ..model.modeling import nano, set_image_size
 from ..model.parts import part_of
+from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
 from ..raster.rendering import Rendering
@@ -130,7 +131,7 @@ def _held_out(run, most=256):
         )
     if not run.validate_every:
         return []
-    size = model_image_size(run.model, run.base)
+    size = run.image_size or model_image_size(run.model, run.base)
     rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
     examples = open_examples(
         run.data, run.root, size, 'validation', rendering, max_unreadable=run.max_unreadable
@@ -176,7 +177,7 @@ def _train(run, resume, force, say):
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     rendering = model_rendering(run.model, from_scratch, run.base)
-    size = model_image_size(run.model, run.base)
+    size = run.image_size or model_image_size(run.model, run.base)
     examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
@@ -185,6 +186,8 @@ def _train(run, resume, force, say):
     _keep_rendering(model, run.data, rendering)
     stage = run.stage.stage()
     settle_adapter(model, stage.adapter, stage.options, run.merge_adapter, say)
+    _check_size(run, model, stage)
+    set_image_size(model, size, say)
     prepare_stage(model, stage)
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
@@ -215,6 +218,16 @@ def _tell_drawn_parts(model, name, say):
             f'{name}: {" and ".join(sorted(drawn))} are new, and this stage leaves them as they were drawn; '
             'align trains them'
         )
+
+
+def _check_size(run, model, stage):
+    "Raises BadInput for another resolution in a stage that leaves only an adapter: the base keeps its own."
+    if run.image_size in (None, model.config.image_size) or not stage.adapter or run.merge_adapter:
+        return
+    raise BadInput(
+        f'image_size {run.image_size}: the stage {stage.name} leaves an adapter, and its base has pictures of '
+        f'{model.config.image_size} pixels: say merge_adapter true, or change the size in a stage before'
+    )
 
 
 def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty where nothing is held out
