@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.records import Task, Turn
@@ -316,19 +317,27 @@ def named_worker_errors():
         ) from e
 
 
-class UnreadablePictures:
-    "Counts the pictures that were skipped. Raises BadInput where they are too many of the last thousand."
+class UnreadablePictures(Callback):
+    """Counts the pictures that were skipped, and says the first three.
+
+    Raises BadInput where they are too many of the last thousand. At the end of a run the counts of several
+    processes are put together.
+    """
 
     def __init__(
         self,
         share: float,  # of the pictures that may be skipped
         count: int,  # pictures in all
+        say=None,
     ):
-        self.share, self.names = share, {}  # name: reason
+        self.share, self.say, self.names = share, say, {}  # name: reason
         self.recent = deque(maxlen=min(1000, count))
 
     def add(self, part: StepPart):
-        self.names.update(part.unreadable)
+        for name, reason in part.unreadable:
+            if self.say and name not in self.names and len(self.names) < 3:
+                self.say(f'{name} is skipped: {reason}')
+            self.names[name] = reason
         bad = len(part.unreadable)
         self.recent.extend([False] * (len(part.batch.pixel_values) - bad) + [True] * bad)
         if sum(self.recent) <= self.share * self.recent.maxlen:
@@ -339,6 +348,14 @@ class UnreadablePictures:
             f'read, more than the {self.share:.1%} that may be skipped (max_unreadable): '
             'put them back or mend them, and resume'
         )
+
+    def on_train_end(self, trainer, module):
+        if trainer.world_size == 1:
+            return
+        found = [{}] * trainer.world_size
+        torch.distributed.all_gather_object(found, self.names)
+        for names in found:
+            self.names |= names
 
     def summary(self, most: int = 5) -> dict:
         "How many, and the first few with their reasons."

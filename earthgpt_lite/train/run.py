@@ -133,9 +133,7 @@ def _held_out(run, most=256):
         return []
     size = run.image_size or model_image_size(run.model, run.base)
     rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
-    examples = open_examples(
-        run.data, run.root, size, 'validation', rendering, max_unreadable=run.max_unreadable
-    )
+    examples = open_examples(run.data, run.root, size, 'validation', rendering, run.group, run.max_unreadable)
     found = of_split(examples, 'validation')
     if not len(found):
         raise BadInput(
@@ -178,7 +176,8 @@ def _train(run, resume, force, say):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     rendering = model_rendering(run.model, from_scratch, run.base)
     size = run.image_size or model_image_size(run.model, run.base)
-    examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
+    examples = open_examples(run.data, run.root, size, 'train', rendering, run.group, run.max_unreadable)
+    _tell_missing(examples, say)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
     meta = run.strategy == 'fsdp' and not is_first()  # the first process reads for all
@@ -235,6 +234,12 @@ def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty wh
         return []
     aloud = None if say is print else say  # None: pictures in a notebook
     return [Validation(examples, tokenizer, run.validate_every, run.patience, show=2, say=aloud)]
+
+
+def _tell_missing(examples, say):
+    missing = examples.missing() if hasattr(examples, 'missing') else ()
+    if len(missing):
+        say(f'{len(missing):,} records have no picture and will be skipped; the first is record {missing[0]}')
 
 
 def _tell_unreadable(found, say):

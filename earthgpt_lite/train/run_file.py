@@ -89,6 +89,7 @@ class RunSource:
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
+        group: records of one picture become one example, whose questions share the picture
         out: folder of the run; the second run in it is refused
         stage: which parts train
         image_size: side of the square that pictures are brought to, pixels; null is the model's own
@@ -99,6 +100,7 @@ class RunSource:
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
+    group: bool = True
     out: str = 'runs/train'
     stage: StageOptions = field(default_factory=StageOptions)
     image_size: int | None = None
