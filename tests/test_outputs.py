@@ -46,7 +46,7 @@ READS |= {'blind', 'file', 'root', 'src'}
 WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
 WORDS |= {'split'}
 TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'base', 'data', 'root', 'config'}
-TRAIN_WORDS = {'strategy', 'precision', 'device', 'logger', 'full_disk'}
+TRAIN_WORDS = {'checkpoint_every', 'strategy', 'precision', 'device', 'logger', 'full_disk'}
 
 
 def commands(parser=None, words=()):
