@@ -3,6 +3,7 @@
     python tests/fixtures_runs.py kill FOLDER SEED POINTS [WORKERS]  # kill runs, resume them; one line of JSON for each; with another number of workers each time, or with this
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
+    python tests/fixtures_runs.py mixed FOLDER DEVICES STEPS  # stage align over FOLDER/../base, which is in 16 bits; on several processes split, and only the first one reads it
     python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
     python tests/fixtures_runs.py orphans FOLDER              # two workers, whose numbers are told, and whose process is killed
 
@@ -24,13 +25,14 @@ from lightning.pytorch.callbacks import Callback
 sys.path.insert(0, str(Path(__file__).parent))
 from fixtures_training import examples, small, tokenizer
 
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
 from earthgpt_lite.train.callbacks import Interrupted, Validation
 from earthgpt_lite.train.module import EarthGPTModule
 from earthgpt_lite.train.dataset import InstructionBatches, StepKeys, make_loader
 from earthgpt_lite.train.fit import fit
-from earthgpt_lite.train.stages import tune_stage
+from earthgpt_lite.train.stages import STAGES, tune_stage
 
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, checkpoint_every=2)
@@ -215,6 +217,48 @@ class Look(Callback):
             raise KeyboardInterrupt
 
 
+class Stop(Callback):
+    "Ends a run at a step; notes in which types a process holds its share."
+
+    def __init__(self, folder, stop):
+        self.folder, self.stop = folder, stop
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        held = sorted({f'{p.dtype} {p.requires_grad} {type(p).__name__}' for p in module.model.parameters()})
+        (self.folder / f'types-{trainer.global_rank}').write_text('\n'.join(held))
+        if trainer.global_step == self.stop:
+            raise KeyboardInterrupt
+
+
+def mixed(folder, devices, steps):
+    rank = int(os.environ.get('LOCAL_RANK', 0))
+    model, tok = load(folder.parent / 'base', 'cpu', dtype=None, meta=rank > 0)
+    stop = (folder / 'stop').exists() and not (folder / 'last.ckpt').exists()
+    try:
+        run = fit(
+            model,
+            tok,
+            examples(23),
+            folder,
+            STAGES['align'],
+            steps=steps,
+            batch_size=7,
+            device='cpu',
+            precision='bf16-mixed',
+            progress=False,
+            devices=devices,
+            strategy='fsdp' if devices > 1 else 'auto',
+            resume=(folder / 'last.ckpt').exists(),
+            callbacks=[Stop(folder, steps // 2 if stop else -1)],
+        )
+    except Interrupted:
+        return
+    (folder / f'device-{rank}').write_text(model.device.type)
+    if rank == 0:
+        save(model, tok, folder / 'saved')
+        torch.save(run['losses'], folder / 'result.pt')
+
+
 def split(folder, devices, steps):
     stop = (folder / 'stop').exists() and not (folder / 'last.ckpt').exists()
     held = Validation(
@@ -243,6 +287,6 @@ def orphans(folder):
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split)[what](
+    dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, mixed=mixed)[what](
         Path(folder), *map(int, numbers)
     )

@@ -473,7 +473,8 @@ def open_model(
     kind,  # a class of models, or an AutoModel of transformers
     folder,  # which was looked over by `check_folder`
     config,  # from `open_config`
-    dtype: torch.dtype | None = torch.float32,  # None: each weight in the type that its file has
+    dtype: torch.dtype
+    | None = torch.float32,  # None: each weight in the type that its file has, see `saved_types`
     stored: tuple | None = None,  # (tensors, numbers) of a GGUF file; None: weights are in safetensors
     meta: bool = False,  # shapes and types alone, on the meta device
     **source,  # gguf_file
@@ -490,13 +491,16 @@ def open_model(
 
 
 def saved_types(folder) -> dict:  # name -> torch.dtype
-    "In which type each weight of a folder is saved, for those of real numbers."
+    """In which type each weight of a folder is to be read so that nothing is lost, for those of real numbers.
+
+    float16 counts as float32: it does not compute beside bfloat16, which has fewer digits.
+    """
     found = {}
     for file in Path(folder).glob('*.safetensors'):
         with safe_open(file, 'pt') as f:
             kinds = {name: f.get_slice(name).get_dtype() for name in f.keys()}
         found |= {name: _REAL[kind] for name, kind in kinds.items() if kind in _REAL}
-    return found
+    return {name: torch.float32 if kind is torch.float16 else kind for name, kind in found.items()}
 
 
 def _read_wider(model, folder, types, dtype):
@@ -506,7 +510,7 @@ def _read_wider(model, folder, types, dtype):
     for file in Path(folder).glob('*.safetensors') if wider else ():
         with safe_open(file, 'pt') as f:
             for name in wider.intersection(f.keys(), own):
-                own[name].data = f.get_tensor(name).clone()
+                own[name].data = f.get_tensor(name).to(types[name], copy=True)
 
 
 def _builder(kind):

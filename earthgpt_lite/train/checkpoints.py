@@ -265,7 +265,7 @@ class SplitStrategy(ModelParallelStrategy):
 
 def _share(value, like):
     "The part of a whole tensor that this process holds; what has another shape than the weight is not split."
-    if not isinstance(value, torch.Tensor) or value.shape != like.shape:
+    if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 

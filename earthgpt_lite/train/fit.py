@@ -244,7 +244,7 @@ def _take_weights(model, state, path, force):
 
 def _check_weights(model, state, path, wanted=()):
     "The weights of a checkpoint by their names in the model. Raises BadInput where they do not fit."
-    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items()}
+    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items() if n.startswith('model.')}
     own = model.state_dict()
     lost = [n for n in wanted if n not in weights]
     lost += [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
@@ -262,7 +262,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
         CheckpointWriter(
             folder, tokenizer, options.checkpoint_every, full_disk=options.full_disk, say=options.say
         ),
-        Throughput(model if options.device == 'cuda' else None),
+        Throughput(model if model.device.type != 'meta' and options.device == 'cuda' else None),
         LateStart(),
         *options.callbacks,
     ]

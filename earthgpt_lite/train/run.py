@@ -285,6 +285,9 @@ def make_train_parser() -> jsonargparse.ArgumentParser:
         '--force', action='store_true', help='with --resume: although stage, data or settings differ'
     )
     parser.add_class_arguments(RunOptions, None)
+    for action in parser._actions:  # jsonargparse puts a backspace into its help
+        if str(action.metavar).startswith('\x08'):
+            action.metavar = action.metavar[1:]
     return parser
 
 

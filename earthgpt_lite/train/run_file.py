@@ -85,7 +85,6 @@ class RunSource:
     Args:
         model: a preset such as nano or lite-offline, a folder with a saved model, or an earlier run; nano is
             fresh for scratch, for other stages the trained one of the package
-        base: of a model that is an adapter, where it has moved; null looks where it was
         choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
@@ -94,10 +93,10 @@ class RunSource:
         out: folder of the run; the second run in it is refused
         stage: which parts train
         image_size: side of the square that pictures are brought to, pixels; null is the model's own
+        base: of a model that is an adapter, where it has moved; null looks where it was
     """
 
     model: str = 'nano'
-    base: str | None = None
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
@@ -105,6 +104,7 @@ class RunSource:
     out: str = 'runs/train'
     stage: StageOptions = field(default_factory=StageOptions)
     image_size: int | None = None
+    base: str | None = None
 
 
 @dataclass
@@ -210,14 +210,16 @@ ELSEWHERE = dict(
 
 
 def _nearest_key(key, known):
-    "The key that is meant, or None; one of the same group before others."
+    "The key that is meant, or None: of the same group, or else of any."
     group, _, word = key.rpartition('.')
     if word in ELSEWHERE:
         return ELSEWHERE[word]
-    known = sorted(known, key=lambda k: k.rpartition('.')[0] == group)  # of two, the last one stays
-    by_last = {k.rpartition('.')[2]: k for k in known}
-    close = difflib.get_close_matches(word, by_last, 1, 0.6)
-    return by_last[close[0]] if close else None
+    for keys in ([k for k in known if k.rpartition('.')[0] == group], known):
+        by_last = {k.rpartition('.')[2]: k for k in reversed(keys)}
+        close = difflib.get_close_matches(word, by_last, 1, 0.6)
+        if close:
+            return by_last[close[0]]
+    return None
 
 
 def _flat(tree, prefix=''):

@@ -226,7 +226,8 @@ def test_the_last_layer_of_a_vit_is_its_outcome(places, tmp_path, name):
 @pytest.mark.parametrize('name', CNNS)
 def test_maps_of_a_cnn_are_the_librarys(places, tmp_path, name, side):
     model, _ = named(places, tmp_path, cnn=name, grid=2, **({} if side == 64 else dict(image_size=side)))
-    theirs = AutoBackbone.from_pretrained(str(places[0] / name), out_indices=[2, 3, 4]).eval()
+    kind = AutoBackbone._model_mapping[type(CNNS[name])]
+    theirs = kind.from_pretrained(places[0] / name, out_indices=[2, 3, 4]).eval()
     tower = model.vision_tower
     maps = tower.cnn.cnn(tower.normalised(pixels(side))['cnn']).feature_maps
     wanted = theirs(normalised(pixels(side))).feature_maps
