@@ -21,6 +21,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.records import find_image
+from ..data.shards import PackedData, is_packed
 from ..data.store import InstructionData
 from ..errors import BadInput
 from ..files import NotWritten, whole_file
@@ -105,7 +106,7 @@ def _make_index(store):
         np.array(split_names),
         np.array([TASKS.index(name) for name in task_names], 'uint8')[tasks],
         pc.list_value_length(table['task']).to_numpy().astype('int32'),
-        np.array(_digest(table)),
+        np.array(_digest(table, store.info.get('parts'))),
     )
 
 
@@ -116,10 +117,10 @@ def _numbers(column):  # (int32 numbers, the words that they stand for, in the o
     return coded.indices.to_numpy().astype('int32'), coded.dictionary.to_pylist()
 
 
-def _digest(table):
+def _digest(table, parts):  # of the texts, and of the shards that hold the pictures, if there are any
     import pyarrow as pa
 
-    total = hashlib.sha256()
+    total = hashlib.sha256(json.dumps(parts).encode())
     for name in ('image', 'question', 'answer'):
         turns, lengths, texts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for chunk in table[name].chunks:
@@ -278,10 +279,14 @@ SMALL = 64_000_000  # bytes of a file of records that is built each time
 
 
 def open_store(
-    data,  # a folder that `InstructionData.build` or `data pack` made, or a .json or .jsonl file of records
+    # a folder that `InstructionData.build` or `data pack` made, the address of such shards, or a .json or .jsonl
+    # file of records
+    data,
     root=None,  # folder that the pictures' paths start from; None: as built, or where the file lies
 ):  # what has len, [i], `dataset` and `chip`
     "Records on a disk as a store. Raises BadInput for what is not there, or holds no records."
+    if is_packed(data):
+        return PackedData(data)
     path = Path(data)
     if not os.path.exists(path):
         raise BadInput(
@@ -319,7 +324,7 @@ def _build_once(path, root):
 
 def open_examples(
     # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 3_data/16_synthetic), a .json or
-    # .jsonl file of records, or a folder of a store
+    # .jsonl file of records, a folder of a store, or what `data pack` made
     data: str,
     root: str | None = None,  # folder that the pictures' paths start from; None: where the file lies
     size: int = 64,  # side of the square picture, pixels
@@ -341,6 +346,8 @@ def open_examples(
     if not len(found):
         raise BadInput(f'{data} holds no records of the split {split!r}')
     _check_missing(found, data, max_unreadable)
+    if found.store.info.get('kind'):
+        found[0].image  # tells where it was packed for another size
     return found
 
 

@@ -296,3 +296,18 @@ def test_counts_of_several_processes_are_put_together(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
     count.on_train_end(SimpleNamespace(world_size=2), None)
     assert count.summary(1) == dict(count=2, first={'a': 'gone'})
+
+
+def test_packed_records_are_the_same_examples(place):
+    from earthgpt_lite.data.shards import PackOptions, pack
+
+    write_rows(records(), place / 'r.jsonl')
+    pack(place / 'r.jsonl', place / 'packed', PackOptions(size=32))
+    plain, packed = (open_examples(str(place / name), size=32) for name in ('r.jsonl', 'packed'))
+    assert [e.turns for e in packed] == [e.turns for e in plain] and packed.fingerprint != plain.fingerprint
+    assert all(np.abs(x.image.astype(int) - y.image).mean() < 9 for x, y in zip(packed, plain))
+    assert (place / 'packed' / INDEX).exists() and not len(packed.missing())
+    again = pickle.loads(pickle.dumps(packed))
+    assert np.array_equal(again[1].image, packed[1].image)
+    with pytest.raises(BadInput, match='packed for chips of 32 pixels'):
+        open_examples(str(place / 'packed'), size=64)
