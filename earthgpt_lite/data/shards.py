@@ -270,18 +270,17 @@ def _check_manifest(info, name):
     "BadInput for a manifest that `pack` does not write."
     try:
         parts = info['parts']
-        numbers = [info[key] for key in ('size', 'records', 'pictures', 'per_shard')]
+        names = {*info['files'], *info['shards'], 'numbers.npy', 'records/info.json'}
         sound = (
             info['kind'] == 'packed'
-            and all(type(n) is int and 0 < n < 2**31 for n in numbers)
+            and all(_is_count(info[key]) for key in ('size', 'records', 'pictures', 'per_shard'))
             and info['size'] <= 2048
             and re.fullmatch(r'webp|jpeg \d{1,3}', info['form'])
             and len(info['shards']) == -(-info['pictures'] // info['per_shard'])
             and info['files']
-            and {*info['files'], *info['shards'], 'numbers.npy', 'records/info.json'} == {*parts}
-            and all(re.fullmatch(_NAMES, part) for part in parts)
-            and info['shards'] == sorted(p for p in parts if p.startswith('pictures'))
-            and all(_is_part(part) for part in parts.values())
+            and names == {*parts}
+            and info['shards'] == sorted(set(info['shards']))
+            and all(_is_part(name, part) for name, part in parts.items())
         )
         Rendering.from_dict(info['rendering'], name)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -290,12 +289,13 @@ def _check_manifest(info, name):
         raise BadInput(f'{name}: info.json is not what `data pack` writes: copy it again, or pack again')
 
 
-def _is_part(part):
-    return (
-        type(part['bytes']) is int
-        and 0 < part['bytes'] < _MOST
-        and re.fullmatch(r'[0-9a-f]{64}', part['sha256'])
-    )
+def _is_count(value):
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_part(name, part):
+    sized = type(part['bytes']) is int and 0 < part['bytes'] < _MOST
+    return sized and re.fullmatch(_NAMES, name) and re.fullmatch('[0-9a-f]{64}', part['sha256'])
 
 # %% ../../nbs/3_data/11_shards.ipynb #shd0opn2
 class PackedData:
