@@ -347,7 +347,8 @@ class Chat:
         self.pixel_values = assistant.to_pixel_values([chip])  # (1, 3, s, s)
         model = assistant.model
         features = model.image_features(self.pixel_values.to(model.device)).detach()
-        self._picture = prefill(model, assistant.tokenizer, features)
+        prefix = picture_prefix(model.config, assistant.tokenizer)
+        self._picture = prefill(model, [prefix], features)
 
     def _history(self, question, max_new_tokens):
         "Ids of the turns before, and with the question; the oldest that do not fit are forgotten first."
