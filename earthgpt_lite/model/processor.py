@@ -157,8 +157,8 @@ class EarthGPTProcessor(ProcessorMixin):
 def pair_questions(images, text) -> tuple:  # (images of each question, questions), two lists of one length
     """Which question is about what: a single text is about all the images together; of a list each has its own.
 
-    One image, or one list or dict of several, serves all questions of a list. Raises BadInput where the
-    numbers differ.
+    A list of one image, or of one question, serves all of the other list; so does an image that is no list.
+    An image of a list may be a list or a dict of several. Raises BadInput where the numbers differ.
     """
     questions = [text] if isinstance(text, str) else list(text or [])
     images = list(images) if isinstance(images, (list, tuple)) else [images]
@@ -166,7 +166,9 @@ def pair_questions(images, text) -> tuple:  # (images of each question, question
         images = [images]
     if len(images) == 1:
         images = images * len(questions)
-    if not questions or len(images) != len(questions):
+    if len(questions) == 1:
+        questions = questions * len(images)
+    if not questions or not images or len(images) != len(questions):
         raise BadInput(
             f'{len(images)} images and {len(questions)} questions: give one question for each image, '
             'or one image for all questions; several images of one question are a list in the list'
