@@ -378,7 +378,8 @@ def adapter_of(folder):
     import torch
     from safetensors.torch import save_file
 
-    about = json.dumps(dict(kind='bias', options=dict(side='input'), base='x', exact=True, fingerprint='f'))
+    said = dict(base='x', beside='', fingerprint='f', stage='')
+    about = json.dumps(dict(kind='bias', options=dict(side='input'), **said))
     save_file({'a': torch.zeros(2)}, folder / ADAPTER_FILE, {'earthgpt_adapter': about})
     return folder / ADAPTER_FILE, lambda path: read_adapter(path.parent)
 

@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from .commands import JSON_OPTION, Parser, add_command, add_data
+from .commands import BASE_OPTION, JSON_OPTION, Parser, add_command, add_data
 from .commands import band_list, positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
@@ -36,7 +36,8 @@ _SENSOR = (
 )
 _MODEL = (
     'model',
-    'nano (trained, in the package), a run folder such as runs/quickstart, a saved model, or a hub name',
+    'nano (trained, in the package), a run such as runs/quickstart, whatever its stage left, a saved model, '
+    'or a hub name',
     dict(metavar='MODEL'),
 )
 _IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF; a file or an address', dict(metavar='IMAGE'))
@@ -133,6 +134,7 @@ def _add_ask(commands):
         _STRICT,
         _force(),
         JSON_OPTION,
+        BASE_OPTION,
         _DEVICE,
         more='Boxes come in pixels and, where the image has a CRS, in map coordinates. '
         'A scene that would take too much memory is seen coarsely; `survey` sees all of it.',
@@ -158,6 +160,7 @@ def _add_chat(commands):
         *_READING,
         _MAX_NEW_TOKENS,
         JSON_OPTION,
+        BASE_OPTION,
         _DEVICE,
         more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\n'
         'Exit status: 1 where a question could not be answered.',
@@ -198,6 +201,7 @@ def _add_survey(commands):
         ('--batch-size', 'tiles at a time (default: 64)', dict(type=positive_int, default=64, metavar='N')),
         _PROCESSES,
         *_READING,
+        BASE_OPTION,
         _DEVICE,
         _force('start anew, overwrite OUT and what lies beside it'),
         JSON_OPTION,
@@ -264,6 +268,7 @@ def _add_evaluate(commands):
             dict(action='store_true'),
         ),
         _PROCESSES,
+        BASE_OPTION,
         _DEVICE,
         _force('start anew'),
         JSON_OPTION,

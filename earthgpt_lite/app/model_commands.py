@@ -76,7 +76,7 @@ def _box_lines(answer, most):
 def _assistant(args):
     from earthgpt_lite.app.assistant import Assistant
 
-    return Assistant.from_pretrained(args.model, args.device)
+    return Assistant.from_pretrained(args.model, args.device, base=args.base)
 
 
 def run_command(args):
@@ -136,7 +136,7 @@ def run_ask(args):
     if args.out:
         check_overwrite(args.out, args.force)
         read = scene_files(args.image, args.allow_vrt)
-        check_inputs([args.out], [*read, *model_files(args.model)])
+        check_inputs([args.out], [*read, *model_files(args.model, args.base)])
         look = as_chip(args.image, size=64, **reading(args))  # cheaper than to open a model in vain
         _check_place(look.name, look.frame)
     assistant = _assistant(args)
@@ -255,14 +255,14 @@ def run_evaluate(args):
     "The command `evaluate`: test a model on records. Status 130 when it was stopped by hand."
     from earthgpt_lite.eval.runner import evaluate_model
     from earthgpt_lite.eval.score import summary
-    from earthgpt_lite.model.loading import find_model
+    from earthgpt_lite.model.loading import model_config
     from earthgpt_lite.model.processor import pick_device
 
     device = pick_device(args.device)
-    find_model(args.model)  # both slips are told before the data are read
+    model_config(args.model, args.base)  # both slips are told before the data are read
     data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
     extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
-    work = dict(device=device, force=args.force, processes=args.processes)
+    work = dict(device=device, force=args.force, processes=args.processes, base=args.base)
     output = dict(progress=_wants_bars(args), say=None if args.json else _tell)
     try:
         metrics = evaluate_model(args.model, args.data, args.out, **data, **extra, **work, **output)

@@ -183,7 +183,7 @@ def survey(
     with ExitStack() as locks:
         for output in filter(None, (out, options.raster)):
             locks.enter_context(output_lock(output))
-        read = [*scene_files(path, options.allow_vrt), *model_files(assistant.name)]
+        read = [*scene_files(path, options.allow_vrt), *_model_files(assistant)]
         check_inputs([*outputs, *job.parts], read)
         resumed = _count_done(job)
         append_rows(job.parts[0], [claim_row(output) for output in outputs if output.exists()])
@@ -335,6 +335,12 @@ def _scene_warnings(assistant, sensor, gsd, grid, asked):
     config = assistant.model.config
     seen = gsd and gsd * grid.size / config.image_size
     return outside_task(scope_of(config), sensor, seen, *asked)
+
+
+def _model_files(assistant):
+    "Its model's, and those of the base that an adapter was put on."
+    base = getattr(assistant.model.config, '_name_or_path', None)
+    return model_files(assistant.name, base)
 
 
 def _fingerprint(assistant):

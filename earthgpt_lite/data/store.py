@@ -392,6 +392,17 @@ class InstructionData:
     def __getitem__(self, i: int) -> Record:
         return _to_record(self.dataset[int(i)])
 
+    def chip(
+        self,
+        i: int,
+        size: int,  # side of the square, pixels
+        rendering=None,  # a `Rendering`, of the model that looks
+    ) -> np.ndarray:  # (size, size, 3) uint8
+        "The picture of record i as a model sees it. Raises `BadInput` where it is missing or damaged."
+        from earthgpt_lite.raster.sources import as_chip
+
+        return as_chip(self.image(i), self.dataset[int(i)]['sensor'], size, None, rendering).image
+
     def image(self, i: int) -> Path:
         "The image file of record i, inside the root."
         try:

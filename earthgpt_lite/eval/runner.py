@@ -298,6 +298,7 @@ class EvaluationOptions:
     split: str | None = None  # to be asked; None: test where there is one
     blind: str | None = None  # a key of BLIND: what is shown instead of each picture
     seed: int = 0  # of the shuffled pictures
+    base: str | None = None  # of a run that left an adapter, where it is not found by itself
 
 
 def _open_model(model, options):
@@ -305,7 +306,7 @@ def _open_model(model, options):
     if not isinstance(model, str | Path):
         return 'given', *model
     device = options.device if options.processes == 1 else 'cpu'  # Lightning moves it, in each process
-    return str(model), *load(model, device)
+    return str(model), *load(model, device, options.base)
 
 
 def _stamp(asker, questions, root, options, generate):
@@ -321,9 +322,9 @@ def _stamp(asker, questions, root, options, generate):
     return ' '.join([f'earthgpt-lite {version} {who} pictures {what}', *settings])
 
 
-def _files_read(model, data, root, train):
+def _files_read(model, base, data, root, train):
     "What an evaluation must not write over, one path at a time."
-    yield from model_files(model)
+    yield from model_files(model, base)
     for records in (data, train):
         if isinstance(records, str | Path):
             yield from files_read(records, root)
@@ -435,7 +436,8 @@ def evaluate_model(
     say(_plan(questions, options))
     with output_lock(out, inside=True) if is_first else nullcontext():
         if is_first:
-            _claim(out, paths.values(), _files_read(name, data, root, train), options.force)
+            reads = _files_read(name, options.base, data, root, train)
+            _claim(out, paths.values(), reads, options.force)
         facts = dict(model=name, data=data if isinstance(data, str) else 'given')
         if options.blind:
             facts['shown'] = BLIND[options.blind]

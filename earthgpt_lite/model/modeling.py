@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 
 import torch
@@ -53,6 +54,23 @@ class EarthGPTOutput(ModelOutput):
     target_count: torch.Tensor | None = None
 
 # %% ../../nbs/4_model/16_modeling.ipynb #1925b083
+def _in_one_type(method):
+    """Computes in the type of the frozen base where what trains is float32 beside it.
+
+    Where a trainer has chosen a type, that one holds.
+    """
+
+    @wraps(method)
+    def computed(self, *args, **kwargs):
+        kind = self.device.type
+        if not self.base_dtype or torch.is_autocast_enabled(kind):
+            return method(self, *args, **kwargs)
+        with torch.autocast(kind, self.base_dtype):
+            return method(self, *args, **kwargs)
+
+    return computed
+
+
 class EarthGPT(PreTrainedModel, GenerationMixin):
     "ViT layers and CNN scales, a projection, a causal language model that reads both (arXiv 2401.16822)."
 
@@ -61,6 +79,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = False  # takes no mask of segments
+    base_dtype = None  # 16 bits, where other weights are float32 beside them; see `note_dtypes`
 
     def __init__(self, config: EarthGPTConfig):
         super().__init__(config)
@@ -82,6 +101,17 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self):
         return self.language.get_output_embeddings()
 
+    def note_dtypes(self):
+        "To be called where the types of weights were changed one by one; `to` and `float` do it themselves."
+        dtypes = {p.dtype for p in self.parameters() if p.is_floating_point()}
+        self.base_dtype = min(dtypes, key=lambda dtype: dtype.itemsize) if len(dtypes) > 1 else None
+
+    def _apply(self, *args, **kwargs):
+        model = super()._apply(*args, **kwargs)
+        self.note_dtypes()
+        return model
+
+    @_in_one_type
     def image_features(
         self,
         pixel_values: torch.Tensor,  # (n, 3, s, s) uint8, or a list of (3, s, s)
@@ -92,6 +122,7 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         """
         return self.projector(self.vision_tower(stack_pictures(pixel_values).to(self.device)))
 
+    @_in_one_type
     def forward(
         self,
         input_ids=None,
@@ -106,13 +137,15 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
         use_cache=None,
         logits_to_keep=0,
         inputs_embeds=None,
+        num_items_in_batch=None,
         **kwargs,
     ):
         """Next-token logits, or with `labels` the loss on the target tokens.
 
         input_ids, labels, position_ids, segment_ids, prefix_ids: (b, t). pixel_values: (n, 3, s, s) uint8, or
         `image_features` (n, visual tokens, width) computed before; in the order of their places in the rows.
-        Raises BadInput where places and pictures differ.
+        num_items_in_batch: target tokens of the whole step, by which transformers' `Trainer` wants the loss
+        divided; None: those of this batch. Raises BadInput where places and pictures differ.
         """
         if image_features is None and pixel_values is not None:
             image_features = self.image_features(pixel_values)
@@ -132,19 +165,23 @@ class EarthGPT(PreTrainedModel, GenerationMixin):
             )
         hidden = inner.last_hidden_state  # (b, t, d)
         if labels is not None:
-            return self._loss(hidden, labels)
+            return self._loss(hidden, labels, num_items_in_batch)
         logits = self.get_output_embeddings()(hidden[:, -logits_to_keep:])  # all for 0
         return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
 
-    def _loss(self, hidden, labels):
-        "Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance."
+    def _loss(self, hidden, labels, step_count):
+        """Cross entropy of each target, predicted by the token before it; beside it the coordinates' distance.
+
+        Both are sums over targets, so one count divides them, that of the batch or of a step of many batches.
+        """
         logits, targets = target_logits(self.get_output_embeddings(), hidden, labels)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction='sum')
         if self.config.coordinate_loss_weight:
             distance = coordinate_loss(logits, targets, self.config.first_coordinate)
             total = total + self.config.coordinate_loss_weight * distance
         count = (targets != IGNORE).sum()
-        return EarthGPTOutput(loss=total / count, loss_sum=total, target_count=count)
+        loss = total / (count if step_count is None else step_count)
+        return EarthGPTOutput(loss=loss, loss_sum=total, target_count=count)
 
     def _embed(self, input_ids, features, cached=False):
         "Embeddings of the words, (b, t, d), with the visual tokens in the place of their placeholders."
@@ -196,10 +233,11 @@ def nano(
 def save(model: EarthGPT, tokenizer, folder):
     """Save model, tokenizer and processor to one folder: whole, or not at all.
 
-    Raises BadInput where the disk is full or cannot be written, where another process saves there, and where
-    the folder holds other things than a model.
+    Raises BadInput where the disk is full or cannot be written, where another process saves there, where the
+    folder holds other things than a model, and for a model that carries an adapter.
     """
     folder = Path(folder)
+    _check_plain(model)
     check_replaceable(folder, 'config.json')
     try:
         with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
@@ -214,6 +252,14 @@ def save(model: EarthGPT, tokenizer, folder):
             f'{folder} cannot be saved: {e.reason}; '
             'what was there is untouched. Make room, or choose another folder'
         ) from e
+
+
+def _check_plain(model):
+    if any(hasattr(m, 'tune_scale') or hasattr(m, 'lora_A') for m in model.modules()):
+        raise BadInput(
+            'this model carries an adapter, which no whole model has a place for: '
+            'fold it in with merge_adapter, or keep it with save_adapter'
+        )
 
 
 def check_replaceable(folder, known: str):

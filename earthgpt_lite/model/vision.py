@@ -183,6 +183,8 @@ def _bare(vit):
             setattr(vit, name, nn.Identity())
     if getattr(vit, 'pooler', None) is not None:
         vit.pooler = None
+    if hasattr(vit, 'use_head'):  # SigLIP's pooler
+        vit.head, vit.use_head = None, False
     return vit
 
 
@@ -192,6 +194,9 @@ def _resizing(vit, resized):
     return {'interpolate_pos_encoding': True} if resized and knows else {}
 
 # %% ../../nbs/4_model/05_vision.ipynb #a61f0f68
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
 def group_norm(
     module: nn.Module,
     groups: int = 8,  # at most
@@ -270,8 +275,9 @@ class CNNFeatures(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        if not self.trained:
-            self.cnn.eval()
+        for module in self.cnn.modules() if self.trained else [self.cnn]:
+            if not self.trained or isinstance(module, _BATCH_NORMS):
+                module.eval()  # statistics of a batch would couple its pictures
         return self
 
     def load_pretrained(self, pretrained) -> list[str]:  # module or state dict; names that were not used
@@ -353,6 +359,24 @@ class VisionTower(nn.Module):
             found['cnn'] = self.cnn.cnn
         return found
 
+    def trainable(
+        self,
+        name: str,  # of an encoder: vit or cnn
+        last: int | None = None,  # blocks of the ViT, stages of the CNN; None: all
+    ) -> list[str]:  # names of parameters, as the tower calls them
+        "What of an encoder may train. BadInput for an encoder or for blocks that are not there."
+        if name not in self.encoders:
+            raise BadInput(f'there is no encoder {name!r}: this model has {" and ".join(self.encoders)}')
+        names = _open_names(self.encoders[name], last)
+        return [f'{name}.{name}.{one}' for one in names]
+
+    def follow_training(self):
+        "After `requires_grad` was set: an encoder of which something trains gets gradients, others get none."
+        for part in filter(None, (self.vit, self.cnn)):
+            encoder = part.vit if part is self.vit else part.cnn
+            part.trained = self.train_encoders or any(p.requires_grad for p in encoder.parameters())
+            part.train(part.training)
+
     def normalised(
         self,
         pixels: torch.Tensor,  # (b, 3, s, s) uint8
@@ -384,6 +408,22 @@ class VisionTower(nn.Module):
         if self.fusion == 'concat':
             return torch.cat(parts, -1)
         return parts[0] + self.match(parts[1])
+
+
+def _open_names(encoder, last):
+    "Names of an encoder's parameters from the first of its `last` blocks on, without those of batch norms."
+    norms = tuple(f'{n}.' for n, m in encoder.named_modules() if isinstance(m, _BATCH_NORMS))
+    names = [n for n, _ in encoder.named_parameters()]
+    if last is not None:
+        lists = [(n, m) for n, m in encoder.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
+        path, blocks = max(lists, key=lambda one: sum(p.numel() for p in one[1].parameters()))
+        if not 0 < last <= len(blocks):
+            raise BadInput(
+                f'the last {last} blocks are to train: {encoder.config.model_type} has {len(blocks)}'
+            )
+        first = f'{path}.{len(blocks) - last}.'
+        names = names[next(i for i, n in enumerate(names) if n.startswith(first)) :]
+    return [n for n in names if not norms or not n.startswith(norms)]
 
 
 def _wanted(config, given):

@@ -22,7 +22,7 @@ from ..data.sample.world_map import Example
 from ..errors import BadInput
 from ..model.generation import generate_answers
 from ..model.processor import to_pixel_values
-from .checkpoints import save_artifact
+from .checkpoints import parse_interval, save_artifact
 from .dataset import InstructionBatches
 
 # %% ../../nbs/5_train/09_callbacks.ipynb #3cc35a1a
@@ -108,9 +108,9 @@ class Interrupted(Exception):
 
 def _save_current(trainer, module, tokenizer, folder):
     "Save what was learned until now; every process takes part, the first one writes."
-    model = module.full_model()
-    if trainer.is_global_zero:
-        save_artifact(model, tokenizer, folder, module.stage)
+    with module.full_model() as model:
+        if trainer.is_global_zero:
+            save_artifact(model, tokenizer, folder, module.stage)
 
 
 class CheckpointWriter(Callback):
@@ -124,13 +124,14 @@ class CheckpointWriter(Callback):
         self,
         folder,
         tokenizer,
-        checkpoint_every: int | None = None,  # steps; None: by the clock
-        minutes: float = 2.0,  # between two, where `checkpoint_every` is None
+        checkpoint_every: int
+        | str = '2m',  # steps, or a time from the end of one to the next, as `parse_interval`
         full_disk: str = 'go on',  # or: stop
         say=print,
     ):
         self.folder, self.tokenizer, self.say = Path(folder), tokenizer, say
-        self.checkpoint_every, self.seconds, self.full_disk = checkpoint_every, 60 * minutes, full_disk
+        self.steps, self.seconds = parse_interval(checkpoint_every)
+        self.full_disk = full_disk
         self.interrupts = 0  # how often Ctrl-C was pressed
         self.step = -1
         self.known_total = None  # steps of the run, as they were known at the last step
@@ -163,12 +164,11 @@ class CheckpointWriter(Callback):
         self.known_total = module.total
 
     def _is_due(self, module):
-        if self.checkpoint_every:
-            return self.step % self.checkpoint_every == 0
+        if self.steps:
+            return self.step % self.steps == 0
         return time.monotonic() - self.written_at > self.seconds or module.total != self.known_total
 
     def write(self, trainer):
-        self.written_at = time.monotonic()
         try:
             trainer.save_checkpoint(self.folder / 'last.ckpt')
         except OSError as e:
@@ -178,6 +178,7 @@ class CheckpointWriter(Callback):
             if self.full_disk == 'stop':
                 raise BadInput(f'{problem}. Make room and resume') from e
             self.say(f'{problem}, and the run goes on')
+        self.written_at = time.monotonic()  # from its end, so that slow writing leaves time to learn
 
     def on_train_end(self, trainer, module):
         self.write(trainer)
@@ -280,13 +281,14 @@ class Validation(Callback):
 
     def _show_answers(self, module):
         "Some questions with answer and truth, from all over the examples: neighbours look alike."
-        model = module.full_model().eval()
-        if not module.trainer.is_global_zero:
-            return
         chosen = self.examples[:: max(1, len(self.examples) // self.show)][: self.show]
         pixels = torch.stack([to_pixel_values(e.image) for e in chosen])
         questions = [(i, e.turns[0].question) for i, e in enumerate(chosen)]
-        answers = [text for text, _ in generate_answers(model, self.tokenizer, pixels, questions, 16)]
+        with module.full_model() as model:
+            if not module.trainer.is_global_zero:
+                return
+            found = generate_answers(model.eval(), self.tokenizer, pixels, questions, 16)
+        answers = [text for text, _ in found]
         if self.say is None and _in_notebook():
             return _plot_answers(chosen, answers)
         for example, answer in zip(chosen, answers):

@@ -8,12 +8,12 @@ import logging
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Literal
 
 import lightning as L
-from lightning.pytorch.strategies import ModelParallelStrategy
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.sample.world_map import Example
@@ -21,11 +21,13 @@ from ..errors import BadInput, first_line
 from ..model.modeling import EarthGPT
 from ..model.processor import pick_device
 from .callbacks import CheckpointWriter, Interrupted, TimeBudget, TrainingBar, make_loggers
-from .checkpoints import AtomicCheckpointIO, check_resume, find_checkpoint, run_lock
+from .checkpoints import AtomicCheckpointIO, check_base, check_resume
+from .checkpoints import SplitStrategy, find_checkpoint, parse_interval, run_lock
 from .dataset import InstructionBatches, data_fingerprint
+from .dataset import named_worker_errors, pick_workers
 from .module import EarthGPTDataModule, EarthGPTModule
-from .optimizers import schedule
-from .stages import STAGES, Stage, check_numbers
+from .optimizers import LateStart, OptimizerOptions, ScheduleOptions
+from .stages import STAGES, Stage, check_numbers, prepare_stage
 from earthgpt_lite.train.throughput import (
     Throughput,
     compile_blocks,
@@ -50,7 +52,8 @@ class TrainingOptions:
         augment: turn and mirror pictures with their boxes
         seed: of weights, order and augmentation
         device: where to compute
-        precision: as Lightning names it, such as bf16-mixed; null goes by the hardware
+        precision: 32-true, bf16-mixed or 16-mixed, as Lightning names them; null goes by the hardware. What
+            trains is float32 in each; in 32-true what is frozen becomes so too, two bytes more for each number
         devices: processes of this machine
         nodes: machines that take part, under torchrun or SLURM
         strategy: auto or ddp, or as Lightning names its kin; fsdp splits weights and optimiser over the
@@ -58,9 +61,14 @@ class TrainingOptions:
         gradient_checkpointing: activations in the backward pass, less memory for more time
         compile: the repeated blocks, through torch.compile; needs a compiler, and minutes on a CPU
         logger: csv, or tensorboard or wandb besides
-        checkpoint_every: steps between two checkpoints; null is two minutes
+        checkpoint_every: steps between two checkpoints, such as 500, or the time, such as 10m or 90s
         full_disk: what to do where a checkpoint cannot be written
         progress: show a bar
+        workers: processes that read pictures ahead, for each training process; null is none for the samples
+            and for few records, else the cores that are left, at most 8
+        max_unreadable: share of the pictures that may be missing or damaged; they are skipped and counted
+        optimizer: who steps
+        schedule: how the learning rate goes over the run
     """
 
     minutes: float | None = None
@@ -79,26 +87,32 @@ class TrainingOptions:
     gradient_checkpointing: bool = False
     compile: bool = False
     logger: Literal['csv', 'tensorboard', 'wandb'] = 'csv'
-    checkpoint_every: int | None = None
+    checkpoint_every: int | str = '2m'
     full_disk: Literal['go on', 'stop'] = 'go on'
     progress: bool = True
+    workers: int | None = None
+    max_unreadable: float = 0.01
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
 
 
 @dataclass
 class FitOptions(TrainingOptions):
-    """How `fit` trains: the fields of `TrainingOptions`, and four more.
+    """How `fit` trains: the fields of `TrainingOptions`, and five more.
 
     Args:
         resume: go on from `last.ckpt` in the folder
         force: resume although stage, data or settings differ; after another stage only the weights are taken
         say: where messages go
         callbacks: of Lightning, besides our own
+        module: a kind of EarthGPTModule with a loss of its own, or a function that makes one of the same values
     """
 
     resume: bool = False
     force: bool = False
     say: Callable = print
     callbacks: tuple | list = ()
+    module: Callable = EarthGPTModule
 
 # %% ../../nbs/5_train/11_fit.ipynb #e16d9b3c
 MOST_MINUTES = 60 * 24 * 365
@@ -112,11 +126,30 @@ def check_minutes(minutes: float | None):
         )
 
 
+_PRECISIONS = '32-true', 'bf16-mixed', '16-mixed'
+
+
+def _check_recipe(options, stage):
+    "Raises BadInput for an optimiser or a schedule that cannot work, before anything else is done."
+    check_numbers(vars(options), '')
+    check_numbers(vars(options.optimizer), 'optimizer.')
+    check_numbers(vars(options.schedule), 'schedule.')
+    check_numbers(vars(stage), 'stage.')
+    try:
+        options.optimizer.build([torch.nn.Parameter(torch.zeros(1, 1))], stage.lr)
+        options.schedule.factor(stage.lr)(0, options.steps)
+    except BadInput:
+        raise
+    except Exception as e:
+        raise BadInput(f'optimizer or schedule: {first_line(e)}') from e
+
+
 def _resolve(options):
     "The options with device, precision and strategy decided. Raises BadInput for what does not go together."
     if (options.minutes is None) == (options.steps is None):
         raise BadInput('say how long to train: minutes or steps')
     check_minutes(options.minutes)
+    parse_interval(options.checkpoint_every)
     strategy = str(options.strategy)
     if not strategy.startswith(('auto', 'ddp')) and strategy != 'fsdp':
         raise BadInput(
@@ -125,6 +158,11 @@ def _resolve(options):
         )
     device = pick_device(options.device)
     options = replace(options, device=device, precision=options.precision or pick_precision(device))
+    if options.precision not in _PRECISIONS:
+        raise BadInput(
+            f'precision {options.precision!r} is not built: choose {", ".join(_PRECISIONS)}; '
+            'weights that train are float32 in each, since 16 bits would round most steps away'
+        )
     if strategy != 'fsdp':
         return options
     if options.compile:
@@ -135,7 +173,7 @@ def _resolve(options):
             'say precision 32-true, or take ddp'
         )
     processes = options.devices * options.nodes
-    return replace(options, strategy=ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False))
+    return replace(options, strategy=SplitStrategy(processes))
 
 # %% ../../nbs/5_train/11_fit.ipynb #9f2b60d4
 def _settings(examples, stage, options):
@@ -144,26 +182,42 @@ def _settings(examples, stage, options):
     settings = {k: getattr(options, k) for k in names}
     settings['stage'] = asdict(stage) | dict(trainable=list(stage.trainable))
     settings['data'] = data_fingerprint(examples)
+    settings['optimizer'], settings['schedule'] = options.optimizer.settings(), asdict(options.schedule)
+    settings['module'] = getattr(options.module, '__qualname__', type(options.module).__name__)
     return settings | (dict(total=options.steps) if options.steps else {})
 
 
-def _resume_point(folder, settings, model, options):
-    "(checkpoint, its step, its weights) to go on from, or None where only its weights were taken."
-    path, state = find_checkpoint(folder)
-    _check_own(state, path)
+def _prepare(folder, settings, model, stage, options):
+    """The model made ready for the stage.
+
+    Gives the checkpoint to go on from, its path and step, or None where there is none or only its weights
+    were taken.
+    """
+    path, state = find_checkpoint(folder) if options.resume else (None, None)
+    if state:
+        _check_own(state, path)
+        if not options.force:
+            check_resume(state['run'], settings)
+        if state['run'].get('stage', settings['stage']) != settings['stage']:
+            _take_weights(model, state, path, options.force)
+            state = None
+    prepare_stage(model, stage)
+    return _resume_point(model, state, path, settings, options) if state else None
+
+
+def _resume_point(model, state, path, settings, options):
     kept, step = state['run'], state['global_step']
+    _check_weights(model, state, path, [n for n, p in model.named_parameters() if p.requires_grad])
     if not options.force:
-        check_resume(kept, settings)
-    if kept.get('stage', settings['stage']) != settings['stage']:
-        model.load_state_dict(_fitting_weights(model, state['state_dict'], path))
-        return None
+        check_base(model, state, path)
     was, now = kept.get('total'), settings.get('total')
     if was and now and was != now:
+        height = options.schedule.factor(settings['stage']['lr'])
         options.say(
             f'{now} steps instead of {was}: from step {step} on the learning rate follows the schedule '
-            f'of {now}, {schedule(step, now):.0%} of its full height and not {schedule(step, was):.0%}'
+            f'of {now}, {height(step, now):.0%} of its full height and not {height(step, was):.0%}'
         )
-    return path, step, state['state_dict']
+    return path, step
 
 
 def _check_own(state, path):
@@ -181,10 +235,18 @@ def _check_own(state, path):
         raise BadInput(f'{path} is no checkpoint of earthgpt-lite: it has no {" and no ".join(lacking)}')
 
 
-def _fitting_weights(model, state, path):
+def _take_weights(model, state, path, force):
+    "What another stage learned, onto the base that it learned on."
+    weights = _check_weights(model, state, path)
+    check_base(model, state, path)
+    model.load_state_dict(weights, strict=False)
+
+
+def _check_weights(model, state, path, wanted=()):
     "The weights of a checkpoint by their names in the model. Raises BadInput where they do not fit."
-    weights, own = {n.removeprefix('model.'): w for n, w in state.items()}, model.state_dict()
-    lost = [n for n in own if n not in weights]
+    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items()}
+    own = model.state_dict()
+    lost = [n for n in wanted if n not in weights]
     lost += [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
     if lost:
         raise BadInput(
@@ -201,6 +263,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
             folder, tokenizer, options.checkpoint_every, full_disk=options.full_disk, say=options.say
         ),
         Throughput(model if options.device == 'cuda' else None),
+        LateStart(),
         *options.callbacks,
     ]
     if options.minutes:
@@ -217,7 +280,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
             num_nodes=options.nodes,
             strategy=options.strategy,
             precision=options.precision,
-            gradient_clip_val=1.0,
+            gradient_clip_val=options.optimizer.clip,
             accumulate_grad_batches=options.accumulate,
             use_distributed_sampler=False,
             plugins=[AtomicCheckpointIO()],
@@ -253,8 +316,15 @@ def _make_batches(examples, tokenizer, config, options):
         sequence_length=options.sequence_length,
         sampling_weights=options.sampling_weights,
     )
-    batches.shard([0], options.devices * options.nodes * options.accumulate)
+    batches.deal(options.devices * options.nodes * options.accumulate)
     return batches
+
+
+def _make_data(batches, options):
+    workers = options.workers
+    if workers is None:
+        workers = pick_workers(batches.examples, options.devices)
+    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
 
 # %% ../../nbs/5_train/11_fit.ipynb #801e9224
 def fit(
@@ -265,11 +335,14 @@ def fit(
     stage: Stage = STAGES['scratch'],
     options: FitOptions | None = None,
     **changes,  # of single options
-) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision
+) -> dict:  # seconds, steps, images, pairs, losses, peak_memory_mb, precision, unreadable
     """Train a model in place on examples.
 
+    With strategy fsdp only the first process need have the weights: the others may give the same model on the
+    meta device, and are left with it there.
+
     The loss is the mean over the target tokens of the whole step, whatever the number of processes and
-    rounds.
+    rounds. With `module=` it is your own, see `EarthGPTModule`.
 
     Raises BadInput if neither minutes nor steps are given, a strategy is not built, the folder is in use,
     there is nothing to resume or it is another run, a stage trains nothing, a record cannot be learned from
@@ -277,43 +350,42 @@ def fit(
     are saved in the folder; TypeError for an option that does not exist.
     """
     options = replace(options or FitOptions(), **changes)
-    check_numbers(vars(options))
-    check_numbers(vars(stage), 'stage.')
+    _check_recipe(options, stage)
     options = _resolve(options)
     folder, start = Path(folder), time.perf_counter()
     L.seed_everything(options.seed, verbose=False)
     batches = _make_batches(examples, tokenizer, model.config, options)
-    with run_lock(folder), warnings.catch_warnings():
+    with run_lock(folder), warnings.catch_warnings(), named_worker_errors():
         settings = _settings(examples, stage, options)
-        checkpoint = _resume_point(folder, settings, model, options) if options.resume else None
+        checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
-        module = EarthGPTModule(model.train(), stage, options.steps, options.seed, settings)
-        if checkpoint:
-            _fitting_weights(model, checkpoint[2], checkpoint[0])
+        module = options.module(model, stage, options.steps, options.seed, settings)
+        module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
+        if options.precision == '32-true':
+            model.float()  # nothing is computed in 16 bits, frozen or not
         if options.gradient_checkpointing:
             model.activation_checkpointing_enable()
         warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:
             compile_blocks(model, options.device)
+        data = _make_data(batches, options)
         try:
-            trainer.fit(
-                module,
-                datamodule=EarthGPTDataModule(batches),
-                ckpt_path=str(checkpoint[0]) if checkpoint else None,
-                weights_only=True,
-            )
+            path = str(checkpoint[0]) if checkpoint else None
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
         except SystemExit as e:
             raise Interrupted(f'stopped at step {trainer.global_step}') from e
         finally:
             uncompile(model)
-    module.full_model().eval().to('cpu')
+    if module.put_together().eval().device.type != 'meta':
+        model.to('cpu')
     return dict(
         seconds=time.perf_counter() - start,
         steps=trainer.global_step,
         images=trainer.global_step * options.batch_size,
-        pairs=sum(batches.pair_count(step) for step in range(trainer.global_step)),
+        pairs=batches.pair_count(range(trainer.global_step)),
         losses=module.losses,
         peak_memory_mb=peak_memory_mb(),
         precision=options.precision,
+        unreadable=data.unreadable.summary(),
     )

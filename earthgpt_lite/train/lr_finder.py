@@ -13,6 +13,7 @@ import torch
 from ..errors import BadInput
 from .stages import prepare_stage
 from .dataset import InstructionBatches
+from .optimizers import OptimizerOptions
 from .stages import Stage
 
 # %% ../../nbs/5_train/12_lr_finder.ipynb #14da3c02
@@ -26,9 +27,9 @@ def short_run(
     batch_size: int = 24,
     seed: int = 0,
     limit: float = math.inf,  # end where the mean of five losses is so many times the lowest
-    **options,  # of InstructionBatches: augment, sequence_length, sampling_weights
+    **options,  # `optimizer`, as of `fit`; of InstructionBatches: augment, sequence_length, sampling_weights
 ) -> tuple:  # (the trained copy, its losses before each step)
-    """Train a copy of a model, with AdamW and clipping as in `fit`.
+    """Train a copy of a model, with optimiser and clipping as in `fit`; parts that start late start at once.
 
     Ends when the rates are used up, the loss explodes or is no number. Raises BadInput for a stage that
     trains nothing.
@@ -38,12 +39,13 @@ def short_run(
             f'the stage {stage.name!r} has no rate above 0: give it an lr, '
             'so that the rates of its parts have a ratio to it'
         )
+    chosen = options.pop('optimizer', OptimizerOptions())
     copy, losses = deepcopy(model).train(), []
     batches = InstructionBatches(examples, tokenizer, model.config, batch_size, seed, **options)
     with torch.random.fork_rng([copy.device] if copy.device.type == 'cuda' else []):
         torch.manual_seed(seed)
         prepare_stage(copy, stage)
-        optimizer = torch.optim.AdamW(stage.param_groups(copy), betas=(0.9, 0.95))
+        optimizer = chosen.build(stage.param_groups(copy), stage.lr)
         ratios = [group['lr'] / stage.lr for group in optimizer.param_groups]
         for step, rate in enumerate(rates):
             for group, ratio in zip(optimizer.param_groups, ratios):
@@ -55,7 +57,7 @@ def short_run(
             if np.mean(losses[-5:]) > limit * min(losses):
                 break
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(copy.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(copy.parameters(), chosen.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
     return copy.eval(), losses

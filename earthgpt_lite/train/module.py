@@ -4,19 +4,20 @@
 __all__ = ['EarthGPTDataModule', 'EarthGPTModule']
 
 # %% ../../nbs/5_train/10_module.ipynb #ee580b97
+from contextlib import contextmanager
 from copy import deepcopy
 
 import lightning as L
 import numpy as np
 import torch
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader
 
 from ..errors import BadInput
+from ..model.adapter_files import base_fingerprint
 from ..model.modeling import EarthGPT
-from .dataset import InstructionBatches
-from .optimizers import schedule
+from .checkpoints import deal_weights, gather_weights, take_weights
+from .dataset import InstructionBatches, StepKeys, UnreadablePictures, make_loader
+from .optimizers import OptimizerOptions, ScheduleOptions
 from .stages import Stage, prepare_stage
 from .throughput import repeated_blocks
 
@@ -27,21 +28,45 @@ class EarthGPTDataModule(L.LightningDataModule):
     Each process and each round of accumulation gets its own part of a step.
     """
 
-    def __init__(self, batches: InstructionBatches):
+    def __init__(
+        self,
+        batches: InstructionBatches,
+        workers: int = 0,  # processes that make batches ahead
+        pin_memory: bool = False,  # for a GPU
+        max_unreadable: float = 0.01,  # share of the pictures that may be skipped
+    ):
         super().__init__()
-        self.batches = batches
+        self.batches, self.workers, self.pin_memory = batches, workers, pin_memory
+        self.unreadable = UnreadablePictures(max_unreadable, len(batches.examples))
+        self.target_count = 0  # target tokens of the whole step that a batch belongs to
 
     def train_dataloader(self):
         t = self.trainer
         rounds, world_size = t.accumulate_grad_batches, t.world_size
-        self.batches.start = t.global_step
+        self.batches.deal(world_size * rounds)
         shards = [r * world_size + t.global_rank for r in range(rounds)]
-        self.batches.shard(shards, world_size * rounds)
-        return DataLoader(self.batches, batch_size=None)
+        return make_loader(self.batches, StepKeys(t.global_step, shards), self.workers, self.pin_memory)
+
+    def on_before_batch_transfer(self, part, index):
+        if isinstance(part, BadInput):
+            raise part
+        self.unreadable.add(part)
+        self.target_count = part.target_count
+        return part.batch
 
 # %% ../../nbs/5_train/10_module.ipynb #a0f51020
 class EarthGPTModule(L.LightningModule):
-    "A model in a stage of training. `settings` are kept with the checkpoint: what the run was begun with."
+    """A model in a stage of training.
+
+    A checkpoint holds what trains, its optimiser, and `settings`: what the run was begun with. What is frozen
+    is known by its fingerprint.
+
+    For a loss of your own override `loss_sum`, and give the class to `fit(module=...)`: accumulation, several
+    processes and resume stay right.
+    """
+
+    # `fit` sets those of the run
+    optimizer_options, schedule_options = OptimizerOptions(), ScheduleOptions()
 
     def __init__(
         self,
@@ -54,22 +79,24 @@ class EarthGPTModule(L.LightningModule):
         super().__init__()
         prepare_stage(model, stage)
         self.model, self.stage, self.total, self.seed = model, stage, total, seed
-        self.settings = settings or {}
+        self.settings = dict(settings or {}, base=self._fingerprint())
+        self.strict_loading = False  # a checkpoint leaves out what is frozen
         self.losses = []  # (step, loss)
         self.step_loss = 0.0  # what the parts of this step have given so far
-        # the model in one piece, where its weights are split; in a tuple, so that it is no module of this one
+        # the model that was given, where a copy of it is split; in a tuple, so that it is no module of this one
         self._given = ()
 
+    def loss_sum(self, batch) -> torch.Tensor:  # ()
+        "The loss on a part of a step, summed over its target tokens; it is divided by those of the whole step."
+        return self.model(**vars(batch)).loss_sum
+
     def training_step(self, batch, index):
-        batches, out = self.trainer.datamodule.batches, self.model(**vars(batch))
-        if batches.num_shards == 1:
-            loss = out.loss
-        else:
-            loss = out.loss_sum / batches.target_count(self.global_step)
+        data = self.trainer.datamodule
+        loss = self.loss_sum(batch) / data.target_count
         self.step_loss = self.step_loss + loss.detach()
         if (index + 1) % self.trainer.accumulate_grad_batches == 0:
             self._log_loss()
-        return loss * batches.num_shards
+        return loss * data.batches.num_shards
 
     def on_train_batch_start(self, batch, index):
         round_index = index % self.trainer.accumulate_grad_batches
@@ -78,9 +105,18 @@ class EarthGPTModule(L.LightningModule):
 
     def configure_optimizers(self):
         groups = self.stage.param_groups(self.model)
-        optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(0.9, 0.95))
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, self.total))
+        optimizer = self.optimizer_options.build(groups, self.stage.lr)
+        factor = self.schedule_options.factor(self.stage.lr)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, self.total))
         return [optimizer], [dict(scheduler=rate, interval='step')]
+
+    def on_train_start(self):
+        for name, p in self.named_parameters():
+            if p.requires_grad and p.dtype.itemsize < 4:
+                raise BadInput(
+                    f'{name} is {p.dtype} and would train: most steps would be rounded away; '
+                    'call prepare_stage last, which makes float32 of what trains'
+                )
 
     def transfer_batch_to_device(self, batch, device, index):
         return batch.to(device)
@@ -109,7 +145,18 @@ class EarthGPTModule(L.LightningModule):
                 bad.append(example.name)
         return f', in {", ".join(bad[:3])}' if 0 < len(bad) < len(examples) else ''
 
+    def trained_names(self) -> set:
+        "Of the parameters that train, as they are called in a checkpoint."
+        return {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def _fingerprint(self):
+        if self.model.device.type == 'meta':
+            return ''  # the first process has the weights
+        return base_fingerprint(self.model, {name.removeprefix('model.') for name in self.trained_names()})
+
     def on_save_checkpoint(self, checkpoint):
+        trained = self.trained_names()
+        checkpoint['state_dict'] = {n: w for n, w in checkpoint['state_dict'].items() if n in trained}
         checkpoint['run'] = self.settings | dict(total=self.total, losses=self.losses, seed=self.seed)
 
     def on_load_checkpoint(self, checkpoint):
@@ -124,20 +171,35 @@ class EarthGPTModule(L.LightningModule):
     def configure_model(self):
         """Where the strategy splits the weights, a process keeps its share of each block.
 
-        It gathers the block when it is computed.
+        It gathers the block when it is computed, each weight in its own type: what is frozen in 16 bits, what
+        trains in 32, since in 16 a scale near one would lose what it learned.
         """
         if self.device_mesh is None or self._given:
             return
-        self._given, self.model = (self.model,), deepcopy(self.model)
+        whole = take_weights(self.model)
+        self._given, self.model = (self.model,), deepcopy(self.model)  # without numbers
         for part in (*repeated_blocks(self.model), self.model):
             fully_shard(part, mesh=self.device_mesh['data_parallel'])
+        deal_weights(self.model, whole, self.trainer.strategy.root_device)
 
-    @torch.no_grad()
-    def full_model(self) -> EarthGPT:
-        "The model in one piece, with the weights of now. Where they are split, every process must ask."
+    @contextmanager
+    def full_model(self):
+        """The model in one piece, with the weights of now, for a block.
+
+        Where they are split every process must ask, and all but the first get a model without numbers.
+        """
         if not self._given:
-            return self.model
-        now = self.model.state_dict()
-        for name, own in self._given[0].state_dict().items():
-            own.copy_(now[name].full_tensor() if isinstance(now[name], DTensor) else now[name])
-        return self._given[0]
+            yield self.model
+            return
+        gather_weights(self.model, *self._given)
+        try:
+            yield self._given[0]
+        finally:
+            take_weights(self._given[0])
+
+    def put_together(self) -> EarthGPT:
+        "The model that was given, trained and in one piece, at the end of a run."
+        if self._given:
+            gather_weights(self.model, *self._given, release=True)
+            self.model, self._given = self._given[0], ()
+        return self.model

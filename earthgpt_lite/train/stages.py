@@ -12,6 +12,7 @@ import torch.nn as nn
 from ..errors import BadInput
 from ..model.adapters import add_bias, add_lora, added_adapters
 from ..model.parts import PARTS, part_of
+from ..model.vision import VisionTower
 
 # %% ../../nbs/5_train/01_stages.ipynb #ececfb5c
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Stage:
         lr: learning rate
         weight_decay: on matrices only, never on norms, biases and scales
         rates: part -> its own learning rate
+        encoders: vit, cnn -> 'all', or how many of its last blocks (a CNN's stages) train; what is not named
+            here goes by `trainable`, and stays frozen where the model's configuration freezes it
+        starts: part -> the step from which it learns
         adapter: nothing, 'bias' (scale and bias) or 'lora', added by `prepare_stage`
         options: of the adapter
         data: what the stage is meant for, in words
@@ -34,6 +38,8 @@ class Stage:
     lr: float = 1e-3
     weight_decay: float = 0.05
     rates: dict = field(default_factory=dict)
+    encoders: dict = field(default_factory=dict)
+    starts: dict = field(default_factory=dict)
     adapter: str = ''
     options: dict = field(default_factory=dict)
     data: str = ''
@@ -41,19 +47,37 @@ class Stage:
     def trainable_names(self, model: nn.Module) -> list:  # names of parameters
         """The parameters that this stage trains.
 
-        Encoders that the model's configuration freezes stay frozen, and so does what no picture ever reaches.
+        Encoders that the model's configuration freezes stay frozen unless `encoders` names them; batch norms
+        and what no picture ever reaches always do.
         """
         vision = getattr(model, 'vision_tower', None)
         closed = () if getattr(vision, 'train_encoders', True) else ('vit', 'cnn')
         prefixes = tuple(t for t in self.trainable if t not in PARTS or t == 'projector')
+        opened = self._opened(vision)
 
         def is_trainable(name):
             part = part_of(name)
+            if part in self.encoders and not name.endswith('mask_token'):
+                return name in opened
             if part in closed or name.endswith('mask_token'):
                 return False
             return part in self.trainable or bool(prefixes) and name.startswith(prefixes)
 
         return [n for n, _ in model.named_parameters() if is_trainable(n)]
+
+    def _opened(self, vision) -> set:
+        "Full names of what `encoders` opens. Raises BadInput for what is not there."
+        found = set()
+        for part, last in self.encoders.items():
+            if part not in ('vit', 'cnn') or last != 'all' and type(last) is not int:
+                raise BadInput(
+                    f'stage {self.name!r}: encoders {part}: {last}: name vit or cnn, and all or a number of blocks'
+                )
+            try:
+                found |= set(vision.trainable(part, None if last == 'all' else last))
+            except BadInput as e:
+                raise BadInput(f'stage {self.name!r}: encoders: {e}') from e
+        return {f'vision_tower.{name}' for name in found}
 
     def freeze(self, model: nn.Module):
         """Set what trains and what does not.
@@ -70,6 +94,8 @@ class Stage:
             raise BadInput(self._problem(model, unknown, bool(chosen)))
         for name, p in model.named_parameters():
             p.requires_grad = name in chosen
+        if isinstance(getattr(model, 'vision_tower', None), VisionTower):
+            model.vision_tower.follow_training()
 
     def _problem(self, model, unknown, trains):
         "What is wrong with a stage, in words."
@@ -82,18 +108,21 @@ class Stage:
         return f'{message}; parts are {children}, or more closely {", ".join(PARTS)}'
 
     def param_groups(self, model: nn.Module) -> list:
-        "Parameter groups for AdamW: by learning rate, decay for matrices, none for vectors."
-        groups = {(self.lr, True): [], (self.lr, False): []}  # (learning rate, is a matrix) -> parameters
+        "Parameter groups for an optimiser: by rate and start, decay for matrices, none for vectors."
+        # (learning rate, start, is a matrix) -> parameters
+        groups = {(self.lr, 0, True): [], (self.lr, 0, False): []}
         for name, p in model.named_parameters():
             if p.requires_grad:
-                lr = self.rates.get(part_of(name), self.lr)
-                groups.setdefault((lr, True), [])
-                groups.setdefault((lr, False), [])
-                groups[lr, p.dim() > 1].append(p)
+                part = part_of(name)
+                speed = self.rates.get(part, self.lr), self.starts.get(part, 0)
+                groups.setdefault((*speed, True), [])
+                groups.setdefault((*speed, False), [])
+                groups[*speed, p.dim() > 1].append(p)
         found = []
-        for (lr, is_matrix), params in groups.items():
-            if params or lr == self.lr:
-                found.append(dict(params=params, weight_decay=self.weight_decay if is_matrix else 0.0, lr=lr))
+        for (lr, start, is_matrix), params in groups.items():
+            if params or (lr, start) == (self.lr, 0):
+                group = dict(params=params, weight_decay=self.weight_decay if is_matrix else 0.0, lr=lr)
+                found.append(group | (dict(start=start) if start else {}))
         return found
 
 # %% ../../nbs/5_train/01_stages.ipynb #stg0prep
@@ -106,6 +135,8 @@ def prepare_stage(
 ):
     """Make a model ready for a stage: its adapter is added if it is not there yet, everything else is frozen.
 
+    What trains becomes float32, since in 16 bits most steps are rounded away; what is frozen keeps its type.
+
     Raises BadInput for a stage that trains nothing, or a model that carries another adapter.
     """
     if stage.adapter not in ('', *_ADD):
@@ -115,6 +146,10 @@ def prepare_stage(
     if stage.adapter and added_adapters(model) != stage.adapter:
         _ADD[stage.adapter](model, **stage.options)
     stage.freeze(model)
+    for p in model.parameters():
+        if p.requires_grad and p.dtype.itemsize < 4:
+            p.data = p.data.float()
+    model.note_dtypes()
 
 # %% ../../nbs/5_train/01_stages.ipynb #68b408cf
 _INSTRUCTIONS = 'instructions on remote sensing images'
@@ -181,10 +216,16 @@ LIMITS = dict(
     accumulate=_COUNT,
     steps=_COUNT,
     sequence_length=_COUNT,
-    checkpoint_every=_COUNT,
     validate_every=_COUNT,
     patience=_COUNT,
+    image_size=(8, 2048),
+    clip=(0.0, 1e9),
+    warmup=(0.0, 1e9),
+    floor=(0.0, 1.0),
 )
+
+
+_MAPPINGS = dict(rates=(0.0, 1e9), sampling_weights=(0.0, 1e9), starts=(0, 10**9))  # of their values
 
 
 def check_numbers(
@@ -196,9 +237,10 @@ def check_numbers(
         if name in LIMITS and value is not None:
             _check_number(f'{where}{name}', value, *LIMITS[name])
     for name, values in choices.items():
-        if name in ('rates', 'sampling_weights'):
-            for key, value in (values or {}).items():
-                _check_number(f'{where}{name}.{key}', value, 0.0, 1e9)
+        for key, value in (values or {}).items() if name in _MAPPINGS else ():
+            _check_number(f'{where}{name}.{key}', value, *_MAPPINGS[name])
+    for value in choices.get('betas') or ():
+        _check_number(f'{where}betas', value, 0.0, 1.0)
 
 
 def _check_number(name, value, least, most):

@@ -191,7 +191,7 @@ def uncompile(model):
 def pick_precision(device: str = 'cpu') -> str:
     "bf16 where the hardware computes it, else float32."
     if device == 'cuda':
-        return 'bf16-mixed' if torch.cuda.is_bf16_supported() else '16-mixed'
+        return 'bf16-mixed' if torch.cuda.is_bf16_supported(including_emulation=False) else '16-mixed'
     checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     able = any(getattr(torch.cpu, name, bool)() for name in checks)
     return 'bf16-mixed' if device == 'cpu' and able else '32-true'

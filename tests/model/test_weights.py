@@ -9,16 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    ConvNextConfig,
-    ConvNextModel,
-    Dinov2Config,
-    Dinov2Model,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, ConvNextConfig, ConvNextModel
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import opening
@@ -37,7 +28,8 @@ from earthgpt_lite.model.weights import (
     find_weights,
     load_encoder,
 )
-from fixtures_language import family_tokenizers, real_weights, real_wheel
+from fixtures_language import real_weights, real_wheel
+from fixtures_presets import TINY, save_parts, small_vit, tiny_preset
 
 
 def clip_names(name):
@@ -91,14 +83,6 @@ def test_openclip_checkpoints_that_do_not_fit_are_refused(convnext, tmp_path):
     save_file(state, tmp_path / 'open_clip_model.safetensors')
     with pytest.raises(BadInput, match='1 missing: encoder.stages.2.layers.1.layer_scale_parameter'):
         load_encoder(tmp_path, convnext.config)
-
-
-def small_vit(folder):
-    torch.manual_seed(0)
-    Dinov2Model(
-        Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28)
-    ).save_pretrained(folder)
-    return folder / 'model.safetensors'
 
 
 def test_an_encoder_is_whole_or_refused_by_name(tmp_path):
@@ -239,64 +223,15 @@ def test_found_nowhere_says_where_it_was_looked_for(tmp_path):
         find_weights('nobody/nothing', cache=tmp_path)
 
 
-TINY = """
-about = "tiny"
-dtype = "{dtype}"
-[weights]
-vit = "{place}/vit"
-cnn = "{place}/{cnn}"
-text = "{place}/text"
-[vit]
-model_type = "dinov2"
-hidden_size = {width}
-num_hidden_layers = 2
-num_attention_heads = 2
-image_size = 28
-[cnn]
-model_type = "convnext"
-depths = [1, 2, 3, 1]
-hidden_sizes = [8, 16, 24, 32]
-out_indices = [2, 3, 4]
-[text]
-model_type = "llama"
-[model]
-vit_layers = [1, 2]
-grid = 2
-image_size = 28
-cnn_input = {{ size = 64, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }}
-train_encoders = false
-init_scale = 0.1
-"""
-
-
 @pytest.fixture(scope='module')
 def parts(tmp_path_factory):
-    "A folder with a ViT, a CNN and a language model, each saved by its own class"
     place = tmp_path_factory.mktemp('parts')
-    tokenizer = family_tokenizers()['smollm2']
-    torch.manual_seed(0)
-    (place / 'vit').mkdir()
-    small_vit(place / 'vit')
-    ConvNextModel(ConvNextConfig(depths=[1, 2, 3, 1], hidden_sizes=[8, 16, 24, 32])).save_pretrained(
-        place / 'cnn'
-    )
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    ).save_pretrained(place / 'text')
-    tokenizer.save_pretrained(place / 'text')
+    save_parts(place)
     return place
 
 
 def built(parts, folder, dtype='float32', width=32, cnn='cnn', **more):
-    (folder / 'mine.toml').write_text(TINY.format(place=parts.as_posix(), dtype=dtype, width=width, cnn=cnn))
-    return build(str(folder / 'mine.toml'), say=more.get('say', lambda line: None))
+    return build(tiny_preset(folder, parts, dtype, width, cnn), say=more.get('say', lambda line: None))
 
 
 @torch.no_grad()

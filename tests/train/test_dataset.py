@@ -15,7 +15,16 @@ from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor
-from earthgpt_lite.train.dataset import InstructionBatches, data_fingerprint, packing_efficiency
+from earthgpt_lite.train.dataset import (
+    InstructionBatches,
+    StepKeys,
+    TokenCache,
+    UnreadablePictures,
+    data_fingerprint,
+    make_loader,
+    packing_efficiency,
+    pick_workers,
+)
 
 tok = lru_cache(1)(tokenizer)
 config = lru_cache(1)(lambda: small(tok()).config)
@@ -36,7 +45,7 @@ def test_no_picture_is_seen_twice_or_missed_in_a_pass(n, size, world, rounds, se
     parts = world * rounds
     if parts > min(n, size):
         with pytest.raises(BadInput, match='cannot be dealt'):
-            b.shard([0], parts)
+            b.deal(parts)
         return
     passes, steps = size, n  # n steps of `size` pictures are `size` passes
     seen = [b.indices(k) for k in range(steps)]
@@ -58,23 +67,20 @@ def test_no_picture_is_seen_twice_or_missed_in_a_pass(n, size, world, rounds, se
 def test_what_the_ranks_are_given_is_the_step(world, rounds):
     whole, b = batches().batch(4), batches()
     parts = world * rounds
-    dealt = [b.batch(4, r * world + rank, parts) for rank in range(world) for r in range(rounds)]
+    made = [b.part(4, r * world + rank, parts) for rank in range(world) for r in range(rounds)]
+    dealt = [part.batch for part in made]
     key = lambda batch: sorted(p.numpy().tobytes() for p in batch.pixel_values)
     assert sorted(sum((key(d) for d in dealt), [])) == key(whole)
-    assert (
-        sum(int((d.labels != IGNORE).sum()) for d in dealt)
-        == int((whole.labels != IGNORE).sum())
-        == b.target_count(4)
-    )
+    assert sum(int((d.labels != IGNORE).sum()) for d in dealt) == int((whole.labels != IGNORE).sum())
+    assert {part.target_count for part in made} == {int((whole.labels != IGNORE).sum())}
 
 
 def test_iteration_begins_at_a_step_and_gives_the_parts_of_a_rank():
     b = batches()
-    b.shard([1, 3], 4)
-    b.start = 2
-    got = [x for x, _ in zip(b, range(4))]
+    b.deal(4)
+    got = [x for x, _ in zip(make_loader(b, StepKeys(2, [1, 3])), range(4))]
     for x, (step, part) in zip(got, [(2, 1), (2, 3), (3, 1), (3, 3)]):
-        assert torch.equal(x.pixel_values, b.batch(step, part, 4).pixel_values)
+        assert torch.equal(x.batch.pixel_values, b.batch(step, part, 4).pixel_values)
 
 
 def test_a_text_is_encoded_once_however_many_pictures_have_it(monkeypatch):
@@ -85,7 +91,7 @@ def test_a_text_is_encoded_once_however_many_pictures_have_it(monkeypatch):
         type(tok()), '__call__', lambda self, text, **k: said.append(text) or plain(self, text, **k)
     )
     b = batches(augment=False)
-    rows = [pairs for step in range(4) for _, _, pairs, _ in b._rows(step, 0, 1)]
+    rows = [pairs for step in range(4) for _, _, pairs, _ in b._rows(step)]
     assert len(said) == len(set(said)) > 5
     fresh = [
         encode_turns(tok(), examples()[i].turns, ChatFormat()) for step in range(4) for i in b.indices(step)
@@ -103,7 +109,8 @@ def test_parts_sum_to_the_gradient_of_the_whole():
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     want = gradient([model(**vars(b.batch(0))).loss])
-    got = gradient(model(**vars(b.batch(0, part, 3))).loss_sum / b.target_count(0) for part in range(3))
+    parts = [b.part(0, part, 3) for part in range(3)]
+    got = gradient(model(**vars(part.batch)).loss_sum / part.target_count for part in parts)
     assert max((want[n] - got[n]).abs().max() for n in want) < 1e-6 * max(
         w.abs().max() for w in want.values()
     )
@@ -222,10 +229,10 @@ def test_tasks_have_their_shares():
         0.25, abs=0.05
     )
     assert seen == asked(InstructionBatches(data, tok(), config(), 30, sampling_weights=weights), 40)
-    assert [b.pair_count(k) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
-    assert sum(
-        int((x.labels != IGNORE).sum()) for x in (b.batch(5, part, 2) for part in (0, 1))
-    ) == b.target_count(5)
+    assert [b.pair_count([k]) for k in range(3)] == [len(asked_at(b, k)) for k in range(3)]
+    parts = [b.part(5, shard, 2) for shard in (0, 1)]
+    targets = sum(int((part.batch.labels != IGNORE).sum()) for part in parts)
+    assert {part.target_count for part in parts} == {targets}
 
 
 def asked_at(b, step):
@@ -274,8 +281,8 @@ def test_a_batch_is_a_function_of_its_step(tiny, few):
     forward, backward = [a.batch(k) for k in range(9)], [b.batch(k) for k in reversed(range(9))][::-1]
     for x, y in zip(forward, backward):
         assert all(torch.equal(v, w) for (_, v), (_, w) in zip(x.items(), y.items()))
-    b.start = 6
-    assert torch.equal(next(iter(b)).pixel_values, forward[6].pixel_values)
+    (first,) = [part.batch for part, _ in zip(make_loader(b, StepKeys(6, [0])), range(1))]
+    assert torch.equal(first.pixel_values, forward[6].pixel_values)
     other = InstructionBatches(few['train'], tokenizer, config, 5, seed=5).batch(0)
     assert not torch.equal(other.pixel_values, forward[0].pixel_values)
 
@@ -326,3 +333,100 @@ def test_nothing_to_train_on_is_refused(tiny, few):
             tiny[1],
             tiny[0].config,
         ).batch(0)
+
+
+# workers, and what goes wrong
+
+
+def test_workers_make_the_same_parts():
+    "The same, in the same order, with 0, 1 and 2 workers; an error comes in its place, in its own words"
+    bad = examples(20)
+    bad[11] = replace(bad[11], turns=[Turn('what?', ' ')])
+
+    def made(workers, data):
+        b = InstructionBatches(data, tok(), config(), 6, seed=1)
+        b.deal(2)
+        return [part for part, _ in zip(make_loader(b, StepKeys(3, [0, 1]), workers), range(8))]
+
+    want = made(0, examples(20))
+    for workers in (1, 2):
+        for a, b in zip(want, made(workers, examples(20)), strict=True):
+            assert a.target_count == b.target_count and not b.unreadable
+            assert all(torch.equal(v, w) for (_, v), (_, w) in zip(a.batch.items(), b.batch.items()))
+    errors = [str(part) if isinstance(part, BadInput) else '' for part in made(1, bad)]
+    assert errors == [str(part) if isinstance(part, BadInput) else '' for part in made(0, bad)]
+    assert any(errors) and all(e.startswith('place/11: 1 answer is empty') for e in errors if e)
+
+
+def test_a_cache_of_texts_is_bounded_by_bytes():
+    texts, cache = [f'{i} {"long " * (i % 50)}' for i in range(500)], TokenCache(tok(), most=20_000)
+    plain = [tok()(text, add_special_tokens=False).input_ids for text in texts]
+    for _ in range(2):
+        assert [cache(text, add_special_tokens=False).input_ids for text in texts] == plain
+        assert 10_000 < cache.used <= 20_000
+    assert cache.used == sum(cache._cost(key[0], ids) for key, ids in cache._known.items())
+
+
+class Unreadable:
+    "An example whose picture cannot be read"
+
+    def __init__(self, example, error=BadInput('cut short')):
+        self.error = error
+        self.name, self.turns, self.sensor = example.name, example.turns, example.sensor
+
+    @property
+    def image(self):
+        raise self.error
+
+
+def test_a_picture_that_cannot_be_read_is_skipped_and_nothing_else_changes():
+    data = examples(8)
+    holed = [Unreadable(e) if i in (2, 5) else e for i, e in enumerate(data)]
+    whole, lacking = (InstructionBatches(d, tok(), config(), 8, augment=False).part(0) for d in (data, holed))
+    assert sorted(lacking.unreadable) == [('place/2', 'cut short'), ('place/5', 'cut short')]
+    assert torch.equal(whole.batch.input_ids, lacking.batch.input_ids)
+    assert whole.target_count == lacking.target_count
+    model = small(tok()).double()
+    kept = [e for i, e in enumerate(data) if i not in (2, 5)]
+    with torch.no_grad():
+        alone = model(**vars(InstructionBatches(kept, tok(), config(), 6, augment=False).batch(0)))
+        skipped = model(**vars(lacking.batch))
+    assert skipped.loss_sum.item() == pytest.approx(alone.loss_sum.item(), rel=1e-6)
+    assert skipped.target_count == alone.target_count
+
+
+def test_a_part_without_any_picture_has_a_gradient_of_zero():
+    model = small(tok())
+    part = InstructionBatches([Unreadable(e) for e in examples(3)], tok(), config(), 3).part(0)
+    (model(**vars(part.batch)).loss_sum / part.target_count).backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+    assert len(part.unreadable) == 3
+
+
+def test_too_many_unreadable_pictures_stop_the_run():
+    part = InstructionBatches([Unreadable(e) for e in examples(4)], tok(), config(), 4).part(0)
+    good = InstructionBatches(examples(100), tok(), config(), 96).part(0)
+    count = UnreadablePictures(0.01, 1_000_000)
+    for _ in range(40):
+        for k in range(11):
+            count.add(good)
+        count.add(part)  # four of each 1,060
+    assert count.summary(2) == dict(count=4, first={k: 'cut short' for k in list(count.names)[:2]})
+    count.add(part)
+    with pytest.raises(BadInput, match=r'cut short. 12 of the last 1,000 pictures .* 1.0%.*max_unreadable'):
+        count.add(part)
+    with pytest.raises(BadInput, match='4 of the last 4 pictures'):
+        UnreadablePictures(0.01, 50).add(part)
+    UnreadablePictures(1.0, 4).add(part)
+
+
+def test_workers_by_data_and_machine(monkeypatch):
+    import os
+
+    class Stored(tuple):
+        pass
+
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(16), raising=False)
+    many = Stored(range(1000))
+    assert [pick_workers(many, n) for n in (1, 2, 4, 16)] == [8, 7, 3, 0]
+    assert pick_workers(list(range(1000))) == pick_workers(Stored(range(999))) == 0

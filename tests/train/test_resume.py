@@ -284,9 +284,8 @@ def test_told_another_stage_takes_the_weights_and_begins_anew(tok, tmp_path, mon
     model = small(tok, 9)
     run = fit(model, tok, examples(), tmp_path, STAGES['project'], steps=2, resume=True, force=True, **SHORT)
     assert [s for s, _ in run['losses']] == [0, 1]
-    moved = {
-        n.split('.')[0] for n, p in model.named_parameters() if not torch.equal(p, weights[f'model.{n}'])
-    }
+    params = {f'model.{n}': p for n, p in model.named_parameters()}
+    moved = {n.split('.')[1] for n, w in weights.items() if not torch.equal(params[n], w)}
     assert moved == {'projector'}
 
 

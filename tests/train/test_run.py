@@ -16,7 +16,8 @@ from earthgpt_lite.model.loading import load
 from earthgpt_lite.train import run as module
 from earthgpt_lite.model.adapter_files import load_adapter
 from earthgpt_lite.train.module import EarthGPTModule
-from earthgpt_lite.train.run import make_train_parser, open_examples, train, train_command
+from earthgpt_lite.train.examples import open_examples
+from earthgpt_lite.train.run import make_train_parser, train, train_command
 from earthgpt_lite.train.run_file import RunOptions, StageOptions, known_keys, read_run, recipes, value_words
 from earthgpt_lite.train.stages import STAGES
 
@@ -299,7 +300,7 @@ def test_records_are_read_when_wanted(data):
         and len(open_examples(str(data / 'records.json'), split='test')) == 1
     )
     (data / '3.png').unlink()
-    with pytest.raises(BadInput, match='3.png was there when the run began'):
+    with pytest.raises(BadInput, match='record 3 names an image that is not there: 3.png'):
         found[3].image
     with pytest.raises(BadInput, match='record 3 names an image that is not there'):
         open_examples(str(data / 'records.json'))
@@ -319,7 +320,9 @@ def test_a_picture_that_goes_in_the_middle_of_a_run_stops_it_by_name(data, monke
         return step(self, batch, index)
 
     monkeypatch.setattr(EarthGPTModule, 'training_step', losing)
-    with pytest.raises(BadInput, match=r'\d.png: .*has gone; put it back and resume'):
+    with pytest.raises(
+        BadInput, match=r'\d.png: .* not there.* 1.0%.*put them back or mend them, and resume'
+    ):
         train(choice(data, checkpoint_every=1, steps=9), say=lambda s: None)
     assert (data / 'run' / 'last.ckpt').exists()
 
