@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fixtures_training import examples, small, tokenizer
+from fixtures_training import examples, small, tokenizer, tuples
 
 from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
@@ -159,13 +159,13 @@ def kill(folder, seed, points):
         )
 
 
-def ranks(folder, devices, steps, strategy=None, **options):
+def ranks(folder, devices, steps, strategy=None, data=None, **options):
     tok = tokenizer()
     model = small(tok)
     run = fit(
         model,
         tok,
-        examples(23),
+        data or examples(23),
         folder,
         steps=steps,
         batch_size=7,
@@ -179,6 +179,10 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         torch.save((run['losses'], model.state_dict()), folder / 'result.pt')
     return model, tok
+
+
+def several(folder, devices, steps):
+    ranks(folder, devices, steps, data=tuples(23))
 
 
 def tuned(folder, devices, steps):
@@ -226,4 +230,6 @@ def split(folder, devices, steps):
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, ranks=ranks, tuned=tuned, split=split)[what](Path(folder), *map(int, numbers))
+    dict(kill=kill, ranks=ranks, tuned=tuned, split=split, several=several)[what](
+        Path(folder), *map(int, numbers)
+    )

@@ -158,9 +158,10 @@ class Assistant:
         name,  # a run folder, a saved model, a hub name
         device: str | None = None,
         strict: bool = False,  # refuse what is outside its training, instead of a warning
+        base=None,  # of a run that left an adapter, where it is not found by itself
     ) -> 'Assistant':
-        "Load a model. Raises BadInput that says what is missing."
-        return cls(*load(name, device), str(name), strict)
+        "Load a model, or an adapter with its base. Raises BadInput that says what is missing."
+        return cls(*load(name, device, base), str(name), strict)
 
     @property
     def rendering(self) -> Rendering | None:  # None: the model does not say

@@ -204,7 +204,8 @@ class Record:
         self.image = _one_or_all(self.image)
         if not isinstance(self.sensor, str):
             self.sensor = _one_or_all(self.sensor if len(set(self.sensor)) > 1 else self.sensor[:1])
-        self.words = tuple(self.words) or ('',) * len(self.images)
+        self.words = tuple(' '.join(word.replace('\0', ' ').split()) for word in self.words)
+        self.words = self.words or ('',) * len(self.images)
         for what, given in (('words', self.words), ('sensors', self.sensors)):
             if len(given) != len(self.images):
                 raise BadInput(f'{self.name}: {len(given)} {what} for {len(self.images)} pictures, one each')
