@@ -217,13 +217,10 @@ class Assistant:
             self.model, self.tokenizer, pixels, asked, max_new_tokens, tokens=True, **generate
         )
         answers = []
-        for k, q, announced, warned, (text, score, tokens) in zip(
-            places, questions, words, warnings, generated
-        ):
-            facts = _asked_facts(q, task, default_label)
-            facts |= dict(confidence=box_logprobs(tokens), warnings=warned, chips=[chips[i] for i in k])
-            last = chips[k[-1]], pixels[k[-1]]
-            answers.append(self._answer(text, score, q, *last, max_new_tokens, words=announced, **facts))
+        for i, (k, q, (text, score, tokens)) in enumerate(zip(places, questions, generated)):
+            facts = dict(_asked_facts(q, task, default_label), words=words[i], warnings=warnings[i])
+            facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
+            answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
 
     def _check_count(self, count):

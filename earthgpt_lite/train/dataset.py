@@ -84,11 +84,12 @@ class InstructionBatches(Dataset):
     """Batches of pictures with all their questions, for ever; batch k depends on the seed and k alone.
 
     Examples come in a new order in each pass, none twice and none left out; each is turned and mirrored by
-    chance, boxes in the text with it. The pictures of one example, see `example_images`, are turned alike. With `sampling_weights` a pass is as long, but each sensor has its
-    stated share of it, and of the questions each task its own. A step can be dealt to several processes:
-    every picture is in exactly one part. A picture that cannot be read is grey, and its answers are no
-    targets. Raises BadInput, with the record's name, where there is nothing to learn, a word lies beyond the
-    vocabulary, or a row is too long for the model.
+    chance, boxes in the text with it. The pictures of one example, see `example_images`, are turned alike.
+    With `sampling_weights` a pass is as long, but each sensor has its stated share of it, and of the questions
+    each task its own. A step can be dealt to several processes: every example is in exactly one part. An
+    example with a picture that cannot be read is grey, and its answers are no targets. Raises BadInput, with
+    the record's name, where there is nothing to learn, a word lies beyond the vocabulary, or a row is too
+    long for the model.
     """
 
     def __init__(

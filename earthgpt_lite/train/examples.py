@@ -105,7 +105,7 @@ def _make_index(store):
     return RecordIndex(
         pictures,
         _picture_sizes(store, names),
-        np.array([len(name.split(_WORDS)[0].split(BETWEEN)) for name in names], 'int32'),
+        np.array([name.split(_WORDS)[0].count(BETWEEN) + 1 for name in names], 'int32'),
         np.array([SENSORS.index(name.split(BETWEEN)[0]) for name in sensor_names], 'uint8')[sensors],
         splits,
         np.array(split_names),
@@ -122,15 +122,11 @@ def _tuples(table):
     "A text for each record that is the same where pictures, their sensors and words are the same."
     import pyarrow.compute as pc
 
-    if not pc.any(pc.match_substring(table['image'], BETWEEN)).as_py() and not _any_words(table):
+    several = pc.any(pc.match_substring(table['image'], BETWEEN)).as_py()
+    announced = pc.any(pc.not_equal(table['words'], '')).as_py()
+    if not several and not announced:
         return table['image']
     return pc.binary_join_element_wise(table['image'], table['words'], table['sensor'], _WORDS)
-
-
-def _any_words(table):
-    import pyarrow.compute as pc
-
-    return pc.any(pc.not_equal(table['words'], '')).as_py()
 
 
 def _numbers(column):  # (int32 numbers, the words that they stand for, in the order of their first use)
