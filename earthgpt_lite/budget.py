@@ -6,6 +6,8 @@ __all__ = ['memory_budget']
 # %% ../nbs/0_memory.ipynb #mem0im01
 import os
 import re
+import time
+from functools import lru_cache
 
 import psutil
 
@@ -16,6 +18,11 @@ _SHARE = 0.8  # of the memory that is free
 _SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?', re.I)
 
 
+@lru_cache(1)
+def _free(ask, tenth):  # bytes; the system is asked ten times a second, not five times a picture
+    return ask().available
+
+
 def memory_budget() -> int:
     """Bytes that one picture or one model may take: EARTHGPT_LITE_MEMORY, or four fifths of what is free.
 
@@ -24,7 +31,7 @@ def memory_budget() -> int:
     """
     given = os.environ.get('EARTHGPT_LITE_MEMORY', '').strip()
     if not given:
-        return int(_SHARE * psutil.virtual_memory().available)
+        return int(_SHARE * _free(psutil.virtual_memory, int(10 * time.monotonic())))
     size = _SIZE.fullmatch(given)
     if not size or not float(size[1]):
         raise BadInput(f'EARTHGPT_LITE_MEMORY is {given!r}: give bytes above 0, such as 600M, 1.5GB or 2GiB')

@@ -1,14 +1,16 @@
 """Training runs in processes of their own, for the tests of resume and of several processes.
 
-    python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
+    python tests/fixtures_runs.py kill FOLDER SEED POINTS [WORKERS]  # kill runs, resume them; one line of JSON for each; with another number of workers each time, or with this
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
     python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
+    python tests/fixtures_runs.py orphans FOLDER              # two workers, whose numbers are told, and whose process is killed
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +28,7 @@ from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
 from earthgpt_lite.train.callbacks import Interrupted, Validation
 from earthgpt_lite.train.module import EarthGPTModule
+from earthgpt_lite.train.dataset import InstructionBatches, StepKeys, make_loader
 from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import tune_stage
 
@@ -116,7 +119,7 @@ def arm(place, step):
         checkpoints._keep_previous = lambda *a: (second(*a), die())
 
 
-def kill(folder, seed, points):
+def kill(folder, seed, points, workers=None):
     rng = random.Random(seed)
     (folder / 'whole').mkdir(parents=True)
     start = time.time()
@@ -130,7 +133,8 @@ def kill(folder, seed, points):
         )
         here = folder / str(k)
         here.mkdir()
-        pid = child(lambda: (arm(place, step), whole(here)))
+        before, after = (k % 3, (k + 1) % 3) if workers is None else (workers, workers)
+        pid = child(lambda: (arm(place, step), whole(here, workers=before)))
         if place == 'any':
             time.sleep(rng.uniform(0.2, 1) * took)
             os.kill(pid, signal.SIGKILL)
@@ -139,7 +143,11 @@ def kill(folder, seed, points):
             torch.load(here / 'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
         )
         again = ended(
-            child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0))
+            child(
+                lambda: whole(
+                    here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0, workers=after
+                )
+            )
         )
         new, weights = torch.load(here / 'result.pt') if again == 0 else ([], {})
         print(
@@ -227,9 +235,19 @@ def split(folder, devices, steps):
         (folder / 'held').write_text(json.dumps(held.history))
 
 
+def orphans(folder):
+    tok = tokenizer()
+    batches = InstructionBatches(examples(), tok, small(tok).config, 6)
+    loader = iter(make_loader(batches, StepKeys(0, [0]), workers=2))
+    next(loader)
+    print([process.pid for process in multiprocessing.active_children()], flush=True)
+    die()
+
+
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, ranks=ranks, tuned=tuned, split=split, several=several)[what](
+    known = dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, several=several)
+    known[what](
         Path(folder), *map(int, numbers)
     )

@@ -316,19 +316,14 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
 
 def _tokenizer_and_config(model, base, file):
-    from earthgpt_lite.model.config import nano_config, read_config, read_tokenizer
-    from earthgpt_lite.model.loading import find_model, is_adapter, load
+    from earthgpt_lite.model.config import nano_config
+    from earthgpt_lite.model.loading import load_tokenizer
     from earthgpt_lite.model.tokens import train_tokenizer
 
-    if not model:
-        tokenizer = train_tokenizer(_texts(file))
-        return tokenizer, nano_config(tokenizer)
-    folder = find_model(model)
-    if is_adapter(folder):  # its words are those of the base, which may have to be built
-        whole, tokenizer = load(model, 'cpu', base)
-        return tokenizer, whole.config
-    config = read_config(folder, model)
-    return read_tokenizer(folder, config, model), config
+    if model:
+        return load_tokenizer(model, base)
+    tokenizer = train_tokenizer(_texts(file))
+    return tokenizer, nano_config(tokenizer)
 
 # %% ../../nbs/7_app/11_commands.ipynb #7d0c8002
 def _tokens(args):

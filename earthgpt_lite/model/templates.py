@@ -31,6 +31,22 @@ FAMILIES = {  # name -> what stands around the words; `begin` is completed from 
         gap='',
         again='\n<|im_start|>user\n',
     ),
+    'smollm3': ChatFormat(
+        begin='<|im_start|>user\n',
+        before='',
+        between='<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n',
+        end='<|im_end|>',
+        gap='',
+        again='\n<|im_start|>user\n',
+    ),
+    'gemma': ChatFormat(
+        begin='<start_of_turn>user\n',
+        before='',
+        between='<end_of_turn>\n<start_of_turn>model\n',
+        end='<end_of_turn>',
+        gap='',
+        again='\n<start_of_turn>user\n',
+    ),
     'llama3': ChatFormat(
         begin='<|start_header_id|>user<|end_header_id|>\n\n',
         before='',

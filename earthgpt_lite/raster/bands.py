@@ -151,7 +151,8 @@ def stated_sensor(
         return Sensor(tag)
     if 'complex' in file.dtypes[0] or any(polarisation(name) for name in names):
         return Sensor.SAR
-    platform = platform_of(known or stated_tags(file.name, tags), file.name)
+    known = stated_tags(file.name, tags) if known is None else known
+    platform = platform_of(known, file.name)
     return Sensor.SAR if platform and PLATFORMS[platform].sensor is Sensor.SAR else None
 
 # %% ../../nbs/1_raster/04_bands.ipynb #bnd0def2

@@ -79,6 +79,8 @@ def letterbox(
         small = [max(1, round(edge * side / frame.side)) for edge in (frame.width, frame.height)]
         image = np.broadcast_to(image, (*image.shape[:2], 3))
         image, frame = _bicubic(np.ascontiguousarray(image), *small), Frame(*small)
+    if size and image.shape == (frame.side, frame.side, 3) and size != frame.side:
+        return resize(image, size)
     square = np.full((frame.side, frame.side, 3), GREY, np.uint8)
     square[frame.pad_y : frame.pad_y + frame.height, frame.pad_x : frame.pad_x + frame.width] = image
     return resize(square, size)
@@ -92,9 +94,11 @@ def resize(image, size=None):  # (side, side, 3) uint8 to (size, size, 3), bicub
 
 
 def _bicubic(image, width, height):
-    from PIL import Image
+    import torch
 
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.BICUBIC))
+    pixels = torch.from_numpy(np.require(image, requirements='CW')).permute(2, 0, 1)[None]
+    scaled = torch.nn.functional.interpolate(pixels, size=(height, width), mode='bicubic', antialias=True)
+    return scaled[0].permute(1, 2, 0).numpy()
 
 # %% ../../nbs/1_raster/01_chips.ipynb #chp0cls1
 @dataclass

@@ -191,6 +191,7 @@ _EDGE = '(?:(?<![a-z0-9])|(?![a-z0-9]))'  # of a word, where _ is none of its le
 _PRODUCT = r'S2[A-D]_MSI|S1[A-D]_|L[COTEM]0\d_L|HLS\.|EuroSAT|otherDatasets$'  # folders whose names count
 
 
+@lru_cache(10_000)
 def stated_platform(
     text: str,  # a file's name, a folder's, a tag, or what a user gave
 ) -> str:  # a key of PLATFORMS, or ''
@@ -209,6 +210,7 @@ def check_platform(name) -> str:
     return found
 
 # %% ../../nbs/1_raster/02_platforms.ipynb #plt00021
+@lru_cache(1000)
 def _agreed(names):  # roles, where all platforms that have bands of these names agree about them
     if len(names) > 1 and list(names) == [f'B{i + 1}' for i in range(len(names))]:
         return None  # numbers of places, not of bands
@@ -247,8 +249,13 @@ def platform_of(
     "Which platform made a file: as a tag says, its name, or the name of its product's folder."
     said = [v for k, v in tags.items() if k.upper() == 'PLATFORM']
     said += [v for k, v in tags.items() if re.search('spacecraft|satellite|satid|platform|mission', k, re.I)]
+    return next(filter(None, map(stated_platform, said)), '') or _platform_by_name(str(path))
+
+
+@lru_cache(1000)
+def _platform_by_name(path):
     path = plain_path(path)
-    said += [path.name, *(folder.name for folder in path.parents if re.match(_PRODUCT, folder.name))]
+    said = [path.name, *(folder.name for folder in path.parents if re.match(_PRODUCT, folder.name))]
     return next(filter(None, map(stated_platform, said)), '')
 
 
@@ -262,7 +269,7 @@ def roles_of(
     if platform:
         bands = PLATFORMS[platform].bands
         return [(_find(bands, name) or (_own_role(name),))[0] for name in names]
-    return list(_agreed(names) or map(_own_role, names))
+    return list(_agreed(tuple(names)) or map(_own_role, names))
 
 
 def usual_order(

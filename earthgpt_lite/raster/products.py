@@ -9,6 +9,7 @@ __all__ = ['COUNTS', 'UNCALIBRATED', 'band_of_file', 'bands_of_file', 'stated_by
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -98,14 +99,27 @@ def _read(path):
     return _metadata(str(path), os.stat(path).st_mtime_ns)
 
 # %% ../../nbs/1_raster/03_products.ipynb #prd00014
+# all names that are looked for below
+_METADATA = re.compile(r'.*(_metadata\.xml|\.imd|_MTL\.(txt|json|xml)|MTD_.*\.xml)|tileInfo\.json', re.I)
 _LANDSAT_ID = r'(L[COTEM]0?\d_?\w*?_\d{6}_\d{8}(?:_\d{8})?_0[12]_(?:RT|T1|T2))'
+
+
+def _list(folder, changed=None):  # names in it that metadata may have
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if _METADATA.fullmatch(entry.name)]
+
+
+_listed = lru_cache(256)(_list)  # of a million pictures, a folder is listed once and not a million times
 
 
 def _beside(folder, pattern):
     try:
-        return sorted(entry.path for entry in os.scandir(folder) if re.fullmatch(pattern, entry.name, re.I))
+        changed = os.stat(folder).st_mtime_ns
+        at_rest = time.time_ns() - changed > 2_000_000_000  # the clock of files may stand still for so long
+        names = (_listed if at_rest else _list)(os.fspath(folder), changed)
     except OSError:
         return []
+    return sorted(os.path.join(folder, name) for name in names if re.fullmatch(pattern, name, re.I))
 
 
 def _landsat_metadata(path):  # the MTL of the same scene; of a file that names none the only one there
@@ -135,10 +149,9 @@ def _belongs(path, folder, metadata):
 def _sentinel1_metadata(path):  # annotation and calibration of the same measurement
     parent, stem = Path(path).parent, Path(path).stem
     roots = [parent.parent / 'annotation', parent / 'annotation', parent]
-    found = []
+    places, found = [root / sub for root in roots if root.is_dir() for sub in ('calibration', '.')], []
     for name in (f'calibration-{stem}.xml', f'{stem}.xml'):
-        places = [place / sub / name for place in roots for sub in ('calibration', '.')]
-        found += [str(p) for p in places if p.is_file()][:1]
+        found += [str(place / name) for place in places if (place / name).is_file()][:1]
     return found
 
 

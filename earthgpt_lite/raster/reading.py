@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio._err import CPLE_BaseError
 from rasterio.warp import transform as to_crs
 from rasterio.windows import Window
@@ -43,6 +43,7 @@ from earthgpt_lite.raster.opening import (
     read_env,
     source_name,
 )
+from .photos import decode_photo
 from .platforms import platform_of
 from .products import acquisition_time, stated_tags
 from .rendering import Rendering, choose_stretch, shown_layers
@@ -140,7 +141,9 @@ class Scene:
         if stretch is True or stretch is None and _needs_stretch(self, layers):
             stretch, told = self._stretch(bands, percent, rendering)
         layers = np.moveaxis(stretch(layers) if stretch else layers, 0, -1)  # (h, w, 1 or 3)
-        return np.where(self.valid[..., None], layers, np.uint8(GREY)), told
+        if not self.valid.all():
+            layers = np.where(self.valid[..., None], layers, np.uint8(GREY))
+        return layers, told
 
     def chip(
         self,
@@ -273,9 +276,12 @@ def _valid(file, pixels, numbers, window, resampling=Resampling.nearest):
         valid = np.ones(shape, bool)
     else:
         wanted = dict(window=window, out_shape=shape, resampling=resampling)
-        masks = (file.read_masks(i, **wanted) > 0 for i in numbers)
-        valid = next(masks)
-        for mask in masks:
+        masked = [i for i in numbers if file.mask_flag_enums[i - 1] != [MaskFlags.all_valid]]
+        masks = [file.read_masks(i, **wanted) > 0 for i in masked]
+        if len(masked) < len(numbers):
+            masks.append(np.ones(shape, bool))
+        valid = masks[0]
+        for mask in masks[1:]:
             valid = valid | mask if pixels.dtype == np.uint8 else valid & mask
     if pixels.dtype.kind in 'fc':
         for x in pixels:
@@ -368,6 +374,10 @@ def _band_numbers(file, bands, names, tags):  # from 1, as rasterio counts
 
 
 def _pixels(file, numbers, window, shape, resampling, nodata):
+    photo = decode_photo(file) if shape == (file.height, file.width) else None
+    if photo is not None:
+        all_of_it = list(numbers) == list(file.indexes)  # colours stay side by side, as a chip wants them
+        return photo if all_of_it else photo[[i - 1 for i in numbers]], np.ones(shape, bool)
     averaged = resampling is Resampling.average and shape != (window.height, window.width)
     try:
         with read_env(file, SMALL_CACHE if averaged else None):

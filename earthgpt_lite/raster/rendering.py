@@ -182,7 +182,8 @@ def _light_layers(scene, bands, usual):  # of light and heat, and their roles
         found = ('thermal',) * len(at)
     elif not bands and len(at) == 3 and not any(found):
         found = RENDERINGS['true']  # nobody names them: taken for a picture
-    return scene.pixels[at], found
+    same = list(at) == list(range(len(scene.pixels)))
+    return scene.pixels if same else scene.pixels[at], found
 
 
 def shown_layers(

@@ -187,7 +187,11 @@ def deal_weights(
     whole: dict,  # from `take_weights`, emptied; of the first process alone
     device: torch.device,
 ):
-    "Give each process its share of every weight, and all buffers. One tensor at a time is whole."
+    """Give each process its share of every weight, and all buffers. One tensor at a time is whole.
+
+    Raises BadInput where the processes were given different models.
+    """
+    _check_same(model)
     for name, (t, places) in _places(model).items():
         if is_first():
             full = whole.pop(name).to(device)
@@ -198,6 +202,15 @@ def deal_weights(
         else:
             dist.broadcast(full, 0)
         _hang(places, full, t)
+
+
+def _check_same(model):
+    own = {name: (t.dtype, tuple(t.shape)) for name, (t, _) in _places(model).items()}
+    of_first = [own]
+    dist.broadcast_object_list(of_first, 0)
+    differ = [name for name in own.keys() | of_first[0].keys() if own.get(name) != of_first[0].get(name)]
+    if differ:
+        raise BadInput(f'this process was given another model than the first one: {min(differ)} differs')
 
 
 def gather_weights(

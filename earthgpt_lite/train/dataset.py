@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import zlib
 from array import array
 from collections import deque
@@ -28,6 +29,7 @@ from ..data.sample.world_map import Example
 from ..errors import BadInput, first_line
 from earthgpt_lite.model.packing import (
     Batch,
+    LENGTHS,
     best_sequence_length,
     build_sequence,
     collate,
@@ -101,7 +103,7 @@ class InstructionBatches(Dataset):
         seed: int = 0,
         augment: bool = True,
         # tokens of a row into which pictures with their questions are packed; None: the best for each batch
-        sequence_length: int | None = 256,
+        sequence_length: int | None = None,
         sampling_weights: dict | None = None,  # sensor -> weight, task -> weight, or both
     ):
         if not examples:
@@ -177,10 +179,12 @@ class InstructionBatches(Dataset):
 
     def _pack(self, rows, pictures):
         lengths = [len(row['input_ids']) for row in rows]
-        groups = pack_best_fit(lengths, self.sequence_length or best_sequence_length(lengths))
+        width = self.config.text_config.hidden_size
+        most = self.sequence_length or best_sequence_length(lengths, attention=4 * width)
+        groups = pack_best_fit(lengths, most)
         packed = [join_sequences([rows[i] for i in group]) for group in groups]
         pixels = torch.stack([picture for group in groups for i in group for picture in pictures[i]])
-        return collate(packed, pixels, self.tokenizer.pad_token_id)
+        return collate(packed, pixels, self.tokenizer.pad_token_id, LENGTHS)
 
     def prefix(self, words) -> list:  # of ids
         "What stands before the questions of pictures that are announced so."
@@ -317,6 +321,13 @@ def _begin_worker(number):
     for name in ('SIGINT', 'SIGTERM', 'SIGBREAK'):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training():
+    "Where the training process is killed its workers end: the server that forked them would keep them, and they it."
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 # %% ../../nbs/5_train/06_dataset.ipynb #btchbad1
 @contextmanager

@@ -75,7 +75,7 @@ class TrainingOptions:
     steps: int | None = None
     batch_size: int = 24
     accumulate: int = 1
-    sequence_length: int | None = 256
+    sequence_length: int | None = None
     sampling_weights: dict[str, float] | None = None
     augment: bool = True
     seed: int = 0
@@ -326,6 +326,16 @@ def _make_data(batches, options):
         workers = pick_workers(batches.examples, options.devices)
     return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
 
+
+def _make_module(model, stage, options, settings):
+    module = options.module(model, stage, options.steps, options.seed, settings)
+    module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
+    if options.precision == '32-true':
+        model.float()  # nothing is computed in 16 bits, frozen or not
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return module
+
 # %% ../../nbs/5_train/11_fit.ipynb #801e9224
 def fit(
     model: EarthGPT,
@@ -359,12 +369,7 @@ def fit(
         settings = _settings(examples, stage, options)
         checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
-        module = options.module(model, stage, options.steps, options.seed, settings)
-        module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
-        if options.precision == '32-true':
-            model.float()  # nothing is computed in 16 bits, frozen or not
-        if options.gradient_checkpointing:
-            model.activation_checkpointing_enable()
+        module = _make_module(model, stage, options, settings)
         warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:

@@ -208,10 +208,11 @@ ELSEWHERE = dict(
 
 
 def _nearest_key(key, known):
-    "The key that is meant, or None. What stands before the dot says nothing of it."
-    word = key.rpartition('.')[2]
+    "The key that is meant, or None; one of the same group before others."
+    group, _, word = key.rpartition('.')
     if word in ELSEWHERE:
         return ELSEWHERE[word]
+    known = sorted(known, key=lambda k: k.rpartition('.')[0] == group)  # of two, the last one stays
     by_last = {k.rpartition('.')[2]: k for k in known}
     close = difflib.get_close_matches(word, by_last, 1, 0.6)
     return by_last[close[0]] if close else None

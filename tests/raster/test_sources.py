@@ -56,6 +56,7 @@ import sys
 import threading
 import traceback
 from types import SimpleNamespace
+import torch  # what shrinks; a library, and none of the file
 from earthgpt_lite.raster.sources import as_chip
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) / 1e3
 before = peak()

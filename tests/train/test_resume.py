@@ -67,6 +67,7 @@ def test_killed_at_a_random_moment(tmp_path):
 @pytest.mark.unix
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(tmp_path):
+    "With 0, 1 and 2 workers, and going on with another number"
     rows = killed(tmp_path, 2, 10)
     assert len({r['place'] for r in rows}) > 2 and sum(r['at'] is not None for r in rows) > 4
 
@@ -524,3 +525,60 @@ def test_a_checkpoint_that_does_not_fit_is_told(tok, tmp_path, monkeypatch, spoi
     torch.save(state, tmp_path / 'last.ckpt')
     with pytest.raises(BadInput, match=said):
         fit(small(tok), tok, examples(), tmp_path, steps=6, resume=True, **SHORT)
+
+
+# workers
+
+
+@pytest.mark.unix
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_signals_to_workers(tok, tmp_path, monkeypatch, number):
+    "Ctrl-C reaches them too, and they go on; one that is killed is told of, and nothing is lost"
+    import multiprocessing
+
+    def hit():
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+        if number == signal.SIGINT:
+            signal.raise_signal(number)
+
+    short, want = SHORT | dict(steps=30, checkpoint_every=2), small(tok)
+    run = fit(want, tok, examples(), tmp_path / 'whole', **short)
+    error, said = Interrupted, 'step 4'
+    if number == signal.SIGKILL:
+        error, said = BadInput, 'a worker that reads pictures died.*--resume and fewer --workers'
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, hit)
+        with pytest.raises(error, match=said):
+            fit(small(tok), tok, examples(), tmp_path / 'cut', workers=2, **short)
+    assert torch.load(tmp_path / 'cut' / 'last.ckpt', weights_only=True)['global_step'] < 16
+    later = small(tok, 9)
+    again = fit(later, tok, examples(), tmp_path / 'cut', workers=1, resume=True, **short)
+    assert again['losses'] == run['losses'] and same(later, want)
+
+
+def test_an_error_in_a_worker_keeps_its_words(tok, tmp_path):
+    data = examples()
+    data[7] = replace(data[7], turns=[replace(data[7].turns[0], answer='  ')])
+    with pytest.raises(BadInput, match='^place/7.*nothing to learn') as error:
+        fit(small(tok), tok, data, tmp_path, steps=9, **SHORT | dict(batch_size=3, workers=1))
+    assert 'Traceback' not in str(error.value)
+
+
+@pytest.mark.unix
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_is_killed():
+    import time
+
+    import psutil
+
+    env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(SCRIPT.parent.parent))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), 'orphans', '.'], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    workers, end = json.loads(done.stdout), time.monotonic() + 60
+    while any(map(psutil.pid_exists, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(map(psutil.pid_exists, workers))
