@@ -248,6 +248,4 @@ if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
     known = dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, several=several)
-    known[what](
-        Path(folder), *map(int, numbers)
-    )
+    known[what](Path(folder), *map(int, numbers))

@@ -124,6 +124,10 @@ def _asked_facts(question, task, label):
     return dict(task=task or found, default_label=label or next(iter(words), None))
 
 
+def _plain_index(places):  # of one picture the number alone
+    return places if len(places) > 1 else places[0]
+
+
 def _each_listed(image, question):
     "The question as it is asked about one image, or about each of a list alone."
     return [question] if isinstance(image, (list, tuple)) else question
@@ -208,8 +212,10 @@ class Assistant:
         row = {key: k for k, key in enumerate(once)}
         chips = [self.chip(i, sensor) for i in once.values()]
         pixels = self.to_pixel_values(chips)
-        places = [tuple(row[id(i)] for i in pictures) for pictures in tuples]
-        asked = [(k if len(k) > 1 else k[0], q) for k, q in zip(places, questions)]
+        places = []
+        for pictures in tuples:
+            places.append(tuple(row[id(i)] for i in pictures))
+        asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
         if any(map(any, words)):
             generate['words'] = words
         warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
@@ -237,7 +243,7 @@ class Assistant:
     def _all_warnings(self, chips, pixels, places, question):
         "What is odd about a question and its pictures, each sentence once."
         found = [text for k in places for text in self._warnings(chips[k], pixels[k], question)]
-        found += _pair_warnings([chips[k] for k in places], [pixels[k] for k in places])
+        found += _pair_warnings(*zip(*((chips[k], pixels[k]) for k in places)))
         return tuple(dict.fromkeys(found))
 
     def _warnings(self, chip, pixels, question='', labels=None):

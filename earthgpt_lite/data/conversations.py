@@ -23,7 +23,7 @@ from earthgpt_lite.data.formats import (
     picture_size,
     split_of,
 )
-from .records import Record, Task, Turn, find_image, guess_task, split_words
+from .records import IMAGE, Record, Task, Turn, find_image, guess_task, split_words
 from .store import read_rows
 from ..errors import BadInput
 from ..texts import read_json
@@ -258,11 +258,15 @@ def _content(message):
     given = content if isinstance(content, list) else []
     parts = [part for part in given if isinstance(part, dict)]
     images = [part['image'] for part in parts if part.get('image')]
-    texts = ['<image>' if part.get('image') else part.get('text') for part in parts]
-    texts = [text for text in texts if isinstance(text, str)]
+    texts = [IMAGE * bool(part.get('image')) or part.get('text') for part in parts]
+    texts = list(filter(_is_text, texts))
     if not texts and not images:
         raise ValueError(f'has a message that is no text: {str(content)[:60]}')
     return role, ' '.join(texts), images
+
+
+def _is_text(value):
+    return isinstance(value, str)
 
 
 def _images(row):

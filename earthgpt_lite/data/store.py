@@ -209,9 +209,10 @@ BETWEEN = '\0'  # paths, sensors and words of several pictures in one text: no p
 
 
 def _to_row(record):
+    sensors = [record.sensor] if isinstance(record.sensor, str) else record.sensor
     row = {
         'image': BETWEEN.join(record.images),
-        'sensor': BETWEEN.join([record.sensor] if isinstance(record.sensor, str) else record.sensor),
+        'sensor': BETWEEN.join(sensors),
         'words': BETWEEN.join(record.words) if any(record.words) else '',
         'source': record.source,
         'split': record.split,

@@ -171,7 +171,8 @@ def _prefill_all(model, encoded, prefixes, at_once=64):
     step = max(1, at_once // max(1, count))
     for start in range(0, len(prefixes), step):
         some = prefixes[start : start + step]
-        features = encoded.of([i for pictures, _ in some for i in pictures]) if count else None
+        places = [i for pictures, _ in some for i in pictures]
+        features = encoded.of(places) if places else None
         parts.append(prefill(model, [ids for _, ids in some], features))
     return [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)]
 

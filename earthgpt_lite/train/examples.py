@@ -102,11 +102,13 @@ def _make_index(store):
     splits, split_names = _numbers(table['split'])
     tasks, task_names = _numbers(pc.list_flatten(table['task']))
     sensors, sensor_names = _numbers(table['sensor'])
+    tuple_sizes = [name.split(_WORDS)[0].count(BETWEEN) + 1 for name in names]
+    first_sensors = [SENSORS.index(name.split(BETWEEN)[0]) for name in sensor_names]
     return RecordIndex(
         pictures,
         _picture_sizes(store, names),
-        np.array([name.split(_WORDS)[0].count(BETWEEN) + 1 for name in names], 'int32'),
-        np.array([SENSORS.index(name.split(BETWEEN)[0]) for name in sensor_names], 'uint8')[sensors],
+        np.array(tuple_sizes, 'int32'),
+        np.array(first_sensors, 'uint8')[sensors],
         splits,
         np.array(split_names),
         np.array([TASKS.index(name) for name in task_names], 'uint8')[tasks],
