@@ -13,6 +13,7 @@ from .commands import band_list, positive_int, real, seed_number, whole
 from .model_commands import run_ask, run_chat, run_command, run_doctor, run_evaluate, run_map
 from earthgpt_lite.app.model_commands import (
     add_audit,
+    add_pack,
     add_score,
     run_presets,
     run_quickstart,
@@ -311,6 +312,10 @@ def _add_doctor(commands):
     )
 
 # %% ../../nbs/7_app/13_cli.ipynb #b8fc96bb
+def _add_data(commands):
+    add_pack(add_data(commands))
+
+
 _COMMANDS = (
     _add_quickstart,
     _add_train,
@@ -321,7 +326,7 @@ _COMMANDS = (
     _add_evaluate,
     add_score,
     add_audit,
-    add_data,
+    _add_data,
     _add_presets,
     _add_doctor,
 )

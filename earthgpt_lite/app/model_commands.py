@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['run_command', 'stopped_by_sigterm', 'reading', 'run_ask', 'run_chat', 'run_survey', 'run_map', 'run_evaluate',
            'run_score', 'add_score', 'add_audit', 'run_audit', 'run_quickstart', 'run_train', 'run_presets',
-           'run_doctor']
+           'run_doctor', 'run_pack', 'add_pack']
 
 # %% ../../nbs/7_app/12_model_commands.ipynb #8c1e1103
 import json
@@ -13,7 +13,15 @@ import sys
 import threading
 from contextlib import contextmanager
 
-from .commands import FORCE_OPTION, JSON_OPTION, add_command, check_overwrite, print_json
+from earthgpt_lite.app.commands import (
+    FORCE_OPTION,
+    JSON_OPTION,
+    add_command,
+    check_overwrite,
+    print_json,
+    real,
+    whole,
+)
 from ..errors import BadInput, printable
 
 # %% ../../nbs/7_app/12_model_commands.ipynb #0bd90cf2
@@ -446,3 +454,73 @@ def run_doctor(args):
     else:
         print(diagnosis_text(found))
     return 0 if well else 1
+
+# %% ../../nbs/7_app/12_model_commands.ipynb #pck0fn01
+def _pack_options(args):
+    from earthgpt_lite.data.shards import PackOptions
+    from earthgpt_lite.raster.rendering import Rendering
+    from earthgpt_lite.train.run import model_image_size, model_rendering
+
+    facts = dict(jpeg=args.jpeg, max_unreadable=args.max_unreadable)
+    if args.model:
+        rendering = model_rendering(args.model, args.model == 'nano')
+        facts |= dict(size=model_image_size(args.model), rendering=rendering or Rendering())
+    if args.size:
+        facts['size'] = args.size
+    return PackOptions(**facts)
+
+
+def run_pack(args):
+    "The command `data pack`. Status 130 where it was interrupted."
+    from earthgpt_lite.data.shards import pack
+
+    try:
+        info = pack(args.src, args.dst, _pack_options(args), args.root, args.workers, not args.json)
+    except KeyboardInterrupt:
+        _tell(f'\nstopped; what was packed is kept in {args.dst}: run the same command again, it goes on')
+        return 130
+    if args.json:
+        return print_json(info)
+    size = sum(part['bytes'] for part in info['parts'].values())
+    told = f'{info["records"]:,} records on {info["pictures"]:,} pictures of {info["size"]} pixels'
+    print(f'{args.dst}: {told}, {size / 1e6:,.0f} MB in {len(info["shards"]):,} shards')
+    if info['left']:
+        print(f'left out: {info["left_out"]:,} records, whose pictures cannot be read; the first:')
+        for image, why in info['left'][:5]:
+            print(f'  {image} {why}')
+
+
+def add_pack(commands):
+    "The command `data pack`."
+    add_command(
+        commands,
+        'pack',
+        run_pack,
+        'put records and their pictures, at the size of a model, into a few large files',
+        """data pack runs/hrsid /fast/hrsid --model lite
+        data pack runs/hrsid /fast/hrsid --size 448 --workers 16
+        data pack mine.json packed --root pictures --jpeg 95""",
+        ('src', 'a folder made by `data convert`, or a .json or .jsonl file of records', dict(metavar='SRC')),
+        ('dst', 'new folder', dict(metavar='DST')),
+        ('--model', 'the model that will be trained: its size and rendering', dict(metavar='MODEL')),
+        (
+            '--size',
+            'side of the pictures, pixels (default: 448, or that of MODEL)',
+            dict(type=whole(8, 2048)),
+        ),
+        (
+            '--jpeg',
+            'as JPEG of this quality: smaller, and not quite the same (default: without loss)',
+            dict(type=whole(1, 100)),
+        ),
+        ('--workers', 'processes (default: 1)', dict(type=whole(1, 1024), default=1)),
+        ('--root', 'folder that the image paths start from (default: as converted, or where SRC lies)'),
+        (
+            '--max-unreadable',
+            'share of pictures that may be left out (default: 0.01)',
+            dict(type=real(0), default=0.01),
+        ),
+        JSON_OPTION,
+        more='Train on DST, or on a copy of it in a bucket. An interrupted packing goes on with the same command;\n'
+        'a finished one is compared with its hashes.',
+    )

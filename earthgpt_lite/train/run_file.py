@@ -85,7 +85,6 @@ class RunSource:
     Args:
         model: a preset such as nano or lite-offline, a folder with a saved model, or an earlier run; nano is
             fresh for scratch, for other stages the trained one of the package
-        base: of a model that is an adapter, where it has moved; null looks where it was
         choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
@@ -93,16 +92,17 @@ class RunSource:
         out: folder of the run; the second run in it is refused
         stage: which parts train
         image_size: side of the square that pictures are brought to, pixels; null is the model's own
+        base: of a model that is an adapter, where it has moved; null looks where it was
     """
 
     model: str = 'nano'
-    base: str | None = None
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
     out: str = 'runs/train'
     stage: StageOptions = field(default_factory=StageOptions)
     image_size: int | None = None
+    base: str | None = None
 
 
 @dataclass
