@@ -388,23 +388,25 @@ BASE_OPTION = (
 )
 
 
-def add_data(commands):
+def add_data(commands):  # returns where further commands of `data` are added
     "The command `data` with its own commands."
     data = add_command(
         commands,
         'data',
         None,
-        'convert, check, look at and export instruction data',
+        'convert, check, look at, export and pack instruction data',
         """data list
         data convert hrsid HRSID_JPG runs/hrsid
         data check runs/hrsid
         data show runs/hrsid
-        data export runs/hrsid coco hrsid_coco""",
+        data export runs/hrsid coco hrsid_coco
+        data pack runs/hrsid /fast/hrsid --model lite""",
     )
     data.set_defaults(run=lambda args: data.print_help() or 2)  # `data` alone is no use
     commands = data.add_subparsers(metavar='COMMAND')
     for add in (_add_convert, _add_check, _add_show, _add_export, _add_list, _add_tokens):
         add(commands)
+    return commands
 
 
 def _add_convert(commands):
