@@ -132,7 +132,8 @@ def test_radar_shows_the_loss_of_2017():
 @given(bits, bits)
 def test_truth_by_words_does_not_hang_on_the_order(lake, clearing):
     states, other = dict(lake=lake, clearing=clearing), dict(lake=lake[::-1], clearing=clearing[::-1])
-    for kind, hows in QUESTIONS.items():
+    for kind in ('lake', 'clearing'):
+        hows = QUESTIONS[kind]
         for how in ('new', 'gone', 'either'):
             for question in hows[how]:
                 assert is_yes(question, states, FORTH) == is_yes(question, other, BACK)

@@ -34,7 +34,7 @@ from earthgpt_lite.raster.chips import Sensor
 
 @pytest.fixture(scope='module')
 def painted():
-    return {(s, split): synthetic_pairs(split, 120, 3, s) for s in SOURCES for split in SPLITS}
+    return {(s, split): synthetic_pairs(split, 80, 3, s) for s in SOURCES for split in SPLITS}
 
 
 @pytest.fixture(scope='module')
@@ -96,12 +96,13 @@ def test_answers_follow_from_what_was_painted(painted):
         for t in e.turns:
             if t.task == Task.PRESENCE:
                 assert (t.answer == 'yes') == is_yes(t.question, states, e.words)
-                about_lake = 'lake' in t.question or 'water' in t.question
                 changed = {kind for kind, _ in happened}
-                other_kind += t.question != ANYTHING and changed == {'clearing' if about_lake else 'lake'}
+                about_lake = t.question in sum(QUESTIONS['lake'].values(), ())
+                other_kind += about_lake and bool(changed) and 'lake' not in changed
         assert sum(t.task == Task.GROUNDING for t in e.turns) == len(happened)
+        assert len(states) >= 2  # something else may change as well
         assert sum(t.question == WHAT for t in e.turns) == 1
-    assert other_kind > 50  # a change, and the answer is no
+    assert other_kind > 100  # a change, and the answer is no
 
 
 @pytest.mark.parametrize('source', SOURCES)
@@ -116,7 +117,7 @@ def test_boxes_are_those_of_the_noiseless_difference(source):
         (turn,) = (t for t in e.turns if t.task == Task.GROUNDING)
         said = np.array(parse_boxes(turn.answer).boxes[0].box)
         assert np.abs(mask_box(difference > 0) - said).max() * SIDE < 5  # the edge is soft
-        assert iou(mask_box(difference > difference.max() / 4), said) > 0.75
+        assert iou(mask_box(difference > difference.max() / 10), said) > 0.5
         x1, y1, x2, y2 = np.round(said * SIDE).astype(int)
         assert difference[y1:y2, x1:x2].sum() > 0.9 * difference.sum()
         alone += 1
@@ -137,8 +138,8 @@ def test_strokes_lie_on_their_ground_apart_and_stand_out():
             assert (done.cover[stroke.mask] == KINDS.index(filling)).all()
             still = stroke.soft[..., 0] == 0
             assert (done.image[still] == ground.image[still]).all()
-        if len(strokes) == 2:
-            assert not (strokes['lake'].mask & strokes['clearing'].mask).any()
+        if len(strokes) > 1:
+            assert sum(stroke.mask.astype(int) for stroke in strokes.values()).max() == 1
             both += 1
     assert both > 5
 
@@ -155,7 +156,7 @@ def test_no_shape_where_there_is_no_room():
 def test_unchanged_pairs_differ_too(painted):
     for examples in painted.values():
         still = [e for e in examples if not events(e.place['states'], e.words)]
-        assert len(still) > 20
+        assert len(still) > 5
         assert all((e.images[0] != e.images[1]).mean() > 0.5 for e in still)
 
 
@@ -172,7 +173,7 @@ def test_either_cannot_be_told_from_one_state(painted):
 
 def test_the_same_seed_paints_the_same_and_names_are_unique(painted):
     first = painted['virginia', 'test']
-    again, other = synthetic_pairs('test', 120, 3), synthetic_pairs('test', 120, 4)
+    again, other = synthetic_pairs('test', 80, 3), synthetic_pairs('test', 10, 4)
     assert [(e.name, e.words, e.turns) for e in again] == [(e.name, e.words, e.turns) for e in first]
     assert all((a.images[i] == b.images[i]).all() for a, b in zip(again, first) for i in (0, 1))
     assert any((a.images[0] != b.images[0]).any() for a, b in zip(other, first))

@@ -60,6 +60,7 @@ QUESTIONS = {  # kind: {what must hold: wordings}
         ),
         'second': ('does the second picture show a lake that the first does not show?',),
     },
+    'field': {'either': ('did a field change between the two pictures?',)},
 }
 ANYTHING = 'did anything on the ground change between the two pictures?'
 WHAT = 'what changed between before and after?'
@@ -69,6 +70,7 @@ EVENTS = {  # (kind, what holds): how it is said, and how its place is asked for
     ('clearing', 'gone'): ('forest grew back', 'where did forest grow back?'),
     ('lake', 'new'): ('a lake appeared', 'where did a lake appear?'),
     ('lake', 'gone'): ('a lake disappeared', 'where did a lake disappear?'),
+    ('field', 'either'): ('a field changed', 'where did a field change?'),
 }
 _MEANING = {q: (kind, how) for kind, hows in QUESTIONS.items() for how, qs in hows.items() for q in qs}
 
@@ -119,7 +121,7 @@ def ask_yes_no(
     candidates = {}
     for i, example in enumerate(examples):
         states = example.place['states']
-        asked = [q for kind in states for how in hows for q in QUESTIONS[kind][how]]
+        asked = [q for kind in states for how in hows for q in QUESTIONS[kind].get(how, ())]
         for question in (*asked, ANYTHING) if 'either' in hows else asked:
             sides = candidates.setdefault((question, group(example)), ([], []))
             sides[0 if is_yes(question, states, example.words) else 1].append(i)

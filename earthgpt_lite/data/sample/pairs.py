@@ -126,6 +126,7 @@ def texture(rng, source: str, split: str, kind: str) -> np.ndarray:  # (SIDE, SI
 PAINTED = {  # kind: painted with, and on which ground it may lie
     'clearing': ('open land', ('forest',)),
     'lake': ('water', ('forest', 'open land', 'desert')),
+    'field': ('open land', ('open land',)),
 }
 
 
@@ -134,23 +135,28 @@ def _around(mask, margin):  # slices of the box around a mask, a little larger
     return np.s_[max(0, y1 - margin) : y2 + margin, max(0, x1 - margin) : x2 + margin]
 
 
-def _core(middle, size):  # slices of the middle of a shape
-    (x1, y1), (x2, y2) = ((np.array(middle) + sign * size / 4) * SIDE for sign in (-1, 1))
-    return np.s_[max(0, int(y1)) : int(y2) + 1, max(0, int(x1)) : int(x2) + 1]
+def _candidates(rng, allowed, n):  # n middles and sizes (x, y) in 0..1; those whose core is on allowed ground
+    total = np.pad(allowed.astype(int).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    pixels = (np.argwhere(allowed)[:, ::-1] + 0.5) / SIDE  # x, y
+    middles = pixels[rng.integers(len(pixels), size=n)]
+    sizes = rng.uniform(0.25, 0.6, (n, 1)) * np.exp(rng.normal(0, 0.2, (n, 2)))
+    inside = (np.abs(middles - 0.5) + sizes / 3 < 0.5).all(1)
+    (x1, y1), (x2, y2) = (
+        np.clip((middles + sign * 0.3 * sizes) * SIDE, 0, SIDE).astype(int).T for sign in (-1, 1)
+    )
+    full = total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1]
+    return [(middles[i], sizes[i]) for i in np.flatnonzero(inside & (full >= 0.95 * (x2 - x1) * (y2 - y1)))]
 
 
 def place_shape(
     rng,
     allowed,  # (SIDE, SIDE) bool
-    tries: int = 20,
+    tries: int = 6,
 ):  # (SIDE, SIDE) bool, or None where no shape was found
     "A blob inside the picture, nine tenths of it on allowed ground."
-    pixels = (np.argwhere(allowed)[:, ::-1] + 0.5) / SIDE  # x, y
-    for _ in range(tries if len(pixels) > 0.1 * SIDE**2 else 0):
-        middle = pixels[rng.integers(len(pixels))]
-        size = rng.uniform(0.25, 0.6) * np.exp(rng.normal(0, 0.2, 2))
-        if allowed[_core(middle, size)].mean() < 0.95 or (np.abs(middle - 0.5) + size / 3 > 0.5).any():
-            continue
+    if allowed.mean() < 0.1:
+        return None
+    for middle, size in _candidates(rng, allowed, 60)[:tries]:
         mask = wavy_outline(rng, middle, size)
         if not mask.any() or allowed[mask].mean() < 0.9:
             continue
@@ -220,14 +226,14 @@ def another_day(
 
 # %% ../../../nbs/3_data/18_pairs.ipynb #prspair1
 def _synthetic_pair(rng, source, split, name, jitter):
-    "A pair without questions; None where nothing can be painted."
+    "A pair without questions; None where there is no room for two things."
     found = _wooded_and_land(source, split)[int(rng.random() < 0.4)]
     ground = found[rng.integers(len(found))]
     image, cover = _turned(rng, ground.image, ground.cover[..., None])
     ground = Ground(image, cover[..., 0], ground.place)
     strokes = plan_strokes(rng, ground, source, split)
-    if not strokes:
-        return None
+    if len(strokes) < 2:
+        return None  # whatever is asked about, something else may change as well
     states = {kind: tuple(rng.integers(0, 2, 2).tolist()) for kind in strokes}
     images = []
     for i in range(2):
@@ -246,9 +252,9 @@ def synthetic_pairs(
     source: str = 'virginia',  # or 'world'
     jitter: float = 1,  # how much two days differ where nothing happened
 ) -> list[PairExample]:
-    """Real chips of a split with clearings and lakes painted into them, on neither, one or both of two days.
+    """Real chips of a split with clearings, lakes and fields painted in, on neither, one or both of two days.
 
-    A quarter of the pairs has the later picture first. `BadInput` for an unknown split or source."""
+    Two or three kinds can change in each pair, each by itself. A quarter has the later picture first. `BadInput` for an unknown split or source."""
     rng = np.random.default_rng(seed)
     examples = []
     while len(examples) < n:
