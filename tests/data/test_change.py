@@ -1,4 +1,4 @@
-"Forest loss between two dates: folds share no ground, answers follow from the map, and turn round with the order."
+"Forest loss between two dates: folds share no ground, answers follow from the map and turn with the order."
 
 from collections import Counter
 import numpy as np

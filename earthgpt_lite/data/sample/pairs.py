@@ -254,7 +254,8 @@ def synthetic_pairs(
 ) -> list[PairExample]:
     """Real chips of a split with clearings, lakes and fields painted in, on neither, one or both of two days.
 
-    Two or three kinds can change in each pair, each by itself. A quarter has the later picture first. `BadInput` for an unknown split or source."""
+    Two or three kinds can change in each pair, each by itself. A quarter has the later picture first.
+    `BadInput` for an unknown split or source."""
     rng = np.random.default_rng(seed)
     examples = []
     while len(examples) < n:
