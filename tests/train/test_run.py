@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from earthgpt_lite.errors import BadInput
@@ -197,7 +198,7 @@ def test_two_stages_one_after_the_other(data, capsys):
 
 def test_only_the_first_process_writes(data, monkeypatch, capsys):
     "As SLURM counts: neither RANK nor LOCAL_RANK is set there"
-    monkeypatch.setattr(module.rank_zero_only, 'rank', 1)
+    monkeypatch.setattr(rank_zero_only, 'rank', 1)
     for name in ('RANK', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, 'fit', lambda *a, **k: dict(steps=1, losses=[]))
