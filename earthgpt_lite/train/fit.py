@@ -324,7 +324,7 @@ def _make_data(batches, options):
     workers = options.workers
     if workers is None:
         workers = pick_workers(batches.examples, options.devices)
-    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
+    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable, options.say)
 
 
 def _make_module(model, stage, options, settings):
@@ -375,6 +375,7 @@ def fit(
         if options.compile:
             compile_blocks(model, options.device)
         data = _make_data(batches, options)
+        trainer.callbacks.append(data.unreadable)
         try:
             path = str(checkpoint[0]) if checkpoint else None
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)

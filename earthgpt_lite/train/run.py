@@ -35,6 +35,7 @@ from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
 from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
+from .dataset import most_pictures
 from .sampling import ExampleColumns
 
 # %% ../../nbs/5_train/14_run.ipynb #927aa7d6
@@ -133,9 +134,7 @@ def _held_out(run, most=256):
         return []
     size = run.image_size or model_image_size(run.model, run.base)
     rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
-    examples = open_examples(
-        run.data, run.root, size, 'validation', rendering, max_unreadable=run.max_unreadable
-    )
+    examples = open_examples(run.data, run.root, size, 'validation', rendering, run.group, run.max_unreadable)
     found = of_split(examples, 'validation')
     if not len(found):
         raise BadInput(
@@ -178,7 +177,8 @@ def _train(run, resume, force, say):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     rendering = model_rendering(run.model, from_scratch, run.base)
     size = run.image_size or model_image_size(run.model, run.base)
-    examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
+    examples = open_examples(run.data, run.root, size, 'train', rendering, run.group, run.max_unreadable)
+    _tell_missing(examples, say)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
     meta = run.strategy == 'fsdp' and not is_first()  # the first process reads for all
@@ -189,6 +189,7 @@ def _train(run, resume, force, say):
     _check_size(run, model, stage)
     set_image_size(model, size, say)
     prepare_stage(model, stage)
+    model.config.max_pictures = max(model.config.max_pictures, most_pictures(examples))
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
@@ -237,6 +238,12 @@ def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty wh
     return [Validation(examples, tokenizer, run.validate_every, run.patience, show=2, say=aloud)]
 
 
+def _tell_missing(examples, say):
+    missing = examples.missing() if hasattr(examples, 'missing') else ()
+    if len(missing):
+        say(f'{len(missing):,} records have no picture and will be skipped; the first is record {missing[0]}')
+
+
 def _tell_unreadable(found, say):
     if found and found['count']:
         first = '; '.join(f'{name}: {reason}' for name, reason in found['first'].items())
@@ -280,6 +287,9 @@ def make_train_parser() -> jsonargparse.ArgumentParser:
         '--force', action='store_true', help='with --resume: although stage, data or settings differ'
     )
     parser.add_class_arguments(RunOptions, None)
+    for action in parser._actions:  # jsonargparse puts a backspace into its help
+        if str(action.metavar).startswith('\x08'):
+            action.metavar = action.metavar[1:]
     return parser
 
 

@@ -89,6 +89,7 @@ class RunSource:
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
+        group: records of one picture become one example, whose questions share the picture
         out: folder of the run; the second run in it is refused
         stage: which parts train
         image_size: side of the square that pictures are brought to, pixels; null is the model's own
@@ -99,6 +100,7 @@ class RunSource:
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
+    group: bool = True
     out: str = 'runs/train'
     stage: StageOptions = field(default_factory=StageOptions)
     image_size: int | None = None
@@ -208,14 +210,16 @@ ELSEWHERE = dict(
 
 
 def _nearest_key(key, known):
-    "The key that is meant, or None; one of the same group before others."
+    "The key that is meant, or None: of the same group, or else of any."
     group, _, word = key.rpartition('.')
     if word in ELSEWHERE:
         return ELSEWHERE[word]
-    known = sorted(known, key=lambda k: k.rpartition('.')[0] == group)  # of two, the last one stays
-    by_last = {k.rpartition('.')[2]: k for k in known}
-    close = difflib.get_close_matches(word, by_last, 1, 0.6)
-    return by_last[close[0]] if close else None
+    for keys in ([k for k in known if k.rpartition('.')[0] == group], known):
+        by_last = {k.rpartition('.')[2]: k for k in reversed(keys)}
+        close = difflib.get_close_matches(word, by_last, 1, 0.6)
+        if close:
+            return by_last[close[0]]
+    return None
 
 
 def _flat(tree, prefix=''):

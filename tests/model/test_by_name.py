@@ -40,10 +40,9 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.backbones import check_language, load_language
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save, set_image_size
-from earthgpt_lite.model.presets import preset_config, read_preset
-from earthgpt_lite.model.templates import FAMILIES, prepare_tokenizer
-from earthgpt_lite.model.vision import IMAGENET
-from earthgpt_lite.model.weights import build, find_preset
+from earthgpt_lite.model.presets import preset_config
+from earthgpt_lite.model.templates import FAMILIES
+from earthgpt_lite.model.weights import build
 from earthgpt_lite.train.stages import STAGES, prepare_stage
 from earthgpt_lite.model.parts import part_of
 
@@ -226,7 +225,8 @@ def test_the_last_layer_of_a_vit_is_its_outcome(places, tmp_path, name):
 @pytest.mark.parametrize('name', CNNS)
 def test_maps_of_a_cnn_are_the_librarys(places, tmp_path, name, side):
     model, _ = named(places, tmp_path, cnn=name, grid=2, **({} if side == 64 else dict(image_size=side)))
-    theirs = AutoBackbone.from_pretrained(str(places[0] / name), out_indices=[2, 3, 4]).eval()
+    kind = AutoBackbone._model_mapping[type(CNNS[name])]
+    theirs = kind.from_pretrained(places[0] / name, out_indices=[2, 3, 4]).eval()
     tower = model.vision_tower
     maps = tower.cnn.cnn(tower.normalised(pixels(side))['cnn']).feature_maps
     wanted = theirs(normalised(pixels(side))).feature_maps
