@@ -1,27 +1,35 @@
-"""Question-answers a second of training: nano with shared pictures.
+"""Question-answers a second of training: nano with shared pictures against transformers' own Llava and its Trainer.
 
-Against transformers' own Llava and its Trainer.
+    python benchmarks/llava.py                                # under ten minutes on two quiet cores
+    python benchmarks/llava.py --against ../before            # also this package as it is in another checkout
+    python benchmarks/llava.py --counts 1 2 4 8               # other numbers of questions a picture
+    python benchmarks/llava.py --rounds 1 --answers 256       # a quick look
 
-    python benchmarks/llava.py                                       # about twelve minutes on two quiet cores
-    python benchmarks/llava.py --precision 32-true --rounds 1        # float32, one round
-    python benchmarks/llava.py --answers 256 --rounds 1 --counts 4   # a quick look
+Ours: `train.fit.fit` with its defaults (24 pictures a step, the best length of packed rows for each batch), all
+questions of a picture on one prefix. Theirs: `LlavaForConditionalGeneration` with the same ViT (three layers
+tapped), the same LLaMA, 64 visual tokens, driven by `Trainer` with `group_by_length`, labels on the answers only,
+texts tokenised and pictures cut beforehand. It comes in two forms:
 
-Ours: `train.fit.fit`, all questions of a picture on one prefix, rows packed. Theirs:
-`LlavaForConditionalGeneration` with the same ViT (three layers tapped), the same LLaMA, 64 visual tokens,
-driven by `Trainer` with `group_by_length`, one question a row, labels on the answers only, texts tokenised
-and pictures cut beforehand. Same pictures, questions, processor, threads, precision; AdamW and clipping on
-both sides. Nano runs a CNN beside its ViT, Llava has none: `ViT only` is nano without it, for equal eyes.
-Each side takes its best batch size. Theirs is timed twice: as it comes (sdpa), and with the attention that is
-faster for short rows on a CPU (eager). Timed from the second step to the last, data and optimiser included;
-an answer is counted by its end mark among the labels. Nothing is downloaded. Needs `accelerate` (in the extra
-dev), which Trainer asks for.
+    one a row   one question a row, as transformers' examples train
+    turns       all questions of a picture as turns of one row, as LLaVA and nanoVLM train; each turn sees the
+                answers before it, which ours does not (`benchmarks/leak.py` measures what that is worth)
+
+Same pictures, questions, processor, threads, precision; AdamW and clipping on all sides. Nano runs a CNN beside its
+ViT, Llava has none: `ViT only` is nano without it, for equal eyes. Theirs takes its best of several batch sizes and
+of two attentions (sdpa, as it comes, and eager, which is faster for short rows on a CPU); ours keeps its defaults,
+and `ours, best` is the faster of two batch sizes. Timed from the second step to the last, data and optimiser
+included; an answer is counted by its end mark among the labels. Nothing is downloaded. Needs `accelerate` (in the
+extra dev), which Trainer asks for.
 """
 
 import argparse
 import json
 import logging
+import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -44,13 +52,15 @@ from earthgpt_lite.app.quickstart import machine, make_tokenizer, versions
 from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.model.config import nano_config
 from earthgpt_lite.model.modeling import nano
+from earthgpt_lite.model.packing import build_sequence
 from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
 from earthgpt_lite.model.vision import normalise_pixels
 from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.throughput import pick_precision
 
-OURS, THEIRS = (12, 24, 48), (16, 32, 64)  # batch sizes tried: pictures, rows
+ROWS = {'one a row': (16, 32, 64), 'turns': (12, 24, 48)}  # batch sizes that theirs may choose from
+ATTENTIONS = ('sdpa', 'eager')
 
 
 class Clock:
@@ -83,44 +93,44 @@ def cut(examples, count, seed=0):
     return shorter
 
 
-def ours(examples, tokenizer, answers, batch, precision, vision_encoders='both', sequence_length=256) -> dict:
-    "Nano through `fit`."
+def ours(examples, tokenizer, answers, precision, vision_encoders='both', **options) -> dict:
+    "Nano through `fit` with its defaults."
     torch.manual_seed(0)
     model = nano(tokenizer, vision_encoders=vision_encoders)
     clock = Clock(model, tokenizer.eos_token_id)
     each = sum(len(e.turns) for e in examples) / len(examples)
+    steps = max(4, round(answers / each / options.get('batch_size', 24)) + 2)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
             tokenizer,
             examples,
             folder,
-            steps=max(4, round(answers / each / batch) + 2),
-            batch_size=batch,
+            steps=steps,
             device='cpu',
             precision=precision,
-            sequence_length=sequence_length,
             augment=False,
             progress=False,
+            **options,
         )
     return clock.result()
 
 
 class Rows(torch.utils.data.Dataset):
-    "One question a row, tokenised; and the collator that pads a batch and brings its pictures."
+    "Tokenised rows of one question or of all turns; and the collator that pads a batch and brings its pictures."
 
-    def __init__(self, examples, tokenizer, config, answers):
+    def __init__(self, examples, tokenizer, config, answers, form, fewest):
         self.pictures = [to_pixel_values(e.image) for e in examples]
         self.pad = tokenizer.pad_token_id
-        prefix = picture_prefix(config, tokenizer)
-        rows = []
+        prefix, rows = picture_prefix(config, tokenizer), []
         for i, e in enumerate(examples):
-            for question, answer in encode_turns(tokenizer, e.turns, ChatFormat(), e.name):
-                prompt = prefix + question
-                labels = [IGNORE] * len(prompt) + answer
-                rows.append(dict(input_ids=prompt + answer, labels=labels, picture=i))
+            pairs = encode_turns(tokenizer, e.turns, ChatFormat(), e.name, form == 'turns')
+            for some in [pairs] if form == 'turns' else [[pair] for pair in pairs]:
+                row = build_sequence(some, prefix, shared=False)
+                rows.append(dict(input_ids=row['input_ids'], labels=row['labels'], picture=i))
         random.Random(0).shuffle(rows)
-        self.rows = rows[:answers]
+        each = sum(len(e.turns) for e in examples) / len(rows)  # answers of a row
+        self.rows = rows[: max(fewest, round(answers / each))]
 
     def __len__(self):
         return len(self.rows)
@@ -142,11 +152,11 @@ class Rows(torch.utils.data.Dataset):
         )
 
 
-def theirs(examples, tokenizer, answers, batch, precision, attention='sdpa') -> dict:
-    "Llava of the same sizes through Trainer, for one epoch of so many questions."
+def llava(tokenizer, attention):
+    "Transformers' Llava with the ViT and the LLaMA of nano."
     torch.manual_seed(0)
     config = nano_config(tokenizer)
-    llava = LlavaForConditionalGeneration(
+    model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=config.vit_config,
             text_config=config.text_config,
@@ -156,9 +166,15 @@ def theirs(examples, tokenizer, answers, batch, precision, attention='sdpa') -> 
             vision_feature_select_strategy='default',
         )
     )
-    llava.set_attn_implementation(attention)
-    clock = Clock(llava, tokenizer.eos_token_id)
-    rows = Rows(examples, tokenizer, config, answers)
+    model.set_attn_implementation(attention)
+    return model, config
+
+
+def theirs(examples, tokenizer, answers, precision, form, batch, attention) -> dict:
+    "Llava of the same sizes through Trainer, for one epoch of so many questions."
+    model, config = llava(tokenizer, attention)
+    clock = Clock(model, tokenizer.eos_token_id)
+    rows = Rows(examples, tokenizer, config, answers, form, 6 * batch)
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(
             folder,
@@ -177,55 +193,92 @@ def theirs(examples, tokenizer, answers, batch, precision, attention='sdpa') -> 
             dataloader_pin_memory=False,
             warmup_steps=50,
         )
-        trainer = Trainer(llava, args, data_collator=rows.batch, train_dataset=rows)
+        trainer = Trainer(model, args, data_collator=rows.batch, train_dataset=rows)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return clock.result()
 
 
-def best(side, options, *args) -> dict:
-    "The options with the highest rate."
+class Before:
+    "Ours as it is in another checkout: a process of its own, asked line by line."
+
+    def __init__(self, folder, processor):
+        words = [sys.executable, __file__, '--answer-lines', *(['--processor'] if processor else [])]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(words, env=os.environ | dict(PYTHONPATH=str(folder)), **pipes)
+
+    def ask(self, count, answers, precision) -> dict:
+        print(json.dumps([count, answers, precision]), file=self.process.stdin, flush=True)
+        for line in self.process.stdout:
+            if line.startswith('{'):
+                return json.loads(line)
+        raise SystemExit('the package of --against could not be run: see above')
+
+
+def answer_lines():
+    "What the other process does: runs ours for each line, with the package that it finds."
+    examples, tokenizer = data()
+    for line in sys.stdin:
+        count, answers, precision = json.loads(line)
+        print(json.dumps(ours(cut(examples, count), tokenizer, answers, precision)), flush=True)
+
+
+def best(examples, tokenizer, answers, precision, form, attention) -> dict:
+    "The batch size with which theirs is fastest, with form and attention."
     rates = {}
-    for name, chosen in options.items():
-        rates[name] = side(*args, **chosen)['rate']
-        print(f'    {side.__name__:7}{name:22}{rates[name]:7.0f} question-answers a second', flush=True)
-    return options[max(rates, key=rates.get)]
+    for batch in ROWS[form]:
+        options = dict(form=form, attention=attention, batch=batch)
+        rates[batch] = theirs(examples, tokenizer, answers, precision, **options)['rate']
+        print(f'    {form}, {attention}, {batch} rows: {rates[batch]:.0f} a second', flush=True)
+    return dict(form=form, attention=attention, batch=max(rates, key=rates.get))
 
 
-def compare(count, examples, tokenizer, answers, rounds, theirs_is, precision) -> dict:
-    "All sides in turns at so many questions a picture; our batch size is chosen anew."
-    tried = {f'{b} pictures': dict(batch=b, precision=precision) for b in OURS}
-    fitted = dict(batch=OURS[-1], precision=precision, sequence_length=None)
-    tried[f'{OURS[-1]} pictures, fitted'] = fitted
-    mine = best(ours, tried, examples, tokenizer, answers)
+def compare(count, examples, tokenizer, args, precision, before) -> dict:
+    "All sides in turns at so many questions a picture; theirs with the best batch size."
+    common = (examples, tokenizer)
     sides = {
-        'ours': (ours, 3 * answers, mine),
-        'ours, ViT only': (ours, 3 * answers, mine | dict(vision_encoders='vit')),
+        'ours': lambda: ours(*common, 3 * args.answers, precision),
+        'ours, ViT only': lambda: ours(*common, 3 * args.answers, precision, 'vit'),
     }
-    sides |= {f'theirs, {a}': (theirs, answers, chosen) for a, chosen in theirs_is.items()}
-    found = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, (side, many, options) in sides.items():
-            found[name].append(side(examples, tokenizer, many, **options))
-    rates = {name: [run['rate'] for run in runs] for name, runs in found.items()}
-
-    def ratio(a, b):
-        return statistics.median(x / y for x, y in zip(rates[a], rates[b]))
-
-    rate = {name: statistics.median(some) for name, some in rates.items()}
-    fill = {name: runs[0]['fill'] for name, runs in found.items()}
-    our_sides, their_sides = list(sides)[:2], list(sides)[2:]
-    ratios = {f'{a} / {b}': ratio(a, b) for a in our_sides for b in their_sides}
-    return dict(questions=count, batch=mine['batch'], rate=rate, fill=fill, ratio=ratios)
+    if before:
+        sides['ours, before'] = lambda: before.ask(count, 3 * args.answers, precision)
+    chosen = {}
+    for form in ROWS:
+        for attention in ATTENTIONS:
+            name, many = f'{form}, {attention}', args.answers * (3 if form == 'turns' else 1)
+            chosen[name] = best(*common, many // 2, precision, form, attention)
+            sides[name] = lambda o=chosen[name], m=many: theirs(*common, m, precision, **o)
+    runs = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, side in sides.items():
+            runs[name].append(side())
+    rates = {name: [run['rate'] for run in some] for name, some in runs.items()}
+    return dict(questions=count, theirs=chosen, rates=rates, fill={n: r[0]['fill'] for n, r in runs.items()})
 
 
 def show(row):
+    "The rates of one number of questions, and ours divided by each of theirs: medians over the rounds."
+    rates = row['rates']
+    mine = [name for name in rates if name.startswith('ours')]
     questions = '4 to 6' if row['questions'] == 'sample' else row['questions']
-    print(f"{questions} questions a picture, {row['batch']} pictures a batch")
-    for name, rate in row['rate'].items():
-        print(f"    {name:18}{rate:6.0f} question-answers a second, fill {row['fill'][name]:.2f}")
-    for name, ratio in row['ratio'].items():
-        print(f'    {name:34}{ratio:6.2f}')
+    print(
+        f'\n| {questions} questions a picture | a second | fill | {" | ".join(f"{m} / it" for m in mine)} |'
+    )
+    print(f'| --- | ---: | ---: | {" | ".join("---:" for _ in mine)} |')
+    for name, some in rates.items():
+        ratios = ['' for _ in mine]
+        if name not in mine:
+            ratios = [f'{statistics.median(a / b for a, b in zip(rates[m], some)):.2f}' for m in mine]
+            name = f'{name}, {row["theirs"][name]["batch"]} rows'
+        fill = row['fill'][name.rsplit(',', 1)[0] if name not in rates else name]
+        print(f'| {name} | {statistics.median(some):.0f} | {fill:.2f} | {" | ".join(ratios)} |')
+    print(flush=True)
+
+
+def data():
+    "Pictures with eight questions or more, and a tokenizer."
+    examples = [e for e in global_examples('train', 2400, per_picture=4) if len(e.turns) >= 8]
+    return examples, make_tokenizer(examples)
 
 
 def arguments():
@@ -236,21 +289,22 @@ def arguments():
     add(
         '--precision',
         choices=('32-true', 'bf16-mixed'),
-        help='of both sides; left out: what the processor computes fast',
+        help='of all sides; left out: what the processor computes fast',
     )
     add(
         '--answers',
         type=int,
         default=768,
-        help='of a timed run of theirs; ours runs through three times as many',
+        help='of a timed run of one question a row; the others run through three times as many',
     )
-    add('--rounds', type=int, default=3, help='both sides take turns')
+    add('--rounds', type=int, default=3, help='the sides take turns')
     add(
         '--counts',
         nargs='+',
-        default=['sample', '1', '2', '4', '8'],
+        default=['sample', '7'],
         help='questions a picture: 1 to 8, or sample for 4 to 6',
     )
+    add('--against', type=Path, metavar='FOLDER', help='another checkout of this package, to be timed too')
     add(
         '--processor',
         action='store_true',
@@ -258,10 +312,13 @@ def arguments():
         'other work; with one thread',
     )
     add('--json', type=Path, help='write the numbers there too')
+    add('--answer-lines', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     bad = [c for c in args.counts if c != 'sample' and c not in map(str, range(1, 9))]
     if bad:
         parser.error(f'--counts {bad[0]}: give 1 to 8, or sample')
+    if args.against and not (args.against / 'earthgpt_lite').is_dir():
+        parser.error(f'--against {args.against}: no earthgpt_lite in it; give the folder of a checkout')
     return args
 
 
@@ -285,21 +342,17 @@ def main():
     if args.processor:
         Clock.now = staticmethod(time.process_time)
     quiet()
+    if args.answer_lines:
+        return answer_lines()
     precision = args.precision or pick_precision('cpu')
-    examples = [e for e in global_examples('train', 2400, per_picture=4) if len(e.turns) >= 8]
-    tokenizer = make_tokenizer(examples)
+    before = Before(args.against.resolve(), args.processor) if args.against else None
+    examples, tokenizer = data()
     say_where(args, precision)
     print(f'{len(examples)} pictures')
-    sample, enough = cut(examples, 'sample'), max(256, args.answers // 2)
-    theirs_is = {}
-    for attention in ('sdpa', 'eager'):
-        common = dict(attention=attention, precision=precision)
-        options = {f'{b} rows, {attention}': dict(batch=b, **common) for b in THEIRS}
-        theirs_is[attention] = best(theirs, options, sample, tokenizer, enough)
     rows = []
     for count in args.counts:
         few = cut(examples, count)
-        rows.append(compare(count, few, tokenizer, args.answers, args.rounds, theirs_is, precision))
+        rows.append(compare(count, few, tokenizer, args, precision, before))
         show(rows[-1])
     if args.json:
         found = dict(
@@ -309,7 +362,6 @@ def main():
             processor=args.processor,
             precision=precision,
             versions=versions(),
-            theirs=theirs_is,
             rows=rows,
         )
         args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')

@@ -32,8 +32,8 @@ def generated(n):
         yield Record(f'images/{i // 1000:04d}/{i:07d}.png', turns, source='generated', split='train')
 
 
-def memory_mb(key):
-    for line in Path('/proc/self/status').read_text(encoding='utf-8').splitlines():
+def memory_mb(key, process='self'):
+    for line in Path(f'/proc/{process}/status').read_text(encoding='utf-8').splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 1024
     return float('nan')

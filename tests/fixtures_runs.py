@@ -1,14 +1,17 @@
 """Training runs in processes of their own, for the tests of resume and of several processes.
 
-    python tests/fixtures_runs.py kill FOLDER SEED POINTS     # kill runs, resume them; one line of JSON for each
+    python tests/fixtures_runs.py kill FOLDER SEED POINTS [WORKERS]  # kill runs, resume them; one line of JSON for each; with another number of workers each time, or with this
     python tests/fixtures_runs.py ranks FOLDER DEVICES STEPS  # one run on some processes
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
+    python tests/fixtures_runs.py mixed FOLDER DEVICES STEPS  # stage align over FOLDER/../base, which is in 16 bits; on several processes split, and only the first one reads it
     python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
+    python tests/fixtures_runs.py orphans FOLDER              # two workers, whose numbers are told, and whose process is killed
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -20,14 +23,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fixtures_training import examples, small, tokenizer
+from fixtures_training import examples, small, tokenizer, tuples
 
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
 from earthgpt_lite.train.callbacks import Interrupted, Validation
 from earthgpt_lite.train.module import EarthGPTModule
+from earthgpt_lite.train.dataset import InstructionBatches, StepKeys, make_loader
 from earthgpt_lite.train.fit import fit
-from earthgpt_lite.train.stages import tune_stage
+from earthgpt_lite.train.stages import STAGES, tune_stage
 
 STEPS = 14
 SHORT = dict(batch_size=6, device='cpu', precision='32-true', progress=False, checkpoint_every=2)
@@ -116,7 +121,7 @@ def arm(place, step):
         checkpoints._keep_previous = lambda *a: (second(*a), die())
 
 
-def kill(folder, seed, points):
+def kill(folder, seed, points, workers=None):
     rng = random.Random(seed)
     (folder / 'whole').mkdir(parents=True)
     start = time.time()
@@ -130,7 +135,8 @@ def kill(folder, seed, points):
         )
         here = folder / str(k)
         here.mkdir()
-        pid = child(lambda: (arm(place, step), whole(here)))
+        before, after = (k % 3, (k + 1) % 3) if workers is None else (workers, workers)
+        pid = child(lambda: (arm(place, step), whole(here, workers=before)))
         if place == 'any':
             time.sleep(rng.uniform(0.2, 1) * took)
             os.kill(pid, signal.SIGKILL)
@@ -139,7 +145,11 @@ def kill(folder, seed, points):
             torch.load(here / 'last.ckpt', weights_only=False)['global_step'] if 'last.ckpt' in kept else None
         )
         again = ended(
-            child(lambda: whole(here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0))
+            child(
+                lambda: whole(
+                    here, resume='last.ckpt' in kept, seed=9 if 'last.ckpt' in kept else 0, workers=after
+                )
+            )
         )
         new, weights = torch.load(here / 'result.pt') if again == 0 else ([], {})
         print(
@@ -159,13 +169,13 @@ def kill(folder, seed, points):
         )
 
 
-def ranks(folder, devices, steps, strategy=None, **options):
+def ranks(folder, devices, steps, strategy=None, data=None, **options):
     tok = tokenizer()
     model = small(tok)
     run = fit(
         model,
         tok,
-        examples(23),
+        data or examples(23),
         folder,
         steps=steps,
         batch_size=7,
@@ -179,6 +189,10 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         torch.save((run['losses'], model.state_dict()), folder / 'result.pt')
     return model, tok
+
+
+def several(folder, devices, steps):
+    ranks(folder, devices, steps, data=tuples(23))
 
 
 def tuned(folder, devices, steps):
@@ -207,6 +221,48 @@ class Look(Callback):
             raise KeyboardInterrupt
 
 
+class Stop(Callback):
+    "Ends a run at a step; notes in which types a process holds its share."
+
+    def __init__(self, folder, stop):
+        self.folder, self.stop = folder, stop
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        held = sorted({f'{p.dtype} {p.requires_grad} {type(p).__name__}' for p in module.model.parameters()})
+        (self.folder / f'types-{trainer.global_rank}').write_text('\n'.join(held))
+        if trainer.global_step == self.stop:
+            raise KeyboardInterrupt
+
+
+def mixed(folder, devices, steps):
+    rank = int(os.environ.get('LOCAL_RANK', 0))
+    model, tok = load(folder.parent / 'base', 'cpu', dtype=None, meta=rank > 0)
+    stop = (folder / 'stop').exists() and not (folder / 'last.ckpt').exists()
+    try:
+        run = fit(
+            model,
+            tok,
+            examples(23),
+            folder,
+            STAGES['align'],
+            steps=steps,
+            batch_size=7,
+            device='cpu',
+            precision='bf16-mixed',
+            progress=False,
+            devices=devices,
+            strategy='fsdp' if devices > 1 else 'auto',
+            resume=(folder / 'last.ckpt').exists(),
+            callbacks=[Stop(folder, steps // 2 if stop else -1)],
+        )
+    except Interrupted:
+        return
+    (folder / f'device-{rank}').write_text(model.device.type)
+    if rank == 0:
+        save(model, tok, folder / 'saved')
+        torch.save(run['losses'], folder / 'result.pt')
+
+
 def split(folder, devices, steps):
     stop = (folder / 'stop').exists() and not (folder / 'last.ckpt').exists()
     held = Validation(
@@ -223,7 +279,18 @@ def split(folder, devices, steps):
         (folder / 'held').write_text(json.dumps(held.history))
 
 
+def orphans(folder):
+    tok = tokenizer()
+    batches = InstructionBatches(examples(), tok, small(tok).config, 6)
+    loader = iter(make_loader(batches, StepKeys(0, [0]), workers=2))
+    next(loader)
+    print([process.pid for process in multiprocessing.active_children()], flush=True)
+    die()
+
+
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, ranks=ranks, tuned=tuned, split=split)[what](Path(folder), *map(int, numbers))
+    known = dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, mixed=mixed)
+    known['several'] = several
+    known[what](Path(folder), *map(int, numbers))

@@ -1,8 +1,11 @@
 """Writes docs/mmrs1m.md, the page of readers, from the table in the package: python tools/readers_page.py"""
 
+import sys
 from pathlib import Path
 
 from earthgpt_lite.data.registry import mmrs1m_table, readers_table
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 PAGE = """# The 34 data sets of MMRS-1M, and all our readers
 
@@ -20,6 +23,7 @@ authors, or another project's loader, say what lies where. Where neither confirm
 {mmrs}
 The release itself, as it is downloaded, is read by `mmrs1m`.
 
+{recipes}
 ## All readers
 
 `earthgpt-lite data convert READER SRC DST` makes records of any of these. Sizes are as their authors
@@ -30,7 +34,15 @@ share anything made from it.
 *This page is written by `tools/readers_page.py`.*
 """
 
+
+def page() -> str:
+    "The whole page."
+    from recipes_page import page_part
+
+    return PAGE.format(mmrs=mmrs1m_table(), recipes=page_part(), readers=readers_table())
+
+
 if __name__ == '__main__':
-    page = Path(__file__).parent.parent / 'docs/mmrs1m.md'
-    page.write_text(PAGE.format(mmrs=mmrs1m_table(), readers=readers_table()), encoding='utf-8')
-    print(page)
+    path = Path(__file__).parent.parent / 'docs/mmrs1m.md'
+    path.write_text(page(), encoding='utf-8')
+    print(path)

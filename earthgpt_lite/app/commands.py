@@ -316,19 +316,14 @@ def _texts(file, most=2000):  # of the first records, for a tokenizer
 
 
 def _tokenizer_and_config(model, base, file):
-    from earthgpt_lite.model.config import nano_config, read_config, read_tokenizer
-    from earthgpt_lite.model.loading import find_model, is_adapter, load
+    from earthgpt_lite.model.config import nano_config
+    from earthgpt_lite.model.loading import load_tokenizer
     from earthgpt_lite.model.tokens import train_tokenizer
 
-    if not model:
-        tokenizer = train_tokenizer(_texts(file))
-        return tokenizer, nano_config(tokenizer)
-    folder = find_model(model)
-    if is_adapter(folder):  # its words are those of the base, which may have to be built
-        whole, tokenizer = load(model, 'cpu', base)
-        return tokenizer, whole.config
-    config = read_config(folder, model)
-    return read_tokenizer(folder, config, model), config
+    if model:
+        return load_tokenizer(model, base)
+    tokenizer = train_tokenizer(_texts(file))
+    return tokenizer, nano_config(tokenizer)
 
 # %% ../../nbs/7_app/11_commands.ipynb #7d0c8002
 def _tokens(args):
@@ -346,9 +341,9 @@ def _tokens(args):
         check_inputs([args.out], _files_of_tokens(args))
     tokenizer, config = _tokenizer_and_config(args.model, args.base, file)
     chat = ChatFormat(**config.chat)
-    prefix = picture_prefix(config, tokenizer)
-    row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.image), prefix)
-    print_tokens(record.image, row, len(prefix), tokenizer)
+    prefix = picture_prefix(config, tokenizer, record.words)
+    row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.name), prefix)
+    print_tokens(record.name, row, len(prefix), tokenizer)
     if args.out and args.out.lower().endswith('.html'):
         token_page([record], tokenizer, chat, config.visual_tokens, args.out)
         print(f'drawn: {args.out}')

@@ -157,10 +157,10 @@ def facts() -> dict:
 # GB to answer and to train, 8 pictures with 128 tokens each
 MEMORY_GB = {
     'nano': (0.5, 0.7),
-    'lite': (1.4, 5.1),
-    'lite-offline': (1.3, 5.0),
-    'base': (5.5, 24.8),
-    'paper': (30.9, 121.0),
+    'lite': (1.3, 3.8),
+    'lite-offline': (1.2, 3.7),
+    'base': (5.3, 21.0),
+    'paper': (30.9, 114.4),
 }
 
 

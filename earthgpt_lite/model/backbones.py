@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING, PreT
 from transformers.utils import logging
 
 from ..errors import BadInput, first_line
+from .language import language_head
 from .opening import check_folder, download, is_hub_name, no_such_folder
 from .opening import open_config, open_model, open_tokenizer
 from .templates import IMAGE, prepare_tokenizer
@@ -29,7 +30,8 @@ def check_language(
 ):
     """Ask a language model whether it takes pictures between words: four passes of six tokens.
 
-    Raises BadInput for one that takes no embeddings, reads ahead, or does not obey a mask of who sees whom.
+    Raises BadInput for one that takes no embeddings, reads ahead, does not obey a mask of who sees whom, or
+    does more to its logits than we know of.
     """
     table = model.get_input_embeddings().weight
     words = _random_words(table)
@@ -47,6 +49,8 @@ def check_language(
 
     who = f'{name} ({model.config.model_type})'
     try:
+        last = model.base_model(inputs_embeds=words, use_cache=False).last_hidden_state
+        own = language_head(model)(last).float()
         plain, ahead = logits(words), logits(other_last)
         hidden, other_hidden = logits(words, bias), logits(other_second, bias)
     except Exception as e:
@@ -60,6 +64,8 @@ def check_language(
             f'{who} reads ahead, so it is no causal language model: its answers would be read off the row; '
             f'give a model {_SUCH_AS}'
         )
+    if (plain - own).abs().max() > rounding:
+        raise BadInput(f'{who} does something to its logits that is not known here; give a model {_SUCH_AS}')
     if (hidden - other_hidden)[:, 2:].abs().max() > rounding:
         raise BadInput(
             f'{who} does not obey a mask of who sees whom, so questions cannot share a picture; '
@@ -189,6 +195,7 @@ def load_language(
     name,  # a folder, a GGUF file, or a name on the hub (asks the network only then)
     gguf_file: str | None = None,  # a GGUF file in that folder or repository
     dtype: torch.dtype = torch.float32,
+    meta: bool = False,  # shapes alone, on the meta device
 ) -> tuple:  # (model in eval mode on the CPU, tokenizer ready for pictures, its ChatFormat)
     """Load any causal language model of transformers, with its tokenizer and conversation format.
 
@@ -199,18 +206,19 @@ def load_language(
     with _quiet():
         place, gguf_file = _find(name, gguf_file)
         source = dict(gguf_file=gguf_file) if gguf_file else {}
-        model = _load_model(name, place, source, dtype)
-        check_language(model, str(name))
+        model = _load_model(name, place, source, dtype, meta)
+        if not meta:
+            check_language(model, str(name))
         tokenizer = _load_tokenizer(name, place, source, model.get_input_embeddings().num_embeddings)
         return model, tokenizer, _chat_format(name, tokenizer)
 
 
-def _load_model(name, place, source, dtype):
+def _load_model(name, place, source, dtype, meta=False):
     check_folder(place)
     architecture, stored = _read_gguf(place / source['gguf_file']) if source else (None, None)
     config = _config(name, place, source, architecture)
     try:
-        model, info = open_model(AutoModelForCausalLM, place, config, dtype, stored, **source)
+        model, info = open_model(AutoModelForCausalLM, place, config, dtype, stored, meta, **source)
     except BadInput:
         raise
     except Exception as e:

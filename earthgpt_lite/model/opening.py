@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['is_hub_name', 'nearest_path', 'no_such_folder', 'download', 'read_settings', 'check_settings', 'check_folder',
            'check_files', 'check_size', 'check_finite', 'read_generation', 'open_config', 'open_tokenizer',
-           'open_model']
+           'open_model', 'saved_types']
 
 # %% ../../nbs/4_model/09_opening.ipynb #opn0im01
 import copy
@@ -235,7 +235,7 @@ def check_files(
     return len(shapes), sum(map(math.prod, shapes))
 
 
-_REAL = ('F16', 'BF16', 'F32', 'F64')
+_REAL = dict(F16=torch.float16, BF16=torch.bfloat16, F32=torch.float32, F64=torch.float64)
 
 
 def _shapes(file):
@@ -473,22 +473,66 @@ def open_model(
     kind,  # a class of models, or an AutoModel of transformers
     folder,  # which was looked over by `check_folder`
     config,  # from `open_config`
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype
+    | None = torch.float32,  # None: each weight in the type that its file has, see `saved_types`
     stored: tuple | None = None,  # (tensors, numbers) of a GGUF file; None: weights are in safetensors
+    meta: bool = False,  # shapes and types alone, on the meta device
     **source,  # gguf_file
 ) -> tuple:  # (model in eval mode, what found no place)
     "A model with its weights. Raises BadInput where size, files or numbers are wrong."
+    types = {} if dtype else saved_types(folder)
+    dtype = dtype or min(types.values(), key=lambda kind: kind.itemsize)
     with _ONE_AT_A_TIME:
-        return _open_model(kind, folder, config, dtype, stored, source)
+        if meta:
+            return _without_numbers(_builder(kind), config, dtype, types), {}
+        model, info = _open_model(kind, folder, config, dtype, stored, source)
+    _read_wider(model, folder, types, dtype)
+    return model, info
+
+
+def saved_types(folder) -> dict:  # name -> torch.dtype
+    """In which type each weight of a folder is to be read so that nothing is lost, for those of real numbers.
+
+    float16 counts as float32: it does not compute beside bfloat16, which has fewer digits.
+    """
+    found = {}
+    for file in Path(folder).glob('*.safetensors'):
+        with safe_open(file, 'pt') as f:
+            kinds = {name: f.get_slice(name).get_dtype() for name in f.keys()}
+        found |= {name: _REAL[kind] for name, kind in kinds.items() if kind in _REAL}
+    return {name: torch.float32 if kind is torch.float16 else kind for name, kind in found.items()}
+
+
+def _read_wider(model, folder, types, dtype):
+    "What was saved in more bits than the rest is read again, as it is."
+    wider = {name for name, kind in types.items() if kind != dtype}
+    own = dict((*model.named_parameters(), *model.named_buffers()))
+    for file in Path(folder).glob('*.safetensors') if wider else ():
+        with safe_open(file, 'pt') as f:
+            for name in wider.intersection(f.keys(), own):
+                own[name].data = f.get_tensor(name).to(types[name], copy=True)
+
+
+def _builder(kind):
+    is_class = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
+    return kind if is_class else partial(kind.from_config, trust_remote_code=False)
+
+
+def _without_numbers(build, config, dtype, types):
+    with torch.device('meta'):
+        model = build(config)
+    for name, p in model.named_parameters():
+        p.data = p.data.to(types.get(name, dtype))
+    for name, b in model.named_buffers():  # tables of positions, which no file holds, stay as they are
+        b.data = b.data.to(types.get(name, b.dtype))
+    return model.eval()
 
 
 _ONE_AT_A_TIME = threading.RLock()  # transformers builds on the meta device, and switches it for all threads
 
 
 def _open_model(kind, folder, config, dtype, stored, source):
-    is_class = isinstance(kind, type) and issubclass(kind, PreTrainedModel)
-    build = kind if is_class else partial(kind.from_config, trust_remote_code=False)
-    check_size(partial(build, copy.deepcopy(config)), stored or check_files(folder), folder, dtype)
+    check_size(partial(_builder(kind), copy.deepcopy(config)), stored or check_files(folder), folder, dtype)
     options = dict(config=config, dtype=dtype, output_loading_info=True, **source)
     options |= dict(generation_config=read_generation(folder), ignore_mismatched_sizes=True)
     with _no_report():

@@ -62,14 +62,13 @@ def _side(size):
 
 
 def _copy(module, pretrained, what, fresh=()):
-    """Weights into a module; the names that were not used. `fresh`.
+    """Weights into a module; those that were not used, by their names.
 
-    Beginnings of names that may keep their start.
+    `fresh`: beginnings of names that may keep their start.
     """
-    state = dict(pretrained if isinstance(pretrained, dict) else pretrained.state_dict())
-    prefix = getattr(module, 'base_model_prefix', '') + '.'
-    state = {name.removeprefix(prefix): weight for name, weight in state.items()}
-    own = module.state_dict()
+    state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
+    prefix, own = getattr(module, 'base_model_prefix', '') + '.', module.state_dict()
+    state = {_own_name(name, own, prefix): weight for name, weight in state.items()}
     missing = [name for name in own if name not in state and not name.startswith(fresh)]
     if missing:
         raise BadInput(_no_fit(what, 'missing', missing))
@@ -78,7 +77,13 @@ def _copy(module, pretrained, what, fresh=()):
     if misshapen:
         raise BadInput(_no_fit(what, 'of another shape', misshapen))
     module.load_state_dict(known, strict=False)
-    return [name for name in state if name not in own]
+    return {name: weight for name, weight in state.items() if name not in own}
+
+
+def _own_name(name, own, prefix):
+    "A weight's name as the module calls it: families name the module around it, or do not."
+    bare = name.removeprefix(prefix).removeprefix('vision_model.')
+    return next((one for one in (name, bare, prefix + name) if one in own), bare)
 
 
 def _no_fit(what, problem, names):
@@ -108,22 +113,23 @@ class ViTFeatures(nn.Module):
         if fusion not in ('concat', 'sum', 'weights'):
             raise BadInput(f'no fusion of layers named {fusion!r}: choose concat, sum or weights')
         self.fusion, self.trained = fusion, trained
-        self.size = size or _side(config.image_size)
-        self.grid = self.size // _side(config.patch_size)
-        if not self.grid:
-            raise BadInput(
-                f'a picture of {self.size} pixels is smaller than one patch of {_side(config.patch_size)}: '
-                'make vit_input size larger'
-            )
         config.num_hidden_layers = self.layers[-1]
+        _check_side(size or _side(config.image_size), config)
         self.vit = _bare(AutoModel.from_config(config, trust_remote_code=False))
-        self.options = _resizing(self.vit, self.size != _side(config.image_size))
+        self.look_at(size or _side(config.image_size))
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size) for _ in self.layers)
         if fusion == 'weights':
             self.weights = nn.Parameter(torch.zeros(len(self.layers)))
         self.channels = config.hidden_size * (len(self.layers) if fusion == 'concat' else 1)
         self.vit.requires_grad_(trained)
         self.train()
+
+    def look_at(self, size: int):
+        "Take pictures of another side, in pixels; positions are interpolated as the library does it."
+        config = self.vit.config
+        _check_side(size, config)
+        self.size, self.grid = size, size // _side(config.patch_size)
+        self.options = _resizing(self.vit, size != _side(config.image_size))
 
     def train(self, mode=True):
         super().train(mode)
@@ -137,16 +143,14 @@ class ViTFeatures(nn.Module):
         The encoder's own last norm becomes the start of every layer's norm, as DINOv2 itself does it.
         """
         unused = _copy(self.vit, pretrained, self.vit.config.model_type)
-        state = pretrained if isinstance(pretrained, dict) else pretrained.state_dict()
         for full_name in list(unused):
             module_name, _, name = full_name.rpartition('.')
             if module_name not in _FINAL_NORMS:
                 continue
-            source = state.get(full_name, state.get(f'{self.vit.base_model_prefix}.{full_name}'))
+            source = unused.pop(full_name)
             for norm in self.norms:
                 getattr(norm, name).data.copy_(source)
-            unused.remove(full_name)
-        return unused
+        return list(unused)
 
     def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
@@ -166,6 +170,14 @@ class ViTFeatures(nn.Module):
         else:
             weights = torch.ones(len(maps), device=x.device)
         return sum(w * m for w, m in zip(weights, maps))
+
+
+def _check_side(size, config):
+    if size < _side(config.patch_size):
+        raise BadInput(
+            f'a picture of {size} pixels is smaller than one patch of {_side(config.patch_size)}: '
+            'make vit_input size larger'
+        )
 
 
 def _layers(layers, depth):
@@ -267,6 +279,7 @@ class CNNFeatures(nn.Module):
         super().__init__()
         self.grid, self.trained = grid, trained
         cnn = AutoBackbone.from_config(_cnn_config(config), trust_remote_code=False)
+        _bare(getattr(cnn, 'swin', cnn))  # the stages have norms of their own
         self.cnn = group_norm(cnn) if trained else cnn.requires_grad_(False)
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in cnn.channels)
         self.blocks = nn.ModuleList(_block(channels) for _ in cnn.channels)
@@ -282,7 +295,7 @@ class CNNFeatures(nn.Module):
 
     def load_pretrained(self, pretrained) -> list[str]:  # module or state dict; names that were not used
         "Copy pretrained weights. Norms that only a backbone has, behind its stages, keep their start."
-        return _copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',))
+        return list(_copy(self.cnn, pretrained, self.cnn.config.model_type, ('hidden_states_norms',)))
 
     def forward(self, x):  # (b, 3, s, s) -> (b, grid * grid, channels)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
@@ -369,6 +382,27 @@ class VisionTower(nn.Module):
             raise BadInput(f'there is no encoder {name!r}: this model has {" and ".join(self.encoders)}')
         names = _open_names(self.encoders[name], last)
         return [f'{name}.{name}.{one}' for one in names]
+
+    def resize(
+        self,
+        factor: float,  # new side of a picture over the old one
+    ):
+        """Look at larger or smaller pictures, in place: sizes of both encoders and the grid follow.
+
+        Positions are interpolated, as the library does it. Raises BadInput where the grid comes to nothing whole.
+        """
+        grid = round(self.grid * factor)
+        if not math.isclose(grid, self.grid * factor, rel_tol=1e-6) or not grid:
+            raise BadInput(f'a grid of {self.grid} visual tokens, times {factor:g}, is no whole number')
+        for name, part in (('vit', self.vit), ('cnn', self.cnn)):
+            given = getattr(self, f'{name}_input')
+            if part is not None and given and 'size' in given:
+                setattr(self, f'{name}_input', given | dict(size=round(given['size'] * factor)))
+        if self.vit is not None:
+            self.vit.look_at(self.vit_input['size'])
+        if self.cnn is not None:
+            self.cnn.grid = grid
+        self.grid = grid
 
     def follow_training(self):
         "After `requires_grad` was set: an encoder of which something trains gets gradients, others get none."

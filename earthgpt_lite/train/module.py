@@ -34,10 +34,11 @@ class EarthGPTDataModule(L.LightningDataModule):
         workers: int = 0,  # processes that make batches ahead
         pin_memory: bool = False,  # for a GPU
         max_unreadable: float = 0.01,  # share of the pictures that may be skipped
+        say=None,  # where the first of these are told
     ):
         super().__init__()
         self.batches, self.workers, self.pin_memory = batches, workers, pin_memory
-        self.unreadable = UnreadablePictures(max_unreadable, len(batches.examples))
+        self.unreadable = UnreadablePictures(max_unreadable, len(batches.examples), say)
         self.target_count = 0  # target tokens of the whole step that a batch belongs to
 
     def train_dataloader(self):

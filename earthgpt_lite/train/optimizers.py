@@ -101,8 +101,12 @@ def _library_schedule(chosen, options, lr):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
         try:
             warmup = chosen.warmup_steps(total)
-            return get_scheduler(given[0], optimizer, warmup, total, given[1]).lr_lambdas[0]
-        except (TypeError, ValueError) as e:
+            share = get_scheduler(given[0], optimizer, warmup, total, given[1]).lr_lambdas[0]
+            [
+                share(step) for step in (0, (total or 0) // 2, (total or 1) - 1)
+            ]  # an option may be wrong only later
+            return share
+        except (ArithmeticError, TypeError, ValueError) as e:
             raise BadInput(f'schedule {chosen.name}: {first_line(e)}; mend schedule.options') from e
 
     def factor(step, total):

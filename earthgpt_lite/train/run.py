@@ -13,7 +13,6 @@ from pathlib import Path
 import jsonargparse
 import torch
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.store import files_read
 from ..errors import BadInput, shorten
@@ -21,20 +20,22 @@ from ..files import write_json, write_whole
 from ..model.config import check_choices, rendering_of
 from ..model.loading import build_base, is_built, load, model_config, model_files, settle_adapter
 from ..model.adapter_files import beyond_base
-from ..model.modeling import nano
+from ..model.modeling import nano, set_image_size
 from ..model.parts import part_of
+from ..model.presets import presets, read_preset
 from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
 from ..raster.rendering import Rendering
 from ..model.adapters import added_adapters, merge_adapter
 from .stages import prepare_stage
 from .callbacks import Interrupted, Validation
-from .checkpoints import run_lock, save_artifact
+from .checkpoints import is_first, parse_interval, run_lock, save_artifact
 from .examples import of_split, open_examples
 from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
 from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
+from .dataset import most_pictures
 from .sampling import ExampleColumns
 
 # %% ../../nbs/5_train/14_run.ipynb #927aa7d6
@@ -44,8 +45,11 @@ def open_model(
     choices: dict | None = None,  # of a fresh nano's configuration
     fresh: bool = True,  # nano from nothing; False: the trained one of the package
     base: str | None = None,  # of an adapter, as for `load`
+    meta: bool = False,  # shapes alone, for a process that gets its share from the first one; not of a fresh nano
 ) -> tuple:  # (model, tokenizer)
     """A preset, fresh or with its pretrained weights, or what a run left: a whole model, or an adapter on its base.
+
+    Weights come in the type that they are saved in.
 
     Raises BadInput for choices where the model has made its own.
     """
@@ -61,7 +65,9 @@ def open_model(
     if is_fresh_nano:
         tokenizer = train_tokenizer(f' {text}' for text in _texts(examples))
         return nano(tokenizer, **choices or {}), tokenizer
-    return build_base(name, say=print) if is_built(name) else load(name, 'cpu', base)
+    if is_built(name):
+        return build_base(name, print, meta)
+    return load(name, 'cpu', base, None, meta)
 
 
 def _texts(examples):
@@ -96,11 +102,6 @@ def _keep_rendering(model, data, rendering):  # what it was trained with is save
         model.config.rendering = (RENDERING if samples else Rendering()).to_dict()
 
 # %% ../../nbs/5_train/14_run.ipynb #6bd0f91c
-def _is_first():
-    "Whether this is the first process, as torchrun, SLURM or Lightning count."
-    return not getattr(rank_zero_only, 'rank', 0)
-
-
 def _silent(text):
     pass
 
@@ -131,11 +132,9 @@ def _held_out(run, most=256):
         )
     if not run.validate_every:
         return []
-    size = model_image_size(run.model, run.base)
+    size = run.image_size or model_image_size(run.model, run.base)
     rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
-    examples = open_examples(
-        run.data, run.root, size, 'validation', rendering, max_unreadable=run.max_unreadable
-    )
+    examples = open_examples(run.data, run.root, size, 'validation', rendering, run.group, run.max_unreadable)
     found = of_split(examples, 'validation')
     if not len(found):
         raise BadInput(
@@ -159,13 +158,14 @@ def train(
     check_numbers(vars(run))
     check_numbers(vars(run.stage), 'stage.')
     check_minutes(run.minutes)
+    parse_interval(run.checkpoint_every)
     for key in ('model', 'data', 'out'):
         if getattr(run, key) in (None, ''):
             raise BadInput(
                 f'{key} is {getattr(run, key)!r}: name one, in the run file or on the command line'
             )
     with run_lock(run.out, inside=False):
-        return _train(run, resume, force, say if _is_first() else _silent)
+        return _train(run, resume, force, say if is_first() else _silent)
 
 
 def _train(run, resume, force, say):
@@ -176,27 +176,32 @@ def _train(run, resume, force, say):
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
     rendering = model_rendering(run.model, from_scratch, run.base)
-    size = model_image_size(run.model, run.base)
-    examples = open_examples(run.data, run.root, size, rendering=rendering, max_unreadable=run.max_unreadable)
+    size = run.image_size or model_image_size(run.model, run.base)
+    examples = open_examples(run.data, run.root, size, 'train', rendering, run.group, run.max_unreadable)
+    _tell_missing(examples, say)
     held_out = _held_out(run)
     torch.manual_seed(run.seed)
-    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch, run.base)
+    meta = run.strategy == 'fsdp' and not is_first()  # the first process reads for all
+    model, tokenizer = open_model(run.model, examples, run.choices, from_scratch, run.base, meta)
     _keep_rendering(model, run.data, rendering)
     stage = run.stage.stage()
     settle_adapter(model, stage.adapter, stage.options, run.merge_adapter, say)
+    _check_size(run, model, stage)
+    set_image_size(model, size, say)
     prepare_stage(model, stage)
+    model.config.max_pictures = max(model.config.max_pictures, most_pictures(examples))
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')
     _tell_drawn_parts(model, run.model, say)
-    if _is_first() and not resume:
+    if is_first() and not resume:
         claim_files(out, WRITES['train'], 'train', reads=_files_read(run))
         write_whole(out / 'run.yaml', yaml.safe_dump(asdict(run), sort_keys=False))
     validation = _validation(run, held_out, tokenizer, say)
     options = FitOptions(**{f.name: getattr(run, f.name) for f in fields(TrainingOptions)})
     options = replace(options, resume=resume, force=force, say=say, callbacks=validation)
     done = fit(model, tokenizer, examples, out, stage, options)
-    if not _is_first():
+    if not is_first():
         return done
     if run.merge_adapter and added_adapters(model):
         merge_adapter(model)
@@ -216,11 +221,27 @@ def _tell_drawn_parts(model, name, say):
         )
 
 
+def _check_size(run, model, stage):
+    "Raises BadInput for another resolution in a stage that leaves only an adapter: the base keeps its own."
+    if run.image_size in (None, model.config.image_size) or not stage.adapter or run.merge_adapter:
+        return
+    raise BadInput(
+        f'image_size {run.image_size}: the stage {stage.name} leaves an adapter, and its base has pictures of '
+        f'{model.config.image_size} pixels: say merge_adapter true, or change the size in a stage before'
+    )
+
+
 def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty where nothing is held out
     if not examples:
         return []
     aloud = None if say is print else say  # None: pictures in a notebook
     return [Validation(examples, tokenizer, run.validate_every, run.patience, show=2, say=aloud)]
+
+
+def _tell_missing(examples, say):
+    missing = examples.missing() if hasattr(examples, 'missing') else ()
+    if len(missing):
+        say(f'{len(missing):,} records have no picture and will be skipped; the first is record {missing[0]}')
 
 
 def _tell_unreadable(found, say):
@@ -266,6 +287,9 @@ def make_train_parser() -> jsonargparse.ArgumentParser:
         '--force', action='store_true', help='with --resume: although stage, data or settings differ'
     )
     parser.add_class_arguments(RunOptions, None)
+    for action in parser._actions:  # jsonargparse puts a backspace into its help
+        if str(action.metavar).startswith('\x08'):
+            action.metavar = action.metavar[1:]
     return parser
 
 

@@ -85,24 +85,26 @@ class RunSource:
     Args:
         model: a preset such as nano or lite-offline, a folder with a saved model, or an earlier run; nano is
             fresh for scratch, for other stages the trained one of the package
-        base: of a model that is an adapter, where it has moved; null looks where it was
         choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
         data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
             .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
+        group: records of one picture become one example, whose questions share the picture
         out: folder of the run; the second run in it is refused
         stage: which parts train
         image_size: side of the square that pictures are brought to, pixels; null is the model's own
+        base: of a model that is an adapter, where it has moved; null looks where it was
     """
 
     model: str = 'nano'
-    base: str | None = None
     choices: dict | None = None
     data: str = 'samples'
     root: str | None = None
+    group: bool = True
     out: str = 'runs/train'
     stage: StageOptions = field(default_factory=StageOptions)
     image_size: int | None = None
+    base: str | None = None
 
 
 @dataclass
@@ -208,13 +210,16 @@ ELSEWHERE = dict(
 
 
 def _nearest_key(key, known):
-    "The key that is meant, or None. What stands before the dot says nothing of it."
-    word = key.rpartition('.')[2]
+    "The key that is meant, or None: of the same group, or else of any."
+    group, _, word = key.rpartition('.')
     if word in ELSEWHERE:
         return ELSEWHERE[word]
-    by_last = {k.rpartition('.')[2]: k for k in known}
-    close = difflib.get_close_matches(word, by_last, 1, 0.6)
-    return by_last[close[0]] if close else None
+    for keys in ([k for k in known if k.rpartition('.')[0] == group], known):
+        by_last = {k.rpartition('.')[2]: k for k in reversed(keys)}
+        close = difflib.get_close_matches(word, by_last, 1, 0.6)
+        if close:
+            return by_last[close[0]]
+    return None
 
 
 def _flat(tree, prefix=''):

@@ -148,7 +148,7 @@ def test_absurd_words_beside_files_that_are_there(real, run_cli, monkeypatch, na
 def test_absurd_words_for_every_choice_of_a_training(run_cli, monkeypatch):
     import earthgpt_lite.train.run as module
 
-    def reached(*args):
+    def reached(*args, **options):
         raise BadInput('the data are read')
 
     monkeypatch.setattr(module, 'open_examples', reached)
@@ -171,7 +171,7 @@ def test_absurd_words_for_every_choice_of_a_training(run_cli, monkeypatch):
         'seed=-1', 'seed=99999999999999999999', 'devices=0', 'devices=-3', 'nodes=0', 'stage.rank=0', 'batch_size=0', 'batch_size=1000000000',
         'stage.lr=nan', 'stage.lr=inf', 'stage.lr=-1', 'stage.weight_decay=nan', 'sequence_length=0', 'accumulate=-1',
         'checkpoint_every=0', 'minutes=nan', 'stage.rates={vit: .nan}',
-        'sampling_weights={optical: .nan}', 'validate_every=0', 'patience=-1',
+        'sampling_weights={optical: .nan}', 'validate_every=0', 'patience=-1', 'workers=-1', 'max_unreadable=1.5',
     ],
 )  # fmt: skip
 def test_a_number_beyond_its_limits_is_named_before_anything_is_read(words, monkeypatch):

@@ -657,9 +657,10 @@ def test_what_is_loaded_is_what_was_saved(tiny, saved):
         and model.state_dict().keys() == tiny[0].state_dict().keys()
     )
     assert not model.training and model.dtype == torch.float32
-    assert model.config.to_dict() | {'dtype': None, 'architectures': None} == load(saved / 'model')[
-        0
-    ].config.to_dict() | {'dtype': None, 'architectures': None}
+    elsewhere = dict(dtype=None, architectures=None, _name_or_path=None)
+    again, _ = load(saved / 'model')
+    assert model.config.to_dict() | elsewhere == again.config.to_dict() | elsewhere
+    assert (model.config._name_or_path, again.config._name_or_path) == (str(saved), str(saved / 'model'))
 
 
 def test_words_are_tied_in_and_out_and_stored_once(saved):

@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.packing import (
+    LENGTHS,
     attention_bias,
     best_sequence_length,
     build_sequence,
@@ -14,6 +15,7 @@ from earthgpt_lite.model.packing import (
     join_sequences,
     pack_best_fit,
     prefix_causal_mask,
+    round_up,
 )
 from earthgpt_lite.model.tokens import ChatFormat, IGNORE, check_length, encode_turns, train_tokenizer
 
@@ -137,9 +139,33 @@ def test_best_fit_is_as_slow_and_plain_code_says(lengths, sequence_length):
     assert pack_best_fit(lengths, sequence_length) == [members for _, members in bins]
 
 
+def cost(lengths, sequence_length, attention=768):
+    return len(pack_best_fit(lengths, sequence_length)) * sequence_length * (attention + sequence_length)
+
+
 @given(st.lists(st.integers(60, 300), min_size=1, max_size=40))
-def test_the_best_capacity_is_never_worse_than_a_row_for_each_and_never_too_long(lengths):
-    c = best_sequence_length(lengths)
-    filled = [sum(lengths[i] for i in group) for group in pack_best_fit(lengths, c)]
-    assert max(lengths) <= c <= max(1024, max(lengths)) and sum(filled) == sum(lengths) and max(filled) <= c
-    assert sum(lengths) / (len(filled) * max(filled)) >= sum(lengths) / (len(lengths) * max(lengths)) - 1e-9
+def test_the_best_length_is_the_cheapest_of_a_few_sizes_and_never_too_short(lengths):
+    best = best_sequence_length(lengths)
+    assert best % LENGTHS == 0 and max(lengths) <= best <= 1024
+    for other in (round_up(max(lengths), LENGTHS), 320, 512, 1024):
+        assert cost(lengths, best) <= cost(lengths, other)
+    assert best == best_sequence_length(lengths[::-1])
+
+
+def test_a_wide_model_takes_fuller_rows():
+    "There attention costs little beside the matrices"
+    lengths = [135] * 24
+    narrow, wide = best_sequence_length(lengths), best_sequence_length(lengths, attention=16384)
+    full = {n: sum(lengths) / (n * len(pack_best_fit(lengths, n))) for n in (narrow, wide)}
+    assert wide > narrow and full[wide] > full[narrow]
+    assert best_sequence_length([2000, 50]) == 2016
+
+
+def test_a_batch_can_be_as_long_as_a_multiple():
+    rows = [build_sequence([([7] * n, [8])], [1, 5, 5]) for n in (3, 20)]
+    plain, padded = (collate(rows, torch.zeros(2, 3, 2, 2), 0, multiple) for multiple in (1, 32))
+    assert plain.input_ids.shape == (2, 24) and padded.input_ids.shape == (2, 32)
+    for field, values in padded.items():
+        if field != 'pixel_values':
+            assert torch.equal(values[:, :24], getattr(plain, field))
+    assert not padded.segment_ids[:, 24:].any() and (padded.labels[:, 24:] == IGNORE).all()

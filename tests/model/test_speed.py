@@ -4,11 +4,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from earthgpt_lite.model.packing import round_up
 from earthgpt_lite.model.speed import (
     before_targets,
     last_layer_parts,
     lean_attention,
-    round_up,
+    lean_layers,
     target_logits,
     targets_only,
 )
@@ -90,6 +91,62 @@ def test_lean_attention_is_eager_attention(kind):
         found.append(learned(model, ids, read, [], filled))
     (plain, slope), (lean, same) = found
     assert plain == pytest.approx(lean, rel=1e-5) and (slope - same).abs().max() <= 1e-4 * slope.abs().max()
+
+
+def loss_and_slope(model, ids, **how):
+    model.zero_grad()
+    with torch.autocast('cpu', torch.bfloat16, enabled=how.pop('narrow', False)):
+        out = model(ids, labels=ids, use_cache=False, **how)
+    out.loss.backward()
+    return out.loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def both_forms(kind='llama', dtype=torch.float32):
+    "A model as transformers has it, and the same with lean layers"
+    from copy import deepcopy
+
+    model, ids, _ = spoken(kind)
+    lean = deepcopy(model.to(dtype))
+    lean_layers(lean)
+    return model, lean, ids
+
+
+def test_lean_norms_and_rotations_are_those_of_transformers():
+    "Loss to 1e-6, gradients, with positions that start again; and one frozen norm gets none"
+    model, lean, ids = both_forms()
+    assert {type(m).__name__ for m in lean.modules()} > {'LeanNorm', 'LeanAttention'}
+    assert list(lean.state_dict()) == list(model.state_dict())
+    positions = torch.arange(90).remainder(37).repeat(5, 1)
+    for how in ({}, dict(position_ids=positions)):
+        (plain, slope), (same, same_slope) = (loss_and_slope(m, ids, **how) for m in (model, lean))
+        assert same == pytest.approx(plain, rel=1e-6)
+        assert (slope - same_slope).abs().max() <= 2e-5 * slope.abs().max()
+    for m in (model, lean):
+        m.model.norm.weight.requires_grad_(False)
+        loss_and_slope(m, ids)
+        assert m.model.norm.weight.grad is None and m.model.layers[0].input_layernorm.weight.grad is not None
+
+
+def test_lean_layers_in_mixed_precision_err_as_transformers_do():
+    "Not farther from single precision than transformers' own layers, within a tenth"
+    model, lean, ids = both_forms()
+    exact, slope = loss_and_slope(model, ids)
+    off = []
+    for m in (model, lean):
+        loss, other = loss_and_slope(m, ids, narrow=True)
+        off.append([abs(loss - exact), (other - slope).norm() / slope.norm()])
+    assert off[1][0] <= 2 * off[0][0] + 1e-3 and off[1][1] <= 1.1 * off[0][1]
+
+
+def test_lean_layers_answer_with_a_cache_as_transformers_do():
+    model, lean, ids = both_forms()
+    answers = [m.generate(ids[:1, :12], max_new_tokens=12, do_sample=False) for m in (model, lean)]
+    assert torch.equal(*answers)
+
+
+def test_lean_layers_leave_other_families_alone():
+    model, lean, ids = both_forms('qwen3')
+    assert [type(m) for m in lean.modules()] == [type(m) for m in model.modules()]
 
 
 def test_lean_attention_in_half_precision_survives_a_row_that_sees_nothing():

@@ -152,9 +152,11 @@ def test_the_mark_of_the_data_sees_pictures_words_and_order():
 
 
 def test_rows_of_the_samples_are_full(few, tiny):
-    "Fill at least .95 on the samples"
-    b = InstructionBatches(few['train'], tiny[1], tiny[0].config, 24, sequence_length=None)
-    assert np.mean([packing_efficiency(b.batch(k)) for k in range(8)]) >= 0.95
+    "Few sizes, and nine tenths no padding, though a row is a multiple of 32 long"
+    b = InstructionBatches(few['train'], tiny[1], tiny[0].config, 24)
+    found = [b.batch(k) for k in range(8)]
+    assert {x.input_ids.shape[1] % 32 for x in found} == {0}
+    assert np.mean([packing_efficiency(x) for x in found]) >= 0.9
 
 
 def test_packed_rows_give_the_loss_of_unpacked_ones():
@@ -203,8 +205,8 @@ def test_a_dialogue_is_one_segment_that_sees_what_was_said():
         for t in ([replace(t, task=Task.VQA) for t in talk], talk)
     )
     assert apart.segment_ids.max() == 3 and together.segment_ids.max() == 2
-    last = together.position_ids[0, -1]
-    assert last == together.position_ids.shape[1] - 1 and apart.position_ids.max() < last
+    last = together.position_ids.max()
+    assert last == (together.segment_ids > 0).sum() - 1 and apart.position_ids.max() < last
 
 
 # tasks in the mix

@@ -261,3 +261,53 @@ def test_bad_records_are_named(place):
     for data, said in (('none.json', 'no such file'), ('bad', 'no such file')):
         with pytest.raises(BadInput, match=said):
             open_examples(str(place / data))
+
+
+def test_a_run_over_a_few_bad_pictures_says_so(place):
+    from earthgpt_lite.train.run import RunOptions, train
+
+    (place / '0/2.png').unlink()
+    (place / '0/4.png').write_bytes((place / '0/4.png').read_bytes()[:200])
+    write_rows(records(), place / 'r.jsonl')
+    run = dict(data=str(place / 'r.jsonl'), steps=4, batch_size=5, device='cpu', progress=False)
+    said = []
+    record = train(RunOptions(out=str(place / 'run'), max_unreadable=0.5, **run), say=said.append)
+    assert record['unreadable']['count'] == 2 and set(record['unreadable']['first']) == {'0/2.png', '0/4.png'}
+    assert '5 records have no picture and will be skipped; the first is record 10' in said
+    assert sum('is skipped: ' in text for text in said) == 2
+    assert '2 pictures could not be read and were skipped' in said[-1] and record['pairs'] == 100
+    with pytest.raises(BadInput, match='more than the 1.0% that may be skipped'):
+        train(RunOptions(out=str(place / 'b'), **run), say=said.append)
+    alone = train(RunOptions(out=str(place / 'c'), max_unreadable=1.0, group=False, **run), say=said.append)
+    assert alone['pairs'] == 20
+
+
+def test_counts_of_several_processes_are_put_together(monkeypatch):
+    from types import SimpleNamespace
+
+    from earthgpt_lite.train.dataset import UnreadablePictures
+
+    count = UnreadablePictures(0.5, 100)
+    count.names = {'a': 'gone'}
+
+    def gather(found, own):
+        found[:] = [own, {'b': 'cut', 'a': 'gone'}]
+
+    monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
+    count.on_train_end(SimpleNamespace(world_size=2), None)
+    assert count.summary(1) == dict(count=2, first={'a': 'gone'})
+
+
+def test_packed_records_are_the_same_examples(place):
+    from earthgpt_lite.data.shards import PackOptions, pack
+
+    write_rows(records(), place / 'r.jsonl')
+    pack(place / 'r.jsonl', place / 'packed', PackOptions(size=32))
+    plain, packed = (open_examples(str(place / name), size=32) for name in ('r.jsonl', 'packed'))
+    assert [e.turns for e in packed] == [e.turns for e in plain] and packed.fingerprint != plain.fingerprint
+    assert all(np.abs(x.image.astype(int) - y.image).mean() < 9 for x, y in zip(packed, plain))
+    assert (place / 'packed' / INDEX).exists() and not len(packed.missing())
+    again = pickle.loads(pickle.dumps(packed))
+    assert np.array_equal(again[1].image, packed[1].image)
+    with pytest.raises(BadInput, match='packed for chips of 32 pixels'):
+        open_examples(str(place / 'packed'), size=64)

@@ -14,6 +14,7 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import fit as fitting
 from earthgpt_lite.train import module as training
@@ -21,6 +22,7 @@ from earthgpt_lite.model.adapter_files import load_adapter
 from earthgpt_lite.train.callbacks import Interrupted
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.fit import fit
+from earthgpt_lite.train.optimizers import ScheduleOptions
 from earthgpt_lite.train.stages import STAGES, tune_stage
 
 SCRIPT = Path(__file__).parents[1] / 'fixtures_runs.py'
@@ -67,6 +69,7 @@ def test_killed_at_a_random_moment(tmp_path):
 @pytest.mark.unix
 @pytest.mark.slow
 def test_killed_at_ten_random_moments(tmp_path):
+    "With 0, 1 and 2 workers, and going on with another number"
     rows = killed(tmp_path, 2, 10)
     assert len({r['place'] for r in rows}) > 2 and sum(r['at'] is not None for r in rows) > 4
 
@@ -253,8 +256,7 @@ def test_told_it_goes_on_with_other_data(tok, tmp_path, monkeypatch):
 
 def test_told_more_steps_it_follows_the_longer_schedule(tok, tmp_path, monkeypatch):
     rates, said = {}, []
-    for module in (training, fitting):
-        monkeypatch.setattr(module, 'schedule', lambda step, total: step / total)
+    monkeypatch.setattr(ScheduleOptions, 'factor', lambda self, lr: lambda step, total: step / (total or 1))
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted):
@@ -493,6 +495,36 @@ def test_split_weights_stopped_and_resumed(tmp_path, again):
     assert max((a[n] - b[n]).abs().max() for n in a) < 1e-4
 
 
+@pytest.mark.slow
+def test_split_weights_over_a_base_in_16_bits(tok, tmp_path):
+    """Begun in one process, gone on with the weights split over two, of which only the first reads the base: as in
+    one. What trains is float32 in each share, what is frozen stays as it is"""
+    base = small(tok)
+    for p in base.parameters():
+        p.data = p.data.bfloat16()
+    save(base, tok, tmp_path / 'base')
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'two' / 'stop').touch()
+    script('mixed', tmp_path / 'one', 1, 12)
+    script('mixed', tmp_path / 'two', 1, 12)
+    begun = torch.load(tmp_path / 'two' / 'last.ckpt', weights_only=True)
+    script('mixed', tmp_path / 'two', 2, 12)
+    one, two = (torch.load(tmp_path / name / 'result.pt') for name in ('one', 'two'))
+    assert begun['global_step'] == 6 and [s for s, _ in two] == list(range(12))
+    assert max(abs(x - y) for (_, x), (_, y) in zip(one, two)) < 0.02 and one[:6] == two[:6] and one != two
+    for rank in (0, 1):
+        types = (tmp_path / 'two' / f'types-{rank}').read_text().splitlines()
+        assert types == ['torch.bfloat16 False DTensor', 'torch.float32 True DTensor']
+    assert [(tmp_path / 'two' / f'device-{rank}').read_text() for rank in (0, 1)] == ['cpu', 'meta']
+    (a, _), (b, _) = (load(tmp_path / name / 'saved', 'cpu', dtype=None) for name in ('one', 'two'))
+    kept, start = b.state_dict(), base.state_dict()
+    assert all(v.dtype == kept[n].dtype for n, v in a.state_dict().items())
+    assert max((v.float() - kept[n].float()).abs().max() for n, v in a.state_dict().items()) < 2e-3
+    frozen = [n for n, p in b.named_parameters() if p.dtype == torch.bfloat16]
+    assert frozen and all(torch.equal(kept[n], start[n]) for n in frozen)
+
+
 def test_a_checkpoint_that_fails_without_a_word_is_named(tmp_path, monkeypatch):
     from earthgpt_lite.train import checkpoints
 
@@ -524,3 +556,60 @@ def test_a_checkpoint_that_does_not_fit_is_told(tok, tmp_path, monkeypatch, spoi
     torch.save(state, tmp_path / 'last.ckpt')
     with pytest.raises(BadInput, match=said):
         fit(small(tok), tok, examples(), tmp_path, steps=6, resume=True, **SHORT)
+
+
+# workers
+
+
+@pytest.mark.unix
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_signals_to_workers(tok, tmp_path, monkeypatch, number):
+    "Ctrl-C reaches them too, and they go on; one that is killed is told of, and nothing is lost"
+    import multiprocessing
+
+    def hit():
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+        if number == signal.SIGINT:
+            signal.raise_signal(number)
+
+    short, want = SHORT | dict(steps=30, checkpoint_every=2), small(tok)
+    run = fit(want, tok, examples(), tmp_path / 'whole', **short)
+    error, said = Interrupted, 'step 4'
+    if number == signal.SIGKILL:
+        error, said = BadInput, 'a worker that reads pictures died.*--resume and fewer --workers'
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, hit)
+        with pytest.raises(error, match=said):
+            fit(small(tok), tok, examples(), tmp_path / 'cut', workers=2, **short)
+    assert torch.load(tmp_path / 'cut' / 'last.ckpt', weights_only=True)['global_step'] < 16
+    later = small(tok, 9)
+    again = fit(later, tok, examples(), tmp_path / 'cut', workers=1, resume=True, **short)
+    assert again['losses'] == run['losses'] and same(later, want)
+
+
+def test_an_error_in_a_worker_keeps_its_words(tok, tmp_path):
+    data = examples()
+    data[7] = replace(data[7], turns=[replace(data[7].turns[0], answer='  ')])
+    with pytest.raises(BadInput, match='^place/7.*nothing to learn') as error:
+        fit(small(tok), tok, data, tmp_path, steps=9, **SHORT | dict(batch_size=3, workers=1))
+    assert 'Traceback' not in str(error.value)
+
+
+@pytest.mark.unix
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_is_killed():
+    import time
+
+    import psutil
+
+    env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(SCRIPT.parent.parent))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), 'orphans', '.'], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    workers, end = json.loads(done.stdout), time.monotonic() + 60
+    while any(map(psutil.pid_exists, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(map(psutil.pid_exists, workers))
