@@ -16,8 +16,8 @@ texts tokenised and pictures cut beforehand. It comes in two forms:
 
 Same pictures, questions, processor, threads, precision; AdamW and clipping on all sides. Nano runs a CNN beside its
 ViT, Llava has none: `ViT only` is nano without it, for equal eyes. Theirs takes its best of several batch sizes and
-of two attentions (sdpa, as it comes, and eager, which is faster for short rows on a CPU); ours keeps its defaults,
-and `ours, best` is the faster of two batch sizes. Timed from the second step to the last, data and optimiser
+of two attentions (sdpa, as it comes, and eager, which is faster for short rows on a CPU); ours keeps its defaults.
+Timed from the second step to the last, data and optimiser
 included; an answer is counted by its end mark among the labels. Nothing is downloaded. Needs `accelerate` (in the
 extra dev), which Trainer asks for.
 """

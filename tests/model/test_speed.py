@@ -149,6 +149,36 @@ def test_lean_layers_leave_other_families_alone():
     assert [type(m) for m in lean.modules()] == [type(m) for m in model.modules()]
 
 
+# torch's tracer makes an instance of an autograd function, and torch warns of it
+@pytest.mark.filterwarnings('ignore:.*should not be instantiated:DeprecationWarning')
+@pytest.mark.parametrize('how', ['plain', 'checkpointing', 'compiled'])
+def test_lean_layers_learn_the_same_in_a_step_of_earthgpt(how):
+    "Also where activations are made again, and where a compiler traces the layers"
+    from fixtures_training import examples, small, tokenizer
+
+    from earthgpt_lite.train.dataset import InstructionBatches
+
+    tok, found = tokenizer(), []
+    for lean in (False, True):
+        model = small(tok).train()
+        batch = InstructionBatches(examples(), tok, model.config, 6, augment=False).batch(0)
+        if lean:
+            lean_layers(model.language)
+        if lean and how == 'checkpointing':
+            model.activation_checkpointing_enable()
+        if lean and how == 'compiled':
+            for layer in model.language.model.layers:
+                layer._compiled_call_impl = torch._dynamo.optimize('aot_eager', dynamic=True)(
+                    layer._call_impl
+                )
+        loss = model(**vars(batch)).loss
+        loss.backward()
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((loss.item(), torch.cat(grads)))
+    (plain, slope), (same, same_slope) = found
+    assert same == pytest.approx(plain, rel=1e-6) and (slope - same_slope).norm() <= 1e-5 * slope.norm()
+
+
 def test_lean_attention_in_half_precision_survives_a_row_that_sees_nothing():
     q, k, v = torch.randn(3, 1, 2, 6, 8).bfloat16()
     mask = torch.full((1, 1, 6, 6), torch.finfo(torch.float32).min).triu(1)
