@@ -720,6 +720,78 @@ def geochat(root):
     }
 
 
+def levir_cc(root):
+    rows = []
+    for k, (split, sentences) in enumerate(
+        [('train', ['a house appears .', 'one house is built .']), ('test', ['nothing differs .'])]
+    ):
+        name = f'{split}_{k:06d}.png'
+        for date in 'AB':
+            picture(root / f'images/{split}/{date}/{name}')
+        told = [{'raw': f' {text} ', 'tokens': text.split()} for text in sentences]
+        row = {'filepath': split, 'filename': name, 'split': split, 'sentences': told, 'changeflag': 1 - k}
+        rows.append(row)
+    write(root / 'LevirCCcaptions.json', {'images': rows, 'dataset': 'Levir_CC'})
+    pair = lambda name: tuple(f'images/{name.split("_")[0]}/{date}/{name}' for date in 'AB')
+    return {
+        pair('train_000000.png'): {
+            'captions': ['a house appears .', 'one house is built .'],
+            'split': 'train',
+        },
+        pair('test_000001.png'): {'captions': ['nothing differs .'], 'split': 'test'},
+    }
+
+
+def levir_cd(root):
+    for split, name, boxes in (('train', '1.png', [SHIP, CAR]), ('val', '1.png', [])):
+        mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+        for x1, y1, x2, y2 in boxes:
+            mask[y1:y2, x1:x2] = 255
+        for folder in 'AB':
+            picture(root / f'{split}/{folder}/{name}')
+        (root / f'{split}/label').mkdir(parents=True)
+        Image.fromarray(mask).save(root / f'{split}/label/{name}')
+    asked = 'has anything changed between these images?'
+    found = [('changed building', SHIP), ('changed building', CAR)]
+    return {
+        ('train/A/1.png', 'train/B/1.png'): {'split': 'train', 'first': (asked, 'yes'), 'objects': found},
+        ('val/A/1.png', 'val/B/1.png'): {'split': 'validation', 'first': (asked, 'no'), 'objects': []},
+    }
+
+
+def geobench_vlm_temporal(root):
+    for date in ('pre', 'post'):
+        picture(root / f'Temporal/images/a_{date}.png')
+    row = {
+        'question_id': 4,
+        'image_path': ['Temporal/images/a_pre.png', 'Temporal/images/a_post.png'],
+        'task': 'Damaged Building Count',
+        'prompts': ['How many buildings are damaged?'],
+        'options': 'A. 1 B. 2',
+        'ground_truth': '2',
+        'ground_truth_option': 'B',
+    }
+    write(root / 'Temporal/qa.json', [row])
+    qa = [('How many buildings are damaged? Options: A. 1 B. 2', '2', 'counting')]
+    return {tuple(row['image_path']): {'qa': qa, 'words': ('before', 'after')}}
+
+
+def teochat(root):
+    for year in (2016, 2019):
+        picture(root / f's2looking/images/{year}.png')
+    text = 'This is a sequence of satellite images: <video>\nIdentify all changed buildings.'
+    row = {
+        'id': '1',
+        'video': ['s2looking/images/2016.png', 's2looking/images/2019.png'],
+        'task': 'localization_task',
+        'conversations': conversation((text, '[50, 40, 60, 50]')),
+    }
+    write(root / 'train/instruct.json', [row])
+    question = 'This is a sequence of satellite images: Identify all changed buildings.'
+    qa = [(question, '[0.500,0.425,0.600,0.500]', 'grounding')]  # of 80 x 60 pixels in a square of 80
+    return {tuple(row['video']): {'qa': qa, 'split': 'train'}}
+
+
 def llava(root):
     picture(root / 'pics/a.png')
     write(
@@ -985,7 +1057,7 @@ NAMES = """
 resisc45 aid ucmerced eurosat eurosat_bands whu_rs19 rsscn7 fgscr42 dscr rsicd ucm_captions sydney_captions
 rsitmd nwpu_captions rsvqa_lr rsvqa_hr rsivqa crsvqa floodnet dior dior_rsvg dota vhr10 hrrsd rsod ucas_aod
 visdrone fair1m hrsid ssdd ssdd_voc air_sarship hit_uav hit_uav_rotated iray mmrs1m geochat llava table geojson
-coco_captions vrsbench vrsbench_eval geobench_vlm questions dior_r hrsc2016 vhr10_coco soda
+coco_captions levir_cc levir_cd geobench_vlm_temporal teochat vrsbench vrsbench_eval geobench_vlm questions dior_r hrsc2016 vhr10_coco soda
 yolo dota_text cvat labelme vott createml label_studio open_images
 """.split()
 BUILD = {name.replace('_', '-'): globals()[name] for name in NAMES}

@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fixtures_training import examples, small, tokenizer
+from fixtures_training import examples, small, tokenizer, tuples
 
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save
@@ -169,13 +169,13 @@ def kill(folder, seed, points, workers=None):
         )
 
 
-def ranks(folder, devices, steps, strategy=None, **options):
+def ranks(folder, devices, steps, strategy=None, data=None, **options):
     tok = tokenizer()
     model = small(tok)
     run = fit(
         model,
         tok,
-        examples(23),
+        data or examples(23),
         folder,
         steps=steps,
         batch_size=7,
@@ -189,6 +189,10 @@ def ranks(folder, devices, steps, strategy=None, **options):
     if int(os.environ.get('LOCAL_RANK', 0)) == 0:
         torch.save((run['losses'], model.state_dict()), folder / 'result.pt')
     return model, tok
+
+
+def several(folder, devices, steps):
+    ranks(folder, devices, steps, data=tuples(23))
 
 
 def tuned(folder, devices, steps):
@@ -287,6 +291,6 @@ def orphans(folder):
 if __name__ == '__main__':
     what, folder, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
-    dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, mixed=mixed)[what](
-        Path(folder), *map(int, numbers)
-    )
+    known = dict(kill=kill, orphans=orphans, ranks=ranks, tuned=tuned, split=split, mixed=mixed)
+    known['several'] = several
+    known[what](Path(folder), *map(int, numbers))

@@ -1,5 +1,7 @@
 "A model so small that a training step takes a hundredth of a second, and data for it."
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from transformers import Dinov2Config, ResNetConfig
@@ -31,6 +33,28 @@ def examples(n=20, seed=0):
         )
         for i, k in enumerate(rng.integers(0, 4, n))
     ]
+
+
+@dataclass
+class Several:
+    "An example with several pictures."
+
+    images: tuple
+    words: tuple
+    turns: list
+    name: str
+    split: str = 'train'
+    sensor: str = 'optical'
+
+
+def tuples(n=20):
+    "Examples of one, two and three pictures, two of three announced"
+    single, found = examples(n), []
+    for i, e in enumerate(single):
+        more = tuple(single[(i + k) % n].image for k in range(i % 3))
+        words = (('',), ('before', 'after'), ('', '', 'last'))[i % 3]
+        found.append(Several((e.image, *more), words, e.turns, e.name) if more else e)
+    return found
 
 
 def tokenizer():

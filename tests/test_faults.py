@@ -25,7 +25,8 @@ from earthgpt_lite.data.records import Record, Turn
 from earthgpt_lite.data.store import InstructionData, write_rows
 from earthgpt_lite.eval import runner
 from earthgpt_lite.files import finish_writes
-from earthgpt_lite.model.modeling import MODELS, save
+from earthgpt_lite.model.config import MODELS
+from earthgpt_lite.model.modeling import save
 from earthgpt_lite.model.loading import load
 
 pytestmark = pytest.mark.unix

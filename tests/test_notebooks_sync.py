@@ -27,6 +27,13 @@ LONGER = {
     'app.cli': (415, 'every option of every command stands in one place'),
     'app.survey': (445, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (410, 'what is written together is claimed and checked together'),
+    'data.formats': (
+        435,
+        'what every mechanism needs, and the mechanisms of one file, share how pictures are found',
+    ),
+    'data.conversations': (410, 'forms of conversations share how texts and pictures are told apart'),
+    'data.registry': (410, 'every reader stands in one table'),
+    'data.convert': (415, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),
     'app.model_commands': (440, 'commands of models share how they are stopped and what they tell'),

@@ -22,19 +22,31 @@ from rasterio.transform import from_origin
 from earthgpt_lite.app.cli import main, make_parser
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.locks import output_lock
-from earthgpt_lite.model.modeling import MODELS
+from earthgpt_lite.model.config import MODELS
 from earthgpt_lite.outputs import MANIFEST, check_inputs, claim_files, remove_claimed, written_files
 from earthgpt_lite.train.run_file import RunOptions
 
 # every option of every command that takes a text: where something is written, what is read, or mere words.
 # An option that is not here fails the test below: say what it is, and see that it is protected
 WRITES = {'out', 'raster', 'drop', 'dst'}
-READS = {'image', 'scene', 'answers', 'model', 'data', 'train', 'images', 'predictions', 'truth', 'shuffled'}
+READS = {
+    'image',
+    'scene',
+    'answers',
+    'base',
+    'model',
+    'data',
+    'train',
+    'images',
+    'predictions',
+    'truth',
+    'shuffled',
+}
 READS |= {'blind', 'file', 'root', 'src'}
 WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
 WORDS |= {'split'}
-TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'data', 'root', 'config'}
-TRAIN_WORDS = {'strategy', 'precision', 'device', 'logger', 'full_disk'}
+TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'base', 'data', 'root', 'config'}
+TRAIN_WORDS = {'checkpoint_every', 'strategy', 'precision', 'device', 'logger', 'full_disk'}
 
 
 def commands(parser=None, words=()):

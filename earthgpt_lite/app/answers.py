@@ -39,8 +39,9 @@ def _html_lines(answer, most=5):
 # %% ../../nbs/7_app/01_answers.ipynb #f48507cb
 @dataclass
 class Answer:
-    """What a model said about a picture. Boxes are kept in units of the padded square, as they were said.
+    """What a model said about a picture, or several. Boxes are kept in units of the padded square, as said.
 
+    Of several pictures `chip` is the last: boxes are in it. `chips` has all, in their order.
     `boxes`, `polygons`, `labels` and `unread` are read from the text. Tilted boxes have polygons of their
     own, and in `boxes` what is around them.
     """
@@ -59,8 +60,10 @@ class Answer:
     model: str = ''
     region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
     warnings: tuple = ()  # where the model was asked outside what it was trained with, a sentence each
+    chips: tuple = field(default=(), repr=False)  # all pictures of the question; (): chip alone
 
     def __post_init__(self):
+        self.chips = tuple(self.chips) or (self.chip,)
         parsed = parse_boxes(self.text, repair=True)  # as the measures read it
         self.unread = parsed.unread
         self.labels = [b.label or self.default_label for b in parsed.boxes]
@@ -120,9 +123,11 @@ class Answer:
 
     def _repr_html_(self):
         lines = '<br>'.join(_html_lines(self))
+        pngs = [Answer('', 0.0, '', chip).png(192) for chip in self.chips[:-1]] + [self.png(192)]
+        images = ''.join(f'<img alt="" src="{data_uri(png)}">' for png in pngs)
         return (
             '<figure style="display:flex;gap:1em;align-items:center;margin:0">'
-            f'<img alt="" src="{data_uri(self.png(192))}"><figcaption>{lines}</figcaption></figure>'
+            f'{images}<figcaption>{lines}</figcaption></figure>'
         )
 
 # %% ../../nbs/7_app/01_answers.ipynb #d5e6f7a8
@@ -146,6 +151,8 @@ def _features(answer):
         model=answer.model,
         **answer.chip.about,
     )
+    if len(answer.chips) > 1:
+        facts['images'] = [chip.name for chip in answer.chips]
     if answer.warnings:
         facts['warnings'] = list(answer.warnings)
     if answer.scores:

@@ -8,6 +8,7 @@ import html
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import shapely
@@ -24,7 +25,7 @@ from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
-from ..model.processor import picture_prefix, to_pixel_values
+from ..model.processor import pair_questions, picture_prefix, split_pictures, to_pixel_values
 from ..model.scope import asked_words, outside, parse_question
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.chips import Chip
@@ -38,13 +39,14 @@ def prompt_text(
     tokenizer,
     question: str,
     history=(),  # ids of the turns before
+    words=('',),  # what announces each picture
 ) -> str:
     "What the language model is given for a question, in words; a run of image tokens is counted."
     chat = ChatFormat(**model.config.chat)
-    ids = picture_prefix(model.config, tokenizer) + list(history)
+    ids = picture_prefix(model.config, tokenizer, words) + list(history)
     ids += chat.encode_question(tokenizer, question, later=bool(history))
     image_token = tokenizer.convert_ids_to_tokens(model.config.image_token_id)
-    run = f'(?:{re.escape(image_token)} ?)+'
+    run = f'(?:{re.escape(image_token)} ?)*{re.escape(image_token)}'
     return re.sub(run, lambda m: f'{image_token}x{m[0].count(image_token)}', tokenizer.decode(ids))
 
 # %% ../../nbs/7_app/02_assistant.ipynb #7cf1bab1
@@ -122,24 +124,32 @@ def _asked_facts(question, task, label):
     return dict(task=task or found, default_label=label or next(iter(words), None))
 
 
-def _pairs(images, questions):
-    "As many images as questions: a single one is repeated."
-    if len(images) == 1:
-        images = images * len(questions)
-    if len(questions) == 1:
-        questions = questions * len(images)
-    if not images or len(images) != len(questions):
-        counts = f'{len(images)} images and {len(questions)} questions'
-        raise BadInput(f'{counts}: give one question, or one for each image')
-    if not all(str(q).strip() for q in questions):
-        raise BadInput('the question is empty: ask something, for example "what does this image show?"')
-    return images, questions
+def _plain_index(places):  # of one picture the number alone
+    return places if len(places) > 1 else places[0]
+
+
+def _each_listed(image, question):
+    "The question as it is asked about one image, or about each of a list alone."
+    return [question] if isinstance(image, (list, tuple)) else question
+
+
+def _pair_warnings(chips, pixels):
+    "What is odd about several pictures of one question, a sentence each."
+    for a, b in combinations(range(len(chips)), 2):
+        names = f'pictures {a + 1} and {b + 1}'
+        if torch.equal(pixels[a], pixels[b]):
+            yield f'{names} are the same in every pixel: nothing can differ between them'
+        shared = _shared_ground(chips[a], chips[b])
+        if shared is not None and shared < 0.95:
+            yield f'{names} share {shared:.0%} of their ground: what differs may be another place'
 
 # %% ../../nbs/7_app/02_assistant.ipynb #e50b0f38
 class Assistant:
     """Ask a trained model about pictures.
 
-    Every method takes a path, Scene, Chip, array or PIL image, or a list of them.
+    Every method takes a path, Scene, Chip, array or PIL image. In `ask` a single question is about all the
+    pictures of a list, and of a list of questions each has its own picture; the methods that word their
+    question themselves ask it about each picture of a list alone.
     """
 
     def __init__(self, model, tokenizer, name: str = '', strict: bool = False):
@@ -173,8 +183,9 @@ class Assistant:
 
     def ask(
         self,
-        image,  # or a list
-        question: str,  # or a list, one for each image, or many about one
+        # one; a list of several in their order; a dict that announces each: {'before': a, 'after': b}
+        image,
+        question: str,  # or a list: one for each image of a list, where an image may be a list or a dict
         sensor=None,  # optical, sar, infrared; None: what the file says
         stream=None,  # called with pieces of the text as they come; for one question
         task='',
@@ -182,31 +193,58 @@ class Assistant:
         max_new_tokens: int = 64,
         **generate,  # for transformers' generate
     ):  # Answer, or a list of Answers
-        """Answer a question about a picture. A picture passes the model once for all its questions.
+        """Answer a question about a picture, or about several. A picture passes the encoders once for all.
 
-        BadInput for a file that is no image, or an empty question.
+        BadInput for a file that is no image, an empty question, or more pictures in a question than the
+        model was trained with.
         """
-        many = isinstance(image, (list, tuple)) or isinstance(question, (list, tuple))
-        images, questions = _pairs(_listed(image), _listed(question))
+        many = not isinstance(question, str)
+        images, questions = pair_questions(image, question)
+        if not all(str(q).strip() for q in questions):
+            raise BadInput('the question is empty: ask something, for example "what does this image show?"')
         if stream and many:
             raise BadInput('only one answer at a time can be streamed: ask one question about one image')
         if stream:
             generate['streamer'] = _Streamer(self.tokenizer, stream)
-        once = {id(i): i for i in images}
+        words, tuples = zip(*map(split_pictures, images))
+        self._check_count(max(map(len, tuples)))
+        once = {id(i): i for pictures in tuples for i in pictures}
         row = {key: k for k, key in enumerate(once)}
         chips = [self.chip(i, sensor) for i in once.values()]
         pixels = self.to_pixel_values(chips)
-        asked = [(row[id(i)], q) for i, q in zip(images, questions)]
-        warnings = [self._warnings(chips[k], pixels[k], q) for k, q in asked]
+        places = []
+        for pictures in tuples:
+            places.append(tuple(row[id(i)] for i in pictures))
+        asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
+        if any(map(any, words)):
+            generate['words'] = words
+        warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
         generated = generate_answers(
             self.model, self.tokenizer, pixels, asked, max_new_tokens, tokens=True, **generate
         )
         answers = []
-        for (k, q), warned, (text, score, tokens) in zip(asked, warnings, generated):
-            facts = _asked_facts(q, task, default_label)
-            facts |= dict(confidence=box_logprobs(tokens), warnings=warned)
-            answers.append(self._answer(text, score, q, chips[k], pixels[k], max_new_tokens, **facts))
+        for i, (k, q, (text, score, tokens)) in enumerate(zip(places, questions, generated)):
+            facts = dict(_asked_facts(q, task, default_label), words=words[i], warnings=warnings[i])
+            facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
+            answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
+
+    def _check_count(self, count):
+        "BadInput for more pictures in a question than the model knows."
+        most = self.model.config.max_pictures
+        if count <= most:
+            return
+        known = 'one picture' if most == 1 else f'at most {most} pictures'
+        raise BadInput(
+            f'{count} pictures in one question, and this model was trained with {known} in a question: take a '
+            'model that was trained with more, or ask about each alone with a list of questions, ask(images, [question])'
+        )
+
+    def _all_warnings(self, chips, pixels, places, question):
+        "What is odd about a question and its pictures, each sentence once."
+        found = [text for k in places for text in self._warnings(chips[k], pixels[k], question)]
+        found += _pair_warnings(*zip(*((chips[k], pixels[k]) for k in places)))
+        return tuple(dict.fromkeys(found))
 
     def _warnings(self, chip, pixels, question='', labels=None):
         "What is asked outside of the training of the model. BadInput if that is not wanted."
@@ -215,14 +253,15 @@ class Assistant:
             raise BadInput(f'{chip.name or "the picture"}: {"; ".join(found)}')
         return tuple(found)
 
-    def _answer(self, text, score, question, chip, pixels, max_new_tokens=10**9, history=(), **facts):
+    def _answer(self, text, score, question, chip, pixels, max_new_tokens=10**9, **facts):
         written = encode(self.tokenizer, ' ' + text)
+        before = {key: facts.pop(key) for key in ('history', 'words') if key in facts}
         return Answer(
             text,
             score,
             question,
             chip,
-            prompt=prompt_text(self.model, self.tokenizer, question, history),
+            prompt=prompt_text(self.model, self.tokenizer, question, **before),
             model_input=pixels.permute(1, 2, 0).numpy(),
             truncated=len(written) >= max_new_tokens,
             model=self.name,
@@ -230,8 +269,9 @@ class Assistant:
         )
 
     def _task(self, image, task, fields, **options):
-        "Ask in the words of a task."
-        return self.ask(image, sample_question(task, **fields), task=task, **options)
+        "Ask in the words of a task, about each picture alone."
+        question = _each_listed(image, sample_question(task, **fields))
+        return self.ask(image, question, task=task, **options)
 
     def caption(self, image, **options):
         "A sentence about the whole picture."
@@ -348,7 +388,8 @@ class Chat:
         self.pixel_values = assistant.to_pixel_values([chip])  # (1, 3, s, s)
         model = assistant.model
         features = model.image_features(self.pixel_values.to(model.device)).detach()
-        self._picture = prefill(model, assistant.tokenizer, features)
+        prefix = picture_prefix(model.config, assistant.tokenizer)
+        self._picture = prefill(model, [prefix], features)
 
     def _history(self, question, max_new_tokens):
         "Ids of the turns before, and with the question; the oldest that do not fit are forgotten first."
@@ -399,9 +440,17 @@ def _turn_ids(turns, chat, tokenizer):
 def _check_same_place(a, b):
     if a.frame.crs is None or b.frame.crs is None:
         return
-    if not shapely.intersects(*(_footprint(c.frame) for c in (a, b))):
+    if not _shared_ground(a, b):
         names = f'{a.name or "the first picture"} and {b.name or "the second"}'
         raise BadInput(f'{names} show different places; give two dates of one place')
+
+
+def _shared_ground(a, b) -> float | None:  # None where one has no place
+    "Intersection over union of the ground of two pictures."
+    if a.frame.crs is None or b.frame.crs is None:
+        return None
+    one, other = _footprint(a.frame), _footprint(b.frame)
+    return shapely.intersection(one, other).area / (shapely.union(one, other).area or 1)
 
 
 def _footprint(frame):

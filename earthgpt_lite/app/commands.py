@@ -341,9 +341,9 @@ def _tokens(args):
         check_inputs([args.out], _files_of_tokens(args))
     tokenizer, config = _tokenizer_and_config(args.model, args.base, file)
     chat = ChatFormat(**config.chat)
-    prefix = picture_prefix(config, tokenizer)
-    row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.image), prefix)
-    print_tokens(record.image, row, len(prefix), tokenizer)
+    prefix = picture_prefix(config, tokenizer, record.words)
+    row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.name), prefix)
+    print_tokens(record.name, row, len(prefix), tokenizer)
     if args.out and args.out.lower().endswith('.html'):
         token_page([record], tokenizer, chat, config.visual_tokens, args.out)
         print(f'drawn: {args.out}')

@@ -23,7 +23,7 @@ from earthgpt_lite.data.formats import (
     picture_size,
     split_of,
 )
-from .records import Record, Task, Turn, find_image, guess_task
+from .records import IMAGE, Record, Task, Turn, find_image, guess_task, split_words
 from .store import read_rows
 from ..errors import BadInput
 from ..texts import read_json
@@ -233,7 +233,7 @@ def mmrs1m(root):
             yield Parsed(image, turns=record.turns, sensor=sensor_of_set(name), source=f'mmrs1m/{path.stem}')
 
 # %% ../../nbs/3_data/05_conversations.ipynb #cnv0llv1
-_TOKENS = re.compile(r'<image>|\[(grounding|refer|identify|caption|vqa|detection)\]|<delim>')
+_TOKENS = re.compile(r'<image>|<video>|\[(grounding|refer|identify|caption|vqa|detection)\]|<delim>')
 _ASKS = dict.fromkeys(('human', 'user'), True) | dict.fromkeys(('gpt', 'assistant', 'model', 'bot'), False)
 
 
@@ -257,16 +257,21 @@ def _content(message):
         return role, content, []
     given = content if isinstance(content, list) else []
     parts = [part for part in given if isinstance(part, dict)]
-    texts = [part['text'] for part in parts if isinstance(part.get('text'), str)]
     images = [part['image'] for part in parts if part.get('image')]
+    texts = [IMAGE * bool(part.get('image')) or part.get('text') for part in parts]
+    texts = list(filter(_is_text, texts))
     if not texts and not images:
         raise ValueError(f'has a message that is no text: {str(content)[:60]}')
     return role, ' '.join(texts), images
 
 
+def _is_text(value):
+    return isinstance(value, str)
+
+
 def _images(row):
-    "The pictures that a row names beside its messages."
-    given = row.get('image') or row.get('images') or []
+    "The pictures that a row names beside its messages; the dates of a series may be called a video."
+    given = row.get('image') or row.get('images') or row.get('video') or []
     rows = given if isinstance(given, list) else [given]
     return [_path(one) for one in rows]
 
@@ -276,7 +281,7 @@ def _path(image):
 
 
 class _Talk:
-    "The conversation of one row: its texts in turn, and its picture. ValueError for what is none."
+    "The conversation of one row: its texts in turn, and its pictures. ValueError for what is none."
 
     def __init__(self, row):
         messages = _messages(row)
@@ -294,24 +299,45 @@ class _Talk:
                 whose = 'a question' if asks else 'an answer'
                 raise ValueError(f'has a message {k} from {role!r} where {whose} must stand')
             self.texts.append(text)
-        self.image = self._one(images)
+        self.images = self._checked(images)
         if len(self.texts) % 2 or not self.texts:
             raise ValueError(f'has {len(self.texts)} messages: each question needs its answer')
-        self.token = '<image>' in ''.join(self.texts) or 'conversations' not in row
+        whole = ''.join(self.texts)
+        self.token = '<image>' in whole or '<video>' in whole or 'conversations' not in row
+        if len(images) > 1 and 0 < whole.count('<image>') != len(images):
+            raise ValueError(f'has {whole.count("<image>")} <image> tokens and {len(images)} pictures')
+        self.words = self._announced()
 
-    def _one(self, images):
+    def _checked(self, images):
         if not images:
             raise _TextOnly('names no picture')
-        if len(images) > 1 or not isinstance(images[0], str):
-            raise ValueError(f'has {len(images)} pictures where a record has one, named by its path')
-        return images[0]
+        if not all(isinstance(image, str) for image in images):
+            raise ValueError('has a picture that is not named by its path')
+        return tuple(images)
+
+    def _announced(self):
+        """What stands before each picture; the first text is then what follows the last.
+
+        Where tokens stand elsewhere, or nothing follows them, the pictures stand in front."""
+        words, question = split_words(self.texts[0])
+        plain = [_plain(word) for word in words]
+        if len(self.images) == 1 or len(words) != len(self.images) or not _plain(question):
+            return ()
+        self.texts[0] = question
+        return tuple(plain)
+
+
+def _plain(text):
+    "A text without tokens, on one line."
+    return re.sub(r'\s+', ' ', _TOKENS.sub(' ', text)).strip()
 
 # %% ../../nbs/3_data/05_conversations.ipynb #12891c61
 class _TalkFile:
     "One file of conversations."
 
-    def __init__(self, near, root, pictures, oriented):
-        self.near, self.root, self.pictures, self.oriented = near, root, pictures, oriented
+    def __init__(self, near, pictures, oriented, series):
+        self.near, self.root, self.pictures = near, pictures.root, pictures
+        self.oriented, self.series = oriented, series
         self.told, self.alone, self.systems, self.boxed = False, [], [], []
 
     def read(self, rows):
@@ -321,7 +347,7 @@ class _TalkFile:
             yield from (row for _, row in head if isinstance(row, Skipped))
             yield Skipped(self.near, 'was left out: its rows have no conversations or messages')
             return
-        self.thousandths = _are_thousandths(_talks(head), self._size)
+        self.thousandths = self.series or _are_thousandths(_talks(head), self._size)
         for i, row in chain(head, rows):
             yield from self._row(i, row)
         unit = 'thousandths' if self.thousandths else 'pixels'
@@ -361,19 +387,26 @@ class _TalkFile:
             return
         if not self.told and not talk.token:
             raise LayoutMismatch(f'{place} has no <image> token')
+        if not self.told and self.series and 'video' not in row:
+            raise LayoutMismatch(f'{place} has no video')
         self.told = True
         self.systems += [i] if talk.system else []
-        image = self._find(talk.image)
-        try:
-            turns = self._turns(talk, image, i) if image else None
-        except ValueError as e:
-            yield Skipped(f'{place}, {image}', str(e))
+        found = [self._find(name) for name in talk.images]
+        if not all(found):
+            yield Skipped(place, self.pictures.missing(talk.images[found.index(None)]))
             return
-        missing = Skipped(place, '' if image else self.pictures.missing(talk.image))
-        yield Parsed(image, split_of(self.near), turns=turns) if image else missing
+        try:
+            turns = self._turns(talk, found[-1], i)
+        except ValueError as e:
+            yield Skipped(f'{place}, {found[-1]}', str(e))
+            return
+        image = found[0] if len(found) == 1 else tuple(found)
+        yield Parsed(image, split_of(self.near), turns=turns, words=talk.words)
 
     def _turns(self, talk, image, i):
-        texts = [re.sub(r'\s+', ' ', _TOKENS.sub(' ', text)).strip() for text in talk.texts]
+        texts = [_plain(text) for text in talk.texts]
+        if self.series:
+            texts = [_HUNDREDTHS.sub(_tenfold, text) for text in texts]
         whole, braces = len(whole_boxes(' '.join(texts))), re.search(r'\{\s*<-?\d', ' '.join(texts))
         if whole or braces:
             size = picture_size(self.root / image)
@@ -381,12 +414,19 @@ class _TalkFile:
             texts = [square_whole_boxes(text, *size, self.thousandths) for text in texts]
         if not all(texts):
             raise ValueError('has an empty message')
-        self.boxed += [i] if whole else []
+        self.boxed += [i] if whole and not self.series else []
         turns = []
         for question, answer in zip(texts[::2], texts[1::2]):
             alone = len(texts) == 2 or '[' in question + answer
             turns.append(Turn(question, answer, _task(question, answer) if alone else Task.DIALOGUE))
         return turns
+
+
+_HUNDREDTHS = re.compile(r'\[\d+(\s*,\s*\d+){3}\]')
+
+
+def _tenfold(box):
+    return re.sub(r'\d+', lambda number: str(10 * int(number[0])), box[0])
 
 
 def _task(question, answer):
@@ -407,7 +447,7 @@ def _are_thousandths(talks, size_of):
             continue
         if boxes.max() > 1000:
             return False
-        size = size_of(talk.image)
+        size = size_of(talk.images[-1])
         if size and (boxes[:, 2:] > np.add(size, 1)).any():
             return True
         fits += len(boxes) if size and min(size) < 1000 else 0
@@ -427,14 +467,17 @@ def llava(
     root,
     files='**/*.json*',
     oriented=False,  # keep the turn of a box, as four corners
+    series=False,  # as TEOChat: pictures under `video`, boxes in whole numbers are hundredths of the picture
 ):
     """LLaVA's form, `{id, image, conversations}` with an <image> token, or `{messages, images}`.
 
-    GeoChat's boxes, and those in whole numbers, become boxes of the padded square."""
+    A list of pictures is about all of them, in their order; what stands before each token announces its
+    picture. GeoChat's boxes, and those in whole numbers, become boxes of the padded square; of several
+    pictures, the last."""
     pictures, told = Pictures(root), False
     for path in find_paths(root, files):
         near = path.relative_to(root).as_posix()
-        file = _TalkFile(near, root, pictures, oriented)
+        file = _TalkFile(near, pictures, oriented, series)
         try:
             yield from file.read(_checked_rows(path, near))
         except LayoutMismatch:

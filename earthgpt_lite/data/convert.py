@@ -84,20 +84,24 @@ def record_of(
     most: int = 100,  # a picture with more objects is left out: its answer would be too long
 ) -> tuple:  # the record, and notes on what was left out of it
     "A record from what a dump says about a picture. Raises `BadInput` if nothing can be said."
-    size = picture_size(Path(root) / found.image)
+    *_, size = [picture_size(Path(root) / image) for image in found.images]  # all are opened
     notes = _size_notes(found.size, size)
-    rng = np.random.default_rng(zlib.crc32(found.image.encode()))
+    several = len(found.images) > 1
+    if len(set(found.images)) < len(found.images):
+        notes.append('names the same file twice: nothing can differ between its pictures')
+    rng = np.random.default_rng(zlib.crc32(found.name.encode()))
     turns = list(found.turns)
     if found.label:
         turns.append(Turn(sample_question(Task.CLASSIFICATION, rng), found.label, Task.CLASSIFICATION))
-    turns += [Turn(sample_question(Task.CAPTION, rng), text, Task.CAPTION) for text in found.captions]
+    for text in found.captions:
+        turns.append(Turn(sample_question(Task.CAPTION, rng, several), text, Task.CAPTION))
     if found.objects is not None:
         if len(found.objects) > most:
             number = f'{len(found.objects)} objects, more than {most}'
             raise BadInput(f'has {number}: cut the picture into tiles first')
         boxes = list(_units(found.objects, size, oriented, notes))
         if boxes or not found.objects:
-            question = sample_question(Task.DETECTION, rng)
+            question = sample_question(Task.DETECTION, rng, several)
             turns.append(Turn(question, format_detection(boxes, decimals), Task.DETECTION))
     for phrase, unit in _units(found.phrases, size, oriented, notes):
         box = format_box(unit, decimals)
@@ -108,7 +112,7 @@ def record_of(
     if not turns:
         raise BadInput('; '.join(notes) or 'nothing is said about it')
     sensor, source = found.sensor or reader.sensor, found.source or reader.name
-    return Record(found.image, turns, sensor, source, found.split), notes
+    return Record(found.image, turns, sensor, source, found.split, found.words), notes
 
 # %% ../../nbs/3_data/09_convert.ipynb #cvt0dec1
 MEDIAN_IOU = 0.95  # of the written boxes against the true ones
@@ -125,7 +129,7 @@ def written_iou(
     for parsed in found:
         pairs = [*(parsed.objects or ()), *parsed.phrases]
         try:
-            size = picture_size(Path(root) / parsed.image) if pairs else None
+            size = picture_size(Path(root) / parsed.images[-1]) if pairs else None
         except BadInput:
             continue  # told when it is read
         boxes += [to_upright(box) for _, box in _units(pairs, size, oriented, [])] if pairs else []
@@ -240,9 +244,9 @@ def _record_or_left(found, src, reader, left, options):
         if problems:
             raise BadInput('; '.join(problems))
     except BadInput as e:
-        left.append((found.image, str(e)))
+        left.append((found.name, str(e)))
         return None
-    left += [(found.image, note) for note in notes]
+    left += [(found.name, note) for note in notes]
     return record
 
 
@@ -381,26 +385,36 @@ def _sampled(rows, n, seed):  # n rows of a stream with their indices, each as l
     return sorted(kept, key=lambda pair: pair[0])
 
 
-def _record_and_chip(row, root):  # the record and its chip, or why not and None
+def _record_and_chips(row, root):  # the record and the chip of each picture, or why not and None
     try:
         if not isinstance(row, dict):
             raise BadInput(record_problems(row)[0])
         record = Record.from_json(row)
-        path = find_image(record.image, root)
-        scene = read_scene(path, record.sensor, size=512, allow_vrt=None)
-        return record, as_chip(scene, size=256)
+        chips = []
+        for image, sensor in zip(record.images, record.sensors):
+            scene = read_scene(find_image(image, root), sensor, size=512, allow_vrt=None)
+            chips.append(as_chip(scene, size=256))
+        return record, chips
     except BadInput as e:
         return str(e), None
 
 
-def _draw_chip(axis, index, record, chip):
-    title = f'{index} · {record.sensor} · {Path(record.image).name}'
+def _side_by_side(chips, gap=8):  # and where the last begins, in pixels
+    white = np.full((len(chips[0].image), gap, 3), 255, np.uint8)
+    strip = [part for chip in chips for part in (white, chip.image)][1:]
+    return np.concatenate(strip, 1), (len(chips) - 1) * (len(white) + gap)
+
+
+def _draw_chips(axis, index, record, chips):
+    names = [f'{word} {Path(image).name}'.strip() for word, image in zip(record.words, record.images)]
+    title = f'{index} · {" + ".join(dict.fromkeys(record.sensors))} · {" | ".join(names)}'
     axis.set_title(title[:40], fontsize=9, parse_math=False)
-    axis.imshow(chip.image)
-    side = chip.image.shape[0]
+    image, left = _side_by_side(chips)
+    axis.imshow(image)
+    side = len(image)
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
-            corners = to_corners(found.box).reshape(4, 2) * side - 0.5
+            corners = to_corners(found.box).reshape(4, 2) * side - 0.5 + [left, 0]  # boxes are in the last
             axis.plot(*corners[[0, 1, 2, 3, 0]].T, color=f'C{(k + 1) % 10}', lw=1.5)
 
 
@@ -439,17 +453,17 @@ def show_records(
     chosen = _sampled(read_rows(file), n, seed)
     if not chosen:
         raise BadInput(f'{file}: holds no records')
-    shown = [(i, *_record_and_chip(row, root)) for i, row in chosen]
-    if not any(chip for *_, chip in shown):
+    shown = [(i, *_record_and_chips(row, root)) for i, row in chosen]
+    if not any(chips for *_, chips in shown):
         raise _nothing_to_show(file, *shown[0][:2])
     rows = -(-len(shown) // 2)
     widths = {'width_ratios': [1, 1.3] * 2}
     figure, axes = plt.subplots(rows, 4, figsize=(12, 2.6 * rows), squeeze=False, gridspec_kw=widths)
     for axis in axes.flat:
         axis.axis('off')
-    for (left, right), (i, record, chip) in zip(axes.reshape(-1, 2), shown):
-        if chip:
-            _draw_chip(left, i, record, chip)
+    for (left, right), (i, record, chips) in zip(axes.reshape(-1, 2), shown):
+        if chips:
+            _draw_chips(left, i, record, chips)
             _write_lines(right, _turn_lines(record))
         else:
             _write_lines(right, _wrapped(f'record {i} ' + record.removeprefix('the record '), 44, 8))

@@ -28,7 +28,7 @@ from ..boxes.oriented import to_map
 from ..boxes.text import clip_box, parse_boxes, to_pixels
 from .convert import records_file
 from .formats import picture_size, same_name, to_upright
-from .records import Record, Task, find_image
+from .records import IMAGE, Record, Task, clean_path, find_image
 from .store import files_read, read_rows
 from ..errors import BadInput
 from ..files import whole_folder
@@ -70,14 +70,14 @@ def labelled_pictures(
     for record in records:
         turns = [turn for turn in record.turns if turn.task == Task.DETECTION]
         if not turns:
-            left.append((record.image, 'has no turn that tells all objects'))
+            left.append((record.name, 'has no turn that tells all objects'))
             continue
         key = record.image, record.split
         try:
             if key not in found:
                 found[key] = LabelledPicture(*key, picture_size(find_image(record.image, root)))
         except BadInput as e:
-            left.append((record.image, str(e)))
+            left.append((record.name, str(e)))
             continue
         picture = found[key]
         for turn in turns:
@@ -288,9 +288,11 @@ def _write_llava(records, root, out, left):
     for number, record in enumerate(records):
         row = record.to_json()
         first = row['conversations'][0]
-        first['value'] = f'<image>\n{first["value"]}'
+        if len(record.images) == 1 and not any(record.words):  # else the tokens stand there already
+            first['value'] = f'{IMAGE}\n{first["value"]}'
         rows[record.split].append(dict(id=str(number), **row))
-        _copy_picture(record.image, root, out, record.image)
+        for image in record.images:
+            _copy_picture(image, root, out, image)
     for split, some in rows.items():
         name = _WORDS.get(split, split) or 'records'
         _write(out / f'{name}.json', json.dumps(some, ensure_ascii=False, indent=1))
@@ -355,13 +357,16 @@ def _checked_records(rows, file):
             raise BadInput(f'{file}: record {i}: {e}; run `earthgpt-lite data check`') from None
 
 
-def _with_pictures(records, root, left):
-    "The records whose pictures can be opened; the others are told."
+def _with_pictures(records, root, left, single):
+    "The records whose pictures can be opened; the others are told. single: those of several pictures, too."
     for record in records:
         try:
-            picture_size(find_image(record.image, root))
+            if single:
+                clean_path(record.image)  # says that one is needed
+            for image in record.images:
+                picture_size(find_image(image, root))
         except BadInput as e:
-            left.append((record.image, str(e)))
+            left.append((record.name, str(e)))
             continue
         yield record
 
@@ -400,7 +405,7 @@ def export(
         rows, reads = read_rows(file), files_read(file, root)
     else:
         file, rows, root = 'the records', list(source), Path(root or '.')
-        reads = [root / row.image for row in rows]
+        reads = [root / image for row in rows for image in row.images]
     _check_place(out, force, reads)
     left, counts = [], Counter()
     rows = tqdm(rows, unit=' records', disable=None if progress else True)
@@ -411,7 +416,7 @@ def export(
             records = labelled_pictures(records, root, left)
             counts.update(pictures=len(records), objects=sum(len(p.objects) for p in records))
         else:
-            records = _counted(_with_pictures(records, root, left), counts)
+            records = _counted(_with_pictures(records, root, left, form != 'llava'), counts)
             first = next(records, None)
             records = chain([] if first is None else [first], records)
         if not (counts['pictures'] or counts['records']):

@@ -25,7 +25,7 @@ from earthgpt_lite.data.annotations import (
 from .conversations import llava, mmrs1m, picture_json, qa_lines, qa_pairs, rsvqa
 from .custom import geojson, table
 from .label_tools import createml, cvat, label_studio, labelme, vott, yolo
-from .formats import captions, class_folders, qa_json
+from .formats import WHEN, captions, change_masks, class_folders, qa_json
 from .records import Task
 from ..errors import BadInput
 from ..raster.chips import Sensor
@@ -104,7 +104,7 @@ _GITHUB, _WHU = 'https://github.com/', 'https://captain-whu.github.io/'
 # folders that hold pictures of all kinds, and so are no class
 _PICTURE_FOLDERS = (
     r'(^|[/ _-])((?i:(all|train|val|test)?images?([_-]\w+)?|imgs?|pics|pictures|(train|val|test)\d{4}'
-    r'|jpegimages[\w-]*|data|image set)|CAR|NEG|PLANE)/[^/]+$'
+    r'|jpegimages[\w-]*|data|image set)|CAR|NEG|PLANE|label)/[^/]+$'
 )
 _SPLIT_FOLDERS = r'(?i)(^|/)(train|training|val|valid|validation|test|testing)/[^/]+$'
 
@@ -153,11 +153,16 @@ CLASSIFICATION_READERS = (
            dict(never=r'^(?!(.*/)?(DSCR|DCSR)/)'), verified=False),
     Reader('folders', 'any class folders', class_folders, _CLS, _O,
            '<class>/<picture>', 'your own',
-           quirks=dict(never=_PICTURE_FOLDERS, aside=_SPLIT_FOLDERS), any=True),
+           quirks=dict(never=_PICTURE_FOLDERS, aside=_SPLIT_FOLDERS,
+                       other='dataset*.json|*/dataset*.json|*captions.json'), any=True),
 )
 # fmt: on
 
 # %% ../../nbs/3_data/08_registry.ipynb #reg0c1
+def _dates(count):  # two are announced as before and after, more by their number
+    return WHEN if count == 2 else tuple(f'image {k + 1}' for k in range(count) if count > 1)
+
+
 # fmt: off
 CAPTION_READERS = (
     Reader('rsicd', 'RSICD', captions, _CAP, _O,
@@ -180,6 +185,10 @@ CAPTION_READERS = (
            'dataset_nwpu.json and NWPU_images/<class>/', _GITHUB + 'HaiyanHuang98/NWPU-Captions',
            '31,500 pictures, 5 captions each',
            dict(tell='nwpu')),
+    Reader('levir-cc', 'LEVIR-CC, captions of change', captions, _CAP, _O,
+           'LevirCCcaptions.json, images/<split>/{A,B}/', _GITHUB + 'Chen-Yang-Liu/RSICC',
+           '10,077 pairs, 5 captions each',
+           dict(files='**/LevirCCcaptions.json', dates=('A', 'B'))),
     Reader('captions', 'any captions in Karpathy form', captions, _CAP, _O,
            'dataset*.json and the pictures', 'your own', any=True),
     Reader('coco-captions', 'any captions in COCO form', coco, _CAP, _O,
@@ -217,6 +226,10 @@ QUESTION_READERS = (
     Reader('geobench-vlm', 'GEOBench-VLM, single pictures', qa_json, (Task.VQA, Task.COUNTING), _O,
            'Single/qa.json with image_path, prompts, options, ground_truth', _GITHUB + 'The-AI-Alliance/GEO-Bench-VLM',
            'over 10,000 questions', dict(files='**/Single/qa.json', need=('image_path', 'prompts', 'ground_truth'))),
+    Reader('geobench-vlm-temporal', 'GEOBench-VLM, dates', qa_json, (Task.VQA, Task.COUNTING), _O,
+           'Temporal/qa.json with a list as image_path, prompts, options, ground_truth',
+           _GITHUB + 'The-AI-Alliance/GEO-Bench-VLM', '',
+           dict(files='**/Temporal/qa.json', need=('image_path', 'prompts', 'ground_truth'), words=_dates)),
     Reader('questions', 'any questions in rows', qa_json, (Task.VQA, Task.COUNTING, Task.CAPTION, Task.GROUNDING), _O,
            '*.json, *.jsonl or *.tsv with image, question, answer, and options where there are some', 'your own',
            any=True),
@@ -226,6 +239,9 @@ QUESTION_READERS = (
 # %% ../../nbs/3_data/08_registry.ipynb #reg0c2
 # fmt: off
 OPTICAL_BOX_READERS = (
+    Reader('levir-cd', 'LEVIR-CD, masks of changed buildings', change_masks, (Task.PRESENCE, Task.DETECTION), _O,
+           '<split>/{A,B,label}/<picture>.png', 'https://justchenhao.github.io/LEVIR', '637 pairs',
+           dict(label='changed building')),
     Reader('dior', 'DIOR', voc, _DET, _O,
            'Annotations/Horizontal Bounding Boxes/*.xml, JPEGImages*/', 'https://gcheng-nwpu.github.io',
            '23,463 pictures, 20 classes',
@@ -332,6 +348,10 @@ OTHER_READERS = (
     Reader('geochat', 'GeoChat_Instruct', llava, (Task.DIALOGUE, Task.GROUNDING, Task.REGION_CAPTION), _O,
            'GeoChat_Instruct*.json and the pictures', 'hub: MBZUAI/GeoChat_Instruct', '318,000 conversations',
            dict(files='GeoChat_Instruct*.json'), verified=False),
+    Reader('teochat', 'TEOChatlas', llava, (Task.DIALOGUE, Task.VQA, Task.GROUNDING, Task.REGION_CAPTION), _O,
+           '*.json with video (a list of pictures) and conversations; boxes in hundredths of the picture',
+           'hub: jirvin16/TEOChatlas', '',
+           dict(files='**/*.json', series=True), verified=False),
     Reader('llava', "any conversations in LLaVA's form, or as messages", llava,
            (Task.DIALOGUE, Task.VQA, Task.GROUNDING, Task.REGION_CAPTION), _O,
            '*.json with image and conversations, or images and messages', 'your own', any=True),

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import shutil
+from array import array
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .convert import records_file
 from .records import Record, find_image
-from .store import InstructionData, begin_conversion
+from .store import BETWEEN, InstructionData, begin_conversion, picture_starts
 from ..errors import BadInput, shorten
 from ..files import NotWritten, whole_file, write_json
 from ..locks import output_lock
@@ -133,12 +134,15 @@ def _open_source(source, work, root):  # a store, and its place on the disk
 
 def _pictures(
     store,
-):  # [(image, sensor)] without repetition, in the order of their first use; (n,) number of each
+):  # [(image, sensor)] without repetition, in the order of their first use; numbers of those of all records
     table = store.dataset.data.table
     images, sensors = (table[name].to_pylist() for name in ('image', 'sensor'))
-    numbers = {}
-    found = np.array([numbers.setdefault(pair, len(numbers)) for pair in zip(images, sensors)], 'int32')
-    return list(numbers), found
+    numbers, found = {}, array('i')
+    for joined, sensor in zip(images, sensors):
+        paths, own = joined.split(BETWEEN), sensor.split(BETWEEN)
+        for pair in zip(paths, own * len(paths) if len(own) == 1 else own):
+            found.append(numbers.setdefault(pair, len(numbers)))
+    return list(numbers), np.array(found, 'int32')
 
 
 def _check_room(target, need):
@@ -229,12 +233,15 @@ def _pack(source, target, options, root, workers, progress):
     except BrokenProcessPool:
         said = 'a process that packed was ended from outside, perhaps for want of memory; run the same again'
         raise BadInput(f'{target}: {said}, with fewer workers if that happens again') from None
-    kept = np.flatnonzero(~np.isin(numbers, list(problems)))
+    starts = picture_starts(store.dataset.data.table)
+    lost = np.isin(numbers, list(problems))
+    kept = np.flatnonzero(np.add.reduceat(lost, starts[:-1], dtype='int64') == 0)
+    own = np.isin(np.repeat(np.arange(len(starts) - 1), np.diff(starts)), kept)
     if not len(kept):
         raise BadInput(f'{source}: no picture can be read')
     InstructionData.build((store[i] for i in kept), target / 'records')
     with whole_file(target / 'numbers.npy') as part:
-        np.save(part, numbers[kept])
+        np.save(part, numbers[own])
     names = sorted(p.relative_to(target).as_posix() for p in target.glob('records/*.arrow'))
     shards = sorted(p.name for p in target.glob('pictures-*.arrow'))
     every = [*names, 'records/info.json', 'numbers.npy', *shards]
@@ -246,7 +253,7 @@ def _pack(source, target, options, root, workers, progress):
         files=names,
         shards=shards,
         parts={n: dict(bytes=os.path.getsize(target / n), sha256=_hash(target / n)) for n in every},
-        left_out=len(numbers) - len(kept),
+        left_out=len(store) - len(kept),
         left=[[pictures[k][0], why] for k, why in list(problems.items())[:1000]],
     )
     shutil.rmtree(target / 'work', ignore_errors=True)
@@ -270,18 +277,17 @@ def _check_manifest(info, name):
     "BadInput for a manifest that `pack` does not write."
     try:
         parts = info['parts']
-        numbers = [info[key] for key in ('size', 'records', 'pictures', 'per_shard')]
+        names = {*info['files'], *info['shards'], 'numbers.npy', 'records/info.json'}
         sound = (
             info['kind'] == 'packed'
-            and all(type(n) is int and 0 < n < 2**31 for n in numbers)
+            and all(_is_count(info[key]) for key in ('size', 'records', 'pictures', 'per_shard'))
             and info['size'] <= 2048
             and re.fullmatch(r'webp|jpeg \d{1,3}', info['form'])
             and len(info['shards']) == -(-info['pictures'] // info['per_shard'])
             and info['files']
-            and {*info['files'], *info['shards'], 'numbers.npy', 'records/info.json'} == {*parts}
-            and all(re.fullmatch(_NAMES, part) for part in parts)
-            and info['shards'] == sorted(p for p in parts if p.startswith('pictures'))
-            and all(_is_part(part) for part in parts.values())
+            and names == {*parts}
+            and info['shards'] == sorted(set(info['shards']))
+            and all(_is_part(name, part) for name, part in parts.items())
         )
         Rendering.from_dict(info['rendering'], name)
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -290,12 +296,13 @@ def _check_manifest(info, name):
         raise BadInput(f'{name}: info.json is not what `data pack` writes: copy it again, or pack again')
 
 
-def _is_part(part):
-    return (
-        type(part['bytes']) is int
-        and 0 < part['bytes'] < _MOST
-        and re.fullmatch(r'[0-9a-f]{64}', part['sha256'])
-    )
+def _is_count(value):
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_part(name, part):
+    sized = type(part['bytes']) is int and 0 < part['bytes'] < _MOST
+    return sized and re.fullmatch(_NAMES, name) and re.fullmatch('[0-9a-f]{64}', part['sha256'])
 
 # %% ../../nbs/3_data/11_shards.ipynb #shd0opn2
 class PackedData:
@@ -330,8 +337,14 @@ class PackedData:
 
     def _check_numbers(self):
         count, numbers = len(self.dataset), self.numbers
-        fits = numbers.shape == (count,) == (self.info['records'],) and numbers.dtype == np.int32
-        if not fits or numbers.min() < 0 or numbers.max() >= self.info['pictures']:
+        self.starts = picture_starts(self.dataset.data.table)
+        fits = count == self.info['records'] and numbers.shape == (self.starts[-1],)
+        if (
+            not fits
+            or numbers.dtype != np.int32
+            or numbers.min() < 0
+            or numbers.max() >= self.info['pictures']
+        ):
             raise BadInput(f'{self.name}: records and pictures do not fit each other: {_PACK_AGAIN}')
 
     def _part(self, part) -> Path:  # of the right size, on this disk
@@ -360,23 +373,25 @@ class PackedData:
         return InstructionData.__getitem__(self, i)
 
     def image(self, i: int) -> str:
-        "The name of the picture of record i; its file is not needed."
-        return self.dataset[int(i)]['image']
+        "The name of the picture of record i, or the names; no file is needed."
+        return self[i].name
 
     def chip(
         self,
         i: int,  # number of a record
         size: int,  # side of the square, pixels: as packed
         rendering: Rendering | None = None,  # as packed
+        place: int = 0,  # of several pictures, which
     ) -> np.ndarray:  # (size, size, 3) uint8
-        "The picture of record i as a model sees it. Raises `BadInput` for another size or rendering."
+        "A picture of record i as a model sees it. Raises `BadInput` for another size or rendering."
         if size != self.info['size'] or _plain(rendering) != self.info['rendering']:
             what = f'a size of {size}' if size != self.info['size'] else 'another rendering'
             raise BadInput(
                 f'{self.name} was packed for chips of {self.info["size"]} pixels, and {what} is asked for: '
                 'pack it for this model, with --model'
             )
-        shard, row = divmod(int(self.numbers[int(i)]), self.info['per_shard'])
+        number = int(self.numbers[self.starts[int(i)] + place])
+        shard, row = divmod(number, self.info['per_shard'])
         part = self.info['shards'][shard]
         table = self._shard(part)
         try:

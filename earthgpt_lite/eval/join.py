@@ -63,9 +63,12 @@ def _questions_of_record(row, where):
         record = row if isinstance(row, Record) else Record.from_json(row)
     except BadInput as e:
         raise BadInput(f'{where}: {e}; `earthgpt-lite data check` lists all of them') from None
-    shared = dict(sensor=str(record.sensor), source=record.source, split=split_name(record.split))
+    sensors = list(map(str, record.sensors))
+    shared = dict(sensor='+'.join(dict.fromkeys(sensors)), source=record.source, split=record.split)
+    if len(sensors) > 1 or any(record.words):
+        shared |= dict(images=list(record.images), sensors=sensors, words=list(record.words))
     return [
-        dict(image=record.image, question=t.question, truth=t.answer, task=str(t.task), **shared)
+        dict(image=record.name, question=t.question, truth=t.answer, task=str(t.task), **shared)
         for t in record.turns
     ]
 
@@ -86,7 +89,8 @@ def read_questions(
 ) -> list[dict]:  # {"image", "question", "truth", "task", "sensor", "source", "split"} each
     """Every question of a data set.
 
-    Several captions of one picture become one question with several truths.
+    Several captions of one picture become one question with several truths. A question about several pictures
+    has their names joined as its image, and `images`, `sensors` and `words` with one entry for each.
     Raises BadInput for a faulty or empty truth.
     """
     is_file = isinstance(truth, str | Path)

@@ -52,7 +52,8 @@ def shuffled_images(
     about = {q['image']: q for q in questions}  # a question about each image
     groups = {}
     for image, q in about.items():
-        groups.setdefault((q['sensor'], q.get('source', '')), []).append(image)
+        kind = q['sensor'], q.get('source', ''), len(q.get('images', (image,)))
+        groups.setdefault(kind, []).append(image)
     rng = np.random.default_rng(seed)
     shown = {}
     for images in groups.values():

@@ -83,6 +83,7 @@ def save_adapter(
         stage=stage,
         fingerprint=base_fingerprint(model, set(map(_base_name, tensors))),
         rendering=model.config.rendering,
+        max_pictures=model.config.max_pictures,
     )
     check_replaceable(folder, ADAPTER_FILE)
     with output_lock(folder), whole_folder(folder, errors=(SafetensorError,)) as new:
@@ -138,7 +139,7 @@ def adapter_facts(folder) -> dict:
 
     kind: bias or lora. options: of what was added. base: the name of its base, '' where nobody said; beside:
     the way from the folder to it, or ''; fingerprint: of it, None for an adapter of peft's. stage: that made
-    it. rendering: how files became chips, or None.
+    it. rendering: how files became chips, or None. max_pictures: of one question, in training.
     """
     of_peft = _read_peft_config(Path(folder) / _PEFT_FILE)
     with _opened(folder) as f:
@@ -191,6 +192,9 @@ def _read_about(text, path, of_peft):
         wrong.append('kind')
     if not of_peft and about.get('options') not in _SIDES:
         wrong.append('options')
+    about.setdefault('max_pictures', 1)
+    if type(about['max_pictures']) is not int or about['max_pictures'] < 1:
+        wrong.append('max_pictures')
     if wrong:
         raise BadInput(
             f'{path} says of itself what no adapter says: look at {", ".join(wrong)}; copy it again'
@@ -226,7 +230,7 @@ def _read_peft_config(path):
         raise BadInput(f'{path} is no configuration of an adapter ({e}): copy it again') from e
     config.modules_to_save = None  # their weights go where they belong, without a wrapper
     config.init_lora_weights = True  # another beginning would change the base
-    nobody_said = dict(beside='', fingerprint=None, stage='', rendering=None)
+    nobody_said = dict(beside='', fingerprint=None, stage='', rendering=None, max_pictures=1)
     base = str(config.base_model_name_or_path or '')
     return dict(kind='lora', options=dict(config=config), base=base, **nobody_said)
 
@@ -273,6 +277,7 @@ def load_adapter(
     model.note_dtypes()
     model.beyond_base = frozenset(_base_name(n) for n in tensors if part_of(n) not in _ADDED)
     model.config.rendering = model.config.rendering or about['rendering']
+    model.config.max_pictures = max(model.config.max_pictures, about['max_pictures'])
     return about
 
 

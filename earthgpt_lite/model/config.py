@@ -68,8 +68,8 @@ class EarthGPTConfig(PreTrainedConfig):
     cross entropy, see lesson 4_model/12_coordinates; first_coordinate: id of the token 0.00. chat: the ChatFormat of the
     tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary. rendering:
     how files become chips, as `Rendering.to_dict` gives it; scope: what it was trained with, see notebook
-    4_model/21_scope; None where nobody said. format: of
-    this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
+    4_model/21_scope; None where nobody said. max_pictures: the most that stood before one question in
+    training. format: of this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
     that do not exist.
     """
 
@@ -104,6 +104,7 @@ class EarthGPTConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
     rendering: dict | None = None
     scope: dict | None = None
+    max_pictures: int = 1
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
@@ -180,6 +181,7 @@ _FIELDS = dict(
     coordinate_loss_weight=_real(0, 1_000_000),
     first_coordinate=_whole(0, 2**31),
     tie_word_embeddings=_FLAG,
+    max_pictures=_whole(1, 1024),
     scope=(lambda v: isinstance(v, dict), 'what `measure_scope` gives, or null'),
 )
 _MAY_LACK = ('vit_config', 'cnn_config', 'vit_input', 'cnn_input', 'init_scale', 'first_coordinate', 'scope')

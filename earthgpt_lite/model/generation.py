@@ -4,6 +4,7 @@
 __all__ = ['prefill', 'generate_batch', 'AnswerOptions', 'generate_answers', 'stream_answer']
 
 # %% ../../nbs/4_model/17_generation.ipynb #e4de82ed
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from threading import Event, Thread
@@ -20,14 +21,12 @@ from .tokens import ChatFormat, check_length, encode
 @torch.no_grad()
 def prefill(
     model: EarthGPT,
-    tokenizer,
-    features: torch.Tensor,  # (n, visual tokens, width), or (n, 0, width) for no picture
-) -> list:  # of each layer (keys, values), (n, heads, length, size of a head)
-    "What the language model keeps of the begin mark and a picture, for each picture."
-    ids = torch.tensor([picture_prefix(model.config, tokenizer)], device=features.device)
-    ids = ids.repeat(len(features), 1)
-    if not features.shape[1]:
-        ids, features = ids[:, : -model.config.visual_tokens], None
+    prefixes: list,  # ids of each, from `picture_prefix`, all of one length
+    features: torch.Tensor
+    | None,  # (pictures, visual tokens, width) in the order of their places; None for none
+) -> list:  # of each layer (keys, values), (prefixes, heads, length, size of a head)
+    "What the language model keeps of the begin mark and the pictures, for each prefix."
+    ids = torch.tensor(prefixes, device=model.device)
     cache = model(input_ids=ids, image_features=features, use_cache=True, logits_to_keep=1).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
@@ -35,9 +34,9 @@ def prefill(
 def generate_batch(
     model: EarthGPT,
     tokenizer,
-    prompts: list,  # ids of each question, without the picture
+    prompts: list,  # ids of each question, without its pictures
     cache: list,  # from `prefill`
-    rows: list,  # for each prompt, which picture of the cache it goes on from
+    rows: list,  # for each prompt, which prefix of the cache it goes on from
     max_new_tokens: int = 64,
     **generate,  # for transformers' generate
 ) -> list:  # [(text, score, [(token, log-probability)])]
@@ -104,12 +103,86 @@ def _texts_and_scores(tokenizer, ids, logprobs, end_id):
         answers.append((text.strip(), scores[k].item(), list(zip(tokens, logprobs[k][mine].tolist()))))
     return answers
 
+# %% ../../nbs/4_model/17_generation.ipynb #tupgen02
+def _prefixes(model, tokenizer, questions, words):
+    "Of each question what stands before it: (indices of its pictures, ids)."
+    ids_of, found = {}, []
+    for k, (given, _) in enumerate(questions):
+        pictures = _indices(given)
+        announced = tuple((words and words[k]) or ('',) * len(pictures))
+        if len(announced) != len(pictures):
+            numbers = f'{len(announced)} words to announce {len(pictures)} pictures'
+            raise BadInput(f'question {k + 1} has {numbers}: give one for each')
+        if announced not in ids_of:
+            ids_of[announced] = tuple(picture_prefix(model.config, tokenizer, announced))
+        found.append((pictures, ids_of[announced]))
+    return found
+
+
+def _indices(given):
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,)
+
+
+def _by_prefix(prefixes, most):
+    """(different prefixes, questions behind them): of one length, and at most so many pictures at a time.
+
+    Questions without a picture come last.
+    """
+    about = {}
+    for k, prefix in enumerate(prefixes):
+        about.setdefault(prefix, []).append(k)
+    alike = {}
+    for prefix in sorted(about):
+        pictures, ids = prefix
+        alike.setdefault((len(pictures), len(ids)), []).append(prefix)
+    for count, length in sorted(alike, reverse=True):
+        found, at_once = alike[count, length], max(1, most // max(1, count))
+        for start in range(0, len(found), at_once):
+            chosen = found[start : start + at_once]
+            yield chosen, [k for prefix in chosen for k in about[prefix]]
+
+
+class _Encoded:
+    "Features of pictures: each is computed once, and kept for as long as a prefix still needs it."
+
+    def __init__(self, model, pictures, prefixes):
+        self.model, self.pictures, self.kept = model, pictures, {}
+        self.uses = Counter(picture for pictures, _ in set(prefixes) for picture in pictures)
+
+    def of(self, indices):  # (len(indices), visual tokens, width)
+        new = [i for i in dict.fromkeys(indices) if i not in self.kept]
+        if new:
+            part = self.pictures[new].to(self.model.device)
+            features = self.model.image_features(part) if part.dim() == 4 else part
+            self.kept.update(zip(new, features))
+        found = torch.stack([self.kept[i] for i in indices])
+        for i in indices:
+            self.uses[i] -= 1
+            if not self.uses[i]:
+                del self.kept[i]
+        return found
+
+
+def _prefill_all(model, encoded, prefixes, at_once=64):
+    "The caches of some prefixes as one; so many pictures pass the model at a time."
+    count, parts = len(prefixes[0][0]), []
+    step = max(1, at_once // max(1, count))
+    for start in range(0, len(prefixes), step):
+        some = prefixes[start : start + step]
+        places = [i for pictures, _ in some for i in pictures]
+        features = encoded.of(places) if places else None
+        parts.append(prefill(model, [ids for _, ids in some], features))
+    return [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)]
+
 # %% ../../nbs/4_model/17_generation.ipynb #f9f64344
 @dataclass(frozen=True)
 class AnswerOptions:
     "How `generate_answers` works."
 
     batch_size: int = 256  # questions at a time; the caches of twice as many pictures are kept
+    words: list | None = None  # of each question what announces its pictures, one each; None: nothing
     progress: Callable | None = None  # called with the number of answers done
     tokens: bool = False  # also give each token of an answer with its own log-probability
     names: list | None = None  # of the questions, for messages
@@ -122,7 +195,7 @@ def generate_answers(
     # (n, 3, s, s) uint8 pictures, or a list of them; or their features (n, visual tokens, width);
     # None if no question has one
     pictures,
-    questions: list,  # [(index of the picture or None, question)]
+    questions: list,  # [(index of the picture, a tuple of several in their order, or None; question)]
     max_new_tokens: int = 64,
     options: AnswerOptions | None = None,
     # fields of AnswerOptions; the rest is for transformers' generate: do_sample, num_beams, streamer ...
@@ -130,9 +203,10 @@ def generate_answers(
 ) -> list:  # [(text, score)], with `tokens` [(text, score, [(token, log-probability)])]
     """Answer many questions about some pictures; the order of the questions is kept.
 
-    The score is the mean log-probability of the answer's own tokens. A picture passes encoders and language
-    model once for all its questions. Questions go in batches, by picture and then by wording. Raises BadInput
-    for a picture that is not there, a prompt that is too long, pictures of unequal size.
+    The score is the mean log-probability of the answer's own tokens. A picture passes the encoders once in
+    however many tuples it is, a tuple of pictures the language model once for all its questions. Questions go
+    in batches, by pictures and then by wording. Raises BadInput for a picture that is not there, a prompt
+    that is too long, pictures of unequal size.
     """
     options, generate = _split_options(options, changes)
     chat = ChatFormat(**model.config.chat)
@@ -140,15 +214,16 @@ def generate_answers(
         pictures = stack_pictures(pictures)
     prompts = [chat.encode_question(tokenizer, question) for _, question in questions]
     _check_settings(tokenizer, questions, generate)
-    _check_questions(model, tokenizer, pictures, questions, prompts, options.names)
-    answers = [None] * len(questions)
-    for chosen, asked in _by_picture(questions, 2 * options.batch_size):
-        cache = _prefill_pictures(model, tokenizer, pictures, chosen)
-        row_of = {picture: row for row, picture in enumerate(chosen)}
+    prefixes = _prefixes(model, tokenizer, questions, options.words)
+    _check_questions(model, pictures, prefixes, prompts, options.names)
+    encoded, answers = _Encoded(model, pictures, prefixes), [None] * len(questions)
+    for chosen, asked in _by_prefix(prefixes, 2 * options.batch_size):
+        cache = _prefill_all(model, encoded, chosen)
+        row_of = {prefix: row for row, prefix in enumerate(chosen)}
         asked.sort(key=lambda k: questions[k][1])  # like questions have like answers
         for start in range(0, len(asked), options.batch_size):
             batch = asked[start : start + options.batch_size]
-            rows = [row_of.get(questions[k][0], 0) for k in batch]
+            rows = [row_of[prefixes[k]] for k in batch]
             some = [prompts[k] for k in batch]
             found = generate_batch(model, tokenizer, some, cache, rows, max_new_tokens, **generate)
             for k, answer in zip(batch, found):
@@ -163,36 +238,6 @@ def _split_options(options, changes):
     own = {field.name for field in fields(AnswerOptions)}
     options = replace(options or AnswerOptions(), **{k: v for k, v in changes.items() if k in own})
     return options, {k: v for k, v in changes.items() if k not in own}
-
-
-def _by_picture(questions, most):
-    """(pictures, questions about them): at most so many pictures at a time.
-
-    Questions without a picture come last.
-    """
-    about = {}
-    for k, (picture, _) in enumerate(questions):
-        about.setdefault(picture, []).append(k)
-    without = about.pop(None, [])
-    pictures = sorted(about)
-    for start in range(0, len(pictures), most):
-        chosen = pictures[start : start + most]
-        yield chosen, [k for picture in chosen for k in about[picture]]
-    if without:
-        yield [], without
-
-
-def _prefill_pictures(model, tokenizer, pictures, chosen, at_once=64):
-    "The caches of some pictures, or of no picture, as one."
-    if not chosen:
-        nothing = torch.zeros(1, 0, model.config.text_config.hidden_size, device=model.device)
-        return prefill(model, tokenizer, nothing)
-    parts = []
-    for start in range(0, len(chosen), at_once):
-        part = pictures[chosen[start : start + at_once]].to(model.device)
-        features = model.image_features(part) if part.dim() == 4 else part
-        parts.append(prefill(model, tokenizer, features))
-    return [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)]
 
 # %% ../../nbs/4_model/17_generation.ipynb #9e4e0007
 def _check_settings(tokenizer, questions, generate):
@@ -210,21 +255,19 @@ def _check_settings(tokenizer, questions, generate):
         )
 
 
-def _check_questions(model, tokenizer, pictures, questions, prompts, names):
+def _check_questions(model, pictures, prefixes, prompts, names):
     "Raises BadInput, with the question's name, for a picture that is not there or a prompt that is too long."
     count = 0 if pictures is None else len(pictures)
-    with_picture = picture_prefix(model.config, tokenizer)
-    without = with_picture[: -model.config.visual_tokens]
     context = getattr(model.config.text_config, 'max_position_embeddings', None)
-    for k, ((picture, _), prompt) in enumerate(zip(questions, prompts)):
+    for k, ((asked, ids), prompt) in enumerate(zip(prefixes, prompts)):
         name = names[k] if names else f'question {k + 1}'
-        if picture is not None and not 0 <= picture < count:
-            raise BadInput(
-                f'{name} asks about picture {picture}, but there are {count} pictures, counted from 0'
-            )
+        for picture in asked:
+            if not 0 <= picture < count:
+                raise BadInput(
+                    f'{name} asks about picture {picture}, but there are {count} pictures, counted from 0'
+                )
         if context:
-            prefix = without if picture is None else with_picture
-            check_length(prefix + prompt, context, name)
+            check_length([*ids, *prompt], context, name, len(asked))
 
 # %% ../../nbs/4_model/17_generation.ipynb #ac523919
 class _StopWhen(StoppingCriteria):
@@ -240,10 +283,10 @@ class _StopWhen(StoppingCriteria):
 def stream_answer(
     model: EarthGPT,
     tokenizer,
-    picture,  # (1, 3, s, s) uint8, features (1, visual tokens, width), or None
+    pictures,  # (n, 3, s, s) uint8 in their order, features (n, visual tokens, width), or None
     question: str,
     max_new_tokens: int = 64,
-    **generate,  # for transformers' generate
+    **generate,  # fields of AnswerOptions, such as words=[('before', 'after')]; the rest for transformers' generate
 ):  # yields pieces of text
     """The answer to one question in pieces, as it is written.
 
@@ -251,7 +294,7 @@ def stream_answer(
     Whoever stops reading stops the model, within one token.
     """
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    questions = [(None if picture is None else 0, question)]
+    questions = [(None if pictures is None else tuple(range(len(pictures))), question)]
     generate['streamer'] = streamer
     left = Event()
     generate['stopping_criteria'] = [*generate.get('stopping_criteria', []), _StopWhen(left)]
@@ -259,7 +302,7 @@ def stream_answer(
 
     def work():
         try:
-            generate_answers(model, tokenizer, picture, questions, max_new_tokens, **generate)
+            generate_answers(model, tokenizer, pictures, questions, max_new_tokens, **generate)
         except BaseException as e:
             errors.append(e)
         finally:

@@ -228,7 +228,7 @@ def load_tokenizer(
         return read_tokenizer(folder, config, name), config
     of_base, whole = find_base(folder, base)
     if not whole:
-        model, tokenizer = _load_on_base(folder, base)
+        model, tokenizer = load(name, 'cpu', base)
         return tokenizer, model.config
     config = model_config(name, base)
     return read_tokenizer(whole, config, of_base), config

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import printable
 from ..files import write_whole
 from .packing import build_sequence
-from .tokens import ChatFormat, IGNORE, encode, encode_turns
+from .tokens import ChatFormat, IGNORE, encode_turns
 
 # %% ../../nbs/4_model/03_token_view.ipynb #0304db0f
 # what a token is, and its colour
@@ -129,11 +129,11 @@ def token_page(
 
     Needs no network, runs no script. Raises BadInput, with the name, for a sample without answers.
     """
-    picture = [tokenizer.convert_tokens_to_ids('<image>')] * visual_tokens
-    prefix = encode(tokenizer, chat.begin, True) + picture
+    image = tokenizer.convert_tokens_to_ids('<image>')
     names = [str(getattr(s, 'name', '') or getattr(s, 'image', '')) for s in samples]
     rows = []
     for sample, name in zip(samples, names):
+        prefix = chat.encode_pictures(tokenizer, getattr(sample, 'words', ('',)), image, visual_tokens)
         pairs = encode_turns(tokenizer, sample.turns, chat, name, dialogue=not shared)
         rows.append(build_sequence(pairs, prefix, shared=shared))
     length = max((len(row['input_ids']) for row in rows), default=0)
@@ -150,24 +150,32 @@ def _head():
     return f'<!doctype html><meta charset="utf-8"><title>tokens</title><style>{style}</style><p>{legend}</p>'
 
 # %% ../../nbs/4_model/03_token_view.ipynb #a01d3579
-_TERMINAL = {'picture': 47, 'question': 44, 'answer': 42}  # background colours
+_TERMINAL = {'picture': 47, 'words': 46, 'question': 44, 'answer': 42}  # background colours
 
 
 def print_tokens(
     name: str,  # of the record
     row: dict,  # from build_sequence
-    prefix_length: int,  # tokens of the picture
+    prefix_length: int,  # tokens before the first question
     tokenizer: PreTrainedTokenizerBase,
 ):
     "Tokens in a terminal: runs of one kind on one line, in colour where there is some."
     kinds = ['question' if label == IGNORE else 'answer' for label in row['labels']]
-    kinds = ['picture'] * prefix_length + kinds[prefix_length:]
-    counts = ', '.join(f'{kinds.count(kind)} {kind}' for kind in _TERMINAL)
+    kinds[:prefix_length] = _prefix_kinds(row['input_ids'][:prefix_length], tokenizer)
+    counts = ', '.join(f'{kinds.count(kind)} {kind}' for kind in _TERMINAL if kind in kinds)
     print(f'{name}: {len(kinds)} tokens: {counts}. Only the answers are target tokens.')
     texts = map(tokenizer.decode, row['input_ids'])
     screen = _coloured() or sys.stdout
     for kind, run in groupby(zip(kinds, texts), key=lambda pair: pair[0]):
         print(f'{kind:9}', _run_text(kind, [text for _, text in run]), file=screen)
+
+
+def _prefix_kinds(ids, tokenizer):
+    "The kind of each token before the first question: of a picture, or of words that announce one."
+    image = tokenizer.convert_tokens_to_ids('<image>')
+    first = ids.index(image) if image in ids else len(ids)
+    begin = 'words' if first > 1 else 'picture'  # a begin mark of one token belongs to its picture
+    return [begin] * first + ['picture' if i == image else 'words' for i in ids[first:]]
 
 
 def _coloured():
@@ -179,7 +187,8 @@ def _coloured():
 def _run_text(kind, texts):
     "Tokens of one kind on one line; coloured in a terminal."
     if kind == 'picture':
-        return f'{texts[0]} and {len(texts) - 1} x {texts[-1]}'
+        begin = '' if texts[0] == texts[-1] else f'{texts[0]} and '
+        return f'{begin}{texts.count(texts[-1])} x {texts[-1]}'
     quoted = [json.dumps(t, ensure_ascii=False)[1:-1] for t in texts]
     if not _coloured():
         return '|'.join(quoted)

@@ -133,6 +133,15 @@ class ChatFormat:
     gap: str = ' '  # leads every text: most tokenizers know words best behind a space
     again: str | None = None  # before a later question of a dialogue; None: as before the first
 
+    def encode_pictures(self, tokenizer, words, image_token_id: int, visual_tokens: int) -> list[int]:
+        "What stands before the first question: the begin mark, and each picture's words and places."
+        ids = encode(tokenizer, self.begin, True)
+        for announced in words:
+            text = check_text(announced, 'what announces a picture').strip()
+            ids = ids + encode_continuation(tokenizer, self.gap + text if text else '')
+            ids = ids + [image_token_id] * visual_tokens
+        return ids
+
     def encode_question(self, tokenizer, question: str, later: bool = False) -> list[int]:
         "A question as it stands before the model answers. Raises BadInput for an empty one."
         if not check_text(question, 'the question').strip():
@@ -178,6 +187,7 @@ def check_length(
     tokens,  # a row from build_sequence, or the ids of a prompt with its picture
     context: int,  # tokens that the model can read
     name: str = 'the prompt',  # of the record, for the message
+    pictures: int = 1,  # in the prompt
 ):
     "Raises BadInput, which says by how much and where, for a prompt that is longer than the context."
     if isinstance(tokens, dict):
@@ -185,7 +195,8 @@ def check_length(
     else:
         length = len(tokens)
     if length > context:
+        shown, fewer = ('the picture', '') if pictures == 1 else (f'{pictures} pictures', 'pictures or ')
         raise BadInput(
-            f'{name}: {length:,} tokens with the picture, {length - context:,} more than the {context:,} '
-            'that the model can read; shorten the text, ask in several prompts, or take fewer visual tokens'
+            f'{name}: {length:,} tokens with {shown}, {length - context:,} more than the {context:,} '
+            f'that the model can read; shorten the text, ask in several prompts, or take fewer {fewer}visual tokens'
         )

@@ -23,7 +23,7 @@ from ..errors import BadInput
 from ..model.generation import generate_answers
 from ..model.processor import to_pixel_values
 from .checkpoints import parse_interval, save_artifact
-from .dataset import InstructionBatches
+from .dataset import InstructionBatches, example_images, example_words
 
 # %% ../../nbs/5_train/09_callbacks.ipynb #3cc35a1a
 class TimeBudget(Callback):
@@ -282,12 +282,17 @@ class Validation(Callback):
     def _show_answers(self, module):
         "Some questions with answer and truth, from all over the examples: neighbours look alike."
         chosen = self.examples[:: max(1, len(self.examples) // self.show)][: self.show]
-        pixels = torch.stack([to_pixel_values(e.image) for e in chosen])
-        questions = [(i, e.turns[0].question) for i, e in enumerate(chosen)]
+        pixels, places = [], []
+        for example in chosen:
+            images = [to_pixel_values(image) for image in example_images(example)]
+            places.append(tuple(range(len(pixels), len(pixels) + len(images))))
+            pixels += images
+        questions = [(place, e.turns[0].question) for place, e in zip(places, chosen)]
+        words = [example_words(e) for e in chosen]
         with module.full_model() as model:
             if not module.trainer.is_global_zero:
                 return
-            found = generate_answers(model.eval(), self.tokenizer, pixels, questions, 16)
+            found = generate_answers(model.eval(), self.tokenizer, pixels, questions, 16, words=words)
         answers = [text for text, _ in found]
         if self.say is None and _in_notebook():
             return _plot_answers(chosen, answers)
@@ -309,7 +314,7 @@ def _plot_answers(examples, answers):
     _, axes = plt.subplots(1, n, figsize=(2.2 * n, 2.2), squeeze=False, layout='compressed')
     for ax, example, answer in zip(axes[0], examples, answers):
         question, truth = example.turns[0].question, example.turns[0].answer
-        ax.imshow(example.image)
+        ax.imshow(np.concatenate(example_images(example), 1))
         ax.axis('off')
         title = f'{fill(question, 24)}\n{fill(answer, 24)}\n({fill(truth, 24)})'
         ax.set_title(title, fontsize=7, parse_math=False)

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.records import find_image
 from ..data.shards import PackedData, is_packed
-from ..data.store import InstructionData
+from ..data.store import BETWEEN, InstructionData
 from ..errors import BadInput
 from ..files import NotWritten, whole_file
 from ..raster.chips import Sensor
@@ -34,10 +34,11 @@ INDEX = 'index.npz'  # beside the files of a store
 
 @dataclass
 class RecordIndex:
-    "What must be known of n records on m pictures without opening one."
+    "What must be known of n records on m pictures, or tuples of pictures, without opening one."
 
-    pictures: np.ndarray  # (n,) number of each record's picture
-    sizes: np.ndarray  # (m,) bytes of each picture's file; -1: not there
+    pictures: np.ndarray  # (n,) number of each record's picture, or of its tuple with what announces it
+    sizes: np.ndarray  # (m,) bytes of each picture's file, of a tuple's files; -1: not there
+    tuple_sizes: np.ndarray  # (m,) how many pictures it has
     sensors: np.ndarray  # (n,) number in SENSORS
     splits: np.ndarray  # (n,) number in split_names
     split_names: np.ndarray  # the words for splits that occur
@@ -48,7 +49,11 @@ class RecordIndex:
     def fits(self, count: int) -> bool:
         "Whether its parts fit one another and so many records."
         own = (self.pictures, self.sensors, self.splits, self.turn_counts)
-        inside = [(self.pictures, self.sizes), (self.splits, self.split_names)]
+        inside = [
+            (self.pictures, self.sizes),
+            (self.pictures, self.tuple_sizes),
+            (self.splits, self.split_names),
+        ]
         inside += [(self.sensors, SENSORS), (self.turn_tasks, TASKS)]
         return (
             all(part.shape == (count,) for part in own)
@@ -78,7 +83,7 @@ def _identity(store):
     stats = [(name, os.stat(Path(store.folder) / name)) for name in names]
     files = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
     root = os.path.realpath(getattr(store, 'root', ''))
-    return json.dumps([1, root, SENSORS, TASKS, files])  # 1: of this form
+    return json.dumps([2, root, SENSORS, TASKS, files])  # 2: of this form
 
 
 def _read_index(file, key):  # None where there is none, or another
@@ -94,20 +99,37 @@ def _make_index(store):
     import pyarrow.compute as pc
 
     table = store.dataset.data.table
-    pictures, names = _numbers(table['image'])
+    pictures, names = _numbers(_tuples(table))
     splits, split_names = _numbers(table['split'])
     tasks, task_names = _numbers(pc.list_flatten(table['task']))
     sensors, sensor_names = _numbers(table['sensor'])
+    tuple_sizes = [name.split(_WORDS)[0].count(BETWEEN) + 1 for name in names]
+    first_sensors = [SENSORS.index(name.split(BETWEEN)[0]) for name in sensor_names]
     return RecordIndex(
         pictures,
         _picture_sizes(store, names),
-        np.array([SENSORS.index(name) for name in sensor_names], 'uint8')[sensors],
+        np.array(tuple_sizes, 'int32'),
+        np.array(first_sensors, 'uint8')[sensors],
         splits,
         np.array(split_names),
         np.array([TASKS.index(name) for name in task_names], 'uint8')[tasks],
         pc.list_value_length(table['task']).to_numpy().astype('int32'),
         np.array(_digest(table, store.info.get('parts'))),
     )
+
+
+_WORDS = '\1'  # between the paths of a tuple and what announces its pictures
+
+
+def _tuples(table):
+    "A text for each record that is the same where pictures, their sensors and words are the same."
+    import pyarrow.compute as pc
+
+    several = pc.any(pc.match_substring(table['image'], BETWEEN)).as_py()
+    announced = pc.any(pc.not_equal(table['words'], '')).as_py()
+    if not several and not announced:
+        return table['image']
+    return pc.binary_join_element_wise(table['image'], table['words'], table['sensor'], _WORDS)
 
 
 def _numbers(column):  # (int32 numbers, the words that they stand for, in the order of their first use)
@@ -121,7 +143,7 @@ def _digest(table, parts):  # of the texts, and of the shards that hold the pict
     import pyarrow as pa
 
     total = hashlib.sha256(json.dumps(parts).encode())
-    for name in ('image', 'question', 'answer'):
+    for name in ('image', 'question', 'answer', 'words'):
         turns, lengths, texts = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for chunk in table[name].chunks:
             if pa.types.is_list(chunk.type):
@@ -136,18 +158,21 @@ def _digest(table, parts):  # of the texts, and of the shards that hold the pict
     return total.hexdigest()
 
 
-def _picture_sizes(store, names):
-    "Bytes of each picture's file, -1 where it is not there or leads out of the root."
+def _picture_sizes(store, tuples):
+    "Bytes of each picture's file, -1 where it is not there or leads out of the root; of several, their sum."
     if store.info.get('kind'):  # a store that holds its pictures
-        return np.zeros(len(names), 'int64')
+        return np.zeros(len(tuples), 'int64')
     base, folders = os.path.realpath(store.root), {}
-    sizes = np.full(len(names), -1, 'int64')
-    for k, name in enumerate(names):
-        folder, _, last = name.rpartition('/')
-        if folder not in folders:  # links are followed once for each folder
-            real = os.path.realpath(os.path.join(base, folder))
-            folders[folder] = real if Path(real).is_relative_to(base) else None
-        sizes[k] = _picture_size(folders[folder], last, name, base)
+    sizes = np.full(len(tuples), -1, 'int64')
+    for k, names in enumerate(tuples):
+        found = []
+        for name in names.split(_WORDS)[0].split(BETWEEN):
+            folder, _, last = name.rpartition('/')
+            if folder not in folders:  # links are followed once for each folder
+                real = os.path.realpath(os.path.join(base, folder))
+                folders[folder] = real if Path(real).is_relative_to(base) else None
+            found.append(_picture_size(folders[folder], last, name, base))
+        sizes[k] = -1 if min(found) < 0 else sum(found)
     return sizes
 
 
@@ -168,7 +193,7 @@ def group_records(
     chosen: np.ndarray,  # numbers of the records that count, rising
     most: int = MOST_TURNS,  # turns of an example
 ) -> tuple:  # (the chosen records example by example, where each example begins and the last one ends)
-    "The records of one picture together, in the order of the first of each; dialogues stay alone."
+    "The records of one picture, or one tuple, together, in the order of the first; dialogues stay alone."
     counts = index.turn_counts[chosen].astype('int64')
     keys = index.pictures[chosen].astype('int64') * len(SENSORS) + index.sensors[chosen]
     alone = _dialogues(index)[chosen]
@@ -194,7 +219,7 @@ def _dialogues(index):  # (n,) bool
 
 # %% ../../nbs/5_train/04_examples.ipynb #4333e8b8
 class StoredExample:
-    """An Example whose picture is read when it is looked at.
+    """An Example whose pictures are read when they are looked at.
 
     Raises BadInput, with the file, where it is gone or damaged.
     """
@@ -202,13 +227,21 @@ class StoredExample:
     def __init__(self, store, numbers, size: int, rendering=None):
         records = [store[i] for i in numbers]
         self.store, self.number, self.size, self.rendering = store, int(numbers[0]), size, rendering
-        self.name, self.sensor = records[0].image, records[0].sensor
+        first = records[0]
+        self.name, self.sensor, self.words = first.name, first.sensor, first.words
         self.turns = [turn for record in records for turn in record.turns]
         self.split, self.place = records[0].split or 'train', {}
 
     @property
+    def images(self) -> tuple:  # of (side, side, 3) uint8
+        "The pictures in their order."
+        places = range(len(self.words))
+        return tuple(self.store.chip(self.number, self.size, self.rendering, place) for place in places)
+
+    @property
     def image(self):  # (side, side, 3) uint8
-        return self.store.chip(self.number, self.size, self.rendering)
+        "The only picture, or the last."
+        return self.store.chip(self.number, self.size, self.rendering, len(self.words) - 1)
 
 
 class StoredExamples(Sequence):
@@ -255,6 +288,11 @@ class StoredExamples(Sequence):
         turns = np.arange(ends[-1]) + np.repeat(begins[self.order] - ends[:-1], counts)
         sensors = self.known.sensors[self.order[self.starts[:-1]]]
         return ExampleColumns(sensors, self.known.turn_tasks[turns], ends[self.starts])
+
+    @property
+    def most_pictures(self) -> int:
+        "The most pictures of one example."
+        return int(self.known.tuple_sizes[self.known.pictures[self.order]].max())
 
     @property
     def fingerprint(self) -> str:

@@ -35,6 +35,7 @@ from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
 from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
+from .dataset import most_pictures
 from .sampling import ExampleColumns
 
 # %% ../../nbs/5_train/14_run.ipynb #927aa7d6
@@ -188,6 +189,7 @@ def _train(run, resume, force, say):
     _check_size(run, model, stage)
     set_image_size(model, size, say)
     prepare_stage(model, stage)
+    model.config.max_pictures = max(model.config.max_pictures, most_pictures(examples))
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
     what = f'{run.model}, stage {stage.name}: {len(examples):,} pictures with {questions:,} questions'
     say(f'{what}\n{freeze_table(model)}')

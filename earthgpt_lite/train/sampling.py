@@ -58,7 +58,9 @@ _DIALOGUE = TASKS.index(str(Task.DIALOGUE))
 class ExampleColumns:
     "What sampling must know of n examples, as arrays: no example is opened for it."
 
-    sensors: np.ndarray  # (n,) the number of each example's sensor in SENSORS
+    sensors: (
+        np.ndarray
+    )  # (n,) the number of each example's sensor in SENSORS; of several pictures, the first's
     turn_tasks: np.ndarray  # (all turns,) the number of each turn's task in TASKS, example by example
     turn_starts: np.ndarray  # (n + 1,) where the turns of each example begin
 
@@ -67,7 +69,7 @@ class ExampleColumns:
         "Those of a list of examples, or what a store knows of its own."
         if hasattr(examples, 'columns'):
             return examples.columns
-        sensors = [SENSORS.index(Sensor(e.sensor)) for e in examples]
+        sensors = [SENSORS.index(Sensor(_first(e.sensor))) for e in examples]
         tasks = [TASKS.index(Task(t.task)) for e in examples for t in e.turns]
         starts = np.cumsum([0] + [len(e.turns) for e in examples])
         return cls(np.array(sensors, 'uint8'), np.array(tasks, 'uint8'), starts)
@@ -89,6 +91,10 @@ class ExampleColumns:
         in_dialogue[owners[self.turn_tasks == _DIALOGUE]] = True
         rates = np.array([task_rates.get(task, 1.0) for task in TASKS])[self.turn_tasks]
         return np.where(in_dialogue[owners], 1.0, rates)
+
+
+def _first(sensor):  # one, or a tuple of those of several pictures
+    return sensor if isinstance(sensor, str) else sensor[0]
 
 # %% ../../nbs/5_train/03_sampling.ipynb #6d2ac9f3
 def split_weights(

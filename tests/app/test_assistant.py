@@ -1,6 +1,7 @@
 "Answers and the assistant: boxes come home from any transform, text stays text, labels are scored by the model itself."
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -253,7 +254,7 @@ def test_lists_in_order_and_a_picture_passes_once(helper, picture, monkeypatch):
     assert calls[1] == (2, [(0, asked[0]), (1, asked[1]), (0, asked[2])])
     monkeypatch.undo()
     assert [a.text for a in helper.ask(picture, asked)] == single[0]
-    assert [a.text for a in helper.ask([picture, other], asked[0])] == [single[0][0], single[1][0]]
+    assert [a.text for a in helper.ask([picture, other], asked[:1])] == [single[0][0], single[1][0]]
 
 
 def test_refusals_of_ask(helper, picture, tmp_path):
@@ -263,10 +264,57 @@ def test_refusals_of_ask(helper, picture, tmp_path):
         (lambda: helper.ask([], 'a'), '0 images'),
         (lambda: helper.ask(np.zeros((1, 1, 3), 'uint8'), 'a'), 'single pixel'),
         (lambda: helper.ask(tmp_path / 'no.tif', 'a'), 'no such file'),
-        (lambda: helper.ask([picture] * 2, 'a', stream=print), 'one answer at a time'),
+        (lambda: helper.ask([picture] * 2, ['a'], stream=print), 'one answer at a time'),
+        (lambda: helper.ask([picture] * 2, 'a'), '2 pictures in one question.* one picture in a question'),
     ]:
         with pytest.raises(BadInput, match=words):
             call()
+
+
+@pytest.fixture
+def pair_helper(helper):
+    "As if the model had been trained with pairs."
+    model = deepcopy(helper.model)
+    model.config.max_pictures = 2
+    return Assistant(model, helper.tokenizer)
+
+
+def test_a_single_question_is_about_all_pictures(pair_helper, picture):
+    other = 255 - picture
+    one = pair_helper.ask([picture, other], 'has anything changed?')
+    assert isinstance(one, Answer) and len(one.chips) == 2 and one.warnings == ()
+    assert one.prompt.startswith('<begin><image>x128<user>')
+    assert (one.chip.image == as_chip(other).image).all() and one._repr_html_().count('<img') == 2
+    named = pair_helper.ask({'before': picture, 'after': other}, ['has anything changed?', 'where?'])
+    assert [a.question for a in named] == ['has anything changed?', 'where?']
+    assert named[0].prompt.startswith('<begin> before<image>x64 after<image>x64<user>')
+    model, tokenizer = pair_helper.model, pair_helper.tokenizer
+    pixels = pair_helper.to_pixel_values([picture, other])
+    words = [('', ''), ('before', 'after')]
+    asked = [((0, 1), 'has anything changed?')] * 2
+    by_hand = module.generate_answers(model, tokenizer, pixels, asked, words=words)
+    assert [one.text, named[0].text] == [text for text, _ in by_hand]
+    each = pair_helper.ask([[picture, other], picture], ['has anything changed?', 'what is this?'])
+    assert [len(a.chips) for a in each] == [2, 1] and each[0].text == one.text
+    pieces = []
+    streamed = pair_helper.ask([picture, other], 'has anything changed?', stream=pieces.append)
+    assert ''.join(pieces).strip() == streamed.text == one.text
+
+
+def test_what_is_odd_about_several_pictures_is_said(pair_helper, picture, tmp_path):
+    (same,) = pair_helper.ask([picture, picture.copy()], 'has anything changed?').warnings
+    assert same.startswith('pictures 1 and 2 are the same in every pixel')
+    with pytest.raises(BadInput, match='3 pictures in one question.*at most 2'):
+        pair_helper.ask([picture] * 3, 'has anything changed?')
+    chips = [as_chip(picture), as_chip(255 - picture)]
+    for chip, east in zip(chips, (0, 10 * picture.shape[1] // 2)):
+        chip.frame = Frame(*picture.shape[1::-1], Affine(10, 0, 500000 + east, 0, -10, 4000000), 'EPSG:32633')
+    (apart,) = pair_helper.ask(chips, 'has anything changed?').warnings
+    assert 'pictures 1 and 2 share 33% of their ground' in apart
+
+
+def test_tasks_ask_each_picture_of_a_list_alone(helper, picture):
+    assert [len(a.chips) for a in helper.caption([picture, 255 - picture])] == [1, 1]
 
 
 def test_what_was_sent(helper, picture):

@@ -10,12 +10,13 @@ import pytest
 import rasterio
 import yaml
 from affine import Affine
+from fixtures_readers import picture
 from PIL import Image
 
 from earthgpt_lite.boxes.text import format_detection, parse_boxes, to_pixels, to_unit
 from earthgpt_lite.data.convert import read
 from earthgpt_lite.data.export import FORMATS, LIST, export, flat_names, labelled_pictures
-from earthgpt_lite.data.records import Record, Turn
+from earthgpt_lite.data.records import Record, Task, Turn
 from earthgpt_lite.data.registry import READERS
 from earthgpt_lite.errors import BadInput
 
@@ -263,3 +264,16 @@ def test_companions_of_a_picture_go_with_it(tmp_path):
         tmp_path,
     )
     assert (tmp_path / 'o/images/train/a.pgw').read_text().startswith('10')
+
+
+def test_pairs_go_to_llava_and_back_and_are_told_elsewhere(tmp_path):
+    for name in ('a.png', 'b.png'):
+        picture(tmp_path / f'in/{name}')
+    turns = [Turn('is there a new ship?', 'yes', Task.PRESENCE), Turn('where?', 'in the port')]
+    pair = Record(('a.png', 'b.png'), turns, words=('before', 'after'))
+    export([pair], 'llava', tmp_path / 'out', tmp_path / 'in')
+    (back,) = read('llava', tmp_path / 'out')
+    assert back.images == pair.images and back.words == pair.words
+    assert [(t.question, t.answer) for t in back.turns] == [(t.question, t.answer) for t in turns]
+    with pytest.raises(BadInput, match='a.png . b.png has 2 pictures where one is needed'):
+        export([pair], 'vlmeval', tmp_path / 'tsv', tmp_path / 'in')

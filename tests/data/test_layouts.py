@@ -113,7 +113,7 @@ def test_rows_without_an_answer_or_a_picture(tmp_path):
     write(tmp_path / 'x.jsonl', '\n'.join(map(json.dumps, rows)) + '\n{"image": ')
     records, left = got('questions', tmp_path)
     assert [(t.question, t.answer) for t in records['a.png'].turns] == [('Which?', '3')]
-    assert [line.split(' ')[2] for line in left] == ['1', '2', '3', '4']
+    assert [line.split(' ')[2] for line in left] == ['1', '3', '4', 'a'] and 'b.png' in left[3]
 
 
 def test_vrsbench_has_sentences_about_objects(tmp_path):
@@ -199,9 +199,63 @@ def test_messages_of_chat_templates(row, tmp_path):
     assert turns == [SAID]
 
 
-def test_two_pictures_are_no_record(tmp_path):
+def test_two_pictures_and_one_token_are_no_record(tmp_path):
     turns, left = talk(tmp_path, GOOD, {'image': None, 'images': ['a.png', 'a.png'], **GOOD})
-    assert turns == [SAID] and '2 pictures' in left[0]
+    assert turns == [SAID] and 'has 1 <image> tokens and 2 pictures' in left[0]
+
+
+def several(root, row, reader='llava', files=('a.png', 'b.png')):
+    for name in files:
+        picture(root / name)
+    write(root / 'x.json', [row])
+    return next(read(reader, root, []))
+
+
+@pytest.mark.parametrize(
+    'text, words, question',
+    [
+        ('<image>\n<image>\nWhat has changed?', ('', ''), 'What has changed?'),
+        ('Before: <image> After: <image> What has changed?', ('Before:', 'After:'), 'What has changed?'),
+        ('What has changed?', ('', ''), 'What has changed?'),
+        ('What has changed? <image> <image>', ('', ''), 'What has changed?'),
+    ],
+)
+def test_where_several_pictures_stand(text, words, question, tmp_path):
+    row = {'image': ['a.png', 'b.png'], 'conversations': conversation((text, 'a lake'))}
+    if '<image>' not in text:
+        row['messages'] = [dict(role=r, content=c) for r, c in (('user', text), ('assistant', 'a lake'))]
+        del row['conversations']
+    record = several(tmp_path, row)
+    assert record.images == ('a.png', 'b.png') and record.words == words
+    assert [(t.question, t.answer) for t in record.turns] == [(question, 'a lake')]
+
+
+def test_parts_of_a_message_stand_where_they_stand(tmp_path):
+    image = lambda name: {'type': 'image', 'image': name}
+    text = lambda words: {'type': 'text', 'text': words}
+    content = [text('2016:'), image('a.png'), text('2019:'), image('b.png'), text('What has changed?')]
+    messages = [{'role': 'user', 'content': content}, {'role': 'assistant', 'content': 'a lake'}]
+    record = several(tmp_path, {'messages': messages})
+    assert record.words == ('2016:', '2019:') and record.turns[0].question == 'What has changed?'
+
+
+def test_boxes_of_several_pictures_are_in_the_last(tmp_path):
+    picture(tmp_path / 'b.png', size=(20, 40))
+    row = {
+        'image': ['a.png', 'b.png'],
+        'conversations': conversation(('<image><image>Where is the new ship?', '{<0><0><50><100>|<0>}')),
+    }
+    picture(tmp_path / 'a.png'), write(tmp_path / 'x.json', [row])
+    record = next(read('llava', tmp_path))
+    assert np.allclose(parse_boxes(record.turns[0].answer).boxes[0].box, [0.25, 0, 0.5, 1], atol=0.01)
+
+
+def test_a_file_that_stands_twice_is_told(tmp_path):
+    picture(tmp_path / 'a.png')
+    row = {'image': ['a.png', 'a.png'], 'conversations': conversation(('<image><image>Changed?', 'no'))}
+    write(tmp_path / 'x.json', [row])
+    left = []
+    assert len(list(read('llava', tmp_path, left))) == 1 and 'names the same file twice' in left[0][1]
 
 
 def boxed(*boxes, ask='<image>Where are they?'):

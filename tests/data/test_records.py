@@ -230,3 +230,85 @@ def test_all_reasons_of_one_row_are_told():
     row = {**next(records(1)).to_json(), 'image': '../x', 'sensor': 'radar'}
     with pytest.raises(BadInput, match='climbs out.*unknown sensor'):
         Record.from_json(row)
+
+
+# ---- several pictures
+
+plain = texts.map(str.strip).filter(lambda s: s and '\n' not in s)
+
+
+@given(st.lists(st.sampled_from(['a.png', 'b/c.png', 'd.tif']), min_size=1, max_size=4), plain, st.data())
+def test_several_pictures_go_to_json_and_back(images, question, data):
+    n = len(images)
+    sensors = tuple(data.draw(st.lists(st.sampled_from(Sensor), min_size=n, max_size=n)))
+    words = tuple(data.draw(st.lists(st.just('') | plain, min_size=n, max_size=n)))
+    record = Record(images, [Turn(question, 'yes'), Turn('why?', 'no')], sensors, words=words)
+    row = json.loads(json.dumps(record.to_json()))
+    assert record_problems(row) == [] and Record.from_json(row) == record
+    assert record.images == tuple(images) and record.sensors == sensors and record.words == words
+    assert isinstance(record.image, str) == (n == 1)
+    alone = record.to_json(extra=False)
+    assert alone.keys() == {'image', 'conversations'}
+    assert Record.from_json(alone).words == words and Record.from_json(alone).images == record.images
+
+
+def test_one_picture_is_written_as_before():
+    row = Record('a.png', [Turn('what?', 'a lake')]).to_json()
+    assert row['image'] == 'a.png' and row['conversations'][0]['value'] == 'what?'
+    assert row['sensor'] == 'optical' and row.keys() == {'image', 'conversations', 'sensor', 'task'}
+
+
+def pair_row(text='<image> <image> what has changed?', image=('a.png', 'b.png'), **more):
+    messages = [{'from': 'human', 'value': text}, {'from': 'gpt', 'value': 'a lake'}]
+    return {'image': list(image), 'conversations': messages} | more
+
+
+@pytest.mark.parametrize(
+    'text, words, question',
+    [
+        ('<image> <image> what has changed?', ('', ''), 'what has changed?'),
+        ('what has changed?', ('', ''), 'what has changed?'),
+        ('2016: <image>\n2019: <image>\nwhat has changed?', ('2016:', '2019:'), 'what has changed?'),
+        (
+            'what is in <image> and not in <image>, if anything?',
+            ('what is in', 'and not in'),
+            ', if anything?',
+        ),
+    ],
+)
+def test_tokens_say_where_pictures_stand(text, words, question):
+    record = Record.from_json(pair_row(text))
+    assert record.words == words and record.turns[0].question == question
+
+
+@pytest.mark.parametrize(
+    'row, why',
+    [
+        (pair_row('<image> what?'), 'has 1 <image> tokens in its first question and 2 pictures'),
+        (pair_row('<image><image><image> what?'), 'has 3 <image> tokens .* and 2 pictures'),
+        (pair_row('what? <image><image>'), 'asks nothing behind its last <image> token'),
+        (pair_row(image=()), 'names no image'),
+        (pair_row(image=('a.png', '../b.png')), 'climbs out'),
+        (pair_row(image=('a.png', 7)), 'image path that is no text'),
+        (pair_row(sensor=['optical', 'radar']), "unknown sensor 'radar'"),
+        (pair_row(sensor=['optical', 'sar', 'sar']), 'has 3 sensors for 2 pictures'),
+    ],
+)
+def test_what_does_not_match_is_told(row, why):
+    with pytest.raises(BadInput, match=why):
+        Record.from_json(row)
+
+
+def test_tokens_stand_in_the_first_question_alone():
+    row = pair_row()
+    row['conversations'][1]['value'] = 'an <image>'
+    assert record_problems(row) == [
+        'has an <image> token in message 1: they stand in the first question, one for each picture'
+    ]
+
+
+def test_who_needs_one_picture_is_told_of_several():
+    with pytest.raises(BadInput, match='has 2 pictures where one is needed: a.png . b.png'):
+        find_image(('a.png', 'b.png'), '.')
+    with pytest.raises(BadInput, match='a.png . b.png: 1 words for 2 pictures'):
+        Record(('a.png', 'b.png'), words=('before',))

@@ -13,7 +13,7 @@ from fixtures_training import small, tokenizer
 from PIL import Image
 
 from earthgpt_lite.data import shards
-from earthgpt_lite.data.records import Record, Turn
+from earthgpt_lite.data.records import Record, Task, Turn
 from earthgpt_lite.data.shards import PackedData, PackOptions, is_packed, pack, read_shard
 from earthgpt_lite.data.store import InstructionData, write_rows
 from earthgpt_lite.errors import BadInput
@@ -319,3 +319,27 @@ def test_fsspec_reads_from_other_places(packed, tmp_path):
             disk.pipe(f'/bucket/{file.relative_to(packed).as_posix()}', file.read_bytes())
     far = PackedData('memory://bucket', tmp_path)
     assert np.array_equal(far.chip(9, 64), PackedData(packed).chip(9, 64))
+
+
+def test_tuples_are_packed_picture_by_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in 'abc':
+        pixels = rng.integers(0, 255, (24, 24, 3), 'uint8')
+        Image.fromarray(pixels).save(tmp_path / f'{name}.png')
+    turns = [Turn('is there water?', 'yes', Task.PRESENCE)]
+    paths = [('a.png', 'b.png'), 'a.png', ('b.png', 'a.png', 'c.png'), ('c.png', 'gone.png'), 'c.png']
+    rows = [
+        Record(path, turns, words=('now',) * (1 if isinstance(path, str) else len(path))) for path in paths
+    ]
+    rows.append(Record(('a.png', 'b.png'), turns, (Sensor.OPTICAL, Sensor.SAR)))
+    store = InstructionData.build(rows, tmp_path / 'store', tmp_path)
+    options = PackOptions(size=32, max_unreadable=0.5)
+    info = pack(tmp_path / 'store', tmp_path / 'packed', options)
+    assert (info['records'], info['pictures'], info['left_out']) == (5, 5, 1)  # b also as radar; gone.png
+    packed, kept = PackedData(tmp_path / 'packed'), [0, 1, 2, 4, 5]
+    for i, k in enumerate(kept):
+        assert packed[i] == store[k]
+        for place in range(len(packed[i].images)):
+            assert np.array_equal(packed.chip(i, 32, None, place), store.chip(k, 32, None, place))
+    example = StoredExamples(packed, 32, group=False)[2]
+    assert len(example.images) == 3 and example.words == ('now',) * 3

@@ -53,7 +53,7 @@ SPOIL = {
     'empty message': say(2, value=' '),
     '3 messages': lambda r: {**r, 'conversations': r['conversations'][:3], 'task': 'vqa'},
     'is no text': say(0, value=7),
-    '<image> token': say(0, value='<image>\nwhere?'),
+    '<image> tokens': say(0, value='<image> <image>\nwhere?'),
     'no area': say(3, value='[0.10,0.20,0.10,0.40]'),
     'beyond the frame': say(3, value='[0.10,0.20,1.10,0.40]'),
     'not a number': say(3, value='[nan,0.2,0.3,0.4]'),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -16,12 +17,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from earthgpt_lite.data.records import Record, Turn
+from earthgpt_lite.data.records import Record, Task, Turn
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data
 from earthgpt_lite.eval.sheets import shuffled_images
+from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.modeling import model_fingerprint
+from earthgpt_lite.model.processor import to_pixel_values
 
 
 def test_wrong_images_are_of_the_same_kind():
@@ -413,3 +416,31 @@ def test_blind_runs_show_what_they_say(tiny, data, tmp_path, monkeypatch):
     for bad in (dict(blind='black'), dict(blind='grey', robustness=True)):
         with pytest.raises(BadInput, match='choose grey, none, shuffled|made worse'):
             evaluate_model(tiny, data, tmp_path / 'bad', **settings | bad)
+
+
+def test_questions_about_several_pictures(tiny, few, tmp_path):
+    model = deepcopy(tiny[0])
+    images = [e.image for e in few['validation'][:3]]
+    for k, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f'{k}.png')
+    asked = [Turn('has anything changed?', 'yes', Task.PRESENCE), Turn('what is this?', 'water')]
+    rows = [
+        Record(('0.png', '1.png'), asked, words=('before', 'after')),
+        Record(('1.png', '2.png'), asked, words=('before', 'after')),
+        Record(('0.png', '1.png'), asked[:1]),
+        Record('2.png', asked),
+    ]
+    write_rows(rows, tmp_path / 'r.jsonl')
+    quiet = dict(progress=False, say=None, max_new_tokens=6)
+    with pytest.raises(BadInput, match='0.png . 1.png: 2 pictures in one question, .* at most 1'):
+        evaluate_model((model, tiny[1]), tmp_path / 'r.jsonl', tmp_path / 'out', **quiet)
+    model.config.max_pictures = 2
+    kept = evaluate_model((model, tiny[1]), tmp_path / 'r.jsonl', tmp_path / 'out', **quiet)
+    assert kept['asked'] == 3 * 7, 'right, shuffled, blind'
+    sheet = [json.loads(line) for line in (tmp_path / 'out/answers.jsonl').read_text().splitlines()]
+    pixels = torch.stack([to_pixel_values(image) for image in images])
+    pairs = [((0, 1), q) for q in (0, 1)] + [((1, 2), q) for q in (0, 1)] + [((0, 1), 0), (2, 0), (2, 1)]
+    words = [('before', 'after')] * 4 + [None] * 3
+    questions = [(place, asked[q].question) for place, q in pairs]
+    said = generate_answers(model, tiny[1], pixels, questions, 6, words=words)
+    assert [row['answer'] for row in sheet] == [text for text, _ in said]

@@ -40,10 +40,9 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.backbones import check_language, load_language
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save, set_image_size
-from earthgpt_lite.model.presets import preset_config, read_preset
-from earthgpt_lite.model.templates import FAMILIES, prepare_tokenizer
-from earthgpt_lite.model.vision import IMAGENET
-from earthgpt_lite.model.weights import build, find_preset
+from earthgpt_lite.model.presets import preset_config
+from earthgpt_lite.model.templates import FAMILIES
+from earthgpt_lite.model.weights import build
 from earthgpt_lite.train.stages import STAGES, prepare_stage
 from earthgpt_lite.model.parts import part_of
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
