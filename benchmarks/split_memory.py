@@ -103,7 +103,9 @@ def held(pid):
 
 def watch(command):
     "(time, bytes of all processes) while a command runs."
-    found, process = [], subprocess.Popen(command, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    # without a heap that keeps what was let go of, glibc gives every tensor back at once
+    env = os.environ | dict(OMP_NUM_THREADS='1', MALLOC_MMAP_THRESHOLD_='131072')
+    found, process = [], subprocess.Popen(command, env=env)
     top = psutil.Process(process.pid)
     while process.poll() is None:
         try:

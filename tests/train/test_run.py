@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
 from earthgpt_lite.errors import BadInput
