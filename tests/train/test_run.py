@@ -440,3 +440,17 @@ def test_a_run_names_its_model_data_and_folder(key, value, tmp_path, monkeypatch
     with pytest.raises(BadInput, match=f'{key} is (None|\'\'): name one'):
         train(replace(RunOptions(out='x', steps=1), **{key: value}))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_several_pictures_says_how_many_it_knows(data):
+    turn = [
+        {'from': 'human', 'value': 'was <image> now <image> what has changed?'},
+        {'from': 'gpt', 'value': 'ice'},
+    ]
+    rows = [{'image': [f'{i}.png', f'{i + 1}.png'], 'conversations': turn} for i in range(7)]
+    (data / 'pairs.json').write_text(json.dumps(rows))
+    train(choice(data))
+    assert load(data / 'run', 'cpu')[0].config.max_pictures == 1
+    pairs = choice(data, model=str(data / 'run'), out=str(data / 'pairs'), stage=StageOptions('tune'))
+    train(replace(pairs, data=str(data / 'pairs.json')))
+    assert load(data / 'pairs', 'cpu')[0].config.max_pictures == 2, 'an adapter tells it, too'
