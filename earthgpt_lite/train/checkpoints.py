@@ -17,7 +17,7 @@ import torch.nn as nn
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..errors import BadInput, first_line
@@ -222,11 +222,33 @@ def gather_weights(
     shares = _places(split)
     for name, (t, places) in _places(model).items():
         share = shares[name][0].detach()
-        full = share.full_tensor() if isinstance(share, DTensor) else share
+        full = _whole_on_first(share)
         if is_first():
-            _hang(places, full.cpu(), t)
+            _hang(places, full, t)
         if release and isinstance(share, DTensor) and share.device_mesh.size() > 1:
             share.to_local().untyped_storage().resize_(0)
+
+
+def _whole_on_first(share):
+    "A tensor whole, on the CPU of the first process; None in the others, which send their rows."
+    if not isinstance(share, DTensor):
+        return share.cpu()
+    if share.placements != (Shard(0),):
+        full = share.full_tensor()
+        return full.cpu() if is_first() else None
+    local, rank = share.to_local(), share.device_mesh.get_local_rank()
+    count = len(torch.empty(share.shape, device='meta').chunk(share.device_mesh.size()))
+    if rank:
+        if rank < count:  # of few rows the last processes hold none
+            dist.send(local.contiguous(), 0)
+        return None
+    full = torch.empty(share.shape, dtype=share.dtype)
+    for sender, rows in enumerate(full.chunk(share.device_mesh.size())):
+        if sender:
+            local = torch.empty(rows.shape, dtype=rows.dtype, device=share.device)
+            dist.recv(local, sender)
+        rows.copy_(local)
+    return full
 
 # %% ../../nbs/5_train/07_checkpoints.ipynb #splitst1
 class SplitStrategy(ModelParallelStrategy):
@@ -272,15 +294,7 @@ def _share(value, like):
 
 def _gathered(state):
     "Each tensor whole, on the CPU of the first process; the others only take part."
-    first = is_first()
-
-    def whole(value):
-        if not isinstance(value, DTensor):
-            return value
-        full = value.full_tensor()
-        return full.cpu() if first else None
-
-    return tree_map(whole, state)
+    return tree_map(lambda value: _whole_on_first(value) if isinstance(value, DTensor) else value, state)
 
 # %% ../../nbs/5_train/07_checkpoints.ipynb #7705ee59
 def save_artifact(model: EarthGPT, tokenizer, folder, stage: Stage | None = None) -> Path:  # what was written
