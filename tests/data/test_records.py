@@ -241,7 +241,8 @@ plain = texts.map(str.strip).filter(lambda s: s and '\n' not in s)
 def test_several_pictures_go_to_json_and_back(images, question, data):
     n = len(images)
     sensors = tuple(data.draw(st.lists(st.sampled_from(Sensor), min_size=n, max_size=n)))
-    words = tuple(data.draw(st.lists(st.just('') | plain, min_size=n, max_size=n)))
+    words = data.draw(st.lists(st.just('') | plain, min_size=n, max_size=n))
+    words = tuple(' '.join(word.replace('\0', ' ').split()) for word in words)  # on one line
     record = Record(images, [Turn(question, 'yes'), Turn('why?', 'no')], sensors, words=words)
     row = json.loads(json.dumps(record.to_json()))
     assert record_problems(row) == [] and Record.from_json(row) == record
