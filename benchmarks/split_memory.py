@@ -63,7 +63,7 @@ def work(folder, name, stage):
     model, tokenizer = open_model(name, [], fresh=False, meta=not is_first())
     prepare_stage(model, STAGES[stage])
     if is_first():
-        (folder / 'bytes').write_text(str(sum(p.nbytes for p in model.parameters())))
+        (folder / 'bytes').write_text(str(sum(p.nbytes for p in model.parameters())), encoding='utf-8')
     mark('opened')
     ended = []
 
@@ -125,7 +125,7 @@ def peaks(name, stage):
         folder = Path(folder)
         seen = watch([sys.executable, __file__, '--model', name, '--stage', stage, '--work', str(folder)])
         marks = [json.loads(line) for line in (folder / 'marks').read_text(encoding='utf-8').splitlines()]
-        size = int((folder / 'bytes').read_text())
+        size = int((folder / 'bytes').read_text(encoding='utf-8'))
     found, begin = {}, 0
     for phase, end in marks:
         found[phase] = max((most for t, most in seen if begin < t <= end), default=0)

@@ -379,7 +379,8 @@ def _read_chips(job, batches, rendering=None):
 
 def _answer_rows(assistant, job, chips):
     "Answers about chips: text, score, boxes in pixels of the tile, labels, scores of the boxes."
-    for answer in getattr(assistant, job.kind)(chips, job.prompt or None):
+    prompt = [job.prompt] if job.kind == 'ask' else job.prompt or None  # each tile alone
+    for answer in getattr(assistant, job.kind)(chips, prompt):
         score = answer.scores[answer.text] if job.kind == 'classify' else answer.score
         boxes = answer.pixel_boxes.round(4).tolist()
         confidence = np.round(answer.confidence, 6).tolist()

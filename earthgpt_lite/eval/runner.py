@@ -230,7 +230,7 @@ def _asked(q, places):
 
 def check_known(model, questions):
     "Raises BadInput for a question about more pictures than the model was trained with."
-    most = model.config.max_pictures
+    most = getattr(model.config, 'max_pictures', 1)
     for q in questions:
         count = len(q.get('images', [q['image']]))
         if count > most:

@@ -226,6 +226,8 @@ class InstructionBatches(Dataset):
         return [self.seed, 2, step, place]
 
     def _encode(self, turns, name, is_dialogue):
+        if not turns:
+            return []  # a picture that nobody asked about
         pairs = encode_turns(self._ids, turns, self.chat, name, is_dialogue and len(turns) > 1)
         known = self.config.text_config.vocab_size
         beyond = [i for question, answer in pairs for i in question + answer if i >= known]

@@ -12,7 +12,6 @@ from typing import Callable
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from transformers import SchedulerType, get_scheduler
 
 from ..errors import BadInput, first_line
 
@@ -31,8 +30,19 @@ def schedule(
     return rise * max(floor, cosine)
 
 # %% ../../nbs/5_train/02_optimizers.ipynb #opt0sch1
-_NOT_BY_STEP = ('reduce_lr_on_plateau', 'greedy')  # they follow a loss
-SCHEDULES = ('warm_cosine', *(kind.value for kind in SchedulerType if kind.value not in _NOT_BY_STEP))
+# ours, and those of transformers that follow the step and no loss
+SCHEDULES = (
+    *(
+        'warm_cosine',
+        'linear',
+        'cosine',
+        'cosine_with_restarts',
+        'polynomial',
+        'constant',
+        'constant_with_warmup',
+    ),
+    *('inverse_sqrt', 'cosine_with_min_lr', 'cosine_warmup_with_min_lr', 'warmup_stable_decay'),
+)
 # what transformers calls the floor
 _FLOORS = dict(
     warm_cosine='floor',
@@ -97,14 +107,15 @@ def _library_schedule(chosen, options, lr):
     made = {}
 
     def build(total):
+        from transformers import get_scheduler
+
         given = ('constant_with_warmup', {}) if total is None else (chosen.name, options)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
         try:
             warmup = chosen.warmup_steps(total)
             share = get_scheduler(given[0], optimizer, warmup, total, given[1]).lr_lambdas[0]
-            [
-                share(step) for step in (0, (total or 0) // 2, (total or 1) - 1)
-            ]  # an option may be wrong only later
+            for step in (0, (total or 0) // 2, (total or 1) - 1):
+                share(step)  # an option may be wrong only later
             return share
         except (ArithmeticError, TypeError, ValueError) as e:
             raise BadInput(f'schedule {chosen.name}: {first_line(e)}; mend schedule.options') from e

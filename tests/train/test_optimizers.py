@@ -11,7 +11,7 @@ import pytest
 import torch
 from fixtures_research import Smoothed
 from fixtures_training import examples, small, tokenizer as make_tokenizer
-from transformers import get_scheduler
+from transformers import SchedulerType, get_scheduler
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.efficientnet import EfficientNetLiteConfig
@@ -77,6 +77,10 @@ FLOORS = dict(
     cosine_warmup_with_min_lr='min_lr_rate',
     warmup_stable_decay='min_lr_ratio',
 )
+
+
+def test_all_schedules_of_the_library_that_follow_the_step_are_known():
+    assert {kind.value for kind in SchedulerType} - set(OF_LIBRARY) == {'reduce_lr_on_plateau', 'greedy'}
 
 
 @pytest.mark.parametrize('name', OF_LIBRARY)
