@@ -122,9 +122,8 @@ def test_every_preset_has_its_needs_and_a_verdict():
         'too large for this machine',
     ]
     assert {p['verdict'] for p in doctor.preset_verdicts(None).values()} == {'unknown'}
-    assert doctor.preset_verdicts(25e9)['base']['verdict'] == 'can answer here, not train', (
-        'nobody has all memory alone'
-    )
+    just = 1.05e9 * doctor.MEMORY_GB['base'][1]  # nobody has all memory alone
+    assert doctor.preset_verdicts(just)['base']['verdict'] == 'can answer here, not train'
 
 
 BLIND = "import sys; sys.modules['{0}'] = None; from earthgpt_lite.app.cli import main; sys.exit(main(['doctor', '--device', 'cpu']))"

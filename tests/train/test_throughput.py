@@ -37,7 +37,7 @@ def test_what_a_step_needs_is_what_torch_counts_without_the_padding(tok, stage):
         pytest.importorskip('peft')
     model = small(tok)
     prepare_stage(model, stage)
-    batch = InstructionBatches(examples(), tok, model.config, 6).batch(0)
+    batch = InstructionBatches(examples(), tok, model.config, 6, sequence_length=4096).batch(0)
     length = int((batch.segment_ids > 0).sum(1).max())  # without the padding that rounds it up
     for field in ('input_ids', 'labels', 'position_ids', 'segment_ids', 'prefix_ids'):
         setattr(batch, field, getattr(batch, field)[:, :length].contiguous())

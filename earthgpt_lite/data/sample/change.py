@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 from rasterio.features import shapes
 
 from ...boxes.text import format_box
@@ -19,7 +18,7 @@ from ..records import Task, Turn
 from .sites import find_site, render_site
 from .world_map import DATA, SIDE, balance_yes_no
 from ...errors import BadInput
-from ...raster.chips import GREY, Sensor
+from ...raster.chips import GREY, Sensor, resize
 from ...raster.opening import open_raster
 
 # %% ../../../nbs/3_data/17_change.ipynb #chgform1
@@ -255,8 +254,7 @@ def cut_chip(
     "A window of a site, rendered as all samples are."
     c, r, side = window
     image, _ = render_site(site, picture)
-    chip = Image.fromarray(image[r : r + side, c : c + side])
-    return np.asarray(chip.resize((SIDE, SIDE), Image.BICUBIC))
+    return resize(image[r : r + side, c : c + side], SIDE)
 
 
 def block_name(site: str, window) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 from rasterio.features import shapes
 
 from ...boxes.text import format_box
@@ -28,6 +27,7 @@ from earthgpt_lite.data.sample.world_map import (
 )
 from ...errors import BadInput
 from ...raster.opening import open_raster
+from ...raster.chips import resize
 from ...raster.reading import read_scene
 from ...raster.rendering import Rendering, SensorRendering
 
@@ -324,7 +324,7 @@ def _example(name, split, number, found):  # without questions yet
     c, r, side = found.window
     image, scene = render_site(name, found.picture)
     block = find_site(name).block
-    chip = np.asarray(Image.fromarray(image[r : r + side, c : c + side]).resize((SIDE, SIDE), Image.BICUBIC))
+    chip = resize(image[r : r + side, c : c + side], SIDE)
     # west, south, east, north
     corners = tuple(scene.frame.to_map([(c, r + side), (c + side, r)]).ravel().tolist())
     place = dict(

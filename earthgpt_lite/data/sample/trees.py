@@ -19,7 +19,7 @@ from .objects import optical_examples
 from .sites import all_site_examples
 from .world_map import DATA, Example, SIDE, SPLITS, add_candidate, balance_yes_no
 from ...errors import BadInput
-from ...raster.chips import dihedral_image
+from ...raster.chips import dihedral_image, resize
 from ...raster.reading import read_scene
 
 # %% ../../../nbs/3_data/15_trees.ipynb #dcadc34f
@@ -255,7 +255,7 @@ def _add_tree_candidates(candidates, chip, i, rng):
 
 def _tree_example(chip, name, split, number, window, dihedral, rng):
     c, r, side = window
-    image = np.asarray(Image.fromarray(chip.image).resize((SIDE, SIDE), Image.BICUBIC))
+    image = resize(chip.image, SIDE)
     place = dict(
         site='trees',
         file=name,
