@@ -143,7 +143,7 @@ def test_wheel_asks_for_no_development_tool(built):
     asked = [l for l in meta.splitlines() if l.startswith('Requires-Dist')]
     assert not [l for l in asked if re.search('nbdev|fastcore|pytest', l) and 'extra == "dev"' not in l]
     assert 'License-Expression: Apache-2.0' in meta and 'License-File: LICENSE' in meta
-    assert {'lora', 'gguf', 'offline', 'geo', 'log', 'studio', 'browser', 'docs', 'dev'} == set(
+    assert {'lora', 'gguf', 'offline', '8bit', 'geo', 'log', 'studio', 'browser', 'docs', 'dev'} == set(
         re.findall(r'^Provides-Extra: (\w+)', meta, re.M)
     )
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import zlib
 from array import array
 from collections import deque
@@ -338,8 +339,10 @@ def named_worker_errors():
     "BadInput, with what to do, where a worker died."
     try:
         yield
-    except RuntimeError as e:
-        if 'DataLoader worker' not in str(e):
+    except (RuntimeError, ConnectionError, EOFError) as e:
+        # one that dies while it hands over a batch leaves a broken connection
+        handed_over = any(frame.name == '_try_get_data' for frame in traceback.extract_tb(e.__traceback__))
+        if not handed_over:
             raise
         raise BadInput(
             f'a worker that reads pictures died ({first_line(e)}), most often because memory, or shared memory '

@@ -490,7 +490,12 @@ def test_real_lite_saves_loads_and_sees(lite, tmp_path, few):
     said = generate_answers(model, tokenizer, pixels, asked, max_new_tokens=12)
     assert 'Paris' in said[1][0]
     save(model, tokenizer, tmp_path / 'lite')
-    assert generate_answers(*load(tmp_path / 'lite'), pixels, asked, max_new_tokens=12) == said
+    again, tokenizer = load(tmp_path / 'lite')
+    kept = again.state_dict()
+    assert all(torch.equal(kept[name], t) for name, t in model.state_dict().items())
+    # memory that lies elsewhere may be summed in another order
+    for (text, score), (want, its) in zip(generate_answers(again, tokenizer, pixels, asked, 12), said):
+        assert text == want and score == pytest.approx(its, abs=1e-5)
     print(*lines, sep='\n')
 
 
