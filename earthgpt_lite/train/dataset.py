@@ -342,7 +342,7 @@ def named_worker_errors():
     except (RuntimeError, ConnectionError, EOFError) as e:
         # one that dies while it hands over a batch leaves a broken connection
         handed_over = any(frame.name == '_try_get_data' for frame in traceback.extract_tb(e.__traceback__))
-        if not handed_over:
+        if not handed_over and 'DataLoader worker' not in str(e):
             raise
         raise BadInput(
             f'a worker that reads pictures died ({first_line(e)}), most often because memory, or shared memory '
