@@ -463,7 +463,7 @@ def _pack_options(args):
 
     facts = dict(jpeg=args.jpeg, max_unreadable=args.max_unreadable)
     if args.model:
-        rendering = model_rendering(args.model, args.model == 'nano')
+        rendering = model_rendering(args.model, fresh=False)
         facts |= dict(size=model_image_size(args.model), rendering=rendering or Rendering())
     if args.size:
         facts['size'] = args.size

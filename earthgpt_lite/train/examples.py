@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['INDEX', 'MOST_TURNS', 'SMALL', 'RecordIndex', 'group_records', 'StoredExample', 'StoredExamples', 'open_store',
-           'open_examples', 'of_split']
+           'packed_rendering', 'open_examples', 'of_split']
 
 # %% ../../nbs/5_train/04_examples.ipynb #exmpimp1
 import hashlib
@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..data.records import find_image
 from ..data.shards import PackedData, is_packed
 from ..data.store import BETWEEN, InstructionData
+from ..raster.rendering import Rendering
 from ..errors import BadInput
 from ..files import NotWritten, whole_file
 from ..raster.chips import Sensor
@@ -339,6 +340,11 @@ def open_store(
     store = InstructionData.build(path, Path(room.folder) / 'store', root)
     store.room = room
     return store
+
+
+def packed_rendering(data) -> Rendering | None:
+    "How the chips of packed records were rendered; None for any other data."
+    return Rendering.from_dict(PackedData(data).info['rendering'], str(data)) if is_packed(data) else None
 
 
 class _Room:

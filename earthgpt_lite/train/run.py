@@ -30,7 +30,7 @@ from ..model.adapters import added_adapters, merge_adapter
 from .stages import prepare_stage
 from .callbacks import Interrupted, Validation
 from .checkpoints import is_first, parse_interval, run_lock, save_artifact
-from .examples import of_split, open_examples
+from .examples import of_split, open_examples, packed_rendering
 from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
 from .run_file import known_keys, read_run, value_words
@@ -94,12 +94,19 @@ def model_rendering(
     return None if name == 'nano' and fresh else rendering_of(model_config(name, base))
 
 
+def _rendering(run):
+    "How files become chips: as the model says, or else as the data was packed; None where nobody said."
+    said = model_rendering(run.model, run.stage.name == 'scratch', run.base)
+    return said or packed_rendering(run.data)
+
+
 def _keep_rendering(model, data, rendering):  # what it was trained with is saved with it
     from earthgpt_lite.data.sample.sites import RENDERING
 
     samples = data == 'pointing' or data.partition('/')[0] == 'samples' and not Path(data).exists()
-    if rendering is None:
-        model.config.rendering = (RENDERING if samples else Rendering()).to_dict()
+    if rendering_of(model.config) is None:
+        rendering = rendering or (RENDERING if samples else Rendering())
+        model.config.rendering = rendering.to_dict()
 
 # %% ../../nbs/5_train/14_run.ipynb #6bd0f91c
 def _silent(text):
@@ -133,7 +140,7 @@ def _held_out(run, most=256):
     if not run.validate_every:
         return []
     size = run.image_size or model_image_size(run.model, run.base)
-    rendering = model_rendering(run.model, run.stage.name == 'scratch', run.base)
+    rendering = _rendering(run)
     examples = open_examples(run.data, run.root, size, 'validation', rendering, run.group, run.max_unreadable)
     found = of_split(examples, 'validation')
     if not len(found):
@@ -175,7 +182,7 @@ def _train(run, resume, force, say):
     from_scratch = run.stage.name == 'scratch'
     if from_scratch and run.model != 'nano' and not str(run.model).endswith('.toml'):
         say(f'scratch trains all of {run.model}; align or tune leave its pretrained parts alone')
-    rendering = model_rendering(run.model, from_scratch, run.base)
+    rendering = _rendering(run)
     size = run.image_size or model_image_size(run.model, run.base)
     examples = open_examples(run.data, run.root, size, 'train', rendering, run.group, run.max_unreadable)
     _tell_missing(examples, say)

@@ -454,3 +454,19 @@ def test_a_run_on_several_pictures_says_how_many_it_knows(data):
     pairs = choice(data, model=str(data / 'run'), out=str(data / 'pairs'), stage=StageOptions('tune'))
     train(replace(pairs, data=str(data / 'pairs.json')))
     assert load(data / 'pairs', 'cpu')[0].config.max_pictures == 2, 'an adapter tells it, too'
+
+
+def test_a_run_on_packed_records_takes_their_rendering(data):
+    "Also a fresh nano, to which nobody said one; what it was trained with is saved with it"
+    from earthgpt_lite.data.shards import PackOptions, pack
+    from earthgpt_lite.model.config import rendering_of
+    from earthgpt_lite.train.run import model_rendering
+
+    of_nano = model_rendering('nano', fresh=False)
+    pack(data / 'records.jsonl', data / 'packed', options=PackOptions(size=64, rendering=of_nano))
+    for name, stage in (('fresh', 'scratch'), ('tuned', 'align')):
+        run = choice(
+            data, data=str(data / 'packed'), out=str(data / name), stage=StageOptions(stage), steps=1
+        )
+        train(run, say=lambda s: None)
+        assert rendering_of(load(data / name, 'cpu')[0].config) == of_nano
