@@ -463,10 +463,8 @@ def test_a_run_on_packed_records_takes_their_rendering(data):
     from earthgpt_lite.train.run import model_rendering
 
     of_nano = model_rendering('nano', fresh=False)
-    pack(data / 'records.jsonl', data / 'packed', options=PackOptions(size=64, rendering=of_nano))
+    pack(data / 'records.json', data / 'packed', options=PackOptions(size=64, rendering=of_nano))
     for name, stage in (('fresh', 'scratch'), ('tuned', 'align')):
-        run = choice(
-            data, data=str(data / 'packed'), out=str(data / name), stage=StageOptions(stage), steps=1
-        )
-        train(run, say=lambda s: None)
+        run = choice(data, out=str(data / name), stage=StageOptions(stage), steps=1)
+        train(replace(run, data=str(data / 'packed')), say=lambda s: None)
         assert rendering_of(load(data / name, 'cpu')[0].config) == of_nano
