@@ -202,7 +202,8 @@ def idle(folder, pictures=4000, steps=150, pause=0.06, workers=None):
     out['pictures_s_core'] = round(40 / (time.process_time() - begun))
     for count in (0, 1, 2) if workers is None else (workers,):
         loader = iter(make_loader(batches, StepKeys(0, [0]), count))
-        next(loader)
+        for _ in range(1 + 2 * count):  # until every worker has begun
+            next(loader)
         waited, begun = 0.0, time.perf_counter()
         for _ in range(steps if count else 20):
             time.sleep(pause)

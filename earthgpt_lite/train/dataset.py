@@ -83,6 +83,18 @@ class StepPart:
     def pin_memory(self):
         return StepPart(self.batch.pin_memory(), self.target_count, self.unreadable)
 
+    def __reduce__(self):
+        "From a worker only the pictures come through shared memory: each tensor there takes half a millisecond."
+        rows = dict(self.batch.items())
+        pictures = rows.pop('pixel_values')
+        rows = {name: t.numpy() for name, t in rows.items()}
+        return _step_part, (pictures, rows, self.target_count, self.unreadable)
+
+
+def _step_part(pictures, rows, target_count, unreadable):
+    rows = {name: torch.from_numpy(values) for name, values in rows.items()}
+    return StepPart(Batch(pictures, **rows), target_count, unreadable)
+
 
 class InstructionBatches(Dataset):
     """Batches of pictures with all their questions, for ever; batch k depends on the seed and k alone.
