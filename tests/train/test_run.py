@@ -411,10 +411,10 @@ LAUGHS = 'a: &a [x, x]\n' + ''.join(
 )  # fmt: skip
 def test_a_value_that_is_another_is_told_in_words(text, said, tmp_path):
     (tmp_path / 'r.yaml').write_text(text, encoding='utf-8')
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BadInput, match=said) as error:
         train_command(['--config', str(tmp_path / 'r.yaml'), '--data', 'none.jsonl'])
-    assert '<class' not in str(error.value) and time.perf_counter() - start < 10
+    assert '<class' not in str(error.value) and time.process_time() - start < 10
 
 
 def test_every_key_says_what_it_takes():
