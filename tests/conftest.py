@@ -140,3 +140,19 @@ def saved(tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp('run')
     save(*tiny, run / 'model')
     return run
+
+
+@pytest.fixture(scope='session')
+def wild(tiny):
+    "An untrained model with large weights: it says long, odd things that depend on every word and on every picture. Copy it before you change it"
+    import torch
+    from earthgpt_lite.model.modeling import nano
+
+    torch.manual_seed(3)
+    model = nano(tiny[1]).eval()
+    with torch.no_grad():
+        for name, p in model.language.named_parameters():
+            if p.dim() > 1 and 'embed' not in name:
+                p *= 4
+        model.projector.norm.weight *= 3
+    return model, tiny[1]

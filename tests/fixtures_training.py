@@ -86,3 +86,18 @@ def small(tok, seed=0, **changes):
     model = EarthGPT(config)
     model.projector.start()
     return model
+
+
+def error_of_parts(model, batches, parts=3):
+    "How far the gradients of the parts of step 0 add up to another one than that of the whole, as a share of the largest"
+
+    def gradient(losses):
+        model.zero_grad()
+        for loss in losses:
+            loss.backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    want = gradient([model(**vars(batches.batch(0))).loss])
+    dealt = [batches.part(0, part, parts) for part in range(parts)]
+    got = gradient(model(**vars(part.batch)).loss_sum / part.target_count for part in dealt)
+    return max((want[n] - got[n]).abs().max() for n in want) / max(w.abs().max() for w in want.values())

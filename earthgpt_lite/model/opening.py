@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['is_hub_name', 'nearest_path', 'no_such_folder', 'download', 'read_settings', 'check_settings', 'check_folder',
-           'check_files', 'check_size', 'check_finite', 'read_generation', 'open_config', 'open_tokenizer',
-           'open_model', 'saved_types']
+           'check_files', 'check_size', 'check_finite', 'read_generation', 'open_config', 'open_backbone_config',
+           'open_tokenizer', 'open_model', 'saved_types']
 
 # %% ../../nbs/4_model/09_opening.ipynb #opn0im01
 import copy
@@ -418,6 +418,14 @@ def _open(kind, folder, **options):
 def open_config(folder, kind=AutoConfig, **source):  # source: gguf_file
     "The configuration in a folder, which was looked over by `check_folder`."
     return _open(kind, folder, **source)
+
+
+def open_backbone_config(folder):
+    "The configuration of a pretrained part. Raises BadInput, with the folder, for one of a kind that is not known here."
+    try:
+        return open_config(folder)
+    except Exception as e:
+        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
 
 
 def open_tokenizer(folder, **source):

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from ..errors import BadInput, first_line
 from .config import EarthGPTConfig, check_choices, check_names, check_parts
 from .modeling import EarthGPT
-from .opening import check_folder, check_settings, open_config, read_settings
+from .opening import check_folder, check_settings, open_backbone_config, read_settings
 from .tokens import ChatFormat
 from ..texts import open_text
 
@@ -179,10 +179,7 @@ def complete_preset(
 def _read_part(folder):
     "The configuration of a backbone, as in a section of a preset."
     check_folder(folder)
-    try:
-        config = open_config(folder)
-    except Exception as e:
-        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
+    config = open_backbone_config(folder)
     return getattr(config, 'vision_config', config).to_dict()  # CLIP has two towers
 
 

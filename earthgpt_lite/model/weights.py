@@ -29,7 +29,7 @@ from .backbones import load_language
 from .efficientnet import EfficientNetLiteBackbone, EfficientNetLiteConfig, lite_names
 from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
-from .opening import open_config, open_model
+from .opening import open_backbone_config, open_model
 from .presets import Preset, complete_preset, preset_config, read_preset
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
@@ -362,10 +362,7 @@ def _load_clip(file, config):
 def _load_vision(folder):
     "A vision model of transformers."
     check_files(folder)
-    try:
-        config = open_config(folder)
-    except Exception as e:
-        raise BadInput(f'{folder} is no model that can be opened here: {first_line(e)}') from e
+    config = open_backbone_config(folder)
     if hasattr(config, 'vocab_size'):
         raise BadInput(
             f'{folder} holds a model of type {config.model_type!r}, which reads text: '
@@ -373,9 +370,8 @@ def _load_vision(folder):
         )
     try:
         model, info = open_model(AutoModel, folder, config)
-        return (
-            model.vision_model if hasattr(config, 'vision_config') else model
-        ), info  # CLIP has two towers
+        tower = model.vision_model if hasattr(config, 'vision_config') else model  # CLIP has two
+        return tower, info
     except BadInput:
         raise
     except Exception as e:

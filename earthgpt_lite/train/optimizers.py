@@ -32,16 +32,17 @@ def schedule(
 # %% ../../nbs/5_train/02_optimizers.ipynb #opt0sch1
 # ours, and those of transformers that follow the step and no loss
 SCHEDULES = (
-    *(
-        'warm_cosine',
-        'linear',
-        'cosine',
-        'cosine_with_restarts',
-        'polynomial',
-        'constant',
-        'constant_with_warmup',
-    ),
-    *('inverse_sqrt', 'cosine_with_min_lr', 'cosine_warmup_with_min_lr', 'warmup_stable_decay'),
+    'warm_cosine',
+    'linear',
+    'cosine',
+    'cosine_with_restarts',
+    'polynomial',
+    'constant',
+    'constant_with_warmup',
+    'inverse_sqrt',
+    'cosine_with_min_lr',
+    'cosine_warmup_with_min_lr',
+    'warmup_stable_decay',
 )
 # what transformers calls the floor
 _FLOORS = dict(

@@ -555,3 +555,15 @@ def test_a_picture_of_a_record_is_offered_no_option_that_is_not_there(run_cli, t
     (tmp_path / 'a.json').write_text(rows, encoding='utf-8')
     _, out, err = run_cli('evaluate', 'nano', tmp_path / 'a.json', '--out', tmp_path / 'o', '--device', 'cpu')
     assert 'not an image' in out + err and 'allow' not in out + err, (out, err)
+
+
+def test_packed_for_nano_is_rendered_as_the_trained_nano_sees(tmp_path, run_cli):
+    from earthgpt_lite.data.shards import PackedData
+    from earthgpt_lite.train.run import model_rendering
+
+    raster(tmp_path / 'a.png', colours(3), driver='PNG')
+    turn = [{'from': 'human', 'value': 'is it dark?'}, {'from': 'gpt', 'value': 'no'}]
+    (tmp_path / 'r.jsonl').write_text(json.dumps(dict(image='a.png', conversations=turn)), encoding='utf-8')
+    assert run_cli('data', 'pack', tmp_path / 'r.jsonl', tmp_path / 'packed', '--model', 'nano')[0] == 0
+    of_nano = model_rendering('nano', fresh=False)
+    assert PackedData(tmp_path / 'packed').chip(0, 64, of_nano).shape == (64, 64, 3)

@@ -28,19 +28,6 @@ from earthgpt_lite.model.tokens import ChatFormat, IGNORE, encode_turns
 from earthgpt_lite.model.vision import VisionTower
 
 
-@pytest.fixture(scope='module')
-def wild(tiny):
-    "An untrained model with large weights: it says long, odd things that depend on every word and on the picture"
-    torch.manual_seed(3)
-    model = nano(tiny[1]).eval()
-    with torch.no_grad():
-        for name, p in model.language.named_parameters():
-            if p.dim() > 1 and 'embed' not in name:
-                p *= 4
-        model.projector.norm.weight *= 3
-    return model, tiny[1]
-
-
 @pytest.fixture(scope='module', params=['tiny', 'wild'])
 def either(request):
     return request.getfixturevalue(request.param)

@@ -9,7 +9,6 @@ import torch
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.generation import generate_answers, stream_answer
-from earthgpt_lite.model.modeling import nano
 from earthgpt_lite.model.packing import build_sequence, collate, join_sequences
 from earthgpt_lite.model.processor import EarthGPTProcessor, picture_prefix, split_pictures, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat, encode_turns
@@ -20,19 +19,6 @@ TURNS = [
     Turn('where is it?', '[0.10,0.20,0.30,0.40]'),
     Turn('what has changed between the first and the second image?', 'a lake.'),
 ]
-
-
-@pytest.fixture(scope='module')
-def wild(tiny):
-    "An untrained model with large weights: what it says depends on every word and on every picture."
-    torch.manual_seed(3)
-    model = nano(tiny[1]).eval()
-    with torch.no_grad():
-        for name, p in model.language.named_parameters():
-            if p.dim() > 1 and 'embed' not in name:
-                p *= 4
-        model.projector.norm.weight *= 3
-    return model, tiny[1]
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from fixtures_training import examples, small, tokenizer
+from fixtures_training import examples, small, tokenizer, error_of_parts
 from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.text import format_box, parse_boxes
@@ -100,20 +100,7 @@ def test_a_text_is_encoded_once_however_many_pictures_have_it(monkeypatch):
 
 
 def test_parts_sum_to_the_gradient_of_the_whole():
-    model, b = small(tok()).double(), batches()
-
-    def gradient(losses):
-        model.zero_grad()
-        for loss in losses:
-            loss.backward()
-        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-    want = gradient([model(**vars(b.batch(0))).loss])
-    parts = [b.part(0, part, 3) for part in range(3)]
-    got = gradient(model(**vars(part.batch)).loss_sum / part.target_count for part in parts)
-    assert max((want[n] - got[n]).abs().max() for n in want) < 1e-6 * max(
-        w.abs().max() for w in want.values()
-    )
+    assert error_of_parts(small(tok()).double(), batches()) < 1e-6
 
 
 def test_mixed_by_weights():

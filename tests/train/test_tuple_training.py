@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures_training import Several, examples, small, tokenizer, tuples
+from fixtures_training import Several, examples, small, tokenizer, tuples, error_of_parts
 from PIL import Image
 
 from earthgpt_lite.boxes.text import parse_boxes
@@ -146,19 +146,7 @@ def test_packed_is_unpacked():
 
 
 def test_parts_sum_to_the_gradient_of_the_whole():
-    model, b = small(tok()).double(), batches()
-
-    def gradient(losses):
-        model.zero_grad()
-        for loss in losses:
-            loss.backward()
-        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-    want = gradient([model(**vars(b.batch(0))).loss])
-    parts = [b.part(0, part, 3) for part in range(3)]
-    got = gradient(model(**vars(part.batch)).loss_sum / part.target_count for part in parts)
-    most = max(w.abs().max() for w in want.values())
-    assert max((want[n] - got[n]).abs().max() for n in want) < 1e-6 * most
+    assert error_of_parts(small(tok()).double(), batches()) < 1e-6
 
 
 def test_all_pictures_of_a_tuple_are_turned_alike_and_the_box_with_them():
