@@ -22,8 +22,8 @@ from .tokens import ChatFormat, check_length, encode
 def prefill(
     model: EarthGPT,
     prefixes: list,  # ids of each, from `picture_prefix`, all of one length
-    features: torch.Tensor
-    | None,  # (pictures, visual tokens, width) in the order of their places; None for none
+    # (pictures, visual tokens, width) in the order of their places; None for none
+    features: torch.Tensor | None,
 ) -> list:  # of each layer (keys, values), (prefixes, heads, length, size of a head)
     "What the language model keeps of the begin mark and the pictures, for each prefix."
     ids = torch.tensor(prefixes, device=model.device)

@@ -134,9 +134,8 @@ def _tuples(table):
 
 
 def _numbers(column):  # (int32 numbers, the words that they stand for, in the order of their first use)
-    coded = (
-        column.combine_chunks().dictionary_encode()
-    )  # in this order: a thousand chunks have one dictionary
+    # in this order: a thousand chunks have one dictionary
+    coded = column.combine_chunks().dictionary_encode()
     return coded.indices.to_numpy().astype('int32'), coded.dictionary.to_pylist()
 
 
