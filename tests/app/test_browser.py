@@ -285,7 +285,7 @@ def test_two_dates_move_together_without_a_network(chromium, tmp_path):
 
 @pytest.mark.slow
 def test_the_map_lesson(open_lesson, tmp_path):
-    page = open_lesson('7_app/05_maps.ipynb')
+    page = open_lesson('7_app/06_maps.ipynb')
     scroll_to(page, '\nm')
     frame = page.locator('iframe').first.element_handle().content_frame()
     frame.wait_for_selector('.leaflet-container', timeout=20_000)
@@ -318,7 +318,7 @@ def test_the_map_lesson(open_lesson, tmp_path):
 
 @pytest.mark.slow
 def test_the_studio_lesson(open_lesson):
-    page = open_lesson('7_app/07_studio.ipynb')
+    page = open_lesson('7_app/08_studio.ipynb')
     scroll_to(page, '\nlive') if page.evaluate(
         "() => window.jupyterapp.shell.currentWidget.content.widgets.some(w => w.model.sharedModel.getSource().endsWith('\\nlive'))"
     ) else scroll_to(page, 'live')
