@@ -32,9 +32,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         args, rest = self.parse_known_args(args, namespace)
+        chosen = getattr(args, 'parser', self)  # of the command
+        if rest and not rest[0].startswith('-') and getattr(args, 'scene', '') is None:
+            args.scene = rest.pop(0)  # a place that may be empty is filled too early, before the options
         if not rest:
             return args
-        chosen = getattr(args, 'parser', self)  # of the command
         if not rest[0].startswith('-'):
             chosen.error(f'{rest[0]!r} is one word too many: put a text of several words in quotes')
         options = [o for action in chosen._actions for o in action.option_strings]
