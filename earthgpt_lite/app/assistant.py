@@ -343,7 +343,9 @@ class Assistant:
             raise BadInput('images to classify together are announced alike: give the others apart')
         words = words[0]
         check_max_pictures(self.model.config, len(words))
-        chips = [[self.chip(i, sensor) for i in pictures] for pictures in tuples]
+        chips = []
+        for pictures in tuples:
+            chips.append([self.chip(i, sensor) for i in pictures])
         pixels = torch.stack([self.to_pixel_values(some) for some in chips])  # (n, k, 3, s, s)
         asked = dict(question=question) if len(words) > 1 else dict(labels=labels)
         warnings = [self._all_warnings(*pair, range(len(words)), **asked) for pair in zip(chips, pixels)]

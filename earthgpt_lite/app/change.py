@@ -165,7 +165,9 @@ def open_date(date: DateScene, options: SurveyOptions):  # a function of a Frame
     reading = replace(reading, sensor=overview.sensor, unit=overview.unit)
     with ExitStack() as stack:
         file = stack.enter_context(open_raster(date.path, options.allow_vrt))
-        masks = [(file, band)] if (band := cloud_band(file)) else []
+        band, masks = cloud_band(file), []
+        if band:
+            masks.append((file, band))
         if date.clouds:
             mask = stack.enter_context(open_raster(date.clouds, options.allow_vrt))
             masks.append((mask, cloud_band(mask, whole=True)))
@@ -223,8 +225,10 @@ class PairJob(Job):
 
     def odd(self, config, chips) -> list:
         "The keys of the pairs of which one shows nothing."
-        halves = [odd_chips(config, {k: pair[i] for k, pair in chips.items()}) for i in range(2)]
-        return sorted({*halves[0], *halves[1]})
+        found = set()
+        for i in range(2):
+            found |= set(odd_chips(config, {k: pair[i] for k, pair in chips.items()}))
+        return sorted(found)
 
     def closing_warnings(self, answers: int, odd: int) -> list:
         "What can be told only when all is answered."
