@@ -202,13 +202,14 @@ def read_on_grid(
     frame: Frame,  # with a CRS where the file has one
     options: ReadOptions = ReadOptions(),
     tags: dict | None = None,  # of the file, from `stated_tags`; None: look them up
+    scale=None,  # of a window, the `pixel_scale` of the whole, so that no seam shows
 ) -> Scene:
     """A raster as it would be on another grid, in physical values; what it does not show is not valid.
 
     Bilinear; smaller pixels are averaged. A pixel is valid if half of what it is made of is. Memory: of the
     frame, and of a part of the source."""
     source, pixels, valid = file_frame(file), None, np.zeros((frame.height, frame.width), bool)
-    scale = pixel_scale(frame, source)
+    scale = pixel_scale(frame, source) if scale is None else scale
     for at, part, window in _parts(frame, source, scale):
         scene = _real(read_open(file, options, window, tags=tags))
         if pixels is None:
@@ -245,7 +246,7 @@ def cloud_band(
     file,  # an open rasterio dataset
     whole: bool = False,  # the file is a mask, whatever it is called
 ):  # (number from 1, key of CLOUD_BANDS), or None
-    "The band that says where cloud is, by its name, or of a mask by the name of the file. BadInput for none in a mask."
+    "The band that says where cloud is, by its name, or by that of a mask. BadInput for none in a mask."
     for number, name in zip(file.indexes, band_names(file)):
         if kind := _cloud_kind(name):
             return number, kind
@@ -261,15 +262,15 @@ def clouds_on_grid(
     frame: Frame,
     band,  # from `cloud_band`
 ) -> np.ndarray:  # (h, w) bool
-    "Where the ground is hidden by cloud or its shadow, or nobody knows. BadInput for a mask with values of another kind."
+    "Where cloud or its shadow hides the ground, or nobody knows. BadInput for values that mean nothing."
     source, (number, kind) = file_frame(file), band
     scale, hidden = pixel_scale(frame, source), np.ones((frame.height, frame.width), bool)
     for at, part, window in _parts(frame, source, scale):
         values = file.read([number], window=Window(*window))
         if kind == 'cloud' and not np.isin(values, (0, 1, 255)).all():
             raise BadInput(
-                f'{file.name}: a mask of cloud holds 0 and 1, and this one {values.max():g}, too; classes go by '
-                'their name: SCL, QA_PIXEL or Fmask at the end of the name of the band or the file'
+                f'{file.name}: a mask of cloud holds 0 and 1, and this one {values.max():g}, too; classes go '
+                'by their name: SCL, QA_PIXEL or Fmask at the end of the name of the band or the file'
             )
         values = values.astype(np.result_type(values.dtype, np.float32))
         (values,) = _warp(values, window_frame(source, window), part, scale, Resampling.nearest)

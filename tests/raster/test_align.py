@@ -99,7 +99,8 @@ def test_as_rasterio_has_it(source, frame):
 def test_a_window_is_a_window_of_the_whole(source, frame, column, row, width, height):
     with open_raster(source) as file:
         whole = read_on_grid(file, frame)
-        part = read_on_grid(file, window_frame(frame, (column, row, width, height)))
+        scale = pixel_scale(frame, file_frame(file))
+        part = read_on_grid(file, window_frame(frame, (column, row, width, height)), scale=scale)
     here = np.s_[..., row : row + height, column : column + width]
     both = whole.valid[here] & part.valid
     assert np.allclose(part.pixels[:, both], whole.pixels[here][:, both], atol=0.05)
