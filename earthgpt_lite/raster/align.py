@@ -177,8 +177,8 @@ def _warp(values, source, frame, scale, resampling=Resampling[RESAMPLING]):
     out = np.full((len(values), frame.height, frame.width), np.nan, values.dtype)
     (src_crs, src_transform), (dst_crs, dst_transform) = _place(source), _place(frame)
     place = dict(src_crs=src_crs, src_transform=src_transform, dst_crs=dst_crs, dst_transform=dst_transform)
-    exact = dict(tolerance=0, XSCALE=1 / scale[0], YSCALE=1 / scale[1])
-    reproject(values, out, src_nodata=np.nan, dst_nodata=np.nan, resampling=resampling, **place, **exact)
+    ratio = dict(XSCALE=1 / scale[0], YSCALE=1 / scale[1])
+    reproject(values, out, src_nodata=np.nan, dst_nodata=np.nan, resampling=resampling, **place, **ratio)
     return out
 
 # %% ../../nbs/1_raster/13_align.ipynb #aln00015
