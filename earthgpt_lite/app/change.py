@@ -92,7 +92,7 @@ def _check_files(before, after):
     here = all(os.path.isfile(path) for path in (before, after))
     if str(before) == str(after) or here and cmp(before, after, shallow=False):
         raise BadInput(
-            f'{source_name(before)} and {source_name(after)} hold the same, byte for byte: '
+            f'{Path(source_name(before)).name} and {Path(source_name(after)).name} hold the same, byte for byte: '
             'nothing can have changed; give two dates'
         )
 
