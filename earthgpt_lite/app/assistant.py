@@ -5,6 +5,7 @@ __all__ = ['prompt_text', 'choice_logprobs', 'check_labels', 'Assistant', 'Chat'
 
 # %% ../../nbs/7_app/02_assistant.ipynb #f8bb876a
 import html
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -25,7 +26,13 @@ from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
-from ..model.processor import pair_questions, picture_prefix, split_pictures, to_pixel_values
+from earthgpt_lite.model.processor import (
+    pair_questions,
+    picture_prefix,
+    place_words,
+    split_pictures,
+    to_pixel_values,
+)
 from ..model.scope import asked_words, outside, parse_question
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.chips import Chip
@@ -124,6 +131,10 @@ def _asked_facts(question, task, label):
     return dict(task=task or found, default_label=label or next(iter(words), None))
 
 
+def _picture_key(image):  # equal paths are one picture
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+
+
 def _plain_index(places):  # of one picture the number alone
     return places if len(places) > 1 else places[0]
 
@@ -207,14 +218,15 @@ class Assistant:
         if stream:
             generate['streamer'] = _Streamer(self.tokenizer, stream)
         words, tuples = zip(*map(split_pictures, images))
-        self._check_count(max(map(len, tuples)))
-        once = {id(i): i for pictures in tuples for i in pictures}
+        words, questions = zip(*map(place_words, words, questions))
+        self.check_count(max(map(len, tuples)))
+        once = {_picture_key(i): i for pictures in tuples for i in pictures}
         row = {key: k for k, key in enumerate(once)}
         chips = [self.chip(i, sensor) for i in once.values()]
         pixels = self.to_pixel_values(chips)
         places = []
         for pictures in tuples:
-            places.append(tuple(row[id(i)] for i in pictures))
+            places.append(tuple(row[_picture_key(i)] for i in pictures))
         asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
         if any(map(any, words)):
             generate['words'] = words
@@ -229,7 +241,7 @@ class Assistant:
             answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
 
-    def _check_count(self, count):
+    def check_count(self, count):
         "BadInput for more pictures in a question than the model knows."
         most = self.model.config.max_pictures
         if count <= most:
@@ -339,8 +351,13 @@ class Assistant:
         return answers if isinstance(image, (list, tuple)) else answers[0]
 
     def chat(self, image, sensor=None, memory: bool = True) -> 'Chat':
-        "A conversation about one picture."
-        return Chat(self, self.chip(image, sensor), memory)
+        """A conversation about one picture, or about several: `image` as for one question of `ask`.
+
+        BadInput for more pictures than the model was trained with, or than it can read."""
+        words, pictures = split_pictures(image)
+        self.check_count(len(pictures))
+        chips = tuple(self.chip(picture, sensor) for picture in pictures or (image,))
+        return Chat(self, chips, words or ('',), memory)
 
     def compare(
         self,
@@ -376,51 +393,61 @@ def _unit_box(box, units, frame):  # (4,) x1 y1 x2 y2 in units of the padded squ
 
 # %% ../../nbs/7_app/02_assistant.ipynb #b328836e
 class Chat:
-    "A conversation about one picture: turns are remembered, the picture is computed once."
+    "A conversation about some pictures: turns are remembered, the pictures are computed once."
 
     def __init__(
         self,
         assistant: Assistant,
-        chip,
+        chips: tuple,
+        words: tuple = ('',),  # what announces each picture
         memory: bool = True,  # False: each question stands alone, the history is only shown
     ):
-        self.assistant, self.chip, self.memory, self.turns = assistant, chip, memory, []
-        self.pixel_values = assistant.to_pixel_values([chip])  # (1, 3, s, s)
+        self.assistant, self.chips, self.words, self.memory, self.turns = assistant, chips, words, memory, []
+        self.pixel_values = assistant.to_pixel_values(chips)  # (n, 3, s, s)
         model = assistant.model
+        prefix = picture_prefix(model.config, assistant.tokenizer, words)
+        check_length(prefix, _context_length(model), 'the conversation', len(chips))
         features = model.image_features(self.pixel_values.to(model.device)).detach()
-        prefix = picture_prefix(model.config, assistant.tokenizer)
-        self._picture = prefill(model, [prefix], features)
+        self._pictures, self._length = prefill(model, [prefix], features), len(prefix)
+
+    @property
+    def chip(self):
+        "The last picture: boxes are in it."
+        return self.chips[-1]
 
     def _history(self, question, max_new_tokens):
         "Ids of the turns before, and with the question; the oldest that do not fit are forgotten first."
         model, tokenizer = self.assistant.model, self.assistant.tokenizer
         chat = ChatFormat(**model.config.chat)
         turns = self.turns if self.memory else []
-        most = _context_length(model) - max_new_tokens - len(picture_prefix(model.config, tokenizer))
+        most = _context_length(model) - max_new_tokens - self._length
         for first in range(len(turns) + 1):
             history = _turn_ids(turns[first:], chat, tokenizer)
             ids = history + chat.encode_question(tokenizer, question, bool(history))
             if len(ids) <= most:
                 return history, ids
-        size = f'the question has {len(ids)} tokens, more than the {most} that are left beside the picture'
+        shown = 'the picture' if len(self.chips) == 1 else f'{len(self.chips)} pictures'
+        size = f'the question has {len(ids)} tokens, more than the {most} that are left beside {shown}'
         raise BadInput(f'{size}; shorten it')
 
     def ask(self, question: str, stream=None, max_new_tokens: int = 64, **generate) -> Answer:
         "The next turn. BadInput for an empty question, or one that is too long."
         a = self.assistant
         history, ids = self._history(question, max_new_tokens)
+        warnings = a._all_warnings(self.chips, self.pixel_values, range(len(self.chips)), question)
         if stream:
             generate['streamer'] = _Streamer(a.tokenizer, stream)
         ((text, score, tokens),) = generate_batch(
-            a.model, a.tokenizer, [ids], self._picture, [0], max_new_tokens, **generate
+            a.model, a.tokenizer, [ids], self._pictures, [0], max_new_tokens, **generate
         )
-        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history)
-        turn = a._answer(text, score, question, self.chip, self.pixel_values[0], max_new_tokens, **facts)
+        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history, words=self.words)
+        facts |= dict(chips=self.chips, warnings=warnings)
+        turn = a._answer(text, score, question, self.chip, self.pixel_values[-1], max_new_tokens, **facts)
         self.turns.append(turn)
         return turn
 
     def clear(self):
-        self.turns.clear()  # forget the turns; the picture stays
+        self.turns.clear()  # forget the turns; the pictures stay
 
     def _repr_html_(self):
         turns = [f'<p><i>{html.escape(t.question)}</i><br>{html.escape(t.text)}</p>' for t in self.turns]

@@ -83,6 +83,7 @@ function render({ model, el }) {
   frame.style.cssText = FRAME;
   band.style.cssText = BAND;
   image.draggable = false;
+  image.style.maxWidth = '100%';
   frame.append(image, band); el.append(frame);
   const show = () => { image.src = model.get('src'); };
   model.on('change:src', show); show();

@@ -202,6 +202,8 @@ class Record:
     def __post_init__(self):
         self.split = split_name(self.split)
         self.image = _one_or_all(self.image)
+        if not self.image or not all(isinstance(image, str) for image in self.images):
+            raise BadInput(f'a record of {self.image!r}: give a path as text, or a flat list of them')
         if not isinstance(self.sensor, str):
             self.sensor = _one_or_all(self.sensor if len(set(self.sensor)) > 1 else self.sensor[:1])
         self.words = tuple(' '.join(word.replace('\0', ' ').split()) for word in self.words)
