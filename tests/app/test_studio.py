@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from fixtures_app import path
 
-from earthgpt_lite.app import studio as module
+from earthgpt_lite.app import panel_parts, studio as module
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.panel_parts import error_text
 from earthgpt_lite.app.studio import Studio
@@ -95,7 +95,7 @@ def test_a_box_by_sliders_and_by_mouse(studio):
 
 
 def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
-    monkeypatch.setattr(module, 'drawing_board', lambda: None)
+    monkeypatch.setattr(panel_parts, 'drawing_board', lambda: None)
     studio = Studio(helper, path, background=False)
     assert (
         studio.main.board is None
