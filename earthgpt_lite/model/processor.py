@@ -186,6 +186,8 @@ def pair_questions(images, text) -> tuple:  # (images of each question, question
     """
     questions = [text] if isinstance(text, str) else list(text or [])
     images = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not images:
+        split_pictures(images)  # says what is wrong
     if isinstance(text, str) and len(images) > 1:
         images = [images]
     if len(images) == 1:
