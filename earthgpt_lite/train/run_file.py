@@ -34,6 +34,7 @@ class StageOptions:
         projector: in tune, also train the projection
         side: in tune, the side of the linear layer that the scale is on
         rank: in lora, of the added matrices
+        also: parts that train besides the stage's own, for example [fusion, projector] beside lora
         rates: learning rates of single parts, for example {attention, 2e-5} as a mapping; null takes the
             stage's own
         encoders: what of the ViT and the CNN trains, although the model has them frozen: all, or a number
@@ -48,13 +49,14 @@ class StageOptions:
     projector: bool = False
     side: Literal['input', 'output'] = 'input'
     rank: int = 8
+    also: list[str] | None = None
     rates: dict[str, float] | None = None
     encoders: dict[str, int | str] | int | str | None = None
     starts: dict[str, int] | None = None
 
     def stage(self) -> Stage:
         "The stage that is meant. Raises BadInput for a part that does not exist."
-        for key in ('rates', 'starts'):
+        for key in ('rates', 'starts', 'also'):
             for part in getattr(self, key) or {}:
                 if part not in PARTS:
                     raise BadInput(f'stage.{key}: there is no part {part!r}; parts are {", ".join(PARTS)}')
@@ -65,6 +67,7 @@ class StageOptions:
             stage = replace(stage, options=dict(rank=self.rank, alpha=2 * self.rank))
         given = {k: getattr(self, k) for k in ('lr', 'weight_decay', 'rates', 'starts')}
         given['encoders'] = self._encoders()
+        given['trainable'] = (*stage.trainable, *(self.also or ()))
         return replace(stage, **{k: v for k, v in given.items() if v is not None})
 
     def _encoders(self):
@@ -149,6 +152,7 @@ _WORDS = {
     dict[str, int]: 'a group of names with a whole number each',
     dict[str, int | str]: 'a group of names with a number or the word all',
     list[float]: 'a list of numbers',
+    list[str]: 'a list of names',
     type(None): 'null',
 }
 
