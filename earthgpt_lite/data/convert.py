@@ -35,7 +35,7 @@ from earthgpt_lite.data.store import (
     validate,
     write_rows,
 )
-from ..errors import BadInput, first_line
+from ..errors import BadInput, first_line, shorten
 from ..files import whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
@@ -409,14 +409,14 @@ def _side_by_side(chips, gap=8):  # and where each begins, in pixels
 def _draw_chips(axis, index, record, chips):
     names = ' | '.join(Path(image).name for image in record.images)
     title = f'{index} · {" + ".join(dict.fromkeys(record.sensors))} · {names}'
-    axis.set_title(title[:40], fontsize=9, parse_math=False)
+    axis.set_title(title[:40], fontsize=9, parse_math=False, loc='center' if len(chips) == 1 else 'left')
     image, starts = _side_by_side(chips)
     axis.imshow(image)
     side, left = len(image), starts[-1]
     if len(chips) > 1:
         for k, (start, word) in enumerate(zip(starts, record.words)):
             style = dict(fontsize=7, va='top', parse_math=False, clip_on=False)
-            axis.text(start, side + 8, f'{k + 1} {word}'[: 60 // len(chips)], **style)
+            axis.text(start, side + 8, shorten(f'{k + 1} {word}', max(4, 30 // len(chips))), **style)
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - 0.5 + [left, 0]  # boxes are in the last

@@ -400,3 +400,49 @@ def test_the_studio_lesson(open_lesson):
     )
     clean(page, 'ERR_UNKNOWN_URL_SCHEME')  # of a picture that is attached, before JupyterLab finds it
     page.close()
+
+
+@pytest.mark.slow
+def test_two_panes_stand_side_by_side_or_below_each_other(open_lesson, tmp_path):
+    page = open_lesson('7_app/08_studio.ipynb')
+    scroll_to(page, 'both')
+    page.evaluate(
+        "() => { const nb = window.jupyterapp.shell.currentWidget.content; nb.activeCell.node.id = 'two'; }"
+    )
+    panel = page.locator('#two')
+    pictures = panel.locator('.studio-picture img')
+    page.wait_for_function("() => document.querySelectorAll('#two .studio-picture img').length === 2")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#two .studio-picture img')].every(i => i.naturalWidth > 50)"
+    )
+    first, last = (pictures.nth(k).bounding_box() for k in range(2))
+    assert first['x'] + first['width'] < last['x'] and abs(first['y'] - last['y']) < 3
+    page.screenshot(path=tmp_path / 'wide.png')
+    # a box drawn on the first is a question about the first
+    panel.get_by_role('button', name='after', exact=True).click()
+    box = pictures.nth(0).bounding_box()
+    page.mouse.move(box['x'] + 0.2 * box['width'], box['y'] + 0.3 * box['height'])
+    page.mouse.down()
+    page.mouse.move(box['x'] + 0.6 * box['width'], box['y'] + 0.7 * box['height'], steps=3)
+    page.mouse.up()
+    page.wait_for_function("() => /box \\[0.(19|20|21),0/.test(document.querySelector('#two').innerText)")
+    chosen = panel.locator('.widget-toggle-button.mod-active')
+    assert chosen.inner_text().strip() == 'before'
+    count = panel.locator('.studio-answer').count()
+    panel.get_by_role('button', name='describe box').click()
+    page.wait_for_function(
+        'n => document.querySelectorAll("#two .studio-answer").length > n', arg=count, timeout=60_000
+    )
+    # a model of one picture says so
+    panel.get_by_role('button', name='both', exact=True).click()
+    page.wait_for_function(
+        "() => document.querySelector('#two').innerText.includes('trained with one picture in a question')"
+    )
+    page.set_viewport_size(dict(width=520, height=1900))
+    page.wait_for_timeout(1500)
+    panel.scroll_into_view_if_needed()
+    first, last = (pictures.nth(k).bounding_box() for k in range(2))
+    assert last['y'] > first['y'] + first['height'] and abs(first['x'] - last['x']) < 3
+    page.screenshot(path=tmp_path / 'narrow.png')
+    clean(page, 'ERR_UNKNOWN_URL_SCHEME')
+    page.close()
