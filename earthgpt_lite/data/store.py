@@ -165,6 +165,7 @@ class ValidationReport:
 
     total: int = 0  # records that were looked at
     problems: list[tuple[int, str]] = field(default_factory=list)  # index from 0, what is wrong
+    twice: list[int] = field(default_factory=list)  # indices of records that name one picture twice: no fault
 
     @property
     def bad(self) -> list[int]:
@@ -174,6 +175,9 @@ class ValidationReport:
     def __str__(self):
         head = f'records: {self.total:,}, bad: {len(self.bad):,}'
         lines = [f'  record {i} {printable(reason, lines=False)}' for i, reason in self.problems]
+        if self.twice:
+            told = f'  records that show one picture twice: {len(self.twice):,}, the first is {self.twice[0]}'
+            lines.append(f'{told}; right where nothing shall have changed')
         return '\n'.join([head, *lines])
 
 
@@ -181,6 +185,9 @@ def _checked(source, root, report):
     for row in read_rows(source) if isinstance(source, str | Path) else source:
         found = record_problems(row, root)
         report.problems += [(report.total, reason) for reason in found]
+        images = row['image'] if not found else ''
+        if isinstance(images, list) and len(set(images)) < len(images):
+            report.twice.append(report.total)
         report.total += 1
         if not found:
             yield row
