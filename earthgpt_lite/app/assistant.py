@@ -16,6 +16,7 @@ import torch
 from transformers import TextStreamer
 
 from .answers import Answer
+from ..boxes.layout import read_picture
 from ..boxes.oriented import from_map
 from ..boxes.text import format_box, plural, to_unit
 from ..data.records import Task, sample_question
@@ -25,7 +26,13 @@ from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
-from ..model.processor import pair_questions, picture_prefix, split_pictures, to_pixel_values
+from earthgpt_lite.model.processor import (
+    pair_questions,
+    picture_prefix,
+    picture_views,
+    split_pictures,
+    to_pixel_values,
+)
 from ..model.scope import asked_words, outside, parse_question
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.chips import Chip
@@ -39,7 +46,7 @@ def prompt_text(
     tokenizer,
     question: str,
     history=(),  # ids of the turns before
-    words=('',),  # what announces each picture
+    words=('',),  # what announces each picture, or each of its views
 ) -> str:
     "What the language model is given for a question, in words; a run of image tokens is counted."
     chat = ChatFormat(**model.config.chat)
@@ -54,7 +61,7 @@ def prompt_text(
 def choice_logprobs(
     model,
     tokenizer,
-    pictures: torch.Tensor,  # (n, 3, s, s) uint8
+    pictures,  # (n, 3, s, s) uint8; for a model with tiles a list of (3, h, w)
     question: str,
     choices: list,  # texts
     batch_size: int = 32,  # pictures at a time
@@ -62,15 +69,26 @@ def choice_logprobs(
     "How probable each of some answers is, token by token; each picture and the question pass once for all."
     chat = ChatFormat(**model.config.chat)
     *prompt, last = chat.encode_question(tokenizer, question)
-    prefix = picture_prefix(model.config, tokenizer) + prompt
     ids = [chat.encode_answer(tokenizer, c) for c in choices]
-    row = build_sequence([([last], i) for i in ids], prefix)
-    check_length(row, _context_length(model), f'the question {question[:40]!r}')
     logprobs = []
-    for part in pictures.split(batch_size):
-        batch = collate([row] * len(part), part, tokenizer.pad_token_id or 0).to(model.device)
+    for words, part in _alike(model.config, pictures, batch_size):
+        prefix = picture_prefix(model.config, tokenizer, words) + prompt
+        row = build_sequence([([last], i) for i in ids], prefix)
+        check_length(row, _context_length(model), f'the question {question[:40]!r}', len(words))
+        rows = [row] * (len(part) // len(words))
+        batch = collate(rows, part, tokenizer.pad_token_id or 0).to(model.device)
         logprobs.append(_target_logprobs(model, batch, len(prefix)))
     return list(torch.cat(logprobs).split([len(i) for i in ids], 1))
+
+
+def _alike(config, pictures, batch_size):
+    "Pictures that stand in rows of one layout: what announces the views of each, and the views of all."
+    if not config.tiles:
+        yield from ((('',), part) for part in pictures.split(batch_size))
+        return
+    for picture in pictures:
+        words, views = picture_views(config, [picture.permute(1, 2, 0).numpy()], [''])
+        yield words, torch.stack(views)
 
 
 def _target_logprobs(model, batch, prefix_length):  # (n, target tokens of a row)
@@ -177,9 +195,18 @@ class Assistant:
         return as_chip(image, sensor, rendering=self.rendering, **reading)
 
     def to_pixel_values(self, chips) -> torch.Tensor:  # (n, 3, s, s) uint8
-        "Chips as the model takes them."
-        size = self.model.config.image_size
-        return torch.stack([to_pixel_values(as_chip(c, size=size).image) for c in chips])
+        "Chips as the model takes them; of one with tiles the whole."
+        return torch.stack([self._views(picture)[1][0] for picture in self._pictures(chips)])
+
+    def _pictures(self, chips):
+        "Chips as large as the model reads them, (h, w, 3)."
+        config = self.model.config
+        rendering = self.rendering if config.tiles else None
+        return [read_picture(c, config.image_size, rendering) for c in chips]
+
+    def _views(self, *pictures, words=None):
+        "What announces each view of the pictures of a question, and the views, (3, s, s)."
+        return picture_views(self.model.config, pictures, words or ('',) * len(pictures))
 
     def ask(
         self,
@@ -211,7 +238,8 @@ class Assistant:
         once = {id(i): i for pictures in tuples for i in pictures}
         row = {key: k for k, key in enumerate(once)}
         chips = [self.chip(i, sensor) for i in once.values()]
-        pixels = self.to_pixel_values(chips)
+        read = self._pictures(chips)
+        pixels = torch.stack([self._views(picture)[1][0] for picture in read])
         places = []
         for pictures in tuples:
             places.append(tuple(row[id(i)] for i in pictures))
@@ -219,12 +247,14 @@ class Assistant:
         if any(map(any, words)):
             generate['words'] = words
         warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
+        pictures = list(map(to_pixel_values, read))
         generated = generate_answers(
-            self.model, self.tokenizer, pixels, asked, max_new_tokens, tokens=True, **generate
+            self.model, self.tokenizer, pictures, asked, max_new_tokens, tokens=True, **generate
         )
         answers = []
         for i, (k, q, (text, score, tokens)) in enumerate(zip(places, questions, generated)):
-            facts = dict(_asked_facts(q, task, default_label), words=words[i], warnings=warnings[i])
+            told, _ = self._views(*(read[n] for n in k), words=words[i])
+            facts = dict(_asked_facts(q, task, default_label), words=told, warnings=warnings[i])
             facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
             answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
@@ -325,9 +355,11 @@ class Assistant:
         chips = [self.chip(i, sensor) for i in _listed(image)]
         if not chips:
             raise BadInput('no image to classify: give one, or a list of them')
-        pixels = self.to_pixel_values(chips)
+        read = self._pictures(chips)
+        pixels = torch.stack([self._views(picture)[1][0] for picture in read])
         warnings = [self._warnings(chip, picture, '', labels) for chip, picture in zip(chips, pixels)]
-        logprobs = choice_logprobs(self.model, self.tokenizer, pixels, question, labels, batch_size)
+        pictures = list(map(to_pixel_values, read)) if self.model.config.tiles else pixels
+        logprobs = choice_logprobs(self.model, self.tokenizer, pictures, question, labels, batch_size)
         sums = torch.stack([l.sum(1) for l in logprobs], 1)  # (n, labels)
         answers = []
         for k, probabilities in enumerate(sums.softmax(1).tolist()):
@@ -385,18 +417,19 @@ class Chat:
         memory: bool = True,  # False: each question stands alone, the history is only shown
     ):
         self.assistant, self.chip, self.memory, self.turns = assistant, chip, memory, []
-        self.pixel_values = assistant.to_pixel_values([chip])  # (1, 3, s, s)
+        self.words, views = assistant._views(*assistant._pictures([chip]))
+        self.pixel_values = torch.stack(views)  # (1, 3, s, s); of a model with tiles the whole, then each
         model = assistant.model
         features = model.image_features(self.pixel_values.to(model.device)).detach()
-        prefix = picture_prefix(model.config, assistant.tokenizer)
-        self._picture = prefill(model, [prefix], features)
+        self._prefix = picture_prefix(model.config, assistant.tokenizer, self.words)
+        self._picture = prefill(model, [self._prefix], features)
 
     def _history(self, question, max_new_tokens):
         "Ids of the turns before, and with the question; the oldest that do not fit are forgotten first."
         model, tokenizer = self.assistant.model, self.assistant.tokenizer
         chat = ChatFormat(**model.config.chat)
         turns = self.turns if self.memory else []
-        most = _context_length(model) - max_new_tokens - len(picture_prefix(model.config, tokenizer))
+        most = _context_length(model) - max_new_tokens - len(self._prefix)
         for first in range(len(turns) + 1):
             history = _turn_ids(turns[first:], chat, tokenizer)
             ids = history + chat.encode_question(tokenizer, question, bool(history))
@@ -414,7 +447,7 @@ class Chat:
         ((text, score, tokens),) = generate_batch(
             a.model, a.tokenizer, [ids], self._picture, [0], max_new_tokens, **generate
         )
-        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history)
+        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history, words=self.words)
         turn = a._answer(text, score, question, self.chip, self.pixel_values[0], max_new_tokens, **facts)
         self.turns.append(turn)
         return turn

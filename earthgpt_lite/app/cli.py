@@ -284,7 +284,8 @@ def _add_presets(commands):
         run_presets,
         'list the sizes of model with parameters and memory',
         """presets
-        presets nano lite --pictures 32""",
+        presets nano lite --pictures 32
+        presets lite --tiles 6""",
         ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
         ('--pictures', 'of a batch (default: 8)', dict(type=whole(1, 100_000), default=8, metavar='N')),
         (
@@ -292,6 +293,7 @@ def _add_presets(commands):
             'tokens of text for each picture (default: 128)',
             dict(type=whole(1, 100_000), default=128, metavar='N'),
         ),
+        ('--tiles', 'of a picture, beside the whole (default: as the preset says)', dict(type=whole(0, 256))),
         JSON_OPTION,
         more='Memory is estimated before anything is allocated; nothing is downloaded.',
     )

@@ -439,8 +439,8 @@ def run_presets(args):
     if len(names) > 1:
         _tell(f'weighing {len(names)} presets, some seconds each ...')
     if args.json:
-        return print_json([weigh(n, pictures=args.pictures, words=args.words) for n in names])
-    print(presets_table(names, pictures=args.pictures, words=args.words))
+        return print_json([weigh(n, args.tiles, pictures=args.pictures, words=args.words) for n in names])
+    print(presets_table(names, args.tiles, pictures=args.pictures, words=args.words))
 
 
 def run_doctor(args):
