@@ -5,7 +5,7 @@
     python tests/fixtures_runs.py split FOLDER DEVICES STEPS  # the same with the weights split over them; stopped half-way, where FOLDER/stop is there
     python tests/fixtures_runs.py mixed FOLDER DEVICES STEPS  # stage align over FOLDER/../base, which is in 16 bits; on several processes split, and only the first one reads it
     python tests/fixtures_runs.py tuned FOLDER DEVICES STEPS  # stage tune, activations made again; on several processes the weights are split
-    python tests/fixtures_runs.py orphans FOLDER              # two workers, whose numbers are told, and whose process is killed
+    python tests/fixtures_runs.py orphans FOLDER KILLED       # two workers, whose numbers are told; their process is killed (1), or ends while they work (0)
 
 `kill` imports everything once and forks: a child is killed, another goes on. The parent never trains, because a process that has trained cannot be forked.
 """
@@ -279,13 +279,15 @@ def split(folder, devices, steps):
         (folder / 'held').write_text(json.dumps(held.history))
 
 
-def orphans(folder):
+def orphans(folder, killed):
+    global left
     tok = tokenizer()
     batches = InstructionBatches(examples(), tok, small(tok).config, 6)
-    loader = iter(make_loader(batches, StepKeys(0, [0]), workers=2))
-    next(loader)
+    left = iter(make_loader(batches, StepKeys(0, [0]), workers=2))
+    next(left)
     print([process.pid for process in multiprocessing.active_children()], flush=True)
-    die()
+    if killed:
+        die()
 
 
 if __name__ == '__main__':

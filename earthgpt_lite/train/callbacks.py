@@ -27,9 +27,9 @@ from .dataset import InstructionBatches, example_images, example_words
 
 # %% ../../nbs/5_train/09_callbacks.ipynb #3cc35a1a
 class TimeBudget(Callback):
-    """Fixes the number of steps so that the run takes the given minutes, after timing its 6th to 15th step.
+    """Fixes the number of steps so that the run takes the given minutes, after timing the first tenth of them.
 
-    A run that goes on keeps the number that was fixed.
+    At least ten steps are timed, from the sixth on, unless they take a third of the minutes. A run that goes on keeps the number that was fixed.
     """
 
     def __init__(self, minutes: float, margin: float = 0.97):
@@ -49,7 +49,8 @@ class TimeBudget(Callback):
         step, spent = self.last_step - self.first_step, now - self.start
         if step == 5:
             self.timed_from = now
-        if module.total is None and (step == 15 or spent > 0.3 * self.seconds):
+        timed = step >= 15 and spent >= 0.1 * self.seconds
+        if module.total is None and (timed or spent > 0.3 * self.seconds):
             each = (now - self.timed_from) / (step - 5) if step > 5 else spent / step
             left = self.seconds * self.margin - spent
             module.total = trainer.global_step + max(1, int(left / each))

@@ -599,16 +599,21 @@ def test_an_error_in_a_worker_keeps_its_words(tok, tmp_path):
 
 @pytest.mark.unix
 @pytest.mark.slow
-def test_workers_end_with_a_run_that_is_killed():
+@pytest.mark.parametrize('killed', [0, 1])
+def test_workers_end_with_their_program(killed):
     import time
 
     import psutil
 
     env = os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(SCRIPT.parent.parent))
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), 'orphans', '.'], env=env, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), 'orphans', '.', str(killed)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert done.returncode == -signal.SIGKILL * killed, done.stderr[-3000:]
     workers, end = json.loads(done.stdout), time.monotonic() + 60
     while any(map(psutil.pid_exists, workers)) and time.monotonic() < end:
         time.sleep(0.1)
