@@ -19,8 +19,11 @@ import json
 import random
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,7 @@ from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.processor import to_pixel_values
 from earthgpt_lite.raster.chips import dihedral_image
 from earthgpt_lite.train.fit import fit
+from earthgpt_lite.train.optimizers import ScheduleOptions
 
 SIDE, PART, TILES = 256, 128, 4  # of a picture and of a survey's window, pixels; of a picture
 DETECT = sample_question(Task.DETECTION, label='trees')
@@ -115,6 +119,7 @@ def train(arm, steps, batch, seed, folder):
     model.config.tiles = tiles
     pictures, start = training_pictures(side, tiles, 24 * steps), time.process_time()
     options = dict(steps=steps, batch_size=batch, device='cpu', progress=False, seed=seed, augment=False)
+    options['schedule'] = ScheduleOptions(warmup=0.05)
     done = fit(model, tokenizer, pictures, Path(folder) / arm, say=lambda text: None, **options)
     loss = float(np.mean([loss for _, loss in done['losses'][-20:]]))
     return model.eval(), tokenizer, dict(loss=loss, train_seconds=time.process_time() - start)
@@ -138,11 +143,22 @@ def surveyed(model, tokenizer, pictures):
             file, out = f'{folder}/{k}.png', f'{folder}/{k}.json'
             Image.fromarray(aerial(name)[r : r + side, c : c + side]).save(file)
             survey(helper, file, out, detect='tree', size=PART, progress=False)
-            features = json.loads(Path(out).read_text())['features']
-            rings = [np.array(f['geometry']['coordinates'][0]) for f in features]
-            corners = [np.concatenate([ring.min(0), ring.max(0)]) for ring in rings]
-            found.append(np.array(corners).reshape(-1, 4))
+            corners = [np.array(a['polygon']) for a in json.loads(Path(out).read_text())['answers']]
+            found.append(np.array([[*ring.min(0), *ring.max(0)] for ring in corners]).reshape(-1, 4))
     return found, [len(boxes) for boxes in found]
+
+
+def run_arm(arm, args, pictures):
+    "(boxes, numbers, facts) of one model, trained and asked in a process of its own."
+    with tempfile.TemporaryDirectory() as folder:
+        model, tokenizer, facts = train(arm, args.steps, args.batch, args.seed, folder)
+    start = time.process_time()
+    boxes, counts = (surveyed if arm == 'survey' else asked)(model, tokenizer, pictures)
+    rows, columns = picture_grid(SIDE, SIDE, 64, ARMS[arm][1])
+    views = 1 + rows * columns if rows * columns > 1 else 1
+    facts |= dict(ask_seconds=time.process_time() - start, visual_tokens=64 * views)
+    print(arm, facts, flush=True)
+    return boxes, counts, facts
 
 
 def matched(boxes, truth):
@@ -190,6 +206,7 @@ def main():
     parser.add_argument('--steps', type=int, default=400)
     parser.add_argument('--batch', type=int, default=12, help='pictures of a step')
     parser.add_argument('--pictures', type=int, help='at most so many, evenly')
+    parser.add_argument('--processes', type=int, default=1, help='models at a time')
     parser.add_argument('--split', default='test')
     parser.add_argument('--rounds', type=int, default=2000, help='of the bootstrap')
     parser.add_argument('--seed', type=int, default=0)
@@ -200,18 +217,12 @@ def main():
         pictures = pictures[:: max(1, len(pictures) // args.pictures)]
     truth = [trees_in(name, window)[0] * SIDE for name, window, _ in pictures]
     rows, facts = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for arm, (side, tiles) in ARMS.items():
-            model, tokenizer, facts[arm] = train(arm, args.steps, args.batch, args.seed, folder)
-            start = time.process_time()
-            boxes, counts = (surveyed if arm == 'survey' else asked)(model, tokenizer, pictures)
+    with ProcessPoolExecutor(args.processes, get_context('spawn')) as pool:
+        for arm, done in zip(ARMS, pool.map(run_arm, ARMS, repeat(args), repeat(pictures))):
+            boxes, counts, facts[arm] = done
             rows[arm] = []
             for b, n, t in zip(boxes, counts, truth):
                 rows[arm].append((*matched(b, t), n == len(t), len(b) == len(t)))
-            rows_, columns = picture_grid(side, side, 64, tiles)
-            views = 1 + rows_ * columns if tiles else 1
-            facts[arm] |= dict(ask_seconds=time.process_time() - start, visual_tokens=64 * views)
-            print(arm, facts[arm], measures(rows[arm]), flush=True)
     table = intervals(rows, [block for *_, block in pictures], args.rounds)
     for arm in ARMS:
         table[arm] |= {k: round(v, 3) for k, v in facts[arm].items()}

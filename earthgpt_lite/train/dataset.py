@@ -2,18 +2,21 @@
 
 # %% auto #0
 __all__ = ['TokenCache', 'StepPart', 'InstructionBatches', 'example_images', 'example_words', 'most_pictures', 'StepKeys',
-           'pick_workers', 'make_loader', 'named_worker_errors', 'UnreadablePictures', 'packing_efficiency',
-           'data_fingerprint']
+           'pick_workers', 'WorkerLoader', 'make_loader', 'named_worker_errors', 'UnreadablePictures',
+           'packing_efficiency', 'data_fingerprint']
 
 # %% ../../nbs/5_train/06_dataset.ipynb #3d98fc68
+import atexit
 import hashlib
 import itertools
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
 import traceback
+import weakref
 import zlib
 from array import array
 from collections import deque
@@ -303,6 +306,55 @@ def pick_workers(
     return min(8, max(0, (cores - devices) // devices))
 
 
+class WorkerLoader(DataLoader):
+    """What workers make, with the next part always at hand.
+
+    A thread takes it over while a step trains, for the handing over waits for a busy worker. Where the program ends
+    in the middle of a run, the workers are ended too: they ignore the signal with which Python would end them, and it
+    would wait for them for ever.
+    """
+
+    _running = weakref.WeakSet()
+
+    def __iter__(self):
+        parts = super().__iter__()
+        self._running.add(parts)
+        return _one_ahead(parts)
+
+    @classmethod
+    def end_all(cls):
+        for parts in cls._running:
+            for worker in parts._workers:
+                worker.kill()
+
+
+atexit.register(WorkerLoader.end_all)
+
+
+def _one_ahead(parts):
+    "The values of an iterator, taken by a thread that is one ahead; what it raises is raised here, in its place."
+    wanted, found = queue.Queue(), queue.Queue()
+
+    def take():
+        while wanted.get():
+            try:
+                found.put((next(parts), None))
+            except BaseException as e:
+                found.put((None, e))
+
+    threading.Thread(target=take, daemon=True).start()
+    wanted.put(True)
+    try:
+        while True:
+            part, error = found.get()
+            if error is not None:
+                raise error
+            wanted.put(True)
+            yield part
+    finally:
+        wanted.put(False)
+
+
 def make_loader(
     batches: InstructionBatches,
     keys: StepKeys,
@@ -310,25 +362,18 @@ def make_loader(
     pin_memory: bool = False,  # for a GPU
 ) -> DataLoader:
     "The parts of steps in the order of their keys, made ahead by so many processes; 0: here, when asked."
-    more = {}
-    if workers:
-        # A fork would take over what training holds: open files of GDAL, threads in the middle of a step,
-        # a GPU. So workers are forked from a small server that has only imported this module; Windows
-        # knows no fork. The keys have no end, so workers live as long as the run.
-        known = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context('forkserver' if 'forkserver' in known else 'spawn')
-        if 'forkserver' in known:
-            context.set_forkserver_preload([__name__])
-        more = dict(multiprocessing_context=context, prefetch_factor=4, worker_init_fn=_begin_worker)
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        collate_fn=_unchanged,
-        **more,
-    )
+    options = dict(batch_size=None, sampler=keys, collate_fn=_unchanged, pin_memory=pin_memory)
+    if not workers:
+        return DataLoader(batches, **options)
+    # A fork would take over what training holds: open files of GDAL, threads in the middle of a step,
+    # a GPU. So workers are forked from a small server that has only imported this module; Windows
+    # knows no fork. The keys have no end, so workers live as long as the run.
+    known = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('forkserver' if 'forkserver' in known else 'spawn')
+    if 'forkserver' in known:
+        context.set_forkserver_preload([__name__])
+    options |= dict(multiprocessing_context=context, prefetch_factor=4, worker_init_fn=_begin_worker)
+    return WorkerLoader(batches, num_workers=workers, **options)
 
 
 def _unchanged(part):

@@ -23,6 +23,7 @@ from earthgpt_lite.raster.rendering import Rendering
 from earthgpt_lite.train.dataset import InstructionBatches
 from earthgpt_lite.train.examples import StoredExamples
 from earthgpt_lite.train.fit import fit
+from earthgpt_lite.train import run
 from earthgpt_lite.train.run import RunOptions, train
 
 tok = lru_cache(1)(make_tokenizer)
@@ -98,7 +99,7 @@ def test_packed_is_unpacked_and_parts_are_the_whole():
     model.config.tiles = 4
     for length in (1, 10_000):  # every picture alone; all in one row
         batches = InstructionBatches(large(), tok(), model.config, 6, sequence_length=length)
-        losses.append(float(model(**vars(batches.batch(0))).loss_sum))
+        losses.append(model(**vars(batches.batch(0))).loss_sum.item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     batches = InstructionBatches(large(), tok(), model.config, 6)
     assert error_of_parts(model, batches) < 1e-4
@@ -112,7 +113,8 @@ def test_store_pack_and_memory_give_the_same_batches(place):
     memory = large()[:4]
     for e, s, p in zip(memory, stored, packed):
         assert (s.image == fit_picture(e.image, 32, 4)).all() and (p.image == s.image).all()
-    made = [InstructionBatches(some, tok(), config, 4).batch(0) for some in (memory, stored, packed)]
+    every = memory, stored, packed
+    made = [InstructionBatches(some, tok(), config, 4, augment=False).batch(0) for some in every]
     for other in made[1:]:
         assert all(torch.equal(a, b) for a, b in zip(vars(made[0]).values(), vars(other).values()))
 
@@ -136,9 +138,9 @@ def test_a_picture_that_cannot_be_read_is_grey_and_no_target(place):
 def test_a_run_with_tiles_learns_saves_and_answers(place):
     "From the run file to an evaluation of what it left, over files."
     facts = dict(data=str(place / 'store'), steps=2, batch_size=3, device='cpu', progress=False)
-    run = RunOptions(out=str(place / 'run'), choices=dict(tiles=4), validate_every=2, **facts)
+    options = RunOptions(out=str(place / 'run'), choices=dict(tiles=4), validate_every=2, **facts)
     said = []
-    train(run, say=said.append)
+    train(options, say=said.append)
     model, tokenizer = load(place / 'run', 'cpu')
     assert model.config.tiles == 4 and rendering_of(model.config).tiles == 4
     words = tokenizer.encode(' whole, 2 rows of 2 tiles', add_special_tokens=False)
@@ -180,6 +182,7 @@ def test_stopped_and_started_it_learns_the_same(tmp_path):
     assert found[0] == found[1] and len(found[0]) == 3
 
 
-def test_tiles_that_no_sample_is_large_enough_for_are_refused(tmp_path):
+def test_tiles_that_no_sample_is_large_enough_for_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, 'open_examples', lambda *given: examples(6))
     with pytest.raises(BadInput, match='samples: no picture is larger than the 64 pixels .* none of 4 tiles'):
-        train(RunOptions(data='samples/trees', out=str(tmp_path / 'run'), steps=1, choices=dict(tiles=4)))
+        train(RunOptions(data='samples', out=str(tmp_path / 'run'), steps=1, choices=dict(tiles=4)))
