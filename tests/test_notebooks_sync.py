@@ -40,7 +40,7 @@ LONGER = {
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),
-    'app.model_commands': (460, 'commands of models share how they are stopped and what they tell'),
+    'app.model_commands': (520, 'commands of models share how they are stopped and what they tell'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)

@@ -1,7 +1,9 @@
 """Put a trained nano into the package: weights in 16 bits, scores on held-out ground, and a model card.
 
     earthgpt-lite train --config nano            # about an hour
-    python tools/release_nano.py runs/nano
+    earthgpt-lite evaluate nano samples --new places --minutes 66 --out runs/places   # six hours
+    python tools/release_nano.py runs/nano --places runs/places
+    python tools/release_nano.py --places runs/places   # only what is new to the nano that is there
 
 Writes earthgpt_lite/assets/models/nano and earthgpt_lite/assets/results/nano.json. What is scored is the model in 16 bits, as it is shipped.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from chip_files import cut
+from pages import new_markdown
 
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.quickstart import evaluate, machine, versions
@@ -23,6 +26,8 @@ from earthgpt_lite.data.sample.synthetic import pointing_examples
 from earthgpt_lite.data.sample.trees import sample_examples
 from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.eval.report import results_markdown
+from earthgpt_lite.eval.shift import evaluate_shift
+from earthgpt_lite.files import write_json, write_whole
 from earthgpt_lite.model.config import rendering_of
 from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.loading import load
@@ -133,6 +138,26 @@ def files_markdown(rows) -> str:
     return '\n'.join(lines)
 
 
+NEW = '\n## What is new to it\n'  # the last section of the card
+
+
+def measure_new(model: Path, scores: Path, places: Path | None):
+    "Ask a released model what is new to it, and write that into its scores and its card."
+    found = json.loads(scores.read_text(encoding='utf-8'))
+    new = found.setdefault('new', {})
+    with TemporaryDirectory() as folder:
+        for kind in ('words', 'renderings'):
+            measured = evaluate_shift(str(model), 'samples:test', kind, folder, device='cpu')
+            new[kind] = dict(half=measured['half'], seconds=measured['seconds'], rows=measured['rows'])
+    if places:
+        new['places'] = json.loads((places / 'places.json').read_text(encoding='utf-8'))
+    new['date'] = str(date.today())
+    write_json(found, scores)
+    card = model / 'README.md'
+    text = card.read_text(encoding='utf-8').split(NEW)[0]
+    write_whole(card, f'{text.rstrip()}\n{NEW}\n{new_markdown(new)}\n')
+
+
 def release(run: Path, into: Path, scores: Path, on: str):
     record = json.loads((run / 'run.json').read_text(encoding='utf-8'))
     model, tokenizer = load(run, 'cpu')
@@ -172,9 +197,12 @@ def release(run: Path, into: Path, scores: Path, on: str):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('run', type=Path, help='folder of the run')
+    parser.add_argument('run', type=Path, nargs='?', help='folder of the run; none: the nano that is there')
     parser.add_argument('--into', type=Path, default=ROOT / 'earthgpt_lite/assets/models/nano')
     parser.add_argument('--scores', type=Path, default=ROOT / 'earthgpt_lite/assets/results/nano.json')
     parser.add_argument('--machine', default=machine(), help='what it was trained on, in words')
+    parser.add_argument('--places', type=Path, help='folder of `evaluate nano samples --new places`')
     args = parser.parse_args()
-    release(args.run, args.into, args.scores, args.machine)
+    if args.run:
+        release(args.run, args.into, args.scores, args.machine)
+    measure_new(args.into, args.scores, args.places)

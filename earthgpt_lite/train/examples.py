@@ -365,9 +365,12 @@ def _build_once(path, root):
     return InstructionData.build(path, folder, root)
 
 
+_OF_SAMPLE = 'samples/', 'pointing/'
+
+
 def open_examples(
-    # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 3_data/16_synthetic), a .json or
-    # .jsonl file of records, a folder of a store, or what `data pack` made
+    # 'samples' (of one source: 'samples/global'), 'pointing' (with more boxes, lesson 3_data/16_synthetic; without one
+    # place: 'pointing/without-virginia'), a .json or .jsonl file of records, a folder of a store, or what `data pack` made
     data: str,
     root: str | None = None,  # folder that the pictures' paths start from; None: where the file lies
     size: int = 64,  # side of the square picture, pixels
@@ -381,10 +384,8 @@ def open_examples(
     Raises BadInput for a file that is not there, too many records without their picture, and no records at
     all.
     """
-    if data == 'samples' or data.startswith('samples/') and not Path(data).exists():
+    if data in ('samples', 'pointing') or data.startswith(_OF_SAMPLE) and not Path(data).exists():
         return _samples(data, split)
-    if data == 'pointing':
-        return _pointing(split)
     found = StoredExamples(open_store(data, root), size, rendering, split, group=group)
     if not len(found):
         raise BadInput(f'{data} holds no records of the split {split!r}')
@@ -420,18 +421,16 @@ def of_split(
     return StoredExamples(e.store, e.size, e.rendering, split, unnamed=False, group=e.group)
 
 
-def _pointing(split):
-    from earthgpt_lite.data.sample.synthetic import pointing_examples
-
-    return pointing_examples(split)
-
-
 def _samples(data, split):
-    "The sample in the package, whole or one of its sources."
+    "The sample in the package, whole or one of its sources, or with more boxes; perhaps without one place."
+    from earthgpt_lite.data.sample.synthetic import pointing_examples, without_place
     from earthgpt_lite.data.sample.trees import sample_examples
 
-    examples, source = sample_examples(split), data.partition('/')[2]
+    whole, _, place = data.partition('/without-')
+    word, _, source = whole.partition('/')
+    examples = pointing_examples(split) if word == 'pointing' else sample_examples(split)
     sources = list(dict.fromkeys(e.name.split('/')[0] for e in examples))
     if source and source not in sources:
         raise BadInput(f'{data}: the samples have no source {source!r}; they are {", ".join(sources)}')
-    return [e for e in examples if not source or e.name.startswith(f'{source}/')]
+    found = [e for e in examples if not source or e.name.startswith(f'{source}/')]
+    return without_place(found, place) if place else found

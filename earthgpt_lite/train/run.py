@@ -114,7 +114,8 @@ def _rendering(run):
 def _keep_rendering(model, data, rendering):  # what it was trained with is saved with it
     from earthgpt_lite.data.sample.sites import RENDERING
 
-    samples = data == 'pointing' or data.partition('/')[0] == 'samples' and not Path(data).exists()
+    word = data.partition('/')[0]
+    samples = data == 'pointing' or word in ('samples', 'pointing') and not Path(data).exists()
     if rendering_of(model.config) is None:
         rendering = rendering or (RENDERING if samples else Rendering())
         model.config.rendering = rendering.to_dict()

@@ -75,3 +75,21 @@ def test_validation_and_test_hold_no_drawn_ones(monkeypatch):
     assert pointing_examples('validation', 3) == [('validation', 3)] and pointing_examples('test') == [
         ('test', 0)
     ]
+
+
+def test_each_aerial_picture_is_a_place_and_training_may_leave_it_out(monkeypatch):
+    from earthgpt_lite.data.sample.synthetic import PLACES, place_of
+    from earthgpt_lite.data.sample.trees import tree_examples
+    from earthgpt_lite.errors import BadInput
+    from earthgpt_lite.train.examples import open_examples
+
+    trees = tree_examples('train', 60)
+    assert {place_of(e) for e in trees} == {'aerial_meadow', 'aerial_road', 'aerial_sand'} < set(PLACES)
+    for module, name in (('synthetic', 'pointing_examples'), ('trees', 'sample_examples')):
+        monkeypatch.setattr(f'earthgpt_lite.data.sample.{module}.{name}', lambda split: trees)
+    for word in ('pointing', 'samples', 'samples/trees'):
+        rest = open_examples(f'{word}/without-aerial_road')
+        assert len(open_examples(word)) == len(trees) > len(rest)
+        assert {place_of(e) for e in rest} == {'aerial_meadow', 'aerial_sand'}
+    with pytest.raises(BadInput, match='no place .oslo.*aerial_meadow'):
+        open_examples('pointing/without-oslo')
