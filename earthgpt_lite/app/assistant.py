@@ -19,6 +19,7 @@ from .answers import Answer
 from ..boxes.oriented import from_map
 from ..boxes.text import format_box, plural, to_unit
 from ..data.records import Task, sample_question
+from ..data.wordings import asked_words, parse_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
 from ..model.generation import generate_answers, generate_batch, prefill
@@ -26,7 +27,7 @@ from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
 from ..model.processor import pair_questions, picture_prefix, split_pictures, to_pixel_values
-from ..model.scope import asked_words, outside, parse_question
+from ..model.scope import outside
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.chips import Chip
 from ..raster.georef import to_world
