@@ -442,7 +442,9 @@ def of_split(
 def _samples(data, split):
     "The sample in the package, or what is made of it; perhaps without one place."
     words, _, place = data.partition('/without-')
-    found = [e for word in words.split('+') for e in _of_word(word, split)]
+    found = []
+    for word in words.split('+'):
+        found += _of_word(word, split)
     return without_place(found, place) if place else found
 
 
