@@ -24,7 +24,7 @@ LONGER = {
     'raster.sources': (415, 'files, addresses, items and arrays take one way'),
     'raster.reading': (415, 'a file, an array and a window take one way'),
     'app.maps': (440, 'a page that moves, one that prints and two dates share what they draw'),
-    'app.cli': (425, 'every option of every command stands in one place'),
+    'app.cli': (430, 'every option of every command stands in one place'),
     'app.survey': (445, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (410, 'what is written together is claimed and checked together'),
     'data.formats': (
@@ -35,7 +35,7 @@ LONGER = {
     'data.registry': (420, 'every reader stands in one table'),
     'data.store': (445, 'rows, their check and the store that they become are one way'),
     'data.shards': (405, 'what packs and what opens the packed share their form'),
-    'app.assistant': (430, 'asking, classifying and comparing share pictures and warnings'),
+    'app.assistant': (450, 'asking, classifying and comparing share pictures and warnings'),
     'eval.runner': (420, 'a model, what it is shown and its sheets are one way'),
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),

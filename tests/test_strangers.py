@@ -361,7 +361,7 @@ def test_a_survey_that_fails_closes_its_scene_where_it_was_opened(tmp_path, monk
         yield
 
     odd = []
-    monkeypatch.setattr(survey_module, '_cut', broken)
+    monkeypatch.setattr(survey_module, 'cut_tiles', broken)
     monkeypatch.setattr(sys, 'unraisablehook', odd.append)
     scene = raster(tmp_path / 'a.tif', colours(3, 40, 40), **UTM)
     with pytest.raises(BadInput, match='no chip'):

@@ -182,17 +182,28 @@ def _add_survey(commands):
         commands,
         'survey',
         run_survey,
-        'ask the same about every part of a scene, answers on the map',
+        'ask the same about every part of a scene, or of two dates, answers on the map',
         """survey runs/quickstart scene.tif --ask "what covers most of this image?" --out cover.geojson
         survey runs/quickstart scene.tif --detect ship --out ships.geojson
         survey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif
         survey nano https://example.org/scene.tif --classify water,forest --out classes.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "where was forest cleared?" --out new.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "is there a new lake after?" --classify yes,no --out b.geojson
         """,
         _MODEL,
         (
             'scene',
             'a raster of any size, a file or an address; it is read tile by tile',
-            dict(metavar='SCENE'),
+            dict(metavar='SCENE', nargs='?'),
+        ),
+        ('--before', 'instead of SCENE: the first of two dates', dict(metavar='A')),
+        ('--after', 'the second; it is brought onto the grid of A, bilinear', dict(metavar='B')),
+        ('--change', 'a question about both', dict(metavar='QUESTION')),
+        ('--before-clouds', 'where cloud is in A: SCL, QA_PIXEL, Fmask, or a mask', dict(metavar='FILE')),
+        (
+            '--after-clouds',
+            'where cloud is in B (default of both: a band of that name)',
+            dict(metavar='FILE'),
         ),
         ('--ask', 'a question', dict(metavar='QUESTION')),
         ('--detect', "a class of objects; '' for all", dict(metavar='CLASS')),
@@ -215,8 +226,9 @@ def _add_survey(commands):
         _DEVICE,
         _force('start anew, overwrite OUT and what lies beside it'),
         JSON_OPTION,
-        more='Give exactly one of --ask, --detect, --ground, --classify. '
-        'Stopped by hand it goes on with the same command.',
+        more='Give exactly one of --ask, --detect, --ground, --classify; with --before and --after give --change,\n'
+        'and --classify for the answers to choose among. Only ground that both dates show is asked about; cloud\n'
+        'and missing data of either are left out. Stopped by hand it goes on with the same command.',
     )
 
 
@@ -293,7 +305,8 @@ def _add_presets(commands):
         run_presets,
         'list the sizes of model with parameters and memory',
         """presets
-        presets nano lite --pictures 32""",
+        presets nano lite --pictures 32
+        presets lite --tiles 6""",
         ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
         ('--pictures', 'of a batch (default: 8)', dict(type=whole(1, 100_000), default=8, metavar='N')),
         (
@@ -301,6 +314,7 @@ def _add_presets(commands):
             'tokens of text for each picture (default: 128)',
             dict(type=whole(1, 100_000), default=128, metavar='N'),
         ),
+        ('--tiles', 'of a picture, beside the whole (default: as the preset says)', dict(type=whole(0, 256))),
         JSON_OPTION,
         more='Memory is estimated before anything is allocated; nothing is downloaded.',
     )

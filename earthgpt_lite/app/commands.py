@@ -32,9 +32,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         args, rest = self.parse_known_args(args, namespace)
+        chosen = getattr(args, 'parser', self)  # of the command
+        if rest and not rest[0].startswith('-') and getattr(args, 'scene', '') is None:
+            args.scene = rest.pop(0)  # a place that may be empty is filled too early, before the options
         if not rest:
             return args
-        chosen = getattr(args, 'parser', self)  # of the command
         if not rest[0].startswith('-'):
             chosen.error(f'{rest[0]!r} is one word too many: put a text of several words in quotes')
         options = [o for action in chosen._actions for o in action.option_strings]
@@ -329,18 +331,19 @@ def _tokenizer_and_config(model, base, file):
 def _tokens(args):
     from earthgpt_lite.data.convert import records_file
     from earthgpt_lite.model.packing import build_sequence
-    from earthgpt_lite.model.processor import picture_prefix
+    from earthgpt_lite.model.processor import picture_prefix, record_words
     from earthgpt_lite.model.token_view import print_tokens, token_page
     from earthgpt_lite.model.tokens import ChatFormat, encode_turns
     from earthgpt_lite.outputs import check_inputs
 
-    file, _ = records_file(args.file)
+    file, root = records_file(args.file)
     record = _record_at(file, args.record)
     if args.out:
         check_overwrite(args.out, args.force)
         check_inputs([args.out], _files_of_tokens(args))
     tokenizer, config = _tokenizer_and_config(args.model, args.base, file)
     chat = ChatFormat(**config.chat)
+    record.words = record_words(config, record, root)
     prefix = picture_prefix(config, tokenizer, record.words)
     row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.name), prefix)
     print_tokens(record.name, row, len(prefix), tokenizer, config.visual_tokens)

@@ -139,6 +139,8 @@ def reading(args) -> dict:
 
 def _pictures(assistant, args):
     "What a question is about: an image; several in their order, or each announced by its word."
+    from earthgpt_lite.app.assistant import check_max_pictures
+
     if len(args.image) == 1 and not args.words:
         return assistant.chip(args.image[0], **reading(args))
     words = [word.strip() for word in args.words.split(',')] if args.words else []
@@ -147,7 +149,7 @@ def _pictures(assistant, args):
     for image in args.image[1:]:
         if not os.path.exists(image) and not os.path.splitext(image)[1]:
             raise BadInput(f'{image}: no such image; a question of several words stands in quotes')
-    assistant.check_count(len(args.image))
+    check_max_pictures(assistant.model.config, len(args.image))
     chips = [assistant.chip(image, **reading(args)) for image in args.image]
     return dict(zip(words, chips)) if words else chips
 
@@ -231,22 +233,20 @@ def _questions(typed):
 
 # %% ../../nbs/7_app/13_model_commands.ipynb #587363a2
 def run_survey(args):
-    "The command `survey`: one question about every tile of a scene. Status 130 when it was stopped by hand."
-    from earthgpt_lite.app.survey import survey
+    "The command `survey`: one question about every tile of a scene, or of two dates. Status 130 when it was stopped by hand."
     from earthgpt_lite.app.survey_files import is_claimed, output_files
     from earthgpt_lite.raster.opening import source_name
 
+    scenes = _surveyed_scenes(args)
     for path in output_files(args.out, args.raster):
         check_overwrite(path, args.force or is_claimed(path, args.out, args.processes))
 
-    labels = _label_list(args.classify)
-    question = dict(ask=args.ask, detect=args.detect, ground=args.ground, classify=labels)
     tiles = dict(size=args.size, overlap=args.overlap, **reading(args))
     output = dict(min_score=args.min_score, raster=args.raster, resume=not args.force)
     work = dict(batch_size=args.batch_size, progress=_wants_bars(args), processes=args.processes)
     work['strict'] = args.strict
     try:
-        done = survey(_assistant(args), args.scene, args.out, **question, **tiles, **output, **work)
+        done = _survey(args, scenes, tiles | output | work)
     except KeyboardInterrupt:
         _tell(f'\nstopped; what is done is kept beside {args.out}: the same command goes on')
         return 130
@@ -257,7 +257,40 @@ def run_survey(args):
     files = f'{done.out} and {args.raster}' if args.raster else done.out
     print(f'places: {done.features:,}, from {done.tiles:,} tiles with data, in {done.seconds:.0f} s: {files}')
     if done.features and args.out.endswith('.geojson'):
-        print(f'Look at them:\n  earthgpt-lite map {source_name(args.scene)} --answers {args.out}')
+        print(f'Look at them:\n  earthgpt-lite map {" ".join(map(source_name, scenes))} --answers {args.out}')
+
+
+def _surveyed_scenes(args):
+    "One scene, or two dates. BadInput where the options of both are mixed."
+    pair, single = (args.before, args.after), (args.ask, args.detect, args.ground)
+    of_two = [args.change, args.before_clouds, args.after_clouds]
+    if any(pair):
+        if not all(pair) or args.scene or args.change is None or any(word is not None for word in single):
+            raise BadInput(
+                'two dates take --before A --after B --change QUESTION, and --classify with the answers to choose '
+                'among: leave away SCENE, --ask, --detect and --ground'
+            )
+        return list(pair)
+    if any(word is not None for word in of_two):
+        raise BadInput('a change is about two dates: give --before A --after B, or --ask about one SCENE')
+    if not args.scene:
+        raise BadInput('no scene: name one behind the model, or two dates with --before A --after B')
+    return [args.scene]
+
+
+def _survey(args, scenes, options):
+    labels = _label_list(args.classify)
+    if args.before:
+        from earthgpt_lite.app.change import survey_change
+
+        clouds = args.before_clouds, args.after_clouds
+        return survey_change(
+            _assistant(args), *scenes, args.out, args.change, labels, clouds=clouds, **options
+        )
+    from earthgpt_lite.app.survey import survey
+
+    question = dict(ask=args.ask, detect=args.detect, ground=args.ground, classify=labels)
+    return survey(_assistant(args), *scenes, args.out, **question, **options)
 
 
 def _label_list(text):
@@ -459,8 +492,8 @@ def run_presets(args):
     if len(names) > 1:
         _tell(f'weighing {len(names)} presets, some seconds each ...')
     if args.json:
-        return print_json([weigh(n, pictures=args.pictures, words=args.words) for n in names])
-    print(presets_table(names, pictures=args.pictures, words=args.words))
+        return print_json([weigh(n, args.tiles, pictures=args.pictures, words=args.words) for n in names])
+    print(presets_table(names, args.tiles, pictures=args.pictures, words=args.words))
 
 
 def run_doctor(args):

@@ -304,14 +304,18 @@ def _properties(facts, kind, class_id, about):
         row |= dict(probability=facts.get('score'))
     else:
         row |= dict(logprob=facts.get('score'), answer=facts.get('answer'))
-    return row | dict(tiles=facts.get('tiles'), datetime=about.get('datetime'), gsd=about.get('gsd'))
+    when = ('datetime',)
+    if 'before_file' in about:
+        when = ('before_file', 'before_datetime', 'after_file', 'after_datetime')
+    about = about | dict(tiles=facts.get('tiles'))
+    return row | {key: about.get(key) for key in ('tiles', *when, 'gsd')}
 
 
 def describe_features(
     features: list,  # of `box_features` and `region_features`
     kind: str,  # ask, detect, ground, classify
     classes: list,  # from `label_classes`
-    about: dict,  # of the scene: datetime, gsd
+    about: dict,  # of the scene: gsd, datetime; of two dates before_file, before_datetime, after_file, ...
     frame=None,  # of the scene, to measure its ground; None: it has no place
 ) -> list:  # [(polygon in pixels of the scene, dict of what a GIS shows)]
     """Shapes with class_id, label, probability (classify) or logprob, tiles, datetime, gsd (metres), area_m2.
@@ -448,16 +452,16 @@ def _geojson(features, frame, facts):
     return json.dumps(feature_collection(rows, **facts))
 
 # %% ../../nbs/7_app/03_survey_files.ipynb #06de02e0
-_COLUMNS = dict(class_id='int64', label=object, probability='float64', logprob='float64', answer=object)
-_COLUMNS |= dict(area_m2='float64', tiles='int64', datetime=object, gsd='float64')
+_COLUMNS = dict(class_id='int64', probability='float64', logprob='float64')  # others are texts
+_COLUMNS |= dict(area_m2='float64', tiles='int64', gsd='float64')
 
 
 def _geopackage(features, frame, facts):
     from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
     data = {}
-    for key in (*_properties({}, facts['kind'], 0, {}), 'area_m2'):
-        data[key] = np.array([row[key] for _, row in features], _COLUMNS[key])
+    for key in (*_properties({}, facts['kind'], 0, facts), 'area_m2'):
+        data[key] = np.array([row[key] for _, row in features], _COLUMNS.get(key, object))
     shapes = [_on_map(polygon, frame) for polygon, _ in features]
     table = _geopandas().GeoDataFrame(data, geometry=shapes, crs=frame.crs.to_wkt())
 

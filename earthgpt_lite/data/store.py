@@ -425,14 +425,13 @@ class InstructionData:
         size: int,  # side of the square, pixels
         rendering=None,  # a `Rendering`, of the model that looks
         place: int = 0,  # of several pictures, which
-    ) -> np.ndarray:  # (size, size, 3) uint8
+    ) -> np.ndarray:  # (size, size, 3) uint8; for a model with tiles (h, w, 3), see `read_picture`
         "A picture of record i as a model sees it. Raises `BadInput` where it is missing or damaged."
-        from earthgpt_lite.raster.sources import as_chip
+        from earthgpt_lite.boxes.layout import read_picture
 
         sensors = self.dataset[int(i)]['sensor'].split(BETWEEN)
-        return as_chip(
-            self.image(i, place), sensors[min(place, len(sensors) - 1)], size, None, rendering
-        ).image
+        sensor = sensors[min(place, len(sensors) - 1)]
+        return read_picture(self.image(i, place), size, rendering, sensor, allow_vrt=None)
 
     def image(
         self,

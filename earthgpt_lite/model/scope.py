@@ -12,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 
+from ..boxes.layout import canvas_size
 from ..boxes.text import plural
 from ..data.records import TEMPLATES, Task, sample_question
 from ..errors import BadInput, shorten
@@ -256,6 +257,7 @@ def outside(
     scope, gsd = scope_of(config), chip.about.get('gsd')
     if scope is None:
         return []
-    gsd = gsd and gsd * chip.frame.side / config.image_size
+    read = canvas_size(chip.frame.width, chip.frame.height, config.image_size, config.tiles)
+    gsd = gsd and gsd * chip.frame.side / max(read)
     found = outside_question(scope, chip.sensor, gsd, question, labels)
     return found + scope.about_picture(chip.sensor, _content(image, chip.frame))

@@ -187,7 +187,7 @@ def check_length(
     tokens,  # a row from build_sequence, or the ids of a prompt with its picture
     context: int,  # tokens that the model can read
     name: str = 'the prompt',  # of the record, for the message
-    pictures: int = 1,  # in the prompt
+    pictures: int = 1,  # in the prompt, each tile counted
 ):
     "Raises BadInput, which says by how much and where, for a prompt that is longer than the context."
     if isinstance(tokens, dict):
@@ -195,7 +195,9 @@ def check_length(
     else:
         length = len(tokens)
     if length > context:
-        shown, fewer = ('the picture', '') if pictures == 1 else (f'{pictures} pictures', 'pictures or ')
+        shown, fewer = (
+            ('the picture', '') if pictures == 1 else (f'{pictures} pictures', 'pictures, tiles or ')
+        )
         raise BadInput(
             f'{name}: {length:,} tokens with {shown}, {length - context:,} more than the {context:,} '
             f'that the model can read; shorten the text, ask in several prompts, or take fewer {fewer}visual tokens'

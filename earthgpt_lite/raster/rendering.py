@@ -109,6 +109,7 @@ class Rendering:
     infrared: SensorRendering = SensorRendering()
     size: int | None = None  # side of the square that the model looks at, pixels; None: of the chip
     resampling: str = 'bicubic'  # the only one
+    tiles: int = 0  # of a larger picture, at most, beside the whole; see lesson 2_boxes/05_layout
 
     def of(self, sensor) -> SensorRendering:
         "The settings of one sensor."
@@ -116,7 +117,7 @@ class Rendering:
 
     def to_dict(self) -> dict:
         "As JSON has it: lists, numbers and words."
-        return {key: _plain(value) for key, value in asdict(self).items() if value is not None}
+        return {key: _plain(value) for key, value in asdict(self).items() if value not in (None, 0)}
 
     @classmethod
     def from_dict(
@@ -129,18 +130,25 @@ class Rendering:
         if not isinstance(given, dict) or not set(given) <= known:
             raise BadInput(f'{name} is {repr(given)[:80]}: it may hold {", ".join(sorted(known))}')
         size, resampling = given.get('size'), given.get('resampling', 'bicubic')
+        tiles = given.get('tiles', 0)
         if size is not None and (type(size) is not int or not 8 <= size <= 2048):
             raise BadInput(f'{name}: size is {repr(size)[:80]}: give a whole number from 8 to 2048')
+        if type(tiles) is not int or not 0 <= tiles <= 256:
+            raise BadInput(f'{name}: tiles is {repr(tiles)[:80]}: give a whole number from 0 to 256')
         if resampling != 'bicubic':
             raise BadInput(f'{name}: resampling is {repr(resampling)[:80]}: only bicubic is known')
         sensors = {key: given[key] for key in map(str, Sensor) if key in given}
-        return cls(size=size, **{key: _sensor_from(v, f'{name}.{key}') for key, v in sensors.items()})
+        return cls(
+            size=size, tiles=tiles, **{key: _sensor_from(v, f'{name}.{key}') for key, v in sensors.items()}
+        )
 
     @property
     def text(self) -> str:
         "In words, in one line."
         sensors = '; '.join(f'{sensor}: {self.of(sensor).text}' for sensor in Sensor)
-        return f'{sensors}; {f"{self.size} pixels, " if self.size else ""}{self.resampling}'
+        seen = [f'{self.size} pixels'] if self.size else []
+        seen += [f'up to {self.tiles} tiles'] if self.tiles else []
+        return f'{sensors}; {", ".join([*seen, self.resampling])}'
 
 
 def _plain(value):

@@ -41,7 +41,7 @@ from earthgpt_lite.model.packing import (
     join_sequences,
     pack_best_fit,
 )
-from ..model.processor import picture_prefix, to_pixel_values
+from ..model.processor import picture_prefix, picture_views
 from ..model.tokens import IGNORE, ChatFormat, check_length, encode_turns
 from ..raster.chips import dihedral_image
 from .augment import DIRECTION_WORDS, dihedral_text
@@ -174,17 +174,20 @@ class InstructionBatches(Dataset):
             target_count += sum(len(answer) for _, answer in pairs)
             if place % num_shards != shard:
                 continue
-            words = example_words(example)
+            words, problem = example_words(example), ''
+            try:
+                images = [dihedral_image(image, *dihedral) for image in example_images(example)]
+            except (BadInput, OSError) as e:
+                problem = first_line(e)
+                images = [np.full((self.config.image_size,) * 2 + (3,), 128, 'uint8')] * len(words)
+            words, views = picture_views(self.config, images, words)
             row = build_sequence(pairs, self.prefix(words), shared=not is_dialogue)
             self._check_row(row, example.name, len(words))
-            try:
-                images = example_images(example)
-            except (BadInput, OSError) as e:
-                unreadable.append((example.name, first_line(e)))
-                images = [np.full((self.config.image_size,) * 2 + (3,), 128, 'uint8')] * len(words)
+            if problem:
+                unreadable.append((example.name, problem))
                 row['labels'] = [IGNORE] * len(row['labels'])
             rows.append(row)
-            pictures.append([to_pixel_values(dihedral_image(image, *dihedral)) for image in images])
+            pictures.append(views)
         return StepPart(self._pack(rows, pictures), target_count, unreadable)
 
     def __getitem__(self, key: tuple) -> StepPart | BadInput:
@@ -255,7 +258,7 @@ class InstructionBatches(Dataset):
         return pairs
 
 
-def example_images(example) -> tuple:  # of (side, side, 3) uint8
+def example_images(example) -> tuple:  # of (side, side, 3) uint8; for a model with tiles (h, w, 3)
     "The pictures of an example in their order: its `images` if it has several, else its `image`."
     images = getattr(example, 'images', None)  # read once
     return (example.image,) if images is None else tuple(images)

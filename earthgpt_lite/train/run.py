@@ -4,6 +4,7 @@
 __all__ = ['open_model', 'model_image_size', 'model_rendering', 'train', 'make_train_parser', 'train_command']
 
 # %% ../../nbs/5_train/14_run.ipynb #e1df7d37
+import itertools
 import os
 import re
 from argparse import ArgumentError
@@ -14,6 +15,7 @@ import jsonargparse
 import torch
 import yaml
 
+from ..boxes.layout import layout_words, picture_grid
 from ..data.store import files_read
 from ..errors import BadInput, shorten
 from ..files import write_json, write_whole
@@ -35,7 +37,7 @@ from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
 from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
-from .dataset import most_pictures
+from .dataset import example_images, most_pictures
 from .sampling import ExampleColumns
 
 # %% ../../nbs/5_train/14_run.ipynb #927aa7d6
@@ -63,7 +65,8 @@ def open_model(
     for key in {'image_token_id', 'first_coordinate'} & set(choices or {}):
         raise BadInput(f'choices: {key} follows from the words that are learned: leave it out')
     if is_fresh_nano:
-        tokenizer = train_tokenizer(f' {text}' for text in _texts(examples))
+        texts = itertools.chain(_texts(examples), _layouts(examples, choices))
+        tokenizer = train_tokenizer(f' {text}' for text in texts)
         return nano(tokenizer, **choices or {}), tokenizer
     if is_built(name):
         return build_base(name, print, meta)
@@ -75,6 +78,12 @@ def _texts(examples):
     if hasattr(examples, 'texts'):
         return examples.texts()
     return (text for e in examples for t in e.turns for text in (t.question, t.answer))
+
+
+def _layouts(examples, choices, most=1000):
+    "What announces tiles: before each picture's questions, so it is worth its tokens."
+    words = layout_words((choices or {}).get('tiles', 0))
+    return words * min(most, len(examples))
 
 
 def model_image_size(
@@ -97,7 +106,9 @@ def model_rendering(
 def _rendering(run):
     "How files become chips: as the model says, or else as the data was packed; None where nobody said."
     said = model_rendering(run.model, run.stage.name == 'scratch', run.base)
-    return said or packed_rendering(run.data)
+    tiles = (run.choices or {}).get('tiles', 0)
+    found = said or packed_rendering(run.data)
+    return found if said or not (found or tiles) else replace(found or Rendering(), tiles=tiles)
 
 
 def _keep_rendering(model, data, rendering):  # what it was trained with is saved with it
@@ -195,6 +206,7 @@ def _train(run, resume, force, say):
     settle_adapter(model, stage.adapter, stage.options, run.merge_adapter, say)
     _check_size(run, model, stage)
     set_image_size(model, size, say)
+    _check_tiles(run, model.config, examples)
     prepare_stage(model, stage)
     model.config.max_pictures = max(model.config.max_pictures, most_pictures(examples))
     questions = int(ExampleColumns.of(examples).turn_counts.sum())
@@ -236,6 +248,18 @@ def _check_size(run, model, stage):
         f'image_size {run.image_size}: the stage {stage.name} leaves an adapter, and its base has pictures of '
         f'{model.config.image_size} pixels: say merge_adapter true, or change the size in a stage before'
     )
+
+
+def _check_tiles(run, config, examples):
+    "Raises BadInput for tiles where no picture in memory is large enough for one."
+    if not config.tiles or not isinstance(examples, list):
+        return
+    sizes = {image.shape[:2] for e in examples for image in example_images(e)}
+    if all(picture_grid(w, h, config.image_size, config.tiles) == (1, 1) for h, w in sizes):
+        raise BadInput(
+            f'{run.data}: no picture is larger than the {config.image_size} pixels that the model looks at, so '
+            f'none of {config.tiles} tiles would be used: leave tiles out, or give larger pictures'
+        )
 
 
 def _validation(run, examples, tokenizer, say):  # a list of callbacks, empty where nothing is held out

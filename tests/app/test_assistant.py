@@ -310,7 +310,7 @@ def test_what_is_odd_about_several_pictures_is_said(pair_helper, picture, tmp_pa
     for chip, east in zip(chips, (0, 10 * picture.shape[1] // 2)):
         chip.frame = Frame(*picture.shape[1::-1], Affine(10, 0, 500000 + east, 0, -10, 4000000), 'EPSG:32633')
     (apart,) = pair_helper.ask(chips, 'has anything changed?').warnings
-    assert 'pictures 1 and 2 share 33% of their ground' in apart
+    assert 'pictures 1 and 2 share 50% of their ground' in apart
 
 
 def test_tasks_ask_each_picture_of_a_list_alone(helper, picture):
@@ -510,26 +510,66 @@ def test_the_oldest_turns_are_forgotten_and_a_long_question_is_refused(helper, p
         talk.ask(' ')
 
 
-def test_comparison_of_dates(helper, tmp_path, picture):
-    here, there = (
-        dict(crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6)),
-        dict(crs='EPSG:32618', transform=Affine(10, 0, 4e5, 0, -10, 4e6)),
-    )
-    a, b, c = (raster(tmp_path / n, **p) for n, p in (('a.tif', here), ('b.tif', here), ('c.tif', there)))
-    both = helper.compare(a, b, ['is there <b>any</b> water?'], labels=['water', 'snow'])
-    assert (
-        len(both.before) == len(both.after) == 2
-        and abs(sum(both.probability_change.values())) < 1e-5
-        and '<b>' not in both._repr_html_()
-    )
-    assert not helper.compare(a, a).changed
-    free = helper.compare(picture, 255 - picture)  # no place: no check of the place
-    assert [x.task for x in free.before] == [Task.CLASSIFICATION, Task.CAPTION] and [
-        x.question for x in free.before
-    ] == [x.question for x in free.after] == [
-        sample_question(Task.CLASSIFICATION),
-        sample_question(Task.CAPTION),
-    ]
-    assert free.changed == [(x, y) for x, y in zip(free.before, free.after) if x.text != y.text]
-    with pytest.raises(BadInput, match='a.tif and c.tif show different places'):
-        helper.compare(a, c)
+def test_two_dates_are_one_question(pair_helper, tmp_path):
+    places = [dict(crs='EPSG:32618', transform=Affine(10, 0, east, 0, -10, 4e6)) for east in (3e5, 3e5, 4e5)]
+    a, b, c = (raster(tmp_path / f'{n}.tif', **place) for n, place in zip('abc', places))
+    told = pair_helper.compare(a, b)
+    assert isinstance(told, Answer) and [chip.name for chip in told.chips] == ['a.tif', 'b.tif']
+    assert told.question == sample_question(Task.CAPTION, change=True)
+    assert told.prompt.startswith('<begin> before<image>x64 after<image>x64<user>')
+    chips = [pair_helper.chip(x) for x in (a, b)]
+    asked = pair_helper.ask(dict(zip(('before', 'after'), chips)), told.question)
+    assert (told.text, told.score) == (asked.text, asked.score)
+    with pytest.raises(BadInput, match=r'a.tif and c.tif show different places, \d+\.\d km'):
+        pair_helper.compare(a, c)
+
+
+def test_dates_are_announced_and_their_order_is_checked(pair_helper, tmp_path):
+    here = dict(crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6))
+    a, b = (raster(tmp_path / f'{n}.tif', **here) for n in 'ab')
+    for path, date in ((a, '2017-01-24'), (b, '2018-11-03')):
+        with rasterio.open(path, 'r+') as file:
+            file.update_tags(DATE=date)
+    prompt = pair_helper.compare(a, b, 'has anything changed?').prompt
+    assert all(date in prompt.replace(' ', '') for date in ('before2017-01-24', 'after2018-11-03'))
+    with pytest.raises(BadInput, match='b.tif is of 2018-11-03, and a.tif of 2017-01-24.*swap'):
+        pair_helper.compare(b, a)
+
+
+def test_a_model_of_one_picture_says_that_it_compares_nothing(helper):
+    with pytest.raises(BadInput, match='2 pictures in one question.*one picture in a question: take a model'):
+        helper.compare('no.tif', 'file.tif')
+
+
+def test_a_choice_about_pairs(pair_helper, picture):
+    "Each pair alone, all together, and each answer by a plain forward pass."
+    model, tokenizer, labels = pair_helper.model, pair_helper.tokenizer, ['yes', 'no', 'a lake.']
+    pairs = [{'before': picture, 'after': 255 - picture}, {'before': picture, 'after': picture}]
+    question = 'what has changed between these images?'
+    together = pair_helper.classify(pairs, labels, question, batch_size=2)
+    alone = [pair_helper.compare(*pair.values(), question, labels) for pair in pairs]
+    for one, other in zip(together, alone):
+        assert one.scores == pytest.approx(other.scores, abs=1e-5) and one.prompt == other.prompt
+        assert len(one.chips) == 2 and one.prompt.count('<image>x64') == 2
+    assert 'the same in every pixel' in together[1].warnings[0]
+    pixels = pair_helper.to_pixel_values(list(pairs[0].values()))
+    chat = ChatFormat(**model.config.chat)
+    prompt = module.picture_prefix(model.config, tokenizer, ('before', 'after'))
+    prompt = prompt + chat.encode_question(tokenizer, question)
+    sums = []
+    for label in labels:
+        ids = chat.encode_answer(tokenizer, label)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + ids]), pixel_values=pixels).logits[0]
+        logprobs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        sums.append(float(logprobs.gather(1, torch.tensor(ids)[:, None]).sum()))
+    by_hand = dict(zip(labels, torch.tensor(sums).softmax(0).tolist()))
+    assert together[0].scores == pytest.approx(by_hand, abs=1e-4)
+    with pytest.raises(BadInput, match='announced alike'):
+        pair_helper.classify([pairs[0], picture], labels, question)
+
+
+def test_a_picture_without_a_place_beside_one_with_it(pair_helper, tmp_path, picture):
+    here = raster(tmp_path / 'a.tif', crs='EPSG:32618', transform=Affine(10, 0, 3e5, 0, -10, 4e6))
+    told = pair_helper.ask([here, picture], 'has anything changed?').warnings
+    assert any('one of pictures 1 and 2 has no CRS' in text for text in told)
