@@ -23,10 +23,10 @@ LONGER = {
     'raster.products': (430, 'what providers say of bands, units and times is looked up in one place'),
     'raster.sources': (415, 'files, addresses, items and arrays take one way'),
     'raster.reading': (415, 'a file, an array and a window take one way'),
-    'app.maps': (440, 'a page that moves, one that prints and two dates share what they draw'),
-    'app.cli': (430, 'every option of every command stands in one place'),
-    'app.survey': (445, 'a plan, its processes and their ends are one story'),
-    'app.survey_files': (410, 'what is written together is claimed and checked together'),
+    'app.maps': (450, 'a page that moves, one that prints and two dates share what they draw'),
+    'app.cli': (440, 'every option of every command stands in one place'),
+    'app.survey': (455, 'a plan, its processes and their ends are one story'),
+    'app.survey_files': (415, 'what is written together is claimed and checked together'),
     'data.formats': (
         435,
         'what every mechanism needs, and the mechanisms of one file, share how pictures are found',
@@ -35,12 +35,12 @@ LONGER = {
     'data.registry': (420, 'every reader stands in one table'),
     'data.store': (445, 'rows, their check and the store that they become are one way'),
     'data.shards': (405, 'what packs and what opens the packed share their form'),
-    'app.assistant': (450, 'asking, classifying and comparing share pictures and warnings'),
-    'eval.runner': (420, 'a model, what it is shown and its sheets are one way'),
+    'app.assistant': (455, 'asking, classifying and comparing share pictures and warnings'),
+    'eval.runner': (440, 'a model, what it is shown and its sheets are one way'),
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),
-    'app.model_commands': (460, 'commands of models share how they are stopped and what they tell'),
+    'app.model_commands': (480, 'commands of models share how they are stopped and what they tell'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)
