@@ -185,7 +185,8 @@ def check_max_pictures(
     known = 'one picture' if most == 1 else f'at most {most} pictures'
     raise BadInput(
         f'{count} pictures in one question, and this model was trained with {known} in a question: take a '
-        'model that was trained with more, or ask about each alone with a list of questions, ask(images, [question])'
+        'model that was trained with more, or ask about each alone with a list of questions: '
+        'ask(images, [question])'
     )
 
 

@@ -187,8 +187,8 @@ def _add_survey(commands):
         survey runs/quickstart scene.tif --detect ship --out ships.geojson
         survey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif
         survey nano https://example.org/scene.tif --classify water,forest --out classes.geojson
-        survey runs/pairs --before a.tif --after b.tif --change "where was forest cleared?" --out new.geojson
-        survey runs/pairs --before a.tif --after b.tif --change "is there a new lake after?" --classify yes,no --out b.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "where was forest cleared?" --out b.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "is a lake new?" --classify yes,no --out c.geojson
         """,
         _MODEL,
         (

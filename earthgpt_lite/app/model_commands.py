@@ -233,7 +233,7 @@ def _questions(typed):
 
 # %% ../../nbs/7_app/13_model_commands.ipynb #587363a2
 def run_survey(args):
-    "The command `survey`: one question about every tile of a scene, or of two dates. Status 130 when it was stopped by hand."
+    "The command `survey`: one question about every tile of a scene or of two dates. Status 130 when it was stopped."
     from earthgpt_lite.app.survey_files import is_claimed, output_files
     from earthgpt_lite.raster.opening import source_name
 

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from ..boxes.layout import fit_picture, read_picture
 from ..data.records import Turn, find_image
+from ..data.sample.change import PairExample
 from ..data.sample.world_map import Example
 from ..data.store import files_read
 from ..errors import BadInput
@@ -51,7 +52,7 @@ from ..model.loading import load, model_files
 from ..model.processor import to_pixel_values
 from ..model.tokens import ChatFormat
 from ..outputs import claim_files, remove_claimed
-from ..raster.chips import GREY
+from ..raster.chips import GREY, Sensor
 from ..raster.reading import scene_files
 
 # %% ../../nbs/6_eval/15_runner.ipynb #4e2ff531
@@ -275,7 +276,7 @@ def corrupted_answers(
     examples = _readable_examples(questions, render, model.config.image_size)
 
     def ask(examples):
-        questions, render = example_questions(examples, rendering_of(model.config))
+        questions, render = _asked_again(examples, questions_of)
         asker = model_asker(model, tokenizer, render, **generate)
         rows = []
         for chunk in chunk_by_image(questions, options.chunk_size):
@@ -283,6 +284,7 @@ def corrupted_answers(
             rows += [q | answer for q, answer in zip(asked, asker(asked))]
         return rows
 
+    questions_of = {q['image']: q for q in questions}
     turns = prior_turns(questions, 20) if train is None else prior_turns(train)
     prior = lambda rows: prior_predictions(turns, rows)
     which = options.corruptions, options.severities
@@ -290,22 +292,41 @@ def corrupted_answers(
 
 
 def _readable_examples(questions, render, size):
-    "The pictures with their questions, as examples."
+    "The pictures with their questions, as examples; those of several pictures too."
     about = {}
     for q in questions:
-        if 'images' not in q:  # those of several pictures are left out
-            about.setdefault(q['image'], []).append(q)
+        about.setdefault(q['image'], []).append(q)
     examples = []
     for image, asked in about.items():
         first = asked[0]
         try:
-            picture = render(first, size)
+            shown = render(first, size)
         except BadInput:
             continue
         turns = [Turn(q['question'], _first_truth(q), q['task']) for q in asked]
         place = dict(site=first['source'], block=first.get('group', image))
-        examples.append(Example(picture, turns, image, '', first['sensor'], place))
+        if isinstance(shown, list):
+            sensors = tuple(map(Sensor, first.get('sensors', [first['sensor']] * len(shown))))
+            words = tuple(first.get('words', ()))
+            examples.append(PairExample(tuple(shown), words, turns, image, '', sensors, place))
+        else:
+            examples.append(Example(shown, turns, image, '', first['sensor'], place))
     return examples
+
+
+def _asked_again(examples, questions_of):
+    "Questions about examples made worse, all else as it was told of their pictures; and what gives the pictures."
+    shown, questions = {e.name: e for e in examples}, []
+    for e in examples:
+        for turn in e.turns:
+            asked = dict(question=turn.question, truth=turn.answer, task=str(turn.task))
+            questions.append(questions_of[e.name] | asked)
+
+    def render(q, size):
+        example = shown[q['image']]
+        return list(example.images) if isinstance(example, PairExample) else example.image
+
+    return questions, render
 
 
 def _first_truth(q):

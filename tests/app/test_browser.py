@@ -373,7 +373,11 @@ def test_the_studio_lesson(open_lesson):
         'n => document.querySelectorAll(".studio-answer").length > n', arg=before, timeout=60_000
     )
     src = picture.get_attribute('src')
-    handle = page.locator('.widget-slider .noUi-handle').nth(1)
+    handle = (
+        picture.locator('xpath=ancestor::*[contains(@class, "widget-vbox")][1]')
+        .locator('.noUi-handle')
+        .nth(1)
+    )
     handle.scroll_into_view_if_needed()
     handle.focus()
     for _ in range(3):
