@@ -5,6 +5,7 @@ __all__ = ['prompt_text', 'choice_logprobs', 'check_labels', 'check_max_pictures
 
 # %% ../../nbs/7_app/02_assistant.ipynb #f8bb876a
 import html
+import os
 import re
 from collections import Counter
 from itertools import combinations
@@ -15,17 +16,26 @@ import torch
 from transformers import TextStreamer
 
 from .answers import Answer
+from ..boxes.layout import read_picture
 from ..boxes.oriented import from_map
 from ..boxes.text import format_box, plural, to_unit
 from ..data.records import Task, sample_question
+from ..data.wordings import asked_words, parse_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
 from ..model.generation import generate_answers, generate_batch, prefill
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
-from ..model.processor import pair_questions, picture_prefix, split_pictures, to_pixel_values
-from ..model.scope import asked_words, outside, parse_question
+from earthgpt_lite.model.processor import (
+    pair_questions,
+    picture_prefix,
+    picture_views,
+    place_words,
+    split_pictures,
+    to_pixel_values,
+)
+from ..model.scope import outside
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.align import check_order, check_same_place, shared_ground
 from ..raster.chips import Chip
@@ -38,7 +48,7 @@ def prompt_text(
     tokenizer,
     question: str,
     history=(),  # ids of the turns before
-    words=('',),  # what announces each picture
+    words=('',),  # what announces each picture, or each of its views
 ) -> str:
     "What the language model is given for a question, in words; a run of image tokens is counted."
     chat = ChatFormat(**model.config.chat)
@@ -53,7 +63,7 @@ def prompt_text(
 def choice_logprobs(
     model,
     tokenizer,
-    pictures: torch.Tensor,  # (n, 3, s, s) uint8; (n, k, 3, s, s) for k pictures in each question
+    pictures,  # (n, 3, s, s) uint8, or (n, k, 3, s, s); of a model with tiles of each question [(3, h, w)]
     question: str,
     choices: list,  # texts
     batch_size: int = 32,  # pictures at a time
@@ -62,15 +72,27 @@ def choice_logprobs(
     "How probable each of some answers is, token by token; each picture and the question pass once for all."
     chat = ChatFormat(**model.config.chat)
     *prompt, last = chat.encode_question(tokenizer, question)
-    prefix = picture_prefix(model.config, tokenizer, words) + prompt
     ids = [chat.encode_answer(tokenizer, c) for c in choices]
-    row = build_sequence([([last], i) for i in ids], prefix)
-    check_length(row, _context_length(model), f'the question {question[:40]!r}', len(words))
     logprobs = []
-    for part in pictures.split(max(1, batch_size // len(words))):
-        batch = collate([row] * len(part), part.flatten(0, -4), tokenizer.pad_token_id or 0).to(model.device)
+    for words, part in _alike(model.config, pictures, words, batch_size):
+        prefix = picture_prefix(model.config, tokenizer, words) + prompt
+        row = build_sequence([([last], i) for i in ids], prefix)
+        check_length(row, _context_length(model), f'the question {question[:40]!r}', len(words))
+        rows = [row] * (len(part) // len(words))
+        batch = collate(rows, part, tokenizer.pad_token_id or 0).to(model.device)
         logprobs.append(_target_logprobs(model, batch, len(prefix)))
     return list(torch.cat(logprobs).split([len(i) for i in ids], 1))
+
+
+def _alike(config, pictures, words, batch_size):
+    "Questions that stand in rows of one layout: what announces the views of each, and the views of all."
+    if not config.tiles:
+        for part in pictures.split(max(1, batch_size // len(words))):
+            yield words, part.flatten(0, -4)
+        return
+    for some in pictures:
+        told, views = picture_views(config, [picture.permute(1, 2, 0).numpy() for picture in some], words)
+        yield told, torch.stack(views)
 
 
 def _target_logprobs(model, batch, prefix_length):  # (n, target tokens of a row)
@@ -122,6 +144,10 @@ def _asked_facts(question, task, label):
     found, _ = parse_question(question)
     words = asked_words(question) if found in (Task.GROUNDING, Task.DETECTION) else []
     return dict(task=task or found, default_label=label or next(iter(words), None))
+
+
+def _picture_key(image):  # equal paths are one picture
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
 
 
 def _plain_index(places):  # of one picture the number alone
@@ -202,9 +228,21 @@ class Assistant:
         return as_chip(image, sensor, rendering=self.rendering, **reading)
 
     def to_pixel_values(self, chips) -> torch.Tensor:  # (n, 3, s, s) uint8
-        "Chips as the model takes them."
-        size = self.model.config.image_size
-        return torch.stack([to_pixel_values(as_chip(c, size=size).image) for c in chips])
+        "Chips as the model takes them; of one with tiles the whole."
+        return self._wholes(self._pictures(chips))
+
+    def _wholes(self, read):
+        return torch.stack([self._views(picture)[1][0] for picture in read])
+
+    def _pictures(self, chips):
+        "Chips as large as the model reads them, (h, w, 3)."
+        config = self.model.config
+        rendering = self.rendering if config.tiles else None
+        return [read_picture(c, config.image_size, rendering) for c in chips]
+
+    def _views(self, *pictures, words=None):
+        "What announces each view of the pictures of a question, and the views, (3, s, s)."
+        return picture_views(self.model.config, pictures, words or ('',) * len(pictures))
 
     def ask(
         self,
@@ -232,24 +270,28 @@ class Assistant:
         if stream:
             generate['streamer'] = _Streamer(self.tokenizer, stream)
         words, tuples = zip(*map(split_pictures, images))
+        words, questions = zip(*map(place_words, words, questions))
         check_max_pictures(self.model.config, max(map(len, tuples)))
-        once = {id(i): i for pictures in tuples for i in pictures}
+        once = {_picture_key(i): i for pictures in tuples for i in pictures}
         row = {key: k for k, key in enumerate(once)}
         chips = [self.chip(i, sensor) for i in once.values()]
-        pixels = self.to_pixel_values(chips)
+        read = self._pictures(chips)
+        pixels = self._wholes(read)
         places = []
         for pictures in tuples:
-            places.append(tuple(row[id(i)] for i in pictures))
+            places.append(tuple(row[_picture_key(i)] for i in pictures))
         asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
         if any(map(any, words)):
             generate['words'] = words
         warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
+        pictures = list(map(to_pixel_values, read))
         generated = generate_answers(
-            self.model, self.tokenizer, pixels, asked, max_new_tokens, tokens=True, **generate
+            self.model, self.tokenizer, pictures, asked, max_new_tokens, tokens=True, **generate
         )
         answers = []
         for i, (k, q, (text, score, tokens)) in enumerate(zip(places, questions, generated)):
-            facts = dict(_asked_facts(q, task, default_label), words=words[i], warnings=warnings[i])
+            told, _ = self._views(*(read[n] for n in k), words=words[i])
+            facts = dict(_asked_facts(q, task, default_label), words=told, warnings=warnings[i])
             facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
             answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
@@ -344,26 +386,36 @@ class Assistant:
             raise BadInput('images to classify together are announced alike: give the others apart')
         words = words[0]
         check_max_pictures(self.model.config, len(words))
-        chips = []
+        chips, read = [], []
         for pictures in tuples:
             chips.append([self.chip(i, sensor) for i in pictures])
-        pixels = torch.stack([self.to_pixel_values(some) for some in chips])  # (n, k, 3, s, s)
+            read.append(self._pictures(chips[-1]))
+        pixels = torch.stack([self._wholes(some) for some in read])  # (n, k, 3, s, s)
         asked = dict(question=question) if len(words) > 1 else dict(labels=labels)
         warnings = [self._all_warnings(*pair, range(len(words)), **asked) for pair in zip(chips, pixels)]
-        logprobs = choice_logprobs(self.model, self.tokenizer, pixels, question, labels, batch_size, words)
+        pictures = pixels
+        if self.model.config.tiles:
+            pictures = [list(map(to_pixel_values, some)) for some in read]
+        logprobs = choice_logprobs(self.model, self.tokenizer, pictures, question, labels, batch_size, words)
         sums = torch.stack([l.sum(1) for l in logprobs], 1)  # (n, labels)
         answers = []
         for k, probabilities in enumerate(sums.softmax(1).tolist()):
             best = int(np.argmax(probabilities))
             score = float(logprobs[best][k].mean())
-            facts = dict(task=Task.CLASSIFICATION, scores=dict(zip(labels, probabilities)), words=words)
+            told, _ = self._views(*read[k], words=words)
+            facts = dict(task=Task.CLASSIFICATION, scores=dict(zip(labels, probabilities)), words=told)
             facts |= dict(warnings=warnings[k], chips=chips[k])
             answers.append(self._answer(labels[best], score, question, chips[k][-1], pixels[k][-1], **facts))
         return answers if isinstance(image, (list, tuple)) else answers[0]
 
     def chat(self, image, sensor=None, memory: bool = True) -> 'Chat':
-        "A conversation about one picture."
-        return Chat(self, self.chip(image, sensor), memory)
+        """A conversation about one picture, or about several: `image` as for one question of `ask`.
+
+        BadInput for more pictures than the model was trained with, or than it can read."""
+        words, pictures = split_pictures(image)
+        check_max_pictures(self.model.config, len(pictures))
+        chips = tuple(self.chip(picture, sensor) for picture in pictures or (image,))
+        return Chat(self, chips, words or ('',), memory)
 
     def compare(
         self,
@@ -405,51 +457,63 @@ def _unit_box(box, units, frame):  # (4,) x1 y1 x2 y2 in units of the padded squ
 
 # %% ../../nbs/7_app/02_assistant.ipynb #b328836e
 class Chat:
-    "A conversation about one picture: turns are remembered, the picture is computed once."
+    "A conversation about some pictures: turns are remembered, the pictures are computed once."
 
     def __init__(
         self,
         assistant: Assistant,
-        chip,
+        chips: tuple,
+        words: tuple = ('',),  # what announces each picture
         memory: bool = True,  # False: each question stands alone, the history is only shown
     ):
-        self.assistant, self.chip, self.memory, self.turns = assistant, chip, memory, []
-        self.pixel_values = assistant.to_pixel_values([chip])  # (1, 3, s, s)
+        self.assistant, self.chips, self.memory, self.turns = assistant, chips, memory, []
+        read = assistant._pictures(chips)
+        self.words, views = assistant._views(*read, words=words)
+        self.pixel_values = assistant._wholes(read)  # (n, 3, s, s)
         model = assistant.model
-        features = model.image_features(self.pixel_values.to(model.device)).detach()
-        prefix = picture_prefix(model.config, assistant.tokenizer)
-        self._picture = prefill(model, [prefix], features)
+        prefix = picture_prefix(model.config, assistant.tokenizer, self.words)
+        check_length(prefix, _context_length(model), 'the conversation', len(self.words))
+        features = model.image_features(torch.stack(views).to(model.device)).detach()
+        self._pictures, self._length = prefill(model, [prefix], features), len(prefix)
+
+    @property
+    def chip(self):
+        "The last picture: boxes are in it."
+        return self.chips[-1]
 
     def _history(self, question, max_new_tokens):
         "Ids of the turns before, and with the question; the oldest that do not fit are forgotten first."
         model, tokenizer = self.assistant.model, self.assistant.tokenizer
         chat = ChatFormat(**model.config.chat)
         turns = self.turns if self.memory else []
-        most = _context_length(model) - max_new_tokens - len(picture_prefix(model.config, tokenizer))
+        most = _context_length(model) - max_new_tokens - self._length
         for first in range(len(turns) + 1):
             history = _turn_ids(turns[first:], chat, tokenizer)
             ids = history + chat.encode_question(tokenizer, question, bool(history))
             if len(ids) <= most:
                 return history, ids
-        size = f'the question has {len(ids)} tokens, more than the {most} that are left beside the picture'
+        shown = 'the picture' if len(self.chips) == 1 else f'{len(self.chips)} pictures'
+        size = f'the question has {len(ids)} tokens, more than the {most} that are left beside {shown}'
         raise BadInput(f'{size}; shorten it')
 
     def ask(self, question: str, stream=None, max_new_tokens: int = 64, **generate) -> Answer:
         "The next turn. BadInput for an empty question, or one that is too long."
         a = self.assistant
         history, ids = self._history(question, max_new_tokens)
+        warnings = a._all_warnings(self.chips, self.pixel_values, range(len(self.chips)), question)
         if stream:
             generate['streamer'] = _Streamer(a.tokenizer, stream)
         ((text, score, tokens),) = generate_batch(
-            a.model, a.tokenizer, [ids], self._picture, [0], max_new_tokens, **generate
+            a.model, a.tokenizer, [ids], self._pictures, [0], max_new_tokens, **generate
         )
-        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history)
-        turn = a._answer(text, score, question, self.chip, self.pixel_values[0], max_new_tokens, **facts)
+        facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history, words=self.words)
+        facts |= dict(chips=self.chips, warnings=warnings)
+        turn = a._answer(text, score, question, self.chip, self.pixel_values[-1], max_new_tokens, **facts)
         self.turns.append(turn)
         return turn
 
     def clear(self):
-        self.turns.clear()  # forget the turns; the picture stays
+        self.turns.clear()  # forget the turns; the pictures stay
 
     def _repr_html_(self):
         turns = [f'<p><i>{html.escape(t.question)}</i><br>{html.escape(t.text)}</p>' for t in self.turns]

@@ -41,7 +41,14 @@ _MODEL = (
     'or a hub name',
     dict(metavar='MODEL'),
 )
-_IMAGE = ('image', 'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF; a file or an address', dict(metavar='IMAGE'))
+_IMAGES = (
+    (
+        'image',
+        'PNG, JPEG, GeoTIFF, JPEG 2000 or netCDF; a file or an address; several are about one place, in order',
+        dict(nargs='+', metavar='IMAGE'),
+    ),
+    ('--words', 'what announces each of several images: before,after', dict(metavar='A,B')),
+)
 _READING = (  # how an image is read
     _SENSOR,
     ('--platform', 'who numbered the bands: sentinel-2, landsat-8 ... (default: what the file says)', {}),
@@ -121,13 +128,14 @@ def _add_ask(commands):
         commands,
         'ask',
         run_ask,
-        'ask a trained model about an image',
+        'ask a trained model about an image, or about several',
         """ask nano coast.png "where is the island?"
         ask runs/quickstart coast.png "what covers most of this image?"
         ask nano "https://example.org/scene.tif" "what covers most of this image?"
-        ask nano scene.tif "where is the island?" --out island.geojson""",
+        ask nano scene.tif "where is the island?" --out island.geojson
+        ask runs/change a.tif b.tif "what has changed?" --words before,after""",
         _MODEL,
-        _IMAGE,
+        *_IMAGES,
         ('question', 'in quotes', dict(metavar='QUESTION')),
         *_READING,
         _MAX_NEW_TOKENS,
@@ -137,7 +145,7 @@ def _add_ask(commands):
         JSON_OPTION,
         BASE_OPTION,
         _DEVICE,
-        more='Boxes come in pixels and, where the image has a CRS, in map coordinates. '
+        more='Boxes come in pixels and, where the image has a CRS, in map coordinates; of several, in the last. '
         'A scene that would take too much memory is seen coarsely; `survey` sees all of it.',
     )
 
@@ -147,11 +155,12 @@ def _add_chat(commands):
         commands,
         'chat',
         run_chat,
-        'talk with a model about an image',
+        'talk with a model about an image, or about several',
         """chat runs/quickstart coast.png --no-memory
-        chat runs/quickstart coast.png --no-memory < questions.txt""",
+        chat runs/quickstart coast.png --no-memory < questions.txt
+        chat runs/change a.tif b.tif --words before,after""",
         _MODEL,
-        _IMAGE,
+        *_IMAGES,
         (
             '--no-memory',
             'each question stands alone: for models that never saw a dialogue, '
@@ -230,9 +239,9 @@ def _add_map(commands):
         run_map,
         'draw a scene and its answers on a map in one HTML file',
         """map scene.tif --answers cover.geojson --out cover.html
-        map before.tif after.tif --out both.html
+        map before.tif after.tif --out swipe.html
         map https://example.org/scene.tif --answers cover.geojson""",
-        ('scene', 'one scene, or two dates side by side', dict(nargs='+', metavar='SCENE')),
+        ('scene', 'one scene, or two dates of one place under a slider', dict(nargs='+', metavar='SCENE')),
         (
             '--answers',
             'GeoJSON of `survey` or `ask`; may be given more than once',
@@ -256,7 +265,10 @@ def _add_evaluate(commands):
         'test a model on records or on the samples',
         """evaluate runs/quickstart samples:test --out runs/evaluation
         evaluate runs/quickstart mine.jsonl --images pictures --split validation --limit 200
-        evaluate runs/quickstart mine.jsonl --blind grey --out runs/grey""",
+        evaluate runs/quickstart mine.jsonl --blind grey --out runs/grey
+        evaluate nano samples:test --new words --out runs/new
+        evaluate nano samples --new places --minutes 66 --out runs/places
+        evaluate nano elsewhere.tif --new places""",
         _MODEL,
         ('data', f'records as .json or .jsonl, {_SAMPLES}', dict(metavar='DATA')),
         ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
@@ -280,12 +292,20 @@ def _add_evaluate(commands):
             'ask again with the pictures made worse in many ways; takes many times as long',
             dict(action='store_true'),
         ),
+        (
+            '--new',
+            'ask what is new to it: other words, another brightness, or places that it has never seen',
+            dict(choices=('places', 'words', 'renderings')),
+        ),
+        ('--minutes', 'with --new places: training of each model without one place', dict(type=real(0))),
+        ('--steps', 'the same in steps', dict(type=positive_int, metavar='N')),
         _PROCESSES,
         BASE_OPTION,
         _DEVICE,
         _force('start anew'),
         JSON_OPTION,
-        more='Stopped at any moment, the same command goes on and ends with the same numbers.',
+        more='Stopped at any moment, the same command goes on and ends with the same numbers.\n'
+        'With --new places, DATA may be a scene with near infrared: it is asked about water, chip by chip.',
     )
 
 # %% ../../nbs/7_app/14_cli.ipynb #9a2c1204
@@ -296,7 +316,8 @@ def _add_presets(commands):
         run_presets,
         'list the sizes of model with parameters and memory',
         """presets
-        presets nano lite --pictures 32""",
+        presets nano lite --pictures 32
+        presets lite --tiles 6""",
         ('name', 'only these; a .toml file is a preset too', dict(nargs='*', metavar='NAME')),
         ('--pictures', 'of a batch (default: 8)', dict(type=whole(1, 100_000), default=8, metavar='N')),
         (
@@ -304,6 +325,7 @@ def _add_presets(commands):
             'tokens of text for each picture (default: 128)',
             dict(type=whole(1, 100_000), default=128, metavar='N'),
         ),
+        ('--tiles', 'of a picture, beside the whole (default: as the preset says)', dict(type=whole(0, 256))),
         JSON_OPTION,
         more='Memory is estimated before anything is allocated; nothing is downloaded.',
     )

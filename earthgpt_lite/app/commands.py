@@ -331,26 +331,27 @@ def _tokenizer_and_config(model, base, file):
 def _tokens(args):
     from earthgpt_lite.data.convert import records_file
     from earthgpt_lite.model.packing import build_sequence
-    from earthgpt_lite.model.processor import picture_prefix
+    from earthgpt_lite.model.processor import picture_prefix, record_words
     from earthgpt_lite.model.token_view import print_tokens, token_page
     from earthgpt_lite.model.tokens import ChatFormat, encode_turns
     from earthgpt_lite.outputs import check_inputs
 
-    file, _ = records_file(args.file)
+    file, root = records_file(args.file)
     record = _record_at(file, args.record)
     if args.out:
         check_overwrite(args.out, args.force)
         check_inputs([args.out], _files_of_tokens(args))
     tokenizer, config = _tokenizer_and_config(args.model, args.base, file)
     chat = ChatFormat(**config.chat)
+    record.words = record_words(config, record, root)
     prefix = picture_prefix(config, tokenizer, record.words)
     row = build_sequence(encode_turns(tokenizer, record.turns, chat, record.name), prefix)
-    print_tokens(record.name, row, len(prefix), tokenizer)
+    print_tokens(record.name, row, len(prefix), tokenizer, config.visual_tokens)
     if args.out and args.out.lower().endswith('.html'):
         token_page([record], tokenizer, chat, config.visual_tokens, args.out)
         print(f'drawn: {args.out}')
     elif args.out:
-        _draw_tokens(row, tokenizer, args.out)
+        _draw_tokens(row, tokenizer, config.visual_tokens, args.out)
 
 
 def _files_of_tokens(args):
@@ -363,12 +364,12 @@ def _files_of_tokens(args):
     yield from model_files(args.model, args.base) if args.model else ()
 
 
-def _draw_tokens(row, tokenizer, out):
+def _draw_tokens(row, tokenizer, visual_tokens, out):
     _no_screen()
     from earthgpt_lite.data.convert import save_figure
     from earthgpt_lite.model.token_view import draw_tokens, token_colours
 
-    save_figure(draw_tokens(token_colours(row, tokenizer)), out)
+    save_figure(draw_tokens(token_colours(row, tokenizer, None, visual_tokens)), out)
     print(f'drawn: {out}')
 
 # %% ../../nbs/7_app/12_commands.ipynb #78a06935

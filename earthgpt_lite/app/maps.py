@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['go_offline', 'mercator', 'from_mercator', 'overlay', 'base_map', 'page_text', 'Legend', 'map_of', 'static_map',
-           'side_by_side', 'write_map']
+           'swipe_map', 'write_map']
 
 # %% ../../nbs/7_app/06_maps.ipynb #834a6bf3
 import functools
@@ -21,7 +21,8 @@ import numpy as np
 import shapely
 from PIL import Image
 from affine import Affine
-from folium.plugins import Draw, DualMap
+from folium.elements import JSCSSMixin
+from folium.plugins import Draw
 from folium.template import Template
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
@@ -357,24 +358,24 @@ def _add_answers(m, features, center):
     Legend(colours.items()).add_to(m)
 
 # %% ../../nbs/7_app/06_maps.ipynb #cc67a4ad
-def _add_scenes(m, scenes, size) -> list:  # [(south, west), (north, east), ...]
-    "A layer for each picture; their corners."
-    corners = []
+def _add_scenes(m, scenes, size) -> list:
+    "A layer for each picture."
+    layers = []
     for scene in scenes:
         image, bounds = overlay(scene, size)
         name = scene.name if isinstance(scene, (Scene, Chip)) else Path(source_name(scene)).name
         name = page_text(name or 'scene')
-        layer = folium.raster_layers.ImageOverlay
-        layer(_webp(image), bounds=bounds, name=name, zindex=2, pixelated=False).add_to(m)
-        corners += bounds
-    return corners
+        drawn = dict(bounds=bounds, name=name, zindex=2, pixelated=False)
+        layers.append(folium.raster_layers.ImageOverlay(_webp(image), **drawn).add_to(m))
+    return layers
 
 
 def _add_layers(m, scenes, answers, base, size):
-    "Scenes and answers on a map, which then shows just them."
+    "Scenes and answers on a map, which then shows just them; the layers of the scenes."
     if base:
         base_map(max(800, size)).add_to(m)
-    corners = _add_scenes(m, scenes, size)
+    layers = _add_scenes(m, scenes, size)
+    corners = [corner for layer in layers for corner in layer.bounds]
     center = 0.0
     if corners:
         lons = [lon for _, lon in corners]
@@ -388,6 +389,7 @@ def _add_layers(m, scenes, answers, base, size):
     if corners:
         lats, lons = zip(*corners)
         m.fit_bounds([[min(lats), min(lons)], [max(lats), max(lons)]])
+    return layers
 
 
 def _add_draw(m, online):
@@ -399,6 +401,14 @@ def _add_draw(m, online):
     tool.add_to(m)
 
 # %% ../../nbs/7_app/06_maps.ipynb #7a0c1d09
+def _new_map(online, height):
+    m = folium.Map(location=[0, 0], zoom_start=2, tiles='OpenStreetMap' if online else None, max_zoom=20)
+    if not online:
+        go_offline(m)
+    folium.Figure(height=height).add_child(m)
+    return m
+
+
 def map_of(
     scenes=(),  # what lies on the map: paths, Scenes, Chips, or a list of them
     answers=(),  # Answers, GeoJSON, paths of GeoJSON, or a list of them
@@ -412,10 +422,7 @@ def map_of(
 
     BadInput for a picture without a CRS: it has no place on a map.
     """
-    m = folium.Map(location=[0, 0], zoom_start=2, tiles='OpenStreetMap' if online else None, max_zoom=20)
-    if not online:
-        go_offline(m)
-    folium.Figure(height=height).add_child(m)
+    m = _new_map(online, height)
     _add_layers(m, _listed(scenes), answers, base and not online, size)
     if draw:
         _add_draw(m, online)
@@ -465,27 +472,56 @@ def static_map(scenes=(), answers=(), ax=None):
     return ax
 
 # %% ../../nbs/7_app/06_maps.ipynb #94406589
-def side_by_side(
+class _Swipe(JSCSSMixin, folium.MacroElement):
+    "A slider over a map: left of it the first of two pictures is seen, right of it the second."
+
+    _template = Template("""
+        {% macro script(this, kwargs) %}
+        L.swipe({{ this._parent.get_name() }}, [{{ this.layers }}], {{ this.names|tojson }});
+        {% endmacro %}""")
+
+    def __init__(self, layers, names):
+        super().__init__()
+        self._name = 'Swipe'
+        self.layers, self.names = ', '.join(layer.get_name() for layer in layers), names
+        go_offline(self, 'swipe')
+
+
+def _check_same_place(before, after):  # layers
+    "BadInput for two pictures that share no ground."
+    one, other = (shapely.box(west, south, east, north) for (south, west), (north, east) in (before, after))
+    if not shapely.intersects(one, _near(other, one.centroid.x)):
+        raise BadInput('the two pictures share no ground: give two dates, or two sensors, of one place')
+
+
+def _told(scene, layer):
+    "What a picture is called on the map: its day, or its name."
+    day = (scene.datetime if isinstance(scene, Scene) else scene.about.get('datetime')) or ''
+    return page_text(day[:10]) or layer.layer_name
+
+
+def swipe_map(
     before,
     after,  # of one place: path, Scene or Chip
-    answers=((), ()),  # for each date
+    answers=(),  # as for `map_of`; they lie on both
     online: bool = False,
-    base: bool = False,
-    height: int = 300,
+    base: bool = True,
+    height: int = 360,
     size: int = 768,
-) -> DualMap:
-    "Two maps that move together."
-    both = DualMap(location=[0, 0], zoom_start=2, tiles='OpenStreetMap' if online else None, max_zoom=20)
-    if not online:
-        for m in (both.m1, both.m2):
-            go_offline(m)
-        both.default_js = [('sync', _script('L.Map.Sync.js'))]
-    for m, scene, of_date in zip((both.m1, both.m2), (before, after), answers):
-        _add_layers(m, [scene], of_date, base and not online, size)
-        folium.LayerControl(collapsed=True).add_to(m)
-    both.get_root().height = f'{height}px'
-    both.get_root().render()
-    return both
+) -> folium.Map:
+    """Two pictures of one place under a slider, for mouse, finger and arrow keys.
+
+    BadInput for pictures without a CRS, or that share no ground.
+    """
+    scenes = [read_scene(s, size=2048) if isinstance(s, (str, Path)) else s for s in (before, after)]
+    m = _new_map(online, height)
+    layers = _add_layers(m, scenes, answers, base and not online, size)
+    _check_same_place(*(layer.bounds for layer in layers))
+    names = [f'{when}: {_told(*pair)}' for when, pair in zip(('before', 'after'), zip(scenes, layers))]
+    _Swipe(layers, names).add_to(m)
+    folium.LayerControl(collapsed=True).add_to(m)
+    m.get_root().render()
+    return m
 
 # %% ../../nbs/7_app/06_maps.ipynb #cfd3442c
 def write_map(
@@ -506,7 +542,7 @@ def write_map(
             scenes[k] = read_scene(scene, sensor, size=2048, allow_vrt=allow_vrt, **reading)
     large = dict(online=online, height=800, size=1600)
     if len(scenes) == 2:
-        m = side_by_side(*scenes, answers=(answers, answers), base=True, **large)
+        m = swipe_map(*scenes, answers, **large)
     else:
         m = map_of(scenes, answers, draw=True, **large)
     return write_whole(out, m.get_root().render())

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from earthgpt_lite.app.commands import (
     FORCE_OPTION,
@@ -38,6 +38,7 @@ def _answer_json(answer):
         truncated=answer.truncated,
         unread=answer.unread,
         warnings=list(answer.warnings),
+        **(dict(images=[chip.name for chip in answer.chips]) if len(answer.chips) > 1 else {}),
         **answer.chip.about,
     )
 
@@ -54,6 +55,8 @@ def _answer_lines(answer, most=10):
     yield from _box_lines(answer, most)
     if len(answer.boxes) > most:
         yield f'  and {len(answer.boxes) - most:,} more boxes; --json has all'
+    if len(answer.boxes) and len(answer.chips) > 1:
+        yield f'  the boxes are in image {len(answer.chips)}: {printable(answer.chip.name, lines=False)}'
     if len(answer.boxes) and answer.chip.frame.crs is None:
         yield '  no map coordinates: the image has no CRS'
     if answer.unread:
@@ -134,8 +137,25 @@ def reading(args) -> dict:
     return {key: value for key, value in vars(args).items() if key in known}
 
 
+def _pictures(assistant, args):
+    "What a question is about: an image; several in their order, or each announced by its word."
+    from earthgpt_lite.app.assistant import check_max_pictures
+
+    if len(args.image) == 1 and not args.words:
+        return assistant.chip(args.image[0], **reading(args))
+    words = [word.strip() for word in args.words.split(',')] if args.words else []
+    if words and len(set(words)) != len(args.image):
+        raise BadInput(f'--words {args.words}: give each of the {len(args.image)} images a word of its own')
+    for image in args.image[1:]:
+        if not os.path.exists(image) and not os.path.splitext(image)[1]:
+            raise BadInput(f'{image}: no such image; a question of several words stands in quotes')
+    check_max_pictures(assistant.model.config, len(args.image))
+    chips = [assistant.chip(image, **reading(args)) for image in args.image]
+    return dict(zip(words, chips)) if words else chips
+
+
 def run_ask(args):
-    "The command `ask`: one question about one image."
+    "The command `ask`: one question about an image, or about several."
     from earthgpt_lite.model.loading import model_files
     from earthgpt_lite.outputs import check_inputs
     from earthgpt_lite.raster.reading import scene_files
@@ -143,14 +163,14 @@ def run_ask(args):
 
     if args.out:
         check_overwrite(args.out, args.force)
-        read = scene_files(args.image, args.allow_vrt)
+        read = [file for image in args.image for file in scene_files(image, args.allow_vrt)]
         check_inputs([args.out], [*read, *model_files(args.model, args.base)])
-        look = as_chip(args.image, size=64, **reading(args))  # cheaper than to open a model in vain
+        look = as_chip(args.image[-1], size=64, **reading(args))  # cheaper than to open a model in vain
         _check_place(look.name, look.frame)
     assistant = _assistant(args)
     assistant.strict = args.strict
-    chip = assistant.chip(args.image, **reading(args))
-    answer = assistant.ask(chip, args.question, max_new_tokens=args.max_new_tokens)
+    pictures = _pictures(assistant, args)
+    answer = assistant.ask(pictures, args.question, max_new_tokens=args.max_new_tokens)
     if args.out:
         from earthgpt_lite.files import write_whole
 
@@ -165,11 +185,13 @@ def run_ask(args):
 def run_chat(args):
     "The command `chat`: a question a line. Status 1 where one of them could not be answered."
     assistant = _assistant(args)
-    chat = assistant.chat(assistant.chip(args.image, **reading(args)), memory=args.memory)
+    chat = assistant.chat(_pictures(assistant, args), memory=args.memory)
     typed = sys.stdin.isatty()
     live = typed and sys.stdout.isatty() and not args.json  # words appear as they are made
     if typed:
-        print('Ask about the image. An empty line ends the talk, /clear forgets it.')
+        print(
+            f'Ask about the image{"s" * (len(args.image) > 1)}. An empty line ends the talk, /clear forgets it.'
+        )
     status = 0
     for question in _questions(typed):
         if question == '/clear':
@@ -299,6 +321,8 @@ def run_evaluate(args):
 
     device = pick_device(args.device)
     model_config(args.model, args.base)  # both slips are told before the data are read
+    if args.new:
+        return _run_new(args, device)
     data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
     extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
     work = dict(device=device, force=args.force, processes=args.processes, base=args.base)
@@ -314,6 +338,59 @@ def run_evaluate(args):
         return print_json(metrics)
     print(f'\n{summary(metrics)}')
     _print_report_path(args.out)
+
+
+def _run_new(args, device):
+    "`evaluate --new`: a model and what it has never met."
+    from earthgpt_lite.eval.shift import evaluate_scene, evaluate_shift, shift_text
+
+    work = dict(device=device, force=args.force, base=args.base, limit=args.limit, split=args.split)
+    work |= dict(progress=_wants_bars(args), say=None if args.json else _tell)
+    try:
+        if args.new != 'places':
+            found = evaluate_shift(args.model, args.data, args.new, args.out, args.images, **work)
+        elif args.data.partition(':')[0] == 'samples':
+            found = _new_places(args, work | dict(split=None, base=None))
+        else:
+            found = evaluate_scene(args.model, args.data, **work)
+    except KeyboardInterrupt:
+        _tell(f'\nstopped; what is done is kept in {args.out}: the same command goes on')
+        return 130
+    if args.json:
+        return print_json(found)
+    print(f'\n{shift_text(found)}')
+    if args.new != 'places':
+        print(f'\nAs a picture: {os.path.join(args.out, args.new)}.png')
+
+
+def _new_places(args, work):
+    "Models that are trained as the given one was, each without one place, and asked there."
+    from earthgpt_lite.eval.shift import askable_places, evaluate_places, fold_folder
+    from earthgpt_lite.train.run import train_command
+    from earthgpt_lite.train.run_file import find_run, read_run
+
+    recipe = find_run('nano' if args.model == 'nano' else os.path.join(args.model, 'run.yaml'))
+    data, minutes = (read_run(recipe).get(key) for key in ('data', 'minutes'))
+    places = askable_places()
+    folders = {place: fold_folder(args.out, place) for place in places}
+    missing = [place for place, folder in folders.items() if not (folder / 'run.json').exists()]
+    if missing and args.minutes is None and args.steps is None:
+        hint = f'--minutes {minutes:g} as its recipe has it, {len(missing) * minutes / 60:.1f} hours in all, '
+        raise BadInput(
+            f'{args.out} lacks models that were trained without {", ".join(missing)}: '
+            f'say how long to train each, {hint if minutes else ""}or --steps N'
+        )
+
+    def train(place, folder):
+        _tell(f'training without {place}')
+        length = [f'--minutes={args.minutes or "null"}', f'--steps={args.steps or "null"}']
+        words = ['--config', recipe, f'--data={data}/without-{place}', f'--out={folder}', *length]
+        words += [f'--progress={str(work["progress"]).lower()}', f'--device={work["device"]}']
+        with redirect_stdout(sys.stderr):  # what is told meanwhile is no part of the result
+            if train_command(words + ['--resume'] * (folder / 'last.ckpt').exists()):
+                raise KeyboardInterrupt
+
+    return evaluate_places(train, places, args.out, **work)
 
 
 def run_score(args):
@@ -470,8 +547,8 @@ def run_presets(args):
     if len(names) > 1:
         _tell(f'weighing {len(names)} presets, some seconds each ...')
     if args.json:
-        return print_json([weigh(n, pictures=args.pictures, words=args.words) for n in names])
-    print(presets_table(names, pictures=args.pictures, words=args.words))
+        return print_json([weigh(n, args.tiles, pictures=args.pictures, words=args.words) for n in names])
+    print(presets_table(names, args.tiles, pictures=args.pictures, words=args.words))
 
 
 def run_doctor(args):

@@ -15,64 +15,22 @@ from PIL import Image
 from transformers import StoppingCriteriaList
 
 from .answers import Answer
-from .panel_parts import StopOnFlag, Worker, chip_with_boxes, drawing_board, error_text
-from .panel_parts import read_upload, render_scene, renderings
+from .panel_parts import LINE, Pane, StopOnFlag, Worker, error_text, read_upload, text_field
 from .survey import survey
 from .survey_files import OtherSurvey
-from ..boxes.text import format_box, to_pixels
 from ..errors import BadInput
 from ..files import write_whole
 from ..eval.attribution import heatmap_overlay, occlusion_map
 from ..eval.drawings import data_uri
-from ..raster.georef import to_lonlat, feature_collection
-from ..raster.reading import Scene, read_scene
+from ..model.processor import split_pictures
+from ..raster.georef import feature_collection
 
 # %% ../../nbs/7_app/08_studio.ipynb #6b0d2f02
-_LINE = widgets.Layout(width='384px')
+_WRAP = dict(display='flex', flex_flow='row wrap', align_items='flex-start')
 
 
-def _range_slider(description, top, step, **more):
-    return widgets.FloatRangeSlider(
-        value=(0, top), min=0, max=top, step=step, description=description, continuous_update=False, **more
-    )
-
-
-def _text_field(hint, **more):
-    return widgets.Text(placeholder=hint, **more)
-
-
-class _PictureSide:
-    "The left side: a picture that can be drawn on, where it comes from, how it is rendered, and the box."
-
-    def _make_picture_side(self):
-        self.board = drawing_board()
-        self.picture = widgets.Image(format='png', width=384, height=384)  # where there is no board
-        self.file = widgets.FileUpload(accept='.tif,.tiff,.png,.jpg,.jpeg,.jp2', multiple=False)
-        self.path = _text_field('or a path', continuous_update=False)
-        self.bands = widgets.Dropdown(description='bands')
-        self.percent = _range_slider('stretch %', 100, 1, readout_format='.0f')
-        self.across = _range_slider('box across', 1, 0.01, layout=_LINE)
-        self.down = _range_slider('box down', 1, 0.01, layout=_LINE)
-        self.position = widgets.HTML()
-        picture = self.picture if self.board is None else self.board
-        source = widgets.HBox([self.file, self.path])
-        box = [self.across, self.down, self.position]
-        return widgets.VBox([picture, source, self.bands, self.percent, *box])
-
-    @property
-    def box(self):  # (4,) units of the square
-        x, y = self.across.value, self.down.value
-        return np.array([x[0], y[0], x[1], y[1]])
-
-    def set_box(self, box):
-        "Take over a box that was drawn."
-        if len(box) == 4:
-            self.across.value = round(box[0], 2), round(box[2], 2)
-            self.down.value = round(box[1], 2), round(box[3], 2)
-
-    @property
-    def _box_is_whole(self):
-        return np.allclose(self.box, [0, 0, 1, 1])
+def _show(widget, visible):
+    widget.layout.display = '' if visible else 'none'
 
 # %% ../../nbs/7_app/08_studio.ipynb #6b0d2f04
 class _TalkSide:
@@ -84,10 +42,10 @@ class _TalkSide:
         self.message = widgets.HTML()
         self.sent = widgets.HTML()
         self.heatmap = widgets.HTML()
-        self.question = _text_field('a question, and Enter', continuous_update=False, layout=_LINE)
-        self.thing = _text_field('for the buttons: the lake, or: water, forest', layout=_LINE)
+        self.question = text_field('a question, and Enter', continuous_update=False, layout=LINE)
+        self.thing = text_field('for the buttons: the lake, or: water, forest', layout=LINE)
         remember = 'remember turns (for models that learned dialogues)'
-        self.memory = widgets.Checkbox(value=False, description=remember, indent=False, layout=_LINE)
+        self.memory = widgets.Checkbox(value=False, description=remember, indent=False, layout=LINE)
         self.progress = widgets.IntProgress(max=1)
         self.halt = self._button('stop', self.stop)
         self._show_progress(False)
@@ -97,7 +55,7 @@ class _TalkSide:
         talk = [widgets.Box([self.history], layout=scrolled), self.live, self.question, self.thing]
         settings = [self.memory, widgets.HBox([self.progress, self.halt])]
         rows = [*talk, *self._button_rows(), *settings, self.message, self.details]
-        return widgets.VBox(rows, layout=widgets.Layout(width='420px'))
+        return widgets.VBox(rows, layout=widgets.Layout(width='420px', max_width='100%'))
 
     def _button(self, text, action):
         button = widgets.Button(description=text, layout=widgets.Layout(width='auto'))
@@ -112,7 +70,8 @@ class _TalkSide:
             'where it looked': self.show_attribution,
             'save': self.save,
         }
-        return [widgets.HBox([self._button(*item) for item in row.items()]) for row in (tasks, others)]
+        wrap = widgets.Layout(**_WRAP)
+        return [widgets.Box([self._button(*i) for i in row.items()], layout=wrap) for row in (tasks, others)]
 
     def _task_of(self, name):
         return lambda: self.task(name, self.thing.value)
@@ -132,6 +91,7 @@ def _answer_html(answer):
     if ranked:
         notes.append(', '.join(f'{html.escape(label)} {p:.0%}' for label, p in ranked))
     notes += [f'not read: {html.escape(u)}' for u in answer.unread[:2]]
+    notes += [f'warning: {html.escape(w)}' for w in answer.warnings]
     return (
         '<div style="line-height:1.4;margin:0 0 8px">'
         f'<i style="color:#666">{html.escape(answer.question)}</i><br>'
@@ -141,9 +101,10 @@ def _answer_html(answer):
 
 
 def _sent_html(answer):
-    "The picture and the words that the model was sent."
-    image = f'<img alt="" width="128" src="{data_uri(answer.model_input)}">'
-    return f'{image}<pre style="white-space:pre-wrap">{html.escape(answer.prompt)}</pre>'
+    "The pictures and the words that the model was sent."
+    sent = [chip.image for chip in answer.chips[:-1]] + [answer.model_input]
+    images = ' '.join(f'<img alt="" width="128" src="{data_uri(image)}">' for image in sent)
+    return f'{images}<pre style="white-space:pre-wrap">{html.escape(answer.prompt)}</pre>'
 
 
 def _heatmap_html(heat, answer):  # (h, w, 3) uint8
@@ -151,61 +112,53 @@ def _heatmap_html(heat, answer):  # (h, w, 3) uint8
     text = f'Red: covering this makes <i>{html.escape(answer.text[:80])}</i> less likely.'
     return f'<img alt="" width="192" src="{image}"><br>{text}'
 
-
-def _degrees(value, letters):  # letters: 'NS' or 'EW'
-    return f'{abs(value):.4f} {letters[int(value < 0)]}'
-
 # %% ../../nbs/7_app/08_studio.ipynb #6b0d2f09
-class _Display(_PictureSide, _TalkSide):
+class _Display(_TalkSide):
     "The panel, and how it is brought up to date."
 
-    chip = answer = chat = None  # what is open, the last answer about it, the conversation
+    answer = chat = None  # the last answer about what is chosen, the conversation
 
     def _make_panel(self):
-        return widgets.HBox([self._make_picture_side(), self._make_talk_side()])
+        self.earlier, self.main = Pane(), Pane()
+        self.two = widgets.Checkbox(description='a second picture, left of it', indent=False, layout=LINE)
+        options = [('both', 'both'), (self.words[0], 'first'), (self.words[1], 'last')]
+        self.about = widgets.ToggleButtons(options=options, value='last', tooltips=['ask about'] * 3)
+        self.about.style.button_width = 'auto'
+        for pane, word in zip((self.earlier, self.main), self.words):
+            pane.title.value = f'<b>{html.escape(word)}</b>'
+        self._show_second(False)
+        wrap = widgets.Layout(**_WRAP, max_width='100%')
+        pictures = widgets.Box([self.earlier.widget, self.main.widget], layout=wrap)
+        left = widgets.VBox([pictures, self.two, self.about], layout=widgets.Layout(max_width='100%'))
+        return widgets.Box([left, self._make_talk_side()], layout=wrap)
+
+    def _show_second(self, visible):
+        for widget in (self.earlier.widget, self.earlier.title, self.main.title, self.about):
+            _show(widget, visible)
+
+    @property
+    def panes(self) -> tuple:
+        "The pictures that are asked about, in their order. Boxes of an answer are in the last."
+        if self.about.value == 'both':
+            return self.earlier, self.main
+        return (self.earlier if self.about.value == 'first' else self.main,)
+
+    @property
+    def pane(self):
+        return self.panes[-1]
+
+    @property
+    def turns(self) -> list:
+        "What was said about the chosen pictures."
+        return self.talks.setdefault(self.about.value, [])
 
     def draw(self):
         "Bring what is shown up to date."
-        if self.chip is None:
-            return
-        png = chip_with_boxes(self.chip, self.answer, None if self._box_is_whole else self.box)
-        if self.board is not None:
-            self.board.src = data_uri(png)
-        else:
-            self.picture.value = png
+        for pane in (self.earlier, self.main):
+            pane.draw(self.answer if pane is self.pane else None)
         self.live.value = ''
-        self.history.value = ''.join(map(_answer_html, self.chat.turns[-20:]))
-        self.position.value = self._position_html()
+        self.history.value = ''.join(map(_answer_html, self.turns[-20:]))
         self.sent.value = '' if self.answer is None else _sent_html(self.answer)
-
-    def _position_html(self):
-        frame = self.chip.frame
-        pixels = to_pixels(self.box, frame.width, frame.height)
-        if self._box_is_whole:
-            box = self._how_to_draw_a_box()
-        else:
-            box = f'box {format_box(self.box)} = pixels {", ".join(f"{v:.0f}" for v in pixels)}'
-        return f'{box}<br>{frame.width} x {frame.height} pixels{self._place(pixels)}'
-
-    def _how_to_draw_a_box(self):
-        if self.board is not None:
-            return 'no box: drag one on the picture'
-        return (
-            'no box: move the sliders; pip install "earthgpt-lite[studio]" lets you drag one on the picture'
-        )
-
-    def _place(self, pixels):  # (4,)
-        "Where the middle of the box is."
-        frame = self.chip.frame
-        if frame.crs is None:
-            return ''
-        middle = pixels.reshape(2, 2).mean(0)[None]  # (1, 2)
-        try:
-            lon, lat = to_lonlat(frame.to_map(middle), frame.crs)[0]
-        except BadInput:
-            return ''
-        whose = '' if self._box_is_whole else 'of the box '
-        return f', middle {whose}at {_degrees(lat, "NS")}, {_degrees(lon, "EW")}'
 
 # %% ../../nbs/7_app/08_studio.ipynb #5c9f297d
 class _Jobs(_Display):
@@ -230,20 +183,22 @@ class _Jobs(_Display):
         self.draw()
 
     def _start(self, job):
-        chip = self.chip
+        chips = [pane.chip for pane in self.panes]
 
         def work():
             self.progress.value = 0
             self._show_progress(True)
             answer = job()
-            if isinstance(answer, Answer) and self.chip is chip:  # else something else is shown by now
+            now = [pane.chip for pane in self.panes]
+            same = len(now) == len(chips) and all(a is b for a, b in zip(now, chips))
+            if isinstance(answer, Answer) and same:  # else something else is shown by now
                 self.answer = answer
 
         self.worker.run(work)
 
     def _start_turn(self, job):
         "A job whose answer is a turn of the conversation as it is now."
-        turns = self.chat.turns
+        turns = self.turns
 
         def work():
             answer = job()
@@ -252,67 +207,86 @@ class _Jobs(_Display):
 
         self._start(work)
 
-    def _need_chip(self):
-        if self.chip is None:
+    def _need_chips(self):
+        if any(pane.chip is None for pane in self.panes):
             raise BadInput('no picture yet: upload one, or open a path')
+
+    def _one_pane(self, what):
+        "The picture that is asked about. BadInput where both are."
+        self._need_chips()
+        if len(self.panes) > 1:
+            which = ' or '.join(self.words)
+            raise BadInput(f'{what} is about one picture: choose {which}; a typed question is about both')
+        return self.pane
 
     def _stopping(self):
         return dict(stopping_criteria=StoppingCriteriaList([StopOnFlag(self.worker.flag)]))
 
 # %% ../../nbs/7_app/08_studio.ipynb #6b0d2f0a
 class _Conversation(_Jobs):
-    "The picture that is open, and the questions about it."
+    "The pictures that are open, and the questions about them."
 
-    def open(self, image):
-        "Look at another picture; the conversation begins anew."
-        if isinstance(image, (str, Path)):
-            image = read_scene(image, size=2048)  # a large scene as an overview
-        chip = self.assistant.chip(image)
-        self.scene = image if isinstance(image, Scene) else None
-        self.chip = chip
-        self.bands.options = renderings(self.scene) if self.scene else [('as usual', None)]
-        self.bands.index = 0
-        self.answer = None
-        self.chat = self.assistant.chat(chip, memory=self.memory.value)
-        self.show()
+    def open(self, image, pane=None):  # pane: self.earlier; None: self.main
+        "Look at another picture; the conversations about it begin anew."
+        pane = pane or self.main
+        pane.open(image, self.assistant.chip)
+        for about in ('both', 'first' if pane is self.earlier else 'last'):
+            self.talks[about] = []
+        pane.render(self.assistant.rendering)
+        self._begin()
 
-    def upload(self, files):
+    def upload(self, files, pane=None):
         "The first of uploaded files, as FileUpload gives them."
         if files:
-            self.open(read_upload(files[0]['name'], files[0]['content'], self.folder.name))
+            self.open(read_upload(files[0]['name'], files[0]['content'], self.folder.name), pane)
 
-    def show(self):
+    def show(self, pane=None):
         "Render with the chosen bands and stretch; the conversation goes on about the new rendering."
-        if self.scene is not None and self.chat is not None:
-            turns = self.chat.turns
-            rendering = self.assistant.rendering
-            self.chip = render_scene(self.scene, self.bands.value, self.percent.value, rendering)
-            self.chat = self.assistant.chat(self.chip, memory=self.memory.value)
-            self.chat.turns = turns
-            self.answer = None
+        pane = pane or self.main
+        if pane.scene is None:
+            return self.draw()
+        pane.render(self.assistant.rendering)
+        self._begin()
+
+    def choose(self, about: str):  # both, first or last
+        "Which pictures the questions are about. BadInput where the model takes one at a time."
+        if self.about.value != about:
+            self.about.value = about  # comes back here
+        else:
+            self._begin()
+
+    def _begin(self):
+        "Look at the chosen pictures; what was said about them stays."
+        self.answer = self.chat = None
         self.draw()
+        chips = [pane.chip for pane in self.panes]
+        if all(chip is not None for chip in chips):
+            shown = dict(zip(self.words, chips)) if len(chips) > 1 else chips[0]
+            self.chat = self.assistant.chat(shown, memory=self.memory.value)
+            self.chat.turns = self.turns
 
     def ask(self, question: str):
         "The next question of the conversation."
-        self._need_chip()
+        self._need_chips()
+        if self.chat is None:
+            self._begin()  # says why it cannot
         self.chat.memory = self.memory.value
         chat = self.chat
         pieces = []
 
         def stream(piece):
             pieces.append(piece)
-            if self.chat.turns is chat.turns:
+            if self.turns is chat.turns:
                 self.live.value = f'<i>{html.escape(question)}</i><br>{html.escape("".join(pieces))}'
 
         self._start(lambda: chat.ask(question, stream=stream, **self._stopping()))
 
     def task(self, name: str, thing: str = ''):
         "caption, ground, detect or classify (labels with commas between them)."
-        self._need_chip()
+        chip = self._one_pane(name).chip
         if name in ('ground', 'classify') and not thing.strip():
             more = ', labels with commas between them' if name == 'classify' else ''
             raise BadInput(f'{name}: write into the field what to look for{more}')
-        chip = self.chip
         method = getattr(self.assistant, name)
         about = dict(caption=(), ground=(thing,), detect=(thing or None,), classify=(thing.split(','),))[name]
         stopping = {} if name == 'classify' else self._stopping()  # a classification writes nothing
@@ -320,36 +294,41 @@ class _Conversation(_Jobs):
 
     def describe(self):
         "What is in the box."
-        self._need_chip()
-        chip, box = self.chip, self.box
+        pane = self._one_pane('describe box')
+        chip, box = pane.chip, pane.box
         self._start_turn(lambda: self.assistant.describe_region(chip, box, 'unit', **self._stopping()))
 
 # %% ../../nbs/7_app/08_studio.ipynb #6b0d2f0c
 class Studio(_Conversation):
-    "A panel to look at a picture and ask about it. Every action is a method; errors appear in the panel."
+    """A panel to look at a picture, or two of one place, and ask about them.
+
+    Every action is a method; errors appear in the panel."""
 
     def __init__(
         self,
         assistant,
-        image=None,  # a path, Scene, array or PIL image; None: wait for one
+        # a path, Scene, array or PIL image; None: wait for one; two: [before, after], or a dict that announces them
+        image=None,
         background: bool = True,  # answer in a thread, so that it can be stopped
     ):
+        words, pictures = split_pictures(image)
+        if len(pictures) > 2:
+            raise BadInput(f'{len(pictures)} pictures: the studio shows one, or two of one place')
+        self.words = words if len(words) == 2 and any(words) else ('before', 'after')
         self.assistant = assistant
-        self.scene = None
+        self.talks = {}  # what was said about both, the first, the last
         self.folder = tempfile.TemporaryDirectory(prefix='studio-')
         self.worker = Worker(self._fail, self._finish, background)
         self.panel = self._make_panel()
         self._connect()
-        if image is not None:
-            self.do(self.open, image)
+        self.do(self._open_all, pictures)
 
     def survey(self, labels: str):
         """Classify the whole scene by tiles; polygons go into survey.geojson, in the folder of the notebook.
 
         What was stopped goes on, unless something else is asked now.
         """
-        self._need_chip()
-        scene = self.scene
+        scene = self._one_pane('survey').scene
         if scene is None or not Path(scene.path).is_file():
             raise BadInput('a survey needs a file: open one by its path')
 
@@ -378,6 +357,8 @@ class Studio(_Conversation):
         if self.answer is None:
             raise BadInput('no answer yet: ask something first')
         answer, assistant = self.answer, self.assistant
+        if len(answer.chips) > 1:
+            raise BadInput('where it looked is known of answers about one picture: choose one, and ask again')
 
         def work():
             change = occlusion_map(
@@ -389,25 +370,46 @@ class Studio(_Conversation):
         self._start(work)
 
     def save(self, path='answers.geojson'):
-        "All answers about this picture, in longitude and latitude, for a map or a GIS."
-        self._need_chip()
-        if not self.chat.turns:
+        "All answers about what is chosen, in longitude and latitude, for a map or a GIS."
+        self._need_chips()
+        if not self.turns:
             raise BadInput('no answer yet: ask something first')
-        features = [f for turn in self.chat.turns for f in turn.to_geojson()['features']]
+        features = [f for turn in self.turns for f in turn.to_geojson()['features']]
         out = write_whole(path, json.dumps(feature_collection(features)))
         self.message.value = f'{len(features)} features in {html.escape(str(out))}'
 
     def _connect(self):
         "Call an action when a widget changes."
-        self._watch(self.file, self.upload)
-        self._watch(self.path, lambda path: path and self.open(path))
         self.question.observe(self._on_question, 'value')
-        for widget in (self.bands, self.percent):
-            self._watch(widget, lambda _: self.show())
-        for widget in (self.across, self.down):
-            self._watch(widget, lambda _: self.draw())
-        if self.board is not None:
-            self._watch(self.board, self.set_box, 'box')
+        self._watch(self.two, self._add_second)
+        self._watch(self.about, self.choose)
+        for pane in (self.earlier, self.main):
+            self._connect_pane(pane)
+
+    def _connect_pane(self, pane):
+        self._watch(pane.file, lambda files: self.upload(files, pane))
+        self._watch(pane.path, lambda path: path and self.open(path, pane))
+        for widget in (pane.bands, pane.percent):
+            self._watch(widget, lambda _: self.show(pane))
+        for widget in (pane.across, pane.down):
+            self._watch(widget, lambda _: self._box_moved(pane))
+        if pane.board is not None:
+            self._watch(pane.board, pane.set_box, 'box')
+
+    def _box_moved(self, pane):
+        "A box is a question about its own picture."
+        if self.two.value and not pane.box_is_whole and self.panes != (pane,):
+            self.choose('first' if pane is self.earlier else 'last')
+        self.draw()
+
+    def _add_second(self, visible):
+        self._show_second(visible)
+        self.choose('both' if visible else 'last')
+
+    def _open_all(self, pictures):
+        self.two.value = len(pictures) == 2
+        for pane, picture in zip((self.main, self.earlier), reversed(pictures)):
+            self.open(picture, pane)
 
     def _watch(self, widget, action, trait='value'):
         widget.observe(lambda change: self.do(action, change['new']), trait)

@@ -35,7 +35,7 @@ from earthgpt_lite.data.store import (
     validate,
     write_rows,
 )
-from ..errors import BadInput, first_line
+from ..errors import BadInput, first_line, shorten
 from ..files import whole_file, write_json
 from ..locks import output_lock
 from ..outputs import check_inputs
@@ -399,19 +399,24 @@ def _record_and_chips(row, root):  # the record and the chip of each picture, or
         return str(e), None
 
 
-def _side_by_side(chips, gap=8):  # and where the last begins, in pixels
-    white = np.full((len(chips[0].image), gap, 3), 255, np.uint8)
+def _side_by_side(chips, gap=8):  # and where each begins, in pixels
+    side = len(chips[0].image)
+    white = np.full((side, gap, 3), 255, np.uint8)
     strip = [part for chip in chips for part in (white, chip.image)][1:]
-    return np.concatenate(strip, 1), (len(chips) - 1) * (len(white) + gap)
+    return np.concatenate(strip, 1), [k * (side + gap) for k in range(len(chips))]
 
 
 def _draw_chips(axis, index, record, chips):
-    names = [f'{word} {Path(image).name}'.strip() for word, image in zip(record.words, record.images)]
-    title = f'{index} · {" + ".join(dict.fromkeys(record.sensors))} · {" | ".join(names)}'
-    axis.set_title(title[:40], fontsize=9, parse_math=False)
-    image, left = _side_by_side(chips)
+    names = ' | '.join(Path(image).name for image in record.images)
+    title = f'{index} · {" + ".join(dict.fromkeys(record.sensors))} · {names}'
+    axis.set_title(title[:40], fontsize=9, parse_math=False, loc='center' if len(chips) == 1 else 'left')
+    image, starts = _side_by_side(chips)
     axis.imshow(image)
-    side = len(image)
+    side, left = len(image), starts[-1]
+    if len(chips) > 1:
+        for k, (start, word) in enumerate(zip(starts, record.words)):
+            style = dict(fontsize=7, va='top', parse_math=False, clip_on=False)
+            axis.text(start, side + 8, shorten(f'{k + 1} {word}', max(4, 30 // len(chips))), **style)
     for k, turn in enumerate(record.turns):
         for found in parse_boxes(f'{turn.question} {turn.answer}').boxes:
             corners = to_corners(found.box).reshape(4, 2) * side - 0.5 + [left, 0]  # boxes are in the last

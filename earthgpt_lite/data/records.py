@@ -201,7 +201,10 @@ class Record:
 
     def __post_init__(self):
         self.split = split_name(self.split)
-        self.image = _one_or_all(self.image)
+        images = [self.image] if isinstance(self.image, str) else self.image
+        if not images or not isinstance(images, list | tuple) or not all(isinstance(i, str) for i in images):
+            raise BadInput(f'a record of {self.image!r}: give a path as text, or a flat list of them')
+        self.image = _one_or_all(images)
         if not isinstance(self.sensor, str):
             self.sensor = _one_or_all(self.sensor if len(set(self.sensor)) > 1 else self.sensor[:1])
         self.words = tuple(' '.join(word.replace('\0', ' ').split()) for word in self.words)

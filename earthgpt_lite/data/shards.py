@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from ..boxes.layout import read_picture
 from .convert import records_file
 from .records import Record, find_image
 from .store import BETWEEN, InstructionData, begin_conversion, picture_starts
@@ -30,7 +31,6 @@ from ..files import NotWritten, whole_file, write_json
 from ..locks import output_lock
 from ..raster.photos import decode_chip, encode_chip
 from ..raster.rendering import Rendering
-from ..raster.sources import as_chip
 from ..texts import read_json
 
 # %% ../../nbs/3_data/11_shards.ipynb #shd0opt1
@@ -54,8 +54,8 @@ class PackOptions:
 
     @property
     def chip_bytes(self) -> int:
-        "About how many bytes a chip of a photo takes."
-        return int(self.size**2 * (0.5 if self.jpeg else 1.3))
+        "About how many bytes a chip of a photo takes, with tiles at most."
+        return int(self.size**2 * (0.5 if self.jpeg else 1.3) * max(1, self.rendering.tiles))
 
     @property
     def per_shard(self) -> int:  # pictures
@@ -83,7 +83,7 @@ def _pack_picture(root, options, picture):  # (image, sensor) to a row of a shar
     row = dict(image=image, sensor=sensor, chip=None, problem=None)
     try:
         path = find_image(image, root)
-        found = as_chip(path, sensor, options.size, None, options.rendering).image
+        found = read_picture(path, options.size, options.rendering, sensor, allow_vrt=None)
         return row | dict(chip=encode_chip(found, options.jpeg))
     except BadInput as e:
         return row | dict(problem=str(e))
@@ -382,10 +382,13 @@ class PackedData:
         size: int,  # side of the square, pixels: as packed
         rendering: Rendering | None = None,  # as packed
         place: int = 0,  # of several pictures, which
-    ) -> np.ndarray:  # (size, size, 3) uint8
+    ) -> np.ndarray:  # (size, size, 3) uint8; for a model with tiles (h, w, 3)
         "A picture of record i as a model sees it. Raises `BadInput` for another size or rendering."
-        if size != self.info['size'] or _plain(rendering) != self.info['rendering']:
+        plain, packed = _plain(rendering), self.info['rendering']
+        if size != self.info['size'] or plain != packed:
             what = f'a size of {size}' if size != self.info['size'] else 'another rendering'
+            if plain.get('tiles', 0) != packed.get('tiles', 0):
+                what = f'tiles {plain.get("tiles", 0)} instead of {packed.get("tiles", 0)}'
             raise BadInput(
                 f'{self.name} was packed for chips of {self.info["size"]} pixels, and {what} is asked for: '
                 'pack it for this model, with --model'
@@ -395,7 +398,7 @@ class PackedData:
         part = self.info['shards'][shard]
         table = self._shard(part)
         try:
-            return decode_chip(table['chip'][row].as_py(), size, self.info['form'])
+            return decode_chip(table['chip'][row].as_py(), size, self.info['form'], packed.get('tiles', 0))
         except (ValueError, OSError, IndexError, TypeError, SyntaxError) as e:
             raise BadInput(f'{self.name}/{part}: the picture of record {i} is damaged: {_PACK_AGAIN}') from e
 

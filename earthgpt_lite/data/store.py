@@ -165,6 +165,7 @@ class ValidationReport:
 
     total: int = 0  # records that were looked at
     problems: list[tuple[int, str]] = field(default_factory=list)  # index from 0, what is wrong
+    twice: list[int] = field(default_factory=list)  # indices of records that name one picture twice: no fault
 
     @property
     def bad(self) -> list[int]:
@@ -174,6 +175,9 @@ class ValidationReport:
     def __str__(self):
         head = f'records: {self.total:,}, bad: {len(self.bad):,}'
         lines = [f'  record {i} {printable(reason, lines=False)}' for i, reason in self.problems]
+        if self.twice:
+            told = f'  records that show one picture twice: {len(self.twice):,}, the first is {self.twice[0]}'
+            lines.append(f'{told}; right where nothing shall have changed')
         return '\n'.join([head, *lines])
 
 
@@ -181,6 +185,9 @@ def _checked(source, root, report):
     for row in read_rows(source) if isinstance(source, str | Path) else source:
         found = record_problems(row, root)
         report.problems += [(report.total, reason) for reason in found]
+        images = row['image'] if not found else ''
+        if isinstance(images, list) and len(set(images)) < len(images):
+            report.twice.append(report.total)
         report.total += 1
         if not found:
             yield row
@@ -418,14 +425,13 @@ class InstructionData:
         size: int,  # side of the square, pixels
         rendering=None,  # a `Rendering`, of the model that looks
         place: int = 0,  # of several pictures, which
-    ) -> np.ndarray:  # (size, size, 3) uint8
+    ) -> np.ndarray:  # (size, size, 3) uint8; for a model with tiles (h, w, 3), see `read_picture`
         "A picture of record i as a model sees it. Raises `BadInput` where it is missing or damaged."
-        from earthgpt_lite.raster.sources import as_chip
+        from earthgpt_lite.boxes.layout import read_picture
 
         sensors = self.dataset[int(i)]['sensor'].split(BETWEEN)
-        return as_chip(
-            self.image(i, place), sensors[min(place, len(sensors) - 1)], size, None, rendering
-        ).image
+        sensor = sensors[min(place, len(sensors) - 1)]
+        return read_picture(self.image(i, place), size, rendering, sensor, allow_vrt=None)
 
     def image(
         self,

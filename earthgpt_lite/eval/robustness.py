@@ -6,6 +6,7 @@ __all__ = ['CORRUPTIONS', 'applies_to', 'corrupt', 'transform_box', 'transform_t
 # %% ../../nbs/6_eval/12_robustness.ipynb #6dbf3c28
 import io
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image, ImageFilter
 
 from ..boxes.text import format_box, parse_boxes
 from ..data.records import Turn
-from ..data.sample.world_map import Example
 from ..errors import BadInput
 from .measures import LOWER_IS_BETTER
 from .statistics import results
@@ -217,24 +217,44 @@ def transform_text(
 
 # %% ../../nbs/6_eval/12_robustness.ipynb #e2f4989e
 def corrupt_examples(
-    examples: list[Example], name: str, severity: int, seed: int = 0
+    examples: list,  # of Example, or of what has `images` and `sensors`, such as PairExample
+    name: str,
+    severity: int,
+    seed: int = 0,
 ) -> tuple:  # examples made worse, and the clean ones with the same questions
     """Corrupt all pictures whose sensor it can happen to; each draws from its own place in the list.
 
-    Questions that lost a box are left out of both.
+    All pictures of an example are moved alike; anything else happens to each of them by itself. Questions
+    that lost a box are left out of both.
     """
     worse, clean = [], []
     for i, e in enumerate(examples):
-        if not applies_to(name, e.sensor):
+        images, affine = _corrupt_pictures(e, name, severity, 1000 * seed + i)
+        if not images:
             continue
-        image, affine = corrupt(e.image, name, severity, 1000 * seed + i, e.sensor)
         pairs = [(turn, _transform_turn(turn, affine)) for turn in e.turns]
         kept = [(turn, moved) for turn, moved in pairs if moved is not None]
         if kept:
             turns, moved_turns = zip(*kept)
-            worse.append(Example(image, list(moved_turns), e.name, e.split, e.sensor, e.place))
-            clean.append(Example(e.image, list(turns), e.name, e.split, e.sensor, e.place))
+            shown = dict(images=tuple(images)) if hasattr(e, 'images') else dict(image=images[0])
+            worse.append(replace(e, turns=list(moved_turns), **shown))
+            clean.append(replace(e, turns=list(turns)))
     return worse, clean
+
+
+def _corrupt_pictures(example, name, severity, seed):
+    "Its pictures made worse, those as they were that it cannot happen to; none where it is none; and the affine."
+    given = getattr(example, 'images', None)
+    pictures = [(example.image, example.sensor)] if given is None else list(zip(given, example.sensors))
+    if not any(applies_to(name, sensor) for _, sensor in pictures):
+        return [], None
+    images, affine = [], None
+    for k, (image, sensor) in enumerate(pictures):
+        if applies_to(name, sensor):
+            own = seed if name in _GEOMETRIC else seed + k * 10**9  # another day, another cloud
+            image, affine = corrupt(image, name, severity, own, sensor)
+        images.append(image)
+    return images, affine
 
 
 def _transform_turn(turn, affine):
@@ -263,7 +283,7 @@ def _retained_above_prior(metric, score, clean, prior):
 
 def robustness(
     predict,  # a function from examples to predictions as `results` takes them
-    examples: list[Example],
+    examples: list,  # as for `corrupt_examples`
     prior=None,  # a function from predictions to those of the prior
     corruptions=CORRUPTIONS,
     severities=(1, 2, 3, 4, 5),

@@ -21,7 +21,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.auto import tqdm
 
+from ..boxes.layout import fit_picture, read_picture
 from ..data.records import Turn, find_image
+from ..data.sample.change import PairExample
 from ..data.sample.world_map import Example
 from ..data.store import files_read
 from ..errors import BadInput
@@ -50,9 +52,8 @@ from ..model.loading import load, model_files
 from ..model.processor import to_pixel_values
 from ..model.tokens import ChatFormat
 from ..outputs import claim_files, remove_claimed
-from ..raster.chips import GREY, resize
+from ..raster.chips import GREY, Sensor
 from ..raster.reading import scene_files
-from ..raster.sources import as_chip
 
 # %% ../../nbs/6_eval/15_runner.ipynb #4e2ff531
 def pictures_digest(
@@ -83,9 +84,10 @@ def _picture_files(image, root):
 # %% ../../nbs/6_eval/15_runner.ipynb #84b62a1a
 def example_questions(
     examples: list[Example],
+    rendering=None,  # a `Rendering`, of the model that is asked; it says whether there are tiles
 ) -> tuple:  # questions as from `read_questions`; a function of a question and a size that gives its picture
     "Questions about examples, and a function of a question and a size that gives its picture."
-    images = {e.name: e.image for e in examples}
+    images, tiles = {e.name: e.image for e in examples}, rendering.tiles if rendering else 0
     questions = []
     for e in examples:
         shared = dict(
@@ -96,7 +98,7 @@ def example_questions(
         for t in e.turns:
             what = dict(image=e.name, question=t.question, truth=t.answer, task=str(t.task))
             questions.append(what | shared)
-    return questions, lambda q, size: resize(images[q['image']], size)
+    return questions, lambda q, size: fit_picture(images[q['image']], size, tiles)
 
 
 def open_data(
@@ -108,16 +110,16 @@ def open_data(
 ) -> tuple:
     "A data set to be asked."
     if _is_examples(data):
-        return *example_questions(data), None
+        return *example_questions(data, rendering), None
     if _is_samples(data):
-        return _open_samples(data.partition(':')[2] or 'validation')
+        return _open_samples(data.partition(':')[2] or 'validation', rendering)
     root = picture_root(data, root)
     return read_questions(data), partial(_read_files, root, rendering), None
 
 
 def _read_files(root, rendering, q, size):  # the picture of a question, or a list where it has `images`
     shown = zip(q.get('images', [q['image']]), q.get('sensors', [q['sensor']]))
-    found = [as_chip(find_image(image, root), sensor, size, None, rendering).image for image, sensor in shown]
+    found = [read_picture(find_image(image, root), size, rendering, sensor, None) for image, sensor in shown]
     return found if 'images' in q else found[0]
 
 
@@ -136,10 +138,10 @@ def _is_samples(data):
     return isinstance(data, str) and data.partition(':')[0] == 'samples' and not Path(data).exists()
 
 
-def _open_samples(split):
+def _open_samples(split, rendering):
     from earthgpt_lite.data.sample.trees import sample_examples
 
-    questions, render = example_questions(sample_examples(split))
+    questions, render = example_questions(sample_examples(split), rendering)
     questions = [q | dict(split=split) for q in questions]
     train, _ = example_questions(sample_examples('train'))
     return questions, render, train
@@ -206,10 +208,9 @@ def model_asker(
         asked = [*dict.fromkeys(readable)]  # what is asked twice of one picture is answered once
         answers = {}
         if asked:
-            pictures = torch.stack(pictures) if pictures else None  # (n, 3, s, s)
             told = dict(words=[words for *_, words in asked], tokens=True)
             pairs = [(place, question) for place, question, _ in asked]
-            generated = generate_answers(model, tokenizer, pictures, pairs, **told, **generate)
+            generated = generate_answers(model, tokenizer, pictures or None, pairs, **told, **generate)
             answers = dict(zip(asked, generated))
         rows = []
         for key, q in zip(keys, questions):
@@ -275,7 +276,7 @@ def corrupted_answers(
     examples = _readable_examples(questions, render, model.config.image_size)
 
     def ask(examples):
-        questions, render = example_questions(examples)
+        questions, render = _asked_again(examples, questions_of)
         asker = model_asker(model, tokenizer, render, **generate)
         rows = []
         for chunk in chunk_by_image(questions, options.chunk_size):
@@ -283,6 +284,7 @@ def corrupted_answers(
             rows += [q | answer for q, answer in zip(asked, asker(asked))]
         return rows
 
+    questions_of = {q['image']: q for q in questions}
     turns = prior_turns(questions, 20) if train is None else prior_turns(train)
     prior = lambda rows: prior_predictions(turns, rows)
     which = options.corruptions, options.severities
@@ -290,22 +292,41 @@ def corrupted_answers(
 
 
 def _readable_examples(questions, render, size):
-    "The pictures with their questions, as examples."
+    "The pictures with their questions, as examples; those of several pictures too."
     about = {}
     for q in questions:
-        if 'images' not in q:  # those of several pictures are left out
-            about.setdefault(q['image'], []).append(q)
+        about.setdefault(q['image'], []).append(q)
     examples = []
     for image, asked in about.items():
         first = asked[0]
         try:
-            picture = render(first, size)
+            shown = render(first, size)
         except BadInput:
             continue
         turns = [Turn(q['question'], _first_truth(q), q['task']) for q in asked]
         place = dict(site=first['source'], block=first.get('group', image))
-        examples.append(Example(picture, turns, image, '', first['sensor'], place))
+        if isinstance(shown, list):
+            sensors = tuple(map(Sensor, first.get('sensors', [first['sensor']] * len(shown))))
+            words = tuple(first.get('words', ()))
+            examples.append(PairExample(tuple(shown), words, turns, image, '', sensors, place))
+        else:
+            examples.append(Example(shown, turns, image, '', first['sensor'], place))
     return examples
+
+
+def _asked_again(examples, questions_of):
+    "Questions about examples made worse, all else as it was told of their pictures; and what gives the pictures."
+    shown, questions = {e.name: e for e in examples}, []
+    for e in examples:
+        for turn in e.turns:
+            asked = dict(question=turn.question, truth=turn.answer, task=str(turn.task))
+            questions.append(questions_of[e.name] | asked)
+
+    def render(q, size):
+        example = shown[q['image']]
+        return list(example.images) if isinstance(example, PairExample) else example.image
+
+    return questions, render
 
 
 def _first_truth(q):
@@ -432,7 +453,7 @@ def _picture_or_none(render):
             shown = render(p, 256)
         except BadInput:
             return None
-        return shown[-1] if isinstance(shown, list) else shown  # boxes are in the last
+        return fit_picture(shown[-1] if isinstance(shown, list) else shown, 256)  # boxes are in the last
 
     return look
 

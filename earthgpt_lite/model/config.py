@@ -69,7 +69,8 @@ class EarthGPTConfig(PreTrainedConfig):
     tokenizer. image_token_id: the placeholder of a visual token; it may lie beyond the vocabulary. rendering:
     how files become chips, as `Rendering.to_dict` gives it; scope: what it was trained with, see notebook
     4_model/21_scope; None where nobody said. max_pictures: the most that stood before one question in
-    training. format: of this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
+    training. tiles: of a picture larger than image_size, at most, beside the whole, see lesson 2_boxes/05_layout;
+    0 for none. format: of this list of choices. Raises BadInput for one that is newer than this program, and for vision_encoders
     that do not exist.
     """
 
@@ -105,6 +106,7 @@ class EarthGPTConfig(PreTrainedConfig):
     rendering: dict | None = None
     scope: dict | None = None
     max_pictures: int = 1
+    tiles: int = 0
     format: int = FORMAT
 
     def __post_init__(self, **kwargs):
@@ -136,9 +138,11 @@ def _one_of(*words):
 
 
 def _is_chat(value):
-    marks = isinstance(value, dict) and all(isinstance(mark, str | None) for mark in value.values())
-    known = {field.name for field in fields(ChatFormat)}
-    return marks and set(value) <= known and bool((value.get('end') or '').strip())
+    if not isinstance(value, dict) or not set(value) <= {field.name for field in fields(ChatFormat)}:
+        return False
+    marks = [mark for name, mark in value.items() if name != 'fold']
+    texts = all(isinstance(mark, str | None) for mark in marks) and isinstance(value.get('fold', False), bool)
+    return texts and bool((value.get('end') or '').strip())
 
 
 def _is_input(value):
@@ -177,11 +181,15 @@ _FIELDS = dict(
     boundary_tokens=_FLAG,
     init_scale=_real(0, 1000),
     image_token_id=_whole(0, 2**31),
-    chat=(_is_chat, 'begin, before, between, end, gap and again of a ChatFormat'),
+    chat=(_is_chat, 'begin, before, between, end, gap, again and fold of a ChatFormat'),
     coordinate_loss_weight=_real(0, 1_000_000),
     first_coordinate=_whole(0, 2**31),
     tie_word_embeddings=_FLAG,
     max_pictures=_whole(1, 1024),
+    tiles=(
+        lambda v: type(v) is int and (v == 0 or 2 <= v <= 256),
+        '0 for none, or 2 to 256: one is the whole',
+    ),
     scope=(lambda v: isinstance(v, dict), 'what `measure_scope` gives, or null'),
 )
 _MAY_LACK = ('vit_config', 'cnn_config', 'vit_input', 'cnn_input', 'init_scale', 'first_coordinate', 'scope')
@@ -206,10 +214,10 @@ def rendering_of(
     config,  # of a model or of a processor
 ) -> Rendering | None:  # None: the model does not say
     "How files become chips for a model. BadInput for settings that mean nothing."
-    given = getattr(config, 'rendering', None)
-    if given is None:
+    given, tiles = getattr(config, 'rendering', None), getattr(config, 'tiles', 0)
+    if given is None and not tiles:
         return None
-    return replace(Rendering.from_dict(given, 'rendering'), size=config.image_size)
+    return replace(Rendering.from_dict(given or {}, 'rendering'), size=config.image_size, tiles=tiles)
 
 
 def read_config(
@@ -256,6 +264,21 @@ def check_parts(config, file):
                 f'{file}: {field} has the type {part.model_type!r}, which does not do its work: '
                 f'take one such as {usual!r}'
             )
+    _check_tiles(config, file)
+
+
+def _check_tiles(config, file):
+    "Raises BadInput for more tiles than the language model can read, with the whole and a question."
+    context = getattr(config.text_config, 'max_position_embeddings', None)
+    count, each = 1 + config.tiles, config.visual_tokens
+    if not config.tiles or not context or count * each < context:
+        return
+    most = (context - 1) // each - 1
+    mend = f'take at most {most}' if most > 1 else 'take none'
+    raise BadInput(
+        f'{file}: tiles is {config.tiles}: {count} views of {each} visual tokens are {count * each:,}, and the '
+        f'language model reads {context:,}; {mend}, or a larger pixel_shuffle_factor'
+    )
 
 
 def _check_patches(config, file):
@@ -354,6 +377,8 @@ def nano_config(
         vit_layers=(1, 2, 3),
         image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
         first_coordinate=tokenizer.convert_tokens_to_ids('0.00'),
-        chat=asdict(ChatFormat()),
+        chat=asdict(ChatFormat(fold=True)),
     )
-    return EarthGPTConfig(**(choices | changes))
+    config = EarthGPTConfig(**(choices | changes))
+    _check_tiles(config, 'nano')
+    return config

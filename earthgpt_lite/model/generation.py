@@ -4,6 +4,7 @@
 __all__ = ['prefill', 'generate_batch', 'AnswerOptions', 'generate_answers', 'stream_answer']
 
 # %% ../../nbs/4_model/17_generation.ipynb #e4de82ed
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -12,9 +13,10 @@ from threading import Event, Thread
 import torch
 from transformers import DynamicCache, StoppingCriteria, TextIteratorStreamer
 
+from ..boxes.layout import split_views, view_words
 from ..errors import BadInput
 from .modeling import EarthGPT
-from .processor import picture_prefix, stack_pictures
+from .processor import picture_prefix, stack_pictures, to_pixel_values
 from .tokens import ChatFormat, check_length, encode
 
 # %% ../../nbs/4_model/17_generation.ipynb #65506099
@@ -104,18 +106,16 @@ def _texts_and_scores(tokenizer, ids, logprobs, end_id):
     return answers
 
 # %% ../../nbs/4_model/17_generation.ipynb #tupgen02
-def _prefixes(model, tokenizer, questions, words):
-    "Of each question what stands before it: (indices of its pictures, ids)."
-    ids_of, found = {}, []
+def _announced(questions, words):
+    "Of each question (indices of its pictures, what announces each)."
+    found = []
     for k, (given, _) in enumerate(questions):
         pictures = _indices(given)
         announced = tuple((words and words[k]) or ('',) * len(pictures))
         if len(announced) != len(pictures):
             numbers = f'{len(announced)} words to announce {len(pictures)} pictures'
             raise BadInput(f'question {k + 1} has {numbers}: give one for each')
-        if announced not in ids_of:
-            ids_of[announced] = tuple(picture_prefix(model.config, tokenizer, announced))
-        found.append((pictures, ids_of[announced]))
+        found.append((pictures, announced))
     return found
 
 
@@ -123,6 +123,32 @@ def _indices(given):
     if given is None:
         return ()
     return tuple(given) if isinstance(given, (tuple, list)) else (given,)
+
+
+def _split_tiles(config, pictures, announced):
+    "The views of all pictures, (n, 3, s, s), and `_announced` of views instead of pictures."
+    grids, views, starts = [], [], [0]
+    for picture in pictures:
+        image = picture.permute(1, 2, 0).cpu().numpy()
+        grid, some = split_views(image, config.image_size, config.tiles)
+        grids.append(grid)
+        views += map(to_pixel_values, some)
+        starts.append(len(views))
+    found = []
+    for asked, words in announced:
+        places = [range(starts[i], starts[i + 1]) for i in asked]
+        told = [view_words(grids[i], word) for i, word in zip(asked, words)]
+        found.append((tuple(itertools.chain(*places)), tuple(itertools.chain(*told))))
+    return torch.stack(views), found
+
+
+def _prefixes(model, tokenizer, announced):
+    "Of each question what stands before it: (indices of its pictures, ids)."
+    ids_of = {}
+    for _, words in announced:
+        if words not in ids_of:
+            ids_of[words] = tuple(picture_prefix(model.config, tokenizer, words))
+    return [(pictures, ids_of[words]) for pictures, words in announced]
 
 
 def _by_prefix(prefixes, most):
@@ -192,8 +218,8 @@ class AnswerOptions:
 def generate_answers(
     model: EarthGPT,
     tokenizer,
-    # (n, 3, s, s) uint8 pictures, or a list of them; or their features (n, visual tokens, width);
-    # None if no question has one
+    # (n, 3, s, s) uint8 pictures, or a list of them, which for a model with tiles may have any form; or features
+    # (n, visual tokens, width) of all that stands in front; None if no question has one
     pictures,
     questions: list,  # [(index of the picture, a tuple of several in their order, or None; question)]
     max_new_tokens: int = 64,
@@ -210,12 +236,16 @@ def generate_answers(
     """
     options, generate = _split_options(options, changes)
     chat = ChatFormat(**model.config.chat)
-    if pictures is not None:
-        pictures = stack_pictures(pictures)
     prompts = [chat.encode_question(tokenizer, question) for _, question in questions]
     _check_settings(tokenizer, questions, generate)
-    prefixes = _prefixes(model, tokenizer, questions, options.words)
-    _check_questions(model, pictures, prefixes, prompts, options.names)
+    announced = _announced(questions, options.words)
+    _check_places(pictures, announced, options.names)
+    if model.config.tiles and pictures is not None and pictures[0].dtype == torch.uint8:
+        pictures, announced = _split_tiles(model.config, pictures, announced)
+    elif pictures is not None:
+        pictures = stack_pictures(pictures)
+    prefixes = _prefixes(model, tokenizer, announced)
+    _check_lengths(model, prefixes, prompts, options.names)
     encoded, answers = _Encoded(model, pictures, prefixes), [None] * len(questions)
     for chosen, asked in _by_prefix(prefixes, 2 * options.batch_size):
         cache = _prefill_all(model, encoded, chosen)
@@ -255,19 +285,28 @@ def _check_settings(tokenizer, questions, generate):
         )
 
 
-def _check_questions(model, pictures, prefixes, prompts, names):
-    "Raises BadInput, with the question's name, for a picture that is not there or a prompt that is too long."
+def _check_places(pictures, announced, names):
+    "Raises BadInput, with the question's name, for a picture that is not there."
     count = 0 if pictures is None else len(pictures)
-    context = getattr(model.config.text_config, 'max_position_embeddings', None)
-    for k, ((asked, ids), prompt) in enumerate(zip(prefixes, prompts)):
-        name = names[k] if names else f'question {k + 1}'
+    for k, (asked, _) in enumerate(announced):
         for picture in asked:
             if not 0 <= picture < count:
                 raise BadInput(
-                    f'{name} asks about picture {picture}, but there are {count} pictures, counted from 0'
+                    f'{_name(names, k)} asks about picture {picture}, but there are {count} pictures, '
+                    'counted from 0'
                 )
+
+
+def _check_lengths(model, prefixes, prompts, names):
+    "Raises BadInput, with the question's name, for a prompt that is too long."
+    context = getattr(model.config.text_config, 'max_position_embeddings', None)
+    for k, ((asked, ids), prompt) in enumerate(zip(prefixes, prompts)):
         if context:
-            check_length([*ids, *prompt], context, name, len(asked))
+            check_length([*ids, *prompt], context, _name(names, k), len(asked))
+
+
+def _name(names, k):
+    return names[k] if names else f'question {k + 1}'
 
 # %% ../../nbs/4_model/17_generation.ipynb #ac523919
 class _StopWhen(StoppingCriteria):

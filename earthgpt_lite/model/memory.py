@@ -6,7 +6,7 @@ __all__ = ['BASE', 'Ledger', 'Load', 'run_once', 'weigh', 'begin_training', 'pre
 # %% ../../nbs/4_model/19_memory.ipynb #1d13e490
 import re
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn as nn
@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .config import check_choices
 from .presets import on_meta, preset_config, presets, read_preset
 
 # %% ../../nbs/4_model/19_memory.ipynb #68a7f6fd
@@ -66,8 +67,9 @@ class Load:
 def _inputs(model, load):
     "What a step reads, on the model's own device: pixels, ids, mask, positions, targets."
     config, on = model.config, dict(device=model.device)
-    n, length = load.pictures, config.visual_tokens + 1 + load.words
-    pixels = torch.zeros(n, 3, config.image_size, config.image_size, dtype=torch.uint8, **on)
+    n, views = load.pictures, _views(config)
+    length = views * config.visual_tokens + 1 + load.words
+    pixels = torch.zeros(n * views, 3, config.image_size, config.image_size, dtype=torch.uint8, **on)
     ids = torch.zeros(n, 1 + load.words, dtype=torch.long, **on)
     mask = torch.zeros(n, 1, length, length, dtype=model.dtype, **on)
     positions = torch.arange(length, **on).repeat(n, 1)
@@ -75,9 +77,15 @@ def _inputs(model, load):
     return pixels, ids, mask, positions, targets
 
 
+def _views(config):
+    "What the encoders are given of a picture at most: itself, or the whole and all its tiles."
+    return 1 + config.tiles
+
+
 def _forward(model, pixels, ids, mask, positions, use_cache):
     "What the language model gives. Nothing looks at values, so that it runs on the meta device."
     words, visual = model.get_input_embeddings()(ids), model.image_features(pixels)
+    visual = visual.reshape(len(words), -1, visual.shape[-1])  # the views of a picture, one behind the other
     return model.language.base_model(
         inputs_embeds=torch.cat([words[:, :1], visual, words[:, 1:]], 1),
         attention_mask=mask,
@@ -128,15 +136,21 @@ def run_once(
 # %% ../../nbs/4_model/19_memory.ipynb #5c39c16e
 def weigh(
     preset,  # a Preset or its name
+    tiles: int | None = None,  # of a picture, at most; None: as the preset says
     **load,  # fields of Load
-) -> dict:  # name, about, parameters (by part), total, trained, visual_tokens, train_bytes, infer_bytes
+    # name, about, parameters (by part), total, trained, tiles, visual_tokens (of a picture with all its tiles),
+    # train_bytes, infer_bytes
+) -> dict:
     """What a preset needs, before anything is allocated.
 
     Memory: process, weights, and the most that lives at once in a step that is run on the meta device. It
-    trains as `begin_training` says.
+    trains as `begin_training` says. Raises BadInput for more tiles than the preset's language model can read.
     """
     if isinstance(preset, str):
         preset = read_preset(preset)
+    if tiles is not None:
+        check_choices(dict(tiles=tiles), preset.name)
+        preset = replace(preset, config=preset.config | dict(tiles=tiles))
     model = on_meta(preset_config(preset), getattr(torch, preset.dtype), preset.attention)
     parameters, total = _parameters(model), _count(model)
     infer_bytes = _bytes(model) + _peak(model, False, load)
@@ -147,7 +161,8 @@ def weigh(
         parameters=parameters,
         total=total,
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        visual_tokens=model.config.visual_tokens,
+        tiles=model.config.tiles,
+        visual_tokens=_views(model.config) * model.config.visual_tokens,
         train_bytes=int(BASE + _bytes(model) + _peak(model, True, load)),
         infer_bytes=int(BASE + infer_bytes),
     )
@@ -223,7 +238,7 @@ def _columns(row):
     counts = [*row['parameters'].values(), row['total'], row['trained']]
     parameters = [f'{count / 1e6:,.1f} M' for count in counts]
     memory = [f'{row[key] / 1e9:.1f} GB' for key in ('train_bytes', 'infer_bytes')]
-    return [row['name'], *parameters, str(row['visual_tokens']), *memory]
+    return [row['name'], *parameters, f'{row["visual_tokens"]:,}', *memory]
 
 
 def _aligned(table):
@@ -238,10 +253,11 @@ def _aligned(table):
 
 def presets_table(
     names=None,  # of presets; None: all
+    tiles: int | None = None,  # as for `weigh`
     **load,  # fields of Load
 ) -> str:
     "All presets with parameters by part, visual tokens and estimated memory, as text."
-    rows = [weigh(name, **load) for name in names or presets()]
+    rows = [weigh(name, tiles, **load) for name in names or presets()]
     table = [[*_HEAD, 'to train', 'to answer'], *map(_columns, rows)]
     width = max(len(line[0]) for line in table)
     about = [f'{row["name"]:{width}}  {row["about"]}' for row in rows]
@@ -252,4 +268,8 @@ def presets_table(
         'To train: the stage align (nano: scratch), AdamW, no checkpointing, one device. What trains, its gradients',
         'and the optimiser are in 32 bits, what is frozen as the preset says.',
     ]
+    for row in rows:
+        if row['tiles']:
+            views = f'{1 + row["tiles"]} views, the whole and {row["tiles"]} tiles'
+            notes.append(f'{row["name"]}: every picture is counted with {views}; a small one is one view.')
     return '\n'.join([*_aligned(table), '', *about, '', *notes])

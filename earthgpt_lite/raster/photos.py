@@ -49,14 +49,20 @@ def decode_chip(
     data: bytes,
     size: int,
     form: str,  # 'webp' or 'jpeg ...', as the manifest says
-) -> np.ndarray:  # (size, size, 3) uint8
+    tiles: int = 0,  # of the model, at most: a picture of any form that has no more pixels
+) -> np.ndarray:  # (size, size, 3) uint8, with tiles (h, w, 3)
     "What `encode_chip` wrote; ValueError or OSError for anything else."
     if form.startswith('jpeg'):
-        found = simplejpeg.decode_jpeg_header(data)[:2]
-        image = simplejpeg.decode_jpeg(data) if found == (size, size) else None
+        fits = _fits(simplejpeg.decode_jpeg_header(data)[:2], size, tiles)
+        image = simplejpeg.decode_jpeg(data) if fits else None
     else:
         with Image.open(io.BytesIO(data), formats=['WEBP']) as picture:
-            image = np.asarray(picture) if (*picture.size, picture.mode) == (size, size, 'RGB') else None
+            fits = picture.mode == 'RGB' and _fits(picture.size, size, tiles)
+            image = np.asarray(picture) if fits else None
     if image is None:
         raise ValueError(f'a picture of another size than {size}')
     return image
+
+
+def _fits(edges, size, tiles):
+    return edges[0] * edges[1] <= size * size * tiles if tiles else tuple(edges) == (size, size)

@@ -255,30 +255,70 @@ def test_a_map_page_without_a_network(chromium, tmp_path):
     page.close()
 
 
-def test_two_dates_move_together_without_a_network(chromium, tmp_path):
+CUTS = """() => [...document.querySelectorAll('img.leaflet-image-layer[src^="data:image/webp"]')].slice(-2).map(i => {
+    const sides = getComputedStyle(i).clipPath.match(/inset\\((.*)\\)/)[1].split(' ').map(parseFloat);
+    const r = i.getBoundingClientRect(); const [top, right, bottom, left] = [0, 1, 2, 3].map(k => sides[k] ?? sides[k % 2] ?? sides[0]);
+    return [r.left, r.left + left, r.right - right, r.right]; })"""
+
+
+@pytest.mark.parametrize('width', [1000, 360])
+def test_two_dates_under_a_slider_without_a_network(chromium, tmp_path, width):
+    "The left is one date and the right the other, wherever finger, mouse or keys put the line."
     from earthgpt_lite.app.maps import write_map
     from earthgpt_lite.data.sample.world_map import DATA
 
-    page = watched(chromium, width=1000, height=850)
-    page.goto(
-        write_map(
-            tmp_path / 'two.html', [DATA / f'sentinel1_sabah_{d}.tif' for d in ('2017-01-24', '2018-11-03')]
-        ).as_uri()
-    )
-    page.wait_for_function(
-        "() => document.querySelectorAll('.leaflet-container').length === 2", timeout=20_000
-    )
+    dates = [DATA / f'sentinel1_sabah_{d}.tif' for d in ('2017-01-24', '2018-11-03')]
+    page = watched(chromium, width=width, height=720)
+    page.goto(write_map(tmp_path / 'two.html', dates).as_uri())
+    page.wait_for_selector('.swipe-slider', timeout=20_000)
     page.wait_for_function(LOADED, timeout=20_000)
-    where = "() => [...document.querySelectorAll('.leaflet-container')].map(c => { const r = c.querySelector('img.leaflet-image-layer[src^=\"data:image/webp\"]:last-of-type').getBoundingClientRect(), o = c.getBoundingClientRect(); return [Math.round(r.left - o.left), Math.round(r.top - o.top)]; })"
-    before = page.evaluate(where)
-    page.mouse.move(200, 300)
+    page.wait_for_timeout(500)
+    assert '2017-01-24' in page.locator('.swipe-name').first.inner_text()
+
+    def line():
+        "Where the line stands; both pictures end there."
+        box = page.locator('.swipe-line').bounding_box()
+        x = box['x'] + box['width'] / 2
+        (left, _, first_ends, right), (_, second_begins, _, _) = page.evaluate(CUTS)
+        cut = min(max(x, left), right)  # the line may stand beside the pictures
+        assert abs(first_ends - cut) < 1.5 and abs(second_begins - cut) < 1.5
+        return x
+
+    assert abs(line() - width / 2) < 1.5
+    handle = 360
+    page.mouse.move(width / 2, handle)
     page.mouse.down()
-    page.mouse.move(260, 340, steps=5)
+    page.mouse.move(0.6 * width, handle, steps=4)
+    page.mouse.up()
+    assert abs(line() - 0.6 * width) < 2
+    before = page.evaluate(CUTS)
+    page.locator('body').press('Tab')
+    for _ in range(30):  # the slider is reached by keys alone
+        if page.evaluate("() => document.activeElement.matches('.swipe-slider')"):
+            break
+        page.keyboard.press('Tab')
+    page.keyboard.press('ArrowLeft')
+    assert abs(line() - 0.58 * width) < 2
+    page.keyboard.press('Home')
+    assert line() < 2
+    page.keyboard.press('End')
+    assert line() > width - 2
+    page.keyboard.press('PageDown')
+    assert abs(line() - 0.9 * width) < 2
+    # the map moves below the line, and the slider has not moved the map
+    where = "() => document.querySelectorAll('img.leaflet-image-layer')[1].getBoundingClientRect().left"
+    left = page.evaluate(where)
+    page.mouse.move(0.3 * width, 500)
+    page.mouse.down()
+    page.mouse.move(0.3 * width + 40, 520, steps=5)
     page.wait_for_timeout(300)
     page.mouse.up()
     page.wait_for_timeout(500)
-    after = page.evaluate(where)
-    assert after != before and all(abs(a - b) <= 2 for a, b in zip(*after)), (before, after)
+    assert page.evaluate(where) > left + 20 and abs(line() - 0.9 * width) < 2 and before
+    page.locator('.leaflet-control-zoom-in').click()
+    page.wait_for_timeout(700)
+    assert abs(line() - 0.9 * width) < 2
+    page.screenshot(path=tmp_path / 'swipe.png')
     clean(page)
     page.close()
 
@@ -333,7 +373,11 @@ def test_the_studio_lesson(open_lesson):
         'n => document.querySelectorAll(".studio-answer").length > n', arg=before, timeout=60_000
     )
     src = picture.get_attribute('src')
-    handle = page.locator('.widget-slider .noUi-handle').nth(1)
+    handle = (
+        picture.locator('xpath=ancestor::*[contains(@class, "widget-vbox")][1]')
+        .locator('.noUi-handle')
+        .nth(1)
+    )
     handle.scroll_into_view_if_needed()
     handle.focus()
     for _ in range(3):
@@ -359,4 +403,50 @@ def test_the_studio_lesson(open_lesson):
         page.locator('.jp-OutputArea-output').last.inner_text() + page.inner_text('body'),
     )
     clean(page, 'ERR_UNKNOWN_URL_SCHEME')  # of a picture that is attached, before JupyterLab finds it
+    page.close()
+
+
+@pytest.mark.slow
+def test_two_panes_stand_side_by_side_or_below_each_other(open_lesson, tmp_path):
+    page = open_lesson('7_app/08_studio.ipynb')
+    scroll_to(page, 'both')
+    page.evaluate(
+        "() => { const nb = window.jupyterapp.shell.currentWidget.content; nb.activeCell.node.id = 'two'; }"
+    )
+    panel = page.locator('#two')
+    pictures = panel.locator('.studio-picture img')
+    page.wait_for_function("() => document.querySelectorAll('#two .studio-picture img').length === 2")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#two .studio-picture img')].every(i => i.naturalWidth > 50)"
+    )
+    first, last = (pictures.nth(k).bounding_box() for k in range(2))
+    assert first['x'] + first['width'] < last['x'] and abs(first['y'] - last['y']) < 3
+    page.screenshot(path=tmp_path / 'wide.png')
+    # a box drawn on the first is a question about the first
+    panel.get_by_role('button', name='after', exact=True).click()
+    box = pictures.nth(0).bounding_box()
+    page.mouse.move(box['x'] + 0.2 * box['width'], box['y'] + 0.3 * box['height'])
+    page.mouse.down()
+    page.mouse.move(box['x'] + 0.6 * box['width'], box['y'] + 0.7 * box['height'], steps=3)
+    page.mouse.up()
+    page.wait_for_function("() => /box \\[0.(19|20|21),0/.test(document.querySelector('#two').innerText)")
+    chosen = panel.locator('.widget-toggle-button.mod-active')
+    assert chosen.inner_text().strip() == 'before'
+    count = panel.locator('.studio-answer').count()
+    panel.get_by_role('button', name='describe box').click()
+    page.wait_for_function(
+        'n => document.querySelectorAll("#two .studio-answer").length > n', arg=count, timeout=60_000
+    )
+    # a model of one picture says so
+    panel.get_by_role('button', name='both', exact=True).click()
+    page.wait_for_function(
+        "() => document.querySelector('#two').innerText.includes('trained with one picture in a question')"
+    )
+    page.set_viewport_size(dict(width=520, height=1900))
+    page.wait_for_timeout(1500)
+    panel.scroll_into_view_if_needed()
+    first, last = (pictures.nth(k).bounding_box() for k in range(2))
+    assert last['y'] > first['y'] + first['height'] and abs(first['x'] - last['x']) < 3
+    page.screenshot(path=tmp_path / 'narrow.png')
+    clean(page, 'ERR_UNKNOWN_URL_SCHEME')
     page.close()

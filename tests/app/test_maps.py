@@ -17,8 +17,8 @@ from earthgpt_lite.app.maps import (
     map_of,
     overlay,
     page_text,
-    side_by_side,
     static_map,
+    swipe_map,
     write_map,
 )
 from earthgpt_lite.boxes.text import format_detection
@@ -100,7 +100,7 @@ def test_nothing_comes_from_elsewhere():
     for m in (
         map_of(scene(), answers, draw=True),
         map_of(answers=answers),
-        side_by_side(scene(), scene(), (answers, ()), base=True),
+        swipe_map(scene(), scene(), answers),
     ):
         page = m.get_root().render()
         assert not outside(page) and 'L.map(' in page and page.count('data:text/javascript') >= 1
@@ -140,7 +140,7 @@ def test_a_template_in_an_answer_runs_no_code(tmp_path):
     answer = Answer(code + '[0.10,0.10,0.40,0.40]', -0.3, code, s.chip(), default_label=code, model=code)
     for page in (
         map_of(s, answer).get_root().render(),
-        side_by_side(s, s, (answer, answer)).get_root().render(),
+        swipe_map(s, s, answer).get_root().render(),
         write_map(tmp_path / 'a.html', s, answer).read_text(),
     ):
         assert 'looploop' not in page and 'gone' in page
@@ -296,3 +296,29 @@ def test_what_a_survey_says_once_is_said_of_each_shape_and_its_classes_keep_thei
 def test_features_that_are_no_list(features):
     with pytest.raises(BadInput):
         _features(dict(type='FeatureCollection', features=features))
+
+
+# ---- two dates
+
+
+def test_a_slider_lies_over_both_dates_and_tells_them_apart():
+    before, after = scene(datetime='2017-01-24T10:00:00'), scene()
+    after.path = 'b<i>.tif'
+    page = swipe_map(before, after).get_root().render()
+    (layers, names) = re.search(r'L\.swipe\(\w+, \[(.*?)\], (\[.*?\])\);', page).groups()
+    assert len(set(layers.split(', '))) == 2 and all(
+        f'var {name} = L.imageOverlay' in page for name in layers.split(', ')
+    )
+    assert '2017-01-24' in names and 'before: ' in names and '<i>' not in names
+    assert not outside(page) and page.index('L.imageOverlay') < page.index('L.swipe(')
+
+
+def test_two_places_under_a_slider_are_refused(tmp_path):
+    away = scene(t=Affine(10, 0, 292_000, 0, -10, 4_158_000))
+    with pytest.raises(BadInput, match='share no ground'):
+        swipe_map(scene(), away)
+    with pytest.raises(BadInput, match='share no ground'):
+        write_map(tmp_path / 'a.html', [scene(), away])
+    assert not list(tmp_path.iterdir())
+    west, east = (scene(4326, Affine(0.1, 0, lon, 0, -0.1, 5)) for lon in (178, -182))
+    swipe_map(west, east)  # the same ground, told from either side of the date line

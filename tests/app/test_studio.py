@@ -2,6 +2,8 @@
 
 import json
 import threading
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 import time
 from datetime import datetime, timezone
@@ -12,12 +14,13 @@ import rasterio
 from affine import Affine
 from fixtures_app import path
 
-from earthgpt_lite.app import studio as module
+from earthgpt_lite.app import panel_parts, studio as module
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.panel_parts import error_text
 from earthgpt_lite.app.studio import Studio
 from earthgpt_lite.app.survey import survey
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.raster.reading import read_scene
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def press(studio, text):
 def test_ask_by_enter_and_by_button(studio, helper, path):
     studio.question.value = 'what does this image show?'
     assert (
-        studio.chat.turns[-1].text == helper.ask(studio.chip, 'what does this image show?').text
+        studio.chat.turns[-1].text == helper.ask(studio.main.chip, 'what does this image show?').text
         and studio.message.value == ''
         and studio.question.value == ''
     )
@@ -73,47 +76,50 @@ def test_ask_by_enter_and_by_button(studio, helper, path):
 
 
 def test_a_box_by_sliders_and_by_mouse(studio):
-    assert 'no box: drag' in studio.position.value
-    studio.across.value, studio.down.value = (0.2, 0.6), (0.3, 0.5)
-    assert 'no box' not in studio.position.value
+    assert 'no box: drag' in studio.main.position.value
+    studio.main.across.value, studio.main.down.value = (0.2, 0.6), (0.3, 0.5)
+    assert 'no box' not in studio.main.position.value
     assert (
-        np.allclose(studio.box, [0.2, 0.3, 0.6, 0.5])
-        and '[0.20,0.30,0.60,0.50]' in studio.position.value
-        and '12, 8, 36, 20' in studio.position.value
+        np.allclose(studio.main.box, [0.2, 0.3, 0.6, 0.5])
+        and '[0.20,0.30,0.60,0.50]' in studio.main.position.value
+        and '12, 8, 36, 20' in studio.main.position.value
     )
     press(studio, 'describe box')
     assert '[0.20,0.30,0.60,0.50]' in studio.chat.turns[-1].question
-    if studio.board is None:
+    if studio.main.board is None:
         pytest.skip('anywidget comes with the extra studio')
-    studio.board.box = [0.1004, 0.2, 0.3, 0.4]
-    assert np.allclose(studio.box, [0.1, 0.2, 0.3, 0.4]) and studio.board.src.startswith(
+    studio.main.board.box = [0.1004, 0.2, 0.3, 0.4]
+    assert np.allclose(studio.main.box, [0.1, 0.2, 0.3, 0.4]) and studio.main.board.src.startswith(
         'data:image/png;base64,'
     )
 
 
 def test_without_anywidget_there_is_still_a_picture(helper, path, monkeypatch):
-    monkeypatch.setattr(module, 'drawing_board', lambda: None)
+    monkeypatch.setattr(panel_parts, 'drawing_board', lambda: None)
     studio = Studio(helper, path, background=False)
     assert (
-        studio.board is None
-        and bytes(studio.picture.value)[:4] == b'\x89PNG'
-        and 'earthgpt-lite[studio]' in studio.position.value
+        studio.main.board is None
+        and bytes(studio.main.picture.value)[:4] == b'\x89PNG'
+        and 'earthgpt-lite[studio]' in studio.main.position.value
     )
 
 
 def test_bands_and_stretch_change_what_the_model_sees(studio):
-    before = studio.chip.image.copy()
+    before = studio.main.chip.image.copy()
     studio.do(studio.ask, 'what does this image show?')
-    studio.bands.value = 'colour_infrared'
+    studio.main.bands.value = 'colour_infrared'
     # the conversation goes on
-    assert not np.array_equal(before, studio.chip.image) and len(studio.chat.turns) == 1
-    one = studio.chip.image.copy()
-    studio.percent.value = (20, 80)
-    assert not np.array_equal(one, studio.chip.image) and (studio.chat.chip.image == studio.chip.image).all()
+    assert not np.array_equal(before, studio.main.chip.image) and len(studio.chat.turns) == 1
+    one = studio.main.chip.image.copy()
+    studio.main.percent.value = (20, 80)
+    assert (
+        not np.array_equal(one, studio.main.chip.image)
+        and (studio.chat.chip.image == studio.main.chip.image).all()
+    )
 
 
 def test_uploads(studio, path, tmp_path):
-    studio.file.value = (
+    studio.main.file.value = (
         {
             'name': 'x.tif',
             'content': memoryview(path.read_bytes()),
@@ -122,18 +128,18 @@ def test_uploads(studio, path, tmp_path):
             'last_modified': datetime.now(timezone.utc),
         },
     )
-    assert studio.message.value == '' and studio.scene.crs.to_epsg() == 32618 and not studio.chat.turns
+    assert studio.message.value == '' and studio.main.scene.crs.to_epsg() == 32618 and not studio.chat.turns
     studio.do(studio.upload, [{'name': 'holiday <b>.tif', 'content': b'no image'}])
     assert 'holiday &lt;b&gt;.tif' in studio.message.value and studio.folder.name not in studio.message.value
 
 
 def test_an_upload_leaves_the_file_of_the_open_scene_alone(studio, path, tmp_path):
     studio.upload([{'name': 'a.tif', 'content': path.read_bytes()}])
-    open_now = Path(studio.scene.path)
+    open_now = Path(studio.main.scene.path)
     studio.do(studio.upload, [{'name': 'a.tif', 'content': b'no image'}])
     assert (
         'a.tif' in studio.message.value
-        and studio.scene.path == str(open_now)
+        and studio.main.scene.path == str(open_now)
         and open_now.read_bytes() == path.read_bytes()
     )
     assert sum(p.is_file() for p in Path(studio.folder.name).rglob('*')) == 1
@@ -221,11 +227,11 @@ def test_an_answer_belongs_to_the_picture_that_was_asked(helper, path, monkeypat
     if meanwhile == 'open':
         studio.do(studio.open, np.full((9, 9, 3), 9, 'uint8'))
     elif meanwhile == 'show':
-        studio.bands.value = 'colour_infrared'
-    chip = studio.chip
+        studio.main.bands.value = 'colour_infrared'
+    chip = studio.main.chip
     go.set()
     studio.worker.wait(20)
-    assert studio.message.value == '' and studio.chip is chip and studio.live.value == ''
+    assert studio.message.value == '' and studio.main.chip is chip and studio.live.value == ''
     # nothing is drawn on another picture
     assert studio.answer is (answer if meanwhile == 'draw' else None)
     # a rendering is the same conversation
@@ -237,7 +243,11 @@ def test_a_generation_stops_at_once(helper, path):
     studio.worker.flag.set()
     options = studio._stopping()
     assert (
-        len(helper.tokenizer(helper.ask(studio.chip, 'what does this image show?', **options).text).input_ids)
+        len(
+            helper.tokenizer(
+                helper.ask(studio.main.chip, 'what does this image show?', **options).text
+            ).input_ids
+        )
         <= 2
     )
 
@@ -321,12 +331,14 @@ def test_where_it_looked_and_what_it_said_on_the_ground(studio, tmp_path, monkey
         and saved['geometry']['type'] == 'Polygon'
     )
     assert (
-        '36.1' in studio.position.value and ' N, ' in studio.position.value and ' W' in studio.position.value
+        '36.1' in studio.main.position.value
+        and ' N, ' in studio.main.position.value
+        and ' W' in studio.main.position.value
     )
     studio.open(np.full((9, 9, 3), 9, 'uint8'))
     studio.do(studio.ask, 'where?')
     press(studio, 'save')
-    assert 'no CRS' in studio.message.value and 'middle' not in studio.position.value
+    assert 'no CRS' in studio.message.value and 'middle' not in studio.main.position.value
 
 
 def test_a_large_scene_is_shown_small_and_surveyed_whole(helper, tmp_path):
@@ -345,4 +357,113 @@ def test_a_large_scene_is_shown_small_and_surveyed_whole(helper, tmp_path):
     ) as f:
         f.write(np.full((1, 4000, 4000), 99, 'uint8'), window=((0, 4000), (0, 4000)))
     studio = Studio(helper, tmp_path / 'large.tif', background=False)
-    assert studio.message.value == '' and max(studio.scene.width, studio.scene.height) == 2048
+    assert studio.message.value == '' and max(studio.main.scene.width, studio.main.scene.height) == 2048
+
+
+# ---- two pictures
+
+
+@pytest.fixture
+def two(helper, path):
+    "A studio of two dates, with a model as if it had been trained with pairs."
+    model = deepcopy(helper.model)
+    model.config.max_pictures = 2
+    earlier = read_scene(path)
+    earlier.pixels = earlier.pixels[:, ::-1]
+    return Studio(Assistant(model, helper.tokenizer), [earlier, path], background=False)
+
+
+def drawn(pane):
+    source = pane.board.src if pane.board is not None else pane.picture.value
+    return source
+
+
+def test_a_question_is_about_both_and_its_boxes_are_in_the_last(two, monkeypatch):
+    assert two.message.value == '' and two.about.value == 'both' and len(two.chat.chips) == 2
+    two.question.value = 'what has changed?'
+    asked = {'before': two.earlier.chip, 'after': two.main.chip}
+    assert two.answer.text == two.assistant.ask(asked, 'what has changed?').text
+    assert two.answer.prompt.startswith('<begin> before<image>x64 after<image>x64<user>')
+    assert two.sent.value.count('<img') == 2
+    clean = [drawn(pane) for pane in (two.earlier, two.main)]
+    boxed = replace(two.answer, text='[0.10,0.20,0.60,0.70]')
+    monkeypatch.setattr(type(two.chat), 'ask', lambda *a, **k: boxed)
+    two.question.value = 'where?'
+    assert drawn(two.earlier) == clean[0] and drawn(two.main) != clean[1]
+    two.choose('first')
+    monkeypatch.setattr(
+        type(two.chat), 'ask', lambda *a, **k: replace(boxed, chip=two.earlier.chip, chips=())
+    )
+    two.question.value = 'where?'
+    assert drawn(two.earlier) != clean[0] and drawn(two.main) == clean[1]
+
+
+def test_what_is_about_one_picture_says_so_and_each_has_its_own_talk(two, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    two.do(two.ask, 'what has changed?')
+    for button in ('caption', 'describe box', 'survey'):
+        press(two, button)
+        assert 'is about one picture: choose before or after' in two.message.value
+    press(two, 'where it looked')
+    assert 'answers about one picture' in two.message.value
+    two.about.value = 'first'
+    assert two.message.value == '' and not two.turns
+    press(two, 'caption')
+    assert two.answer.text == two.assistant.caption(two.earlier.chip).text and len(two.turns) == 1
+    two.about.value = 'both'
+    assert [t.question for t in two.turns] == ['what has changed?']
+    press(two, 'save')
+    saved = json.loads((tmp_path / 'answers.geojson').read_text())['features'][0]['properties']
+    assert len(saved['images']) == 2
+
+
+def test_a_box_chooses_its_picture(two):
+    two.earlier.across.value = (0.2, 0.6)
+    assert two.about.value == 'first'
+    press(two, 'describe box')
+    assert '[0.20,0.00,0.60,1.00]' in two.turns[-1].question
+    assert (two.turns[-1].chip.image == two.earlier.chip.image).all()
+
+
+def test_a_rendering_of_either_keeps_the_talk_about_both(two):
+    two.do(two.ask, 'what has changed?')
+    before = two.chat.pixel_values.clone()
+    two.earlier.bands.value = 'colour_infrared'
+    changed = (two.chat.pixel_values != before).flatten(1).any(1).tolist()
+    assert changed == [True, False] and len(two.turns) == 1 and two.answer is None
+
+
+def test_a_second_picture_comes_and_goes(helper, path):
+    studio = Studio(helper, path, background=False)
+    assert studio.earlier.widget.layout.display == 'none' and studio.about.layout.display == 'none'
+    studio.two.value = True
+    assert studio.earlier.widget.layout.display == '' and 'no picture yet' not in studio.message.value
+    studio.do(studio.ask, 'what has changed?')
+    assert 'no picture yet' in studio.message.value
+    studio.earlier.path.value = str(path)
+    # this model knows one picture, and says so
+    assert 'trained with one picture in a question' in studio.message.value
+    studio.do(studio.ask, 'what has changed?')
+    assert 'trained with one picture in a question' in studio.message.value and not studio.turns
+    studio.about.value = 'first'
+    studio.do(studio.ask, 'what is this?')
+    assert studio.message.value == '' and len(studio.turns) == 1
+    studio.two.value = False
+    assert studio.about.value == 'last' and not studio.turns
+
+
+def test_the_same_picture_twice_is_said(helper, path):
+    model = deepcopy(helper.model)
+    model.config.max_pictures = 2
+    studio = Studio(Assistant(model, helper.tokenizer), [path, path], background=False)
+    studio.do(studio.ask, 'what has changed?')
+    assert 'the same in every pixel' in studio.history.value
+
+
+def test_three_pictures_or_a_missing_one(helper, path):
+    with pytest.raises(BadInput, match='3 pictures: the studio shows one, or two'):
+        Studio(helper, [path] * 3)
+    with pytest.raises(BadInput, match='0 images'):
+        Studio(helper, [])
+    studio = Studio(helper, ['gone.tif', path], background=False)
+    assert 'gone.tif' in studio.message.value and 'no such file' in studio.message.value

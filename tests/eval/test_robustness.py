@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.data.records import Turn
+from earthgpt_lite.data.sample.change import PairExample
 from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval import robustness as module
@@ -300,3 +301,36 @@ def test_stripes_are_as_wide_at_every_size():
     for side in (64, 128, 200):
         worse = corrupt(np.full((side, side, 3), 100, np.uint8), 'stripes', 5)[0][0, :, 0]
         assert np.count_nonzero(np.diff(worse.astype(int))) <= 64
+
+
+# ---- several pictures
+
+
+def pair(sensor='optical', turns=None):
+    turns = turns or [Turn('where?', '[0.40,0.40,0.60,0.60]', 'grounding')]
+    return PairExample((PICTURE, PICTURE.copy()), ('before', 'after'), turns, 'p', 'test', sensor)
+
+
+@pytest.mark.parametrize('name', [n for n in CORRUPTIONS if n != 'speckle'])
+def test_all_pictures_of_an_example_are_made_worse(name):
+    given = pair()
+    (worse,), (clean,) = corrupt_examples([given], name, 4)
+    assert all(not np.array_equal(image, PICTURE) for image in worse.images)
+    assert all(np.array_equal(image, PICTURE) for image in clean.images) and clean.turns == given.turns
+    moved = name in ('rotation', 'scale', 'translation')
+    if name != 'brightness':  # brighter or darker, by chance
+        assert np.array_equal(*worse.images) == (moved or name in ('blur', 'compression'))
+    assert (worse.turns == given.turns) == (not moved) and worse.words == given.words
+    single = corrupt_examples([example(0)], name, 4)[0][0].image
+    assert np.array_equal(worse.images[0], single), 'the first as if it were alone'
+
+
+def test_what_happens_to_one_sensor_of_two_leaves_the_other():
+    both = pair((Sensor.OPTICAL, Sensor.SAR))
+    (hazy,), _ = corrupt_examples([both], 'haze', 3)
+    assert [np.array_equal(image, PICTURE) for image in hazy.images] == [False, True]
+    (speckled,), _ = corrupt_examples([both], 'speckle', 3)
+    assert [np.array_equal(image, PICTURE) for image in speckled.images] == [True, False]
+    (turned,), _ = corrupt_examples([both], 'rotation', 3)
+    assert np.array_equal(*turned.images)
+    assert corrupt_examples([pair(Sensor.SAR)], 'haze', 3) == ([], [])

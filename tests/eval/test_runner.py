@@ -444,3 +444,29 @@ def test_questions_about_several_pictures(tiny, few, tmp_path):
     questions = [(place, asked[q].question) for place, q in pairs]
     said = generate_answers(model, tiny[1], pixels, questions, 6, words=words)
     assert [row['answer'] for row in sheet] == [text for text, _ in said]
+
+
+def test_pairs_are_made_worse_with_the_rest(wild, tmp_path):
+    "A set of pairs, single pictures and announced single ones: none is left out in silence."
+    model, tokenizer = deepcopy(wild[0]), wild[1]
+    model.config.max_pictures = 2
+    rng = np.random.default_rng(0)
+    for name in 'abc':
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), 'uint8')).save(tmp_path / f'{name}.png')
+    turns = [Turn('is there any water?', 'yes', 'presence'), Turn('is there snow?', 'no', 'presence')]
+    both = ('optical', 'sar')
+    kinds = [
+        Record(('a.png', 'b.png'), turns, words=('before', 'after')),
+        Record('c.png', turns),
+        Record('b.png', turns, words=('2019',)),
+        Record(('c.png', 'a.png'), turns, both),
+    ]
+    write_rows(kinds, tmp_path / 'r.jsonl')
+    questions, render, _ = open_data(tmp_path / 'r.jsonl')
+    options = dict(corruptions=['noise', 'haze', 'speckle'], severities=(3,), max_new_tokens=4)
+    rows = corrupted_answers(model, tokenizer, questions, render, **options)
+    total = {
+        name: sum(r['n'] for r in rows if r['corruption'] == name) for name in ('noise', 'haze', 'speckle')
+    }
+    assert total == dict(noise=8, haze=8, speckle=2)
+    assert {r['sensor'] for r in rows} == {'optical', 'optical+sar'}
