@@ -58,7 +58,11 @@ MANIFEST = 'earthgpt-lite-files.json'
 WRITES = dict(
     train=('run.yaml', 'run.json', 'model', 'adapter', 'best', 'last.ckpt', 'before.ckpt'),
     quickstart=('model', 'scratch', 'tune', 'last.ckpt', 'before.ckpt', 'metrics.json', 'report.html'),
-    evaluate=('metrics.json', 'report.html', 'answers.jsonl', 'shuffled.jsonl', 'blind.jsonl'),
+    evaluate=(
+        *('metrics.json', 'report.html', 'answers.jsonl', 'shuffled.jsonl', 'blind.jsonl'),
+        *(f'{kind}.{ending}' for kind in ('words', 'renderings') for ending in ('json', 'jsonl', 'png')),
+        'places.json',
+    ),
     score=('metrics.json', 'report.html'),
 )
 

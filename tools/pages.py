@@ -10,6 +10,7 @@ from pathlib import Path
 import nb
 
 from earthgpt_lite.eval.report import results_markdown
+from earthgpt_lite.eval.shift import shift_table
 from earthgpt_lite.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +174,42 @@ These numbers say how well a very small model learns a small world. They cannot 
 which are about other data."""
 
 
+NEW = dict(
+    words=(
+        'Other words',
+        'Each test question in the ten held-out wordings of the half `test`: long, terse, in capitals, polite, '
+        'indirect, without a question mark, with a typing slip.',
+    ),
+    renderings=(
+        'Other brightness',
+        'The test questions about the same pictures in the held-out brightness of the half `test`: percentiles, darker, '
+        'brighter or of another calibration, hazier or flatter, another colour balance.',
+    ),
+)
+NEW_HOW = (
+    '*new* is the mean over the versions, *worst* the worst of them; the interval of the change is 95 %, drawn over '
+    'places and versions. Score of a task: accuracy; CIDEr of captions; Pr@0.5 of one box; F1 of all.'
+)
+NEW_PLACES = (
+    'One model for each place, trained as this one but without the place, and asked on its held-out ground what other '
+    'places teach; tasks with at least 200 such questions.'
+)
+
+
+def new_markdown(new):
+    "What is new to a model, as `release_nano.py` measured it, for its card and for the page"
+    parts = []
+    for kind, (title, about) in NEW.items():
+        if kind in new:
+            parts += [
+                f'**{title}.** {about} {NEW_HOW if not parts else ""}'.strip(),
+                shift_table(new[kind]['rows']),
+            ]
+    if 'places' in new:
+        parts += [f'**Other places.** {NEW_PLACES}', results_markdown(new['places']['rows'])]
+    return '\n\n'.join(parts)
+
+
 def results_page():
     run, nano = load('quickstart.json'), load('nano.json')
     train = nano['train']
@@ -187,6 +224,8 @@ def results_page():
     ):
         found = nano[split]
         parts += [f'{title}:', results_markdown(found['results'], found.get('sources', ()))]
+    if 'new' in nano:
+        parts += ['### What is new to it', new_markdown(nano['new'])]
     parts += ['## One quickstart', run_facts(run)]
     tables = dict(
         test='Test places, which no choice was made on',

@@ -20,6 +20,7 @@ from ..boxes.layout import read_picture
 from ..boxes.oriented import from_map
 from ..boxes.text import format_box, plural, to_unit
 from ..data.records import Task, sample_question
+from ..data.wordings import asked_words, parse_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
 from ..model.generation import generate_answers, generate_batch, prefill
@@ -29,12 +30,12 @@ from ..model.packing import build_sequence, collate
 from earthgpt_lite.model.processor import (
     pair_questions,
     picture_prefix,
-    place_words,
     picture_views,
+    place_words,
     split_pictures,
     to_pixel_values,
 )
-from ..model.scope import asked_words, outside, parse_question
+from ..model.scope import outside
 from ..model.tokens import ChatFormat, IGNORE, check_length, encode
 from ..raster.align import check_order, check_same_place, shared_ground
 from ..raster.chips import Chip
@@ -184,7 +185,8 @@ def check_max_pictures(
     known = 'one picture' if most == 1 else f'at most {most} pictures'
     raise BadInput(
         f'{count} pictures in one question, and this model was trained with {known} in a question: take a '
-        'model that was trained with more, or ask about each alone with a list of questions, ask(images, [question])'
+        'model that was trained with more, or ask about each alone with a list of questions: '
+        'ask(images, [question])'
     )
 
 

@@ -92,7 +92,7 @@ def _check_files(before, after):
     here = all(os.path.isfile(path) for path in (before, after))
     if str(before) == str(after) or here and cmp(before, after, shallow=False):
         raise BadInput(
-            f'{source_name(before)} and {source_name(after)} hold the same, byte for byte: '
+            f'{Path(source_name(before)).name} and {Path(source_name(after)).name} hold the same, byte for byte: '
             'nothing can have changed; give two dates'
         )
 
@@ -103,8 +103,8 @@ def _check_grids(before, after):  # what of the first the second shows
     if len(with_place) == 1:
         other = after if with_place[0] is before else before
         raise BadInput(
-            f'{other.name} has no CRS, and {with_place[0].name} has one ({with_place[0].frame.crs}): nobody knows '
-            'which pixels show the same ground; give it one, for example with gdal_edit.py -a_srs -a_ullr'
+            f'{other.name} has no CRS, and {with_place[0].name} has one ({with_place[0].frame.crs}): nobody '
+            'knows which pixels show the same ground; give it one, for example with gdal_edit.py -a_srs -a_ullr'
         )
     sizes = [f'{d.frame.width} x {d.frame.height}' for d in (before, after)]
     if not with_place and sizes[0] != sizes[1]:
@@ -158,8 +158,13 @@ def _clear(scene, masks):  # (h, w) bool
 
 
 @contextmanager
-def open_date(date: DateScene, options: SurveyOptions):  # a function of a Frame; it gives a Scene on it
+def open_date(
+    date: DateScene,
+    frame: Frame,  # the grid
+    options: SurveyOptions,
+):  # a function of a window (column, row, width, height) of the frame; it gives a Scene
     "Reads one date on any grid; ground under cloud is not valid. Bound to the thread that opened it."
+    scale = pixel_scale(frame, date.frame)
     reading = ReadOptions(**reading_options(options))
     overview = read_scene(date.path, size=512, **vars(reading))
     reading = replace(reading, sensor=overview.sensor, unit=overview.unit)
@@ -172,8 +177,8 @@ def open_date(date: DateScene, options: SurveyOptions):  # a function of a Frame
             mask = stack.enter_context(open_raster(date.clouds, options.allow_vrt))
             masks.append((mask, cloud_band(mask, whole=True)))
 
-        def read(frame):
-            scene = read_on_grid(file, frame, reading, overview.tags)
+        def read(window):
+            scene = read_on_grid(file, window_frame(frame, window), reading, overview.tags, scale)
             return replace(scene, valid=_clear(scene, masks), overview=overview)
 
         clear = _clear(overview, masks) if overview.crs else overview.valid
@@ -189,12 +194,12 @@ def read_pairs(
 ):  # yields the batch, and {place in the batch: (Scene, Scene)} of the tiles that are clear
     "Tiles of two dates on one grid; what either does not show is valid in none."
     with ExitStack() as stack:
-        readers = [stack.enter_context(open_date(date, options)) for date in dates]
+        readers = [stack.enter_context(open_date(date, frame, options)) for date in dates]
         for batch in batches:
-            column, row, *size = strip_window(batch)
-            strips = [read(window_frame(frame, (column, row, *size))) for read in readers]
+            window = strip_window(batch)
+            strips = [read(window) for read in readers]
             both = strips[0].valid & strips[1].valid
-            strips = [replace(strip, valid=both, offset=(column, row)) for strip in strips]
+            strips = [replace(strip, valid=both, offset=window[:2]) for strip in strips]
             tiles = [dict(cut_tiles(strip, batch)) for strip in strips]
             enough = [k for k, tile in tiles[0].items() if tile.valid.mean() >= CLEAR]
             yield batch, {k: (tiles[0][k], tiles[1][k]) for k in enough}
@@ -254,9 +259,9 @@ def survey_change(
     """Ask the same about every part of two dates of a place.
 
     The second is brought onto the grid of the first, bilinear; cloud and missing data of either are left out.
-    Else as `survey`: memory is bounded, what was stopped goes on. BadInput before anything is read for a model
-    that was trained with one picture in a question; before anything is computed for different places, dates in
-    the wrong order, the same file twice, one without a CRS."""
+    Else as `survey`: memory is bounded, what was stopped goes on. BadInput before anything is read for a
+    model that was trained with one picture in a question; before anything is computed for different places,
+    dates in the wrong order, the same file twice, one without a CRS."""
     check_max_pictures(assistant.model.config, 2)
     options = replace(options or SurveyOptions(), **changes)
     job = _plan(assistant, (before, after), Path(out), (question, labels), clouds, options)

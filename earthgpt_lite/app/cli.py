@@ -187,8 +187,8 @@ def _add_survey(commands):
         survey runs/quickstart scene.tif --detect ship --out ships.geojson
         survey runs/quickstart scene.tif --classify water,forest --out classes.geojson --raster classes.tif
         survey nano https://example.org/scene.tif --classify water,forest --out classes.geojson
-        survey runs/pairs --before a.tif --after b.tif --change "where was forest cleared?" --out new.geojson
-        survey runs/pairs --before a.tif --after b.tif --change "is there a new lake after?" --classify yes,no --out b.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "where was forest cleared?" --out b.geojson
+        survey runs/pairs --before a.tif --after b.tif --change "is a lake new?" --classify yes,no --out c.geojson
         """,
         _MODEL,
         (
@@ -265,7 +265,10 @@ def _add_evaluate(commands):
         'test a model on records or on the samples',
         """evaluate runs/quickstart samples:test --out runs/evaluation
         evaluate runs/quickstart mine.jsonl --images pictures --split validation --limit 200
-        evaluate runs/quickstart mine.jsonl --blind grey --out runs/grey""",
+        evaluate runs/quickstart mine.jsonl --blind grey --out runs/grey
+        evaluate nano samples:test --new words --out runs/new
+        evaluate nano samples --new places --minutes 66 --out runs/places
+        evaluate nano elsewhere.tif --new places""",
         _MODEL,
         ('data', f'records as .json or .jsonl, {_SAMPLES}', dict(metavar='DATA')),
         ('--out', 'folder of answers and report (default: runs/evaluation)', dict(default='runs/evaluation')),
@@ -289,12 +292,20 @@ def _add_evaluate(commands):
             'ask again with the pictures made worse in many ways; takes many times as long',
             dict(action='store_true'),
         ),
+        (
+            '--new',
+            'ask what is new to it: other words, another brightness, or places that it has never seen',
+            dict(choices=('places', 'words', 'renderings')),
+        ),
+        ('--minutes', 'with --new places: training of each model without one place', dict(type=real(0))),
+        ('--steps', 'the same in steps', dict(type=positive_int, metavar='N')),
         _PROCESSES,
         BASE_OPTION,
         _DEVICE,
         _force('start anew'),
         JSON_OPTION,
-        more='Stopped at any moment, the same command goes on and ends with the same numbers.',
+        more='Stopped at any moment, the same command goes on and ends with the same numbers.\n'
+        'With --new places, DATA may be a scene with near infrared: it is asked about water, chip by chip.',
     )
 
 # %% ../../nbs/7_app/14_cli.ipynb #9a2c1204

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from earthgpt_lite.app.commands import (
     FORCE_OPTION,
@@ -233,7 +233,7 @@ def _questions(typed):
 
 # %% ../../nbs/7_app/13_model_commands.ipynb #587363a2
 def run_survey(args):
-    "The command `survey`: one question about every tile of a scene, or of two dates. Status 130 when it was stopped by hand."
+    "The command `survey`: one question about every tile of a scene or of two dates. Status 130 when it was stopped."
     from earthgpt_lite.app.survey_files import is_claimed, output_files
     from earthgpt_lite.raster.opening import source_name
 
@@ -321,6 +321,8 @@ def run_evaluate(args):
 
     device = pick_device(args.device)
     model_config(args.model, args.base)  # both slips are told before the data are read
+    if args.new:
+        return _run_new(args, device)
     data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
     extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
     work = dict(device=device, force=args.force, processes=args.processes, base=args.base)
@@ -336,6 +338,59 @@ def run_evaluate(args):
         return print_json(metrics)
     print(f'\n{summary(metrics)}')
     _print_report_path(args.out)
+
+
+def _run_new(args, device):
+    "`evaluate --new`: a model and what it has never met."
+    from earthgpt_lite.eval.shift import evaluate_scene, evaluate_shift, shift_text
+
+    work = dict(device=device, force=args.force, base=args.base, limit=args.limit, split=args.split)
+    work |= dict(progress=_wants_bars(args), say=None if args.json else _tell)
+    try:
+        if args.new != 'places':
+            found = evaluate_shift(args.model, args.data, args.new, args.out, args.images, **work)
+        elif args.data.partition(':')[0] == 'samples':
+            found = _new_places(args, work | dict(split=None, base=None))
+        else:
+            found = evaluate_scene(args.model, args.data, **work)
+    except KeyboardInterrupt:
+        _tell(f'\nstopped; what is done is kept in {args.out}: the same command goes on')
+        return 130
+    if args.json:
+        return print_json(found)
+    print(f'\n{shift_text(found)}')
+    if args.new != 'places':
+        print(f'\nAs a picture: {os.path.join(args.out, args.new)}.png')
+
+
+def _new_places(args, work):
+    "Models that are trained as the given one was, each without one place, and asked there."
+    from earthgpt_lite.eval.shift import askable_places, evaluate_places, fold_folder
+    from earthgpt_lite.train.run import train_command
+    from earthgpt_lite.train.run_file import find_run, read_run
+
+    recipe = find_run('nano' if args.model == 'nano' else os.path.join(args.model, 'run.yaml'))
+    data, minutes = (read_run(recipe).get(key) for key in ('data', 'minutes'))
+    places = askable_places()
+    folders = {place: fold_folder(args.out, place) for place in places}
+    missing = [place for place, folder in folders.items() if not (folder / 'run.json').exists()]
+    if missing and args.minutes is None and args.steps is None:
+        hint = f'--minutes {minutes:g} as its recipe has it, {len(missing) * minutes / 60:.1f} hours in all, '
+        raise BadInput(
+            f'{args.out} lacks models that were trained without {", ".join(missing)}: '
+            f'say how long to train each, {hint if minutes else ""}or --steps N'
+        )
+
+    def train(place, folder):
+        _tell(f'training without {place}')
+        length = [f'--minutes={args.minutes or "null"}', f'--steps={args.steps or "null"}']
+        words = ['--config', recipe, f'--data={data}/without-{place}', f'--out={folder}', *length]
+        words += [f'--progress={str(work["progress"]).lower()}', f'--device={work["device"]}']
+        with redirect_stdout(sys.stderr):  # what is told meanwhile is no part of the result
+            if train_command(words + ['--resume'] * (folder / 'last.ckpt').exists()):
+                raise KeyboardInterrupt
+
+    return evaluate_places(train, places, args.out, **work)
 
 
 def run_score(args):

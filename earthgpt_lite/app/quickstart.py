@@ -29,6 +29,7 @@ from ..model.tokens import train_tokenizer
 from ..outputs import WRITES, claim_files
 from ..model.adapters import merge_adapter
 from ..train.stages import prepare_stage
+from ..train.augment import tokenizer_texts
 from ..train.checkpoints import run_lock
 from ..train.fit import check_minutes, fit
 from ..train.stages import tune_stage
@@ -36,9 +37,8 @@ from ..train.throughput import peak_memory_mb
 
 # %% ../../nbs/7_app/10_quickstart.ipynb #6ab5bc1f
 def make_tokenizer(examples: list[Example]):
-    "A tokenizer for the words of some examples."
-    turns = [t for e in examples for t in e.turns]
-    return train_tokenizer(' ' + text for t in turns for text in (t.question, t.answer))
+    "A tokenizer for the words of some examples, as they are read: questions folded, answers as they are."
+    return train_tokenizer(tokenizer_texts(t for e in examples for t in e.turns))
 
 # %% ../../nbs/7_app/10_quickstart.ipynb #2153d5b0
 def predict(
@@ -211,7 +211,8 @@ def _run(out, minutes, seed, device, resume, say, progress):
     )
     say(_plan_text(data['train'], settings))
     # in a shorter run hardly a picture comes twice, and turning it only adds variety to learn
-    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=minutes >= 15)
+    ways = ['turn', 'jitter'] if minutes >= 15 else ['jitter']
+    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=ways)
     run, after_scratch = _train_stages(model, tokenizer, data, out, minutes, options)
     say('Asking the held-out questions, with the right picture, a wrong one, and none ...')
     tables, predictions = _evaluate_splits(model, tokenizer, data, progress)

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['TRUTH_COLOUR', 'ANSWER_COLOUR', 'to_png', 'data_uri', 'draw_boxes', 'outline_box', 'loss_curve', 'confusion_html',
-           'reliability_diagram']
+           'reliability_diagram', 'paired_figure']
 
 # %% ../../nbs/6_eval/08_drawings.ipynb #d7a10803
 import base64
@@ -174,3 +174,25 @@ def _reliability_bar(row, side, left, bottom):
         f'<rect x="{x0 + 1:.1f}" y="{y:.1f}" width="{x1 - x0 - 2:.1f}" height="{height:.1f}" fill="#9bb8d6"/>'
     )
     return bar + _svg_text(f'{(x0 + x1) / 2:.1f}', f'{y - 3:.1f}', row['n'], size=9)
+
+# %% ../../nbs/6_eval/08_drawings.ipynb #pairfig0
+def paired_figure(
+    rows: list[dict],  # {"task", "sensor", "metric", "n", "known", "new", "versions": {name: score}}
+):  # a matplotlib Figure
+    "Known and new scores of each task and sensor, a stroke for each version; captions in tenths of their CIDEr."
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(6, 0.8 + 0.26 * len(rows)), layout='constrained')
+    ax = fig.subplots()
+    for y, r in enumerate(rows):
+        scale = 10 if r['metric'] == 'CIDEr' else 1
+        scores = [score / scale for score in r['versions'].values()]
+        ax.plot([r['known'] / scale, r['new'] / scale], [y, y], color='0.75', lw=3, zorder=1)
+        ax.plot(scores, [y] * len(scores), '|', color='C1', ms=8)
+        ax.plot(r['new'] / scale, y, 'o', color='C1', label='' if y else 'new: mean, and each version')
+        ax.plot(r['known'] / scale, y, 'o', color='C0', label='' if y else 'known')
+    names = [f'{r["task"].replace("_", " ")}, {r["sensor"]}  (n {r["n"]:,})' for r in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize=8)
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel='score')
+    fig.legend(loc='outside lower center', ncols=2, fontsize=8, frameon=False)
+    return fig

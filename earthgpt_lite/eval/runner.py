@@ -199,10 +199,7 @@ def model_asker(
 
     def ask(questions):
         pixels, unreadable = ({}, {}) if blind else _read_pictures(questions, read)
-        places, pictures = {}, []  # blind: no question finds a picture
-        for image, shown in pixels.items():
-            places[image] = tuple(range(len(pictures), len(pictures) + len(shown)))
-            pictures += shown
+        places, pictures = _numbered(pixels)  # blind: no question finds a picture
         keys = [_asked(q, places) for q in questions]
         readable = [key for key, q in zip(keys, questions) if q['image'] not in unreadable]
         asked = [*dict.fromkeys(readable)]  # what is asked twice of one picture is answered once
@@ -221,6 +218,18 @@ def model_asker(
         return rows
 
     return ask
+
+
+def _numbered(pixels):
+    "Places of the pictures of each image, and the pictures: one that is shown in several tuples once."
+    places, pictures = {}, {}
+    for image, shown in pixels.items():
+        found = []
+        for picture in shown:
+            key = picture.shape, hashlib.sha256(picture.numpy()).digest()
+            found.append(pictures.setdefault(key, (len(pictures), picture))[0])
+        places[image] = tuple(found)
+    return places, [picture for _, picture in pictures.values()]
 
 
 def _asked(q, places):

@@ -138,9 +138,11 @@ def _one_of(*words):
 
 
 def _is_chat(value):
-    marks = isinstance(value, dict) and all(isinstance(mark, str | None) for mark in value.values())
-    known = {field.name for field in fields(ChatFormat)}
-    return marks and set(value) <= known and bool((value.get('end') or '').strip())
+    if not isinstance(value, dict) or not set(value) <= {field.name for field in fields(ChatFormat)}:
+        return False
+    marks = [mark for name, mark in value.items() if name != 'fold']
+    texts = all(isinstance(mark, str | None) for mark in marks) and isinstance(value.get('fold', False), bool)
+    return texts and bool((value.get('end') or '').strip())
 
 
 def _is_input(value):
@@ -179,7 +181,7 @@ _FIELDS = dict(
     boundary_tokens=_FLAG,
     init_scale=_real(0, 1000),
     image_token_id=_whole(0, 2**31),
-    chat=(_is_chat, 'begin, before, between, end, gap and again of a ChatFormat'),
+    chat=(_is_chat, 'begin, before, between, end, gap, again and fold of a ChatFormat'),
     coordinate_loss_weight=_real(0, 1_000_000),
     first_coordinate=_whole(0, 2**31),
     tie_word_embeddings=_FLAG,
@@ -375,7 +377,7 @@ def nano_config(
         vit_layers=(1, 2, 3),
         image_token_id=tokenizer.convert_tokens_to_ids('<image>'),
         first_coordinate=tokenizer.convert_tokens_to_ids('0.00'),
-        chat=asdict(ChatFormat()),
+        chat=asdict(ChatFormat(fold=True)),
     )
     config = EarthGPTConfig(**(choices | changes))
     _check_tiles(config, 'nano')

@@ -132,7 +132,7 @@ def check_order(
         )
 
 # %% ../../nbs/1_raster/13_align.ipynb #aln00014
-RESAMPLING = 'bilinear'  # how pixels are brought onto another grid; classes: nearest
+RESAMPLING = 'bilinear'  # how pixels are brought onto another grid
 _AT_ONCE = 4_000_000  # pixels of a source that are read for one part
 
 
@@ -171,14 +171,16 @@ def _parts(frame, source, scale):
                 yield np.s_[row : row + size[1], column : column + size[0]], part, window
 
 
-def _warp(values, source, frame, scale, resampling=Resampling[RESAMPLING]):
+def _warp(values, source, frame, scale):
     "(c, h, w) float, NaN for no data, on another grid."
     values = np.ascontiguousarray(values)
     out = np.full((len(values), frame.height, frame.width), np.nan, values.dtype)
     (src_crs, src_transform), (dst_crs, dst_transform) = _place(source), _place(frame)
     place = dict(src_crs=src_crs, src_transform=src_transform, dst_crs=dst_crs, dst_transform=dst_transform)
-    exact = dict(tolerance=0, XSCALE=1 / scale[0], YSCALE=1 / scale[1])
-    reproject(values, out, src_nodata=np.nan, dst_nodata=np.nan, resampling=resampling, **place, **exact)
+    ratio = dict(XSCALE=1 / scale[0], YSCALE=1 / scale[1])
+    reproject(
+        values, out, src_nodata=np.nan, dst_nodata=np.nan, resampling=Resampling[RESAMPLING], **place, **ratio
+    )
     return out
 
 # %% ../../nbs/1_raster/13_align.ipynb #aln00015
@@ -272,8 +274,7 @@ def clouds_on_grid(
                 f'{file.name}: a mask of cloud holds 0 and 1, and this one {values.max():g}, too; classes go '
                 'by their name: SCL, QA_PIXEL or Fmask at the end of the name of the band or the file'
             )
-        values = values.astype(np.result_type(values.dtype, np.float32))
-        (values,) = _warp(values, window_frame(source, window), part, scale, Resampling.nearest)
-        known = np.isfinite(values)
-        hidden[at] = ~known | CLOUD_BANDS[kind](np.where(known, values, 0))
+        covered = CLOUD_BANDS[kind](values).astype('f4')
+        (share,) = _warp(covered, window_frame(source, window), part, scale)
+        hidden[at] = ~(share < 0.01)  # or NaN
     return hidden

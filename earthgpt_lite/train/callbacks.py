@@ -29,7 +29,8 @@ from .dataset import InstructionBatches, example_images, example_words
 class TimeBudget(Callback):
     """Fixes the number of steps so that the run takes the given minutes, after timing the first tenth of them.
 
-    At least ten steps are timed, from the sixth on, unless they take a third of the minutes. A run that goes on keeps the number that was fixed.
+    At least ten steps are timed, from the sixth on, unless they take a third of the minutes. A run that goes
+    on keeps the number that was fixed.
     """
 
     def __init__(self, minutes: float, margin: float = 0.97):

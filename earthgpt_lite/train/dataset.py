@@ -44,7 +44,7 @@ from earthgpt_lite.model.packing import (
 from ..model.processor import picture_prefix, picture_views
 from ..model.tokens import IGNORE, ChatFormat, check_length, encode_turns
 from ..raster.chips import dihedral_image
-from .augment import DIRECTION_WORDS, dihedral_text
+from .augment import DIRECTION_WORDS, dihedral_text, jitter_pictures, reword_turns, ways_of
 from .sampling import ExampleColumns, StepSampler, draw_turns, sampling_cdf, split_weights
 
 # %% ../../nbs/5_train/06_dataset.ipynb #btchcch1
@@ -102,8 +102,9 @@ def _step_part(pictures, rows, target_count, unreadable):
 class InstructionBatches(Dataset):
     """Batches of pictures with all their questions, for ever; batch k depends on the seed and k alone.
 
-    Examples come in a new order in each pass, none twice and none left out; each is turned and mirrored by
-    chance, boxes in the text with it. The pictures of one example, see `example_images`, are turned alike.
+    Examples come in a new order in each pass, none twice and none left out; each is varied by chance in the
+    ways of `augment`: turned and mirrored, boxes in the text with it, rendered otherwise, asked in other
+    words. The pictures of one example, see `example_images`, are turned alike.
     With `sampling_weights` a pass is as long, but each sensor has its stated share of it, and of the questions
     each task its own. A step can be dealt to several processes: every example is in exactly one part. An
     example with a picture that cannot be read is grey, and its answers are no targets. Raises BadInput, with
@@ -118,7 +119,7 @@ class InstructionBatches(Dataset):
         config,  # of the model
         batch_size: int = 24,  # pictures of a step, of all processes together
         seed: int = 0,
-        augment: bool = True,
+        augment: bool | list = True,  # see `augment.ways_of`
         # tokens of a row into which pictures with their questions are packed; None: the best for each batch
         sequence_length: int | None = None,
         sampling_weights: dict | None = None,  # sensor -> weight, task -> weight, or both
@@ -126,7 +127,7 @@ class InstructionBatches(Dataset):
         if not examples:
             raise BadInput('there are no examples to train on')
         self.examples, self.tokenizer, self.config = examples, tokenizer, config
-        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        self.batch_size, self.seed, self.ways = batch_size, seed, ways_of(augment)
         self.sequence_length = sequence_length
         self.num_shards = 1  # parts of a step
         self.chat = ChatFormat(**config.chat)
@@ -176,7 +177,8 @@ class InstructionBatches(Dataset):
                 continue
             words, problem = example_words(example), ''
             try:
-                images = [dihedral_image(image, *dihedral) for image in example_images(example)]
+                shown = self._images(example, step, place)
+                images = [dihedral_image(image, *dihedral) for image in shown]
             except (BadInput, OSError) as e:
                 problem = first_line(e)
                 images = [np.full((self.config.image_size,) * 2 + (3,), 128, 'uint8')] * len(words)
@@ -189,6 +191,13 @@ class InstructionBatches(Dataset):
             rows.append(row)
             pictures.append(views)
         return StepPart(self._pack(rows, pictures), target_count, unreadable)
+
+    def _images(self, example, step, place):
+        "The pictures of an example as they are shown this time, before they are turned."
+        images = example_images(example)
+        if 'jitter' not in self.ways:
+            return images
+        return jitter_pictures(images, example.sensor, [self.seed, 4, step, place])
 
     def __getitem__(self, key: tuple) -> StepPart | BadInput:
         "The part for a key (step, shard). An error is a value here: raised in a worker it would lose its words."
@@ -225,7 +234,7 @@ class InstructionBatches(Dataset):
         for place, i in enumerate(self.indices(step)):
             dihedral = int(rng.integers(4)), bool(rng.integers(2))
             example = self.examples[i]
-            if not self.augment or _names_directions(example):
+            if 'turn' not in self.ways or _names_directions(example):
                 dihedral = 0, False
             turns = []
             for t in self._sample_turns(example, step, place):
@@ -234,12 +243,14 @@ class InstructionBatches(Dataset):
             yield example, dihedral, self._encode(turns, example.name, is_dialogue), is_dialogue
 
     def _sample_turns(self, example, step, place):
-        "The questions of a picture that are asked this time."
-        if self.task_rates is None:
-            return example.turns
-        rates = ExampleColumns.of([example]).turn_rates(self.task_rates)
-        kept = draw_turns(rates, self._turn_key(step, place))
-        return list(itertools.compress(example.turns, kept))
+        "The questions of a picture that are asked this time, in the words of this time."
+        turns = example.turns
+        if self.task_rates is not None:
+            rates = ExampleColumns.of([example]).turn_rates(self.task_rates)
+            turns = list(itertools.compress(turns, draw_turns(rates, self._turn_key(step, place))))
+        if 'words' in self.ways:
+            turns = reword_turns(turns, [self.seed, 3, step, place])
+        return turns
 
     def _turn_key(self, step, place):
         return [self.seed, 2, step, place]

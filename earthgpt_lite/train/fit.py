@@ -49,7 +49,8 @@ class TrainingOptions:
         sequence_length: tokens of a packed row; null is the best for each batch
         sampling_weights: weight of each sensor, for example {optical, 1, sar, 1} as a mapping, and of each
             task; null takes what is there
-        augment: turn and mirror pictures with their boxes
+        augment: true to turn and mirror pictures with their boxes, false for nothing, or a list of turn, jitter
+            (render them otherwise), words (ask in other words, where the wording is known)
         seed: of weights, order and augmentation
         device: where to compute
         precision: 32-true, bf16-mixed or 16-mixed, as Lightning names them; null goes by the hardware. What
@@ -77,7 +78,7 @@ class TrainingOptions:
     accumulate: int = 1
     sequence_length: int | None = None
     sampling_weights: dict[str, float] | None = None
-    augment: bool = True
+    augment: bool | list[str] = True
     seed: int = 0
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
     precision: str | None = None

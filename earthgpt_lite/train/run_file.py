@@ -89,8 +89,9 @@ class RunSource:
         model: a preset such as nano or lite-offline, a folder with a saved model, or an earlier run; nano is
             fresh for scratch, for other stages the trained one of the package
         choices: of a fresh nano's configuration, for example {coordinate_loss_weight, 60} as a mapping
-        data: the word samples (or one source of them, samples/global), the word pointing (more boxes), a
-            .json or .jsonl file of records, or a folder of InstructionData
+        data: the word samples (or one source of them, samples/global), what is made of them (pointing, scaled,
+            changes, sensors, dialogues, unanswerable), several such words joined by +, all without one place
+            (pointing/without-virginia), a .json or .jsonl file of records, or a folder of InstructionData
         root: folder that the pictures' paths start from; null is where the file lies
         group: records of one picture become one example, whose questions share the picture
         out: folder of the run; the second run in it is refused
@@ -152,7 +153,7 @@ _WORDS = {
     dict[str, int]: 'a group of names with a whole number each',
     dict[str, int | str]: 'a group of names with a number or the word all',
     list[float]: 'a list of numbers',
-    list[str]: 'a list of names',
+    list[str]: 'a list of words',
     type(None): 'null',
 }
 

@@ -567,3 +567,76 @@ def test_packed_for_nano_is_rendered_as_the_trained_nano_sees(tmp_path, run_cli)
     assert run_cli('data', 'pack', tmp_path / 'r.jsonl', tmp_path / 'packed', '--model', 'nano')[0] == 0
     of_nano = model_rendering('nano', fresh=False)
     assert PackedData(tmp_path / 'packed').chip(0, 64, of_nano).shape == (64, 64, 3)
+
+
+# what is new to a model
+
+
+@pytest.fixture
+def two_places(monkeypatch):
+    from earthgpt_lite.eval import shift
+
+    monkeypatch.setattr(shift, 'askable_places', lambda: dict(virginia=([], []), florida=([], [])))
+
+
+def test_new_places_say_what_there_is_to_train_and_how_long(tmp_path, run_cli, two_places):
+    asked = 'evaluate', 'nano', 'samples', '--new', 'places', '--out', tmp_path, '--device', 'cpu'
+    refused(run_cli(*asked), 'without virginia, florida', '--minutes 66', '2.2 hours', '--steps N')
+    (tmp_path / 'without-virginia').mkdir()
+    (tmp_path / 'without-virginia/run.json').write_text('{}')
+    refused(run_cli(*asked), 'without florida', '1.1 hours')
+
+
+def test_new_places_are_trained_by_the_recipe(tmp_path, run_cli, two_places, monkeypatch):
+    from earthgpt_lite.eval import shift
+    from earthgpt_lite.train import run as train_run
+    from earthgpt_lite.train.run_file import find_run, read_run
+
+    begun, asked = [], []
+
+    def train(run, resume, force):
+        begun.append((run, resume))
+        print('told meanwhile')
+        Path(run.out).mkdir(parents=True, exist_ok=True)
+
+    def evaluated(train, places, out, **work):
+        asked.append(work)
+        for place in places:
+            train(place, shift.fold_folder(out, place))
+        return dict(kind='places', rows=[])
+
+    monkeypatch.setattr(train_run, 'train', train)
+    monkeypatch.setattr(shift, 'evaluate_places', evaluated)
+    (tmp_path / 'without-florida').mkdir()
+    (tmp_path / 'without-florida/last.ckpt').touch()
+    words = 'evaluate', 'nano', 'samples', '--new', 'places', '--steps', 7, '--limit', 9, '--out', tmp_path
+    status, out, err = run_cli(*words, '--device', 'cpu', '--json')
+    assert status == 0 and json.loads(out) == dict(kind='places', rows=[]) and 'told meanwhile' in err
+    recipe = read_run(find_run('nano'))
+    assert [(r.data, r.out, r.steps, r.minutes, resumed) for r, resumed in begun] == [
+        (f'{recipe["data"]}/without-{place}', str(tmp_path / f'without-{place}'), 7, None, place == 'florida')
+        for place in ('virginia', 'florida')
+    ]
+    assert all(r.choices == recipe['choices'] and r.stage.lr == recipe['stage']['lr'] for r, _ in begun)
+    assert asked[0]['limit'] == 9
+
+
+def test_new_words_of_own_records(saved, tmp_path, run_cli):
+    rows = []
+    for k, truth in enumerate(('yes', 'no', 'yes')):
+        raster(tmp_path / f'{k}.png', colours(3), 'PNG')
+        rows.append(
+            dict(image=f'{k}.png', question='is there any water in this image?', truth=truth, task='presence')
+        )
+    (tmp_path / 'mine.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    for kind in ('words', 'renderings'):
+        asked = 'evaluate', saved, tmp_path / 'mine.jsonl', '--new', kind, '--out', tmp_path / 'out'
+        status, out, err = run_cli(*asked, '--device', 'cpu')
+        assert status == 0 and 'presence' in out and 'worst' in out and f'{kind}.png' in out, (out, err)
+        status, out, err = run_cli(*asked, '--device', 'cpu', '--json')
+        found = json.loads(out)
+        assert status == 0 and found['rows'][0]['n'] == 3 and out.count('\n') == 1 and not err.strip()
+
+
+def test_a_scene_without_near_infrared_is_refused(saved, tif, run_cli):
+    refused(run_cli('evaluate', saved, tif, '--new', 'places', '--device', 'cpu'), 'nir')

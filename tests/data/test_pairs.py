@@ -238,3 +238,18 @@ def test_bad_input_is_named():
 def test_nothing_is_drawn_at_import():
     code = 'import sys; sys.modules["matplotlib"] = None; import earthgpt_lite.data.sample.pairs'
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_changes_of_a_split_are_of_its_blocks():
+    from earthgpt_lite.data.sample.pairs import change_examples
+    from earthgpt_lite.data.sample.sites import spatial_split
+    from earthgpt_lite.data.sample.world_map import SPLITS
+
+    for split in ('train', 'validation'):
+        made = change_examples(split, 20)
+        kinds = {pair.name.split('/')[0] for pair in made}
+        assert kinds == {'synthetic_change', 'loss'} and {pair.split for pair in made} == {split}
+        for pair in made:
+            if pair.name.startswith('loss/'):
+                _, row, column = pair.place['block'].split('-')
+                assert SPLITS[spatial_split('sabah')[int(row), int(column)]] == split

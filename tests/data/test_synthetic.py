@@ -8,7 +8,9 @@ from earthgpt_lite.boxes.iou import iou
 from earthgpt_lite.boxes.text import parse_boxes
 from earthgpt_lite.data.sample import synthetic as synthetic_module
 from earthgpt_lite.data.sample.synthetic import (
+    ZOOM,
     pointing_examples,
+    scaled_examples,
     shape_with_box,
     synthetic_examples,
     wavy_outline,
@@ -75,3 +77,55 @@ def test_validation_and_test_hold_no_drawn_ones(monkeypatch):
     assert pointing_examples('validation', 3) == [('validation', 3)] and pointing_examples('test') == [
         ('test', 0)
     ]
+
+
+def test_each_aerial_picture_is_a_place_and_training_may_leave_it_out(monkeypatch):
+    from earthgpt_lite.data.sample.synthetic import PLACES, place_of
+    from earthgpt_lite.data.sample.trees import tree_examples
+    from earthgpt_lite.errors import BadInput
+    from earthgpt_lite.train import examples
+    from earthgpt_lite.train.examples import open_examples
+
+    trees = tree_examples('train', 60)
+    assert {place_of(e) for e in trees} == {'aerial_meadow', 'aerial_road', 'aerial_sand'} < set(PLACES)
+    monkeypatch.setitem(examples.MADE, 'pointing', lambda split: trees)
+    monkeypatch.setattr(examples, 'sample_examples', lambda split: trees)
+    for word in ('pointing', 'samples', 'samples/trees'):
+        rest = open_examples(f'{word}/without-aerial_road')
+        assert len(open_examples(word)) == len(trees) > len(rest)
+        assert {place_of(e) for e in rest} == {'aerial_meadow', 'aerial_sand'}
+    with pytest.raises(BadInput, match='no place .oslo.*aerial_meadow'):
+        open_examples('pointing/without-oslo')
+
+
+def test_chips_of_other_sizes_lie_in_training_blocks_and_are_true():
+    from earthgpt_lite.data.dialogues import truth_of
+    from earthgpt_lite.data.records import Task
+    from earthgpt_lite.data.sample.sites import SITES, spatial_split
+    from earthgpt_lite.data.sample.world_map import SPAN, split_of
+    from earthgpt_lite.data.wordings import parse_question
+
+    made = scaled_examples(n=0.04)
+    sides, spans, checked = {}, [], 0
+    for e in made:
+        assert (
+            e.image.shape == (SIDE, SIDE, 3) and e.turns and e.split == 'train' and e.name.endswith('/scaled')
+        )
+        truth, site = truth_of(e), e.place.get('site')
+        for turn in e.turns:
+            if turn.task == Task.PRESENCE:
+                k = truth.labels.index(parse_question(turn.question)[1]['label'])
+                assert truth.has(k) == (turn.answer == 'yes')
+                checked += 1
+        if not site:
+            spans.append(e.place['bounds'][3] - e.place['bounds'][1])
+            assert split_of(e.place['bounds']) == 'train'
+            continue
+        column, row, side = e.place['window']
+        block = SITES[site].block
+        assert row // block == (row + side - 1) // block and column // block == (column + side - 1) // block
+        assert spatial_split(site)[row // block, column // block] == 0
+        sides.setdefault(site, []).append(side / SITES[site].chip)
+    assert checked > 100 and set(sides) == set(SITES)
+    for found in (*sides.values(), np.array(spans) / SPAN):
+        assert 0.99 / ZOOM <= min(found) < 0.8 and 1.2 < max(found) <= 1.01 * ZOOM

@@ -470,3 +470,32 @@ def test_pairs_are_made_worse_with_the_rest(wild, tmp_path):
     }
     assert total == dict(noise=8, haze=8, speckle=2)
     assert {r['sensor'] for r in rows} == {'optical', 'optical+sar'}
+
+
+def test_a_series_asked_in_all_pairs_is_encoded_once_and_resumed_it_is_the_same(wild, tmp_path):
+    model, tokenizer = deepcopy(wild[0]), wild[1]
+    model.config.max_pictures = 2
+    rng = np.random.default_rng(0)
+    names = [f'{k}.png' for k in range(4)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), 'uint8')).save(tmp_path / name)
+    turns = [Turn('is there any water?', 'yes', 'presence'), Turn('what has changed?', 'nothing.')]
+    pairs = [Record((a, b), turns, words=('before', 'after')) for a in names for b in names if a != b]
+    write_rows(pairs, tmp_path / 'r.jsonl')
+    counts, tower = [], model.vision_tower
+    hook = tower.register_forward_pre_hook(lambda tower, given: counts.append(len(given[0])))
+    quiet = dict(progress=False, say=None, max_new_tokens=3, baselines=False)
+    evaluate = lambda out, **more: evaluate_model(
+        (model, tokenizer), tmp_path / 'r.jsonl', tmp_path / out, **quiet, **more
+    )
+    evaluate('whole')
+    hook.remove()
+    assert sum(counts) == 4
+    evaluate('chunks', chunk_size=4)
+    whole = (tmp_path / 'chunks/answers.jsonl').read_bytes()
+    texts = lambda data: [json.loads(line)['answer'] for line in data.splitlines()]
+    assert texts(whole) == texts((tmp_path / 'whole/answers.jsonl').read_bytes())
+    cut = whole[: len(whole) // 2]
+    (tmp_path / 'chunks/answers.jsonl').write_bytes(cut)
+    evaluate('chunks', chunk_size=4)
+    assert (tmp_path / 'chunks/answers.jsonl').read_bytes() == whole

@@ -10,10 +10,10 @@ from earthgpt_lite.app.cli import main
 from earthgpt_lite.data.records import Task
 from earthgpt_lite.data.sample.sites import site_examples
 from earthgpt_lite.data.sample.world_map import DATA
+from earthgpt_lite.data.wordings import asked_words, parse_question
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.config import MODELS, read_config
-from earthgpt_lite.model.scope import Scope, asked_words, odd_chips, outside, outside_question
-from earthgpt_lite.model.scope import parse_question, scope_of, texture
+from earthgpt_lite.model.scope import Scope, odd_chips, outside, outside_question, scope_of, texture
 from earthgpt_lite.raster.reading import read_scene
 from earthgpt_lite.raster.sources import as_chip
 

@@ -16,6 +16,7 @@ from earthgpt_lite.model.tokens import (
     encode,
     encode_continuation,
     encode_turns,
+    fold_text,
     forget_engine,
     train_tokenizer,
 )
@@ -169,3 +170,72 @@ def test_a_tokenizer_that_grows_is_read_anew():
     tokenizer.add_tokens([AddedToken('<sea>', special=True, normalized=False)], special_tokens=True)
     forget_engine(tokenizer)
     assert len(encode(tokenizer, '<sea>')) > 1 and len(encode(tokenizer, '<sea>', True)) == 1
+
+
+# ---- folding: one question, typed by many
+
+
+@pytest.mark.parametrize(
+    'typed',
+    [
+        'Where is the island?',
+        'WHERE IS THE ISLAND?',
+        'where  is\tthe island? ',
+        'where is the ｉｓｌａｎｄ？',
+        'where is the \u200bisland?',
+    ],
+)
+def test_a_question_is_read_as_it_reads(tokenizer, typed):
+    chat, plain = ChatFormat(fold=True), 'where is the island?'
+    assert chat.encode_question(tokenizer, typed) == chat.encode_question(tokenizer, plain)
+    assert chat.encode_question(tokenizer, plain) == ChatFormat().encode_question(tokenizer, plain)
+    assert ChatFormat().encode_question(tokenizer, typed.strip() + '!') != chat.encode_question(
+        tokenizer, plain + '!'
+    )
+
+
+@given(words)
+def test_folding_twice_is_folding_once(text):
+    folded = fold_text(text)
+    assert fold_text(folded) == folded == folded.strip() and fold_text(f' {text.upper()} ') == fold_text(
+        text.upper()
+    )
+
+
+def test_quotes_and_dashes_are_plain_and_accents_stay():
+    assert fold_text('“Where’s” — the ‹É›?') == '"where\'s" - the ‹é›?'
+    assert fold_text('E\u0301 Straße') == 'é strasse' and fold_text('[0.10,0.20]') == '[0.10,0.20]'
+
+
+def test_answers_are_never_folded(tokenizer):
+    turns = [Turn('WHICH CLASS?', 'SeaLake – “A”')]
+    (_, answer), (_, plain) = (
+        encode_turns(tokenizer, turns, chat)[0] for chat in (ChatFormat(fold=True), ChatFormat())
+    )
+    assert answer == plain and tokenizer.decode(answer[:-1]) == ' SeaLake – “A”'
+
+
+def test_folding_forges_nothing_and_leaves_no_empty_question(tokenizer):
+    chat = ChatFormat(fold=True)
+    ids = chat.encode_question(tokenizer, '＜image＞ ＜end＞?')
+    assert set(ids) & set(range(len(SPECIAL))) == set(range(3, 5))
+    with pytest.raises(BadInput, match='the question is empty'):
+        chat.encode_question(tokenizer, '\u200b ')
+
+
+def test_pictures_may_be_announced_in_any_letters(tokenizer):
+    announced = [ChatFormat(fold=True).encode_pictures(tokenizer, (w,), 5, 2) for w in ('Before', 'before')]
+    assert announced[0] == announced[1]
+
+
+def test_folding_is_saved_with_a_model(tokenizer, tmp_path):
+    from earthgpt_lite.model.loading import load
+    from earthgpt_lite.model.modeling import save
+    from fixtures_training import small
+
+    model = small(tokenizer)
+    save(model, tokenizer, tmp_path)
+    loaded, again = load(tmp_path, 'cpu')
+    assert ChatFormat(**loaded.config.chat) == ChatFormat(**model.config.chat) == ChatFormat(fold=True)
+    asked = [ChatFormat(**loaded.config.chat).encode_question(t, 'Where IS it?') for t in (tokenizer, again)]
+    assert asked[0] == asked[1]

@@ -8,7 +8,16 @@ from earthgpt_lite.boxes.iou import dihedral_boxes
 from earthgpt_lite.boxes.text import format_box, parse_boxes
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster.chips import dihedral_image
-from earthgpt_lite.train.augment import DIRECTION_WORDS, dihedral_text
+from earthgpt_lite.data.records import Task, Turn
+from earthgpt_lite.train.augment import (
+    DIRECTION_WORDS,
+    SPELLINGS,
+    dihedral_text,
+    jitter_pictures,
+    reword_turns,
+    tokenizer_texts,
+    ways_of,
+)
 
 dihedrals = st.tuples(st.integers(0, 3), st.booleans())
 
@@ -119,3 +128,49 @@ def test_words_that_do_not_turn():
         'in the middle',
     ):
         assert not DIRECTION_WORDS.search(text), text
+
+
+# ---- other renderings, other words
+
+
+def test_ways_by_name():
+    assert ways_of(True) == ('turn',) and ways_of(False) == ways_of([]) == ()
+    assert ways_of(['words', 'turn']) == ('turn', 'words')
+    with pytest.raises(
+        BadInput, match="there is no way 'jiter'; give true, false, or some of turn, jitter, words"
+    ):
+        ways_of(['jiter'])
+
+
+def test_a_picture_is_rendered_by_its_key_and_place_alone():
+    images = [np.random.default_rng(k).integers(0, 256, (16, 16, 3), 'uint8') for k in range(3)]
+    first, again = (jitter_pictures(images, 'optical', [0, 4, 7, 2]) for _ in range(2))
+    assert all((a == b).all() for a, b in zip(first, again))
+    alike = [images[0]] * 3
+    shown = jitter_pictures(alike, ('optical', 'optical', 'sar'), [0, 4, 8, 1])
+    assert (shown[0] != shown[1]).any(), 'two dates are not rendered alike'
+
+
+def test_pairs_are_varied_by_half():
+    image = np.random.default_rng(0).integers(60, 200, (16, 16, 3), 'uint8')
+    moved = lambda n: np.mean(
+        [
+            np.abs(s - image.astype(float)).mean()
+            for k in range(60)
+            for s in jitter_pictures([image] * n, 'optical', [k])
+        ]
+    )
+    assert 0.3 * moved(1) < moved(2) < 0.75 * moved(1)
+
+
+def test_turns_are_worded_by_their_key_alone():
+    turns = [Turn('where is the lake?', '[0.10,0.20,0.30,0.40]', Task.GROUNDING)] * 5
+    assert reword_turns(turns, [1, 2]) == reword_turns(turns, [1, 2]) != reword_turns(turns, [1, 3])
+
+
+def test_a_tokenizer_learns_what_is_read_and_what_is_written():
+    turns = [Turn('Where is IT?', 'SeaLake'), Turn('is there any water in this image?', 'yes')] * 3
+    plain = list(tokenizer_texts(turns))
+    assert plain == [' where is it?', ' SeaLake', ' is there any water in this image?', ' yes'] * 3
+    more = list(tokenizer_texts(turns, words=True))
+    assert len(more) == len(plain) + 2 * SPELLINGS and set(plain) <= set(more)

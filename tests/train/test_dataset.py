@@ -34,6 +34,58 @@ def batches(n=20, size=6, **k):
     return InstructionBatches(examples(n), tok(), config(), size, **k)
 
 
+ALL = ['turn', 'jitter', 'words']
+
+
+def known(n=20):
+    "Examples whose questions have other wordings"
+    turns = [
+        Turn('is there any water in this image?', 'yes', Task.PRESENCE),
+        Turn('where is the lake?', '[0.10,0.20,0.30,0.40]', Task.GROUNDING),
+    ]
+    return [replace(e, turns=turns) for e in examples(n)]
+
+
+def test_a_varied_batch_is_that_of_its_seed_and_step():
+    "The same again, in any order, in parts, and from a worker"
+    make = lambda seed=0: InstructionBatches(known(), tok(), config(), 6, seed, ALL)
+    b = make()
+    whole, again = b.batch(5), make().batch(5)
+    assert torch.equal(whole.pixel_values, again.pixel_values) and torch.equal(
+        whole.input_ids, again.input_ids
+    )
+    assert not torch.equal(whole.pixel_values, make(1).batch(5).pixel_values)
+    key = lambda batch: sorted(p.numpy().tobytes() for p in batch.pixel_values)
+    assert sorted(sum((key(make().part(5, k, 3).batch) for k in range(3)), [])) == key(whole)
+    (made,) = (x.batch for x, _ in zip(make_loader(make(), StepKeys(5, [0]), 1), range(1)))
+    assert torch.equal(made.pixel_values, whole.pixel_values) and torch.equal(made.input_ids, whole.input_ids)
+
+
+def test_each_way_varies_what_it_says_and_nothing_else():
+    pictures, words = {}, {}
+    for ways in ([], ['jitter'], ['words'], ['turn']):
+        batch = InstructionBatches(known(6), tok(), config(), 6, 0, ways, sequence_length=1).batch(0)
+        pictures[str(ways)], words[str(ways)] = batch.pixel_values, batch.input_ids
+    assert torch.equal(pictures['[]'], pictures["['words']"]) and torch.equal(
+        words['[]'], words["['jitter']"]
+    )
+    assert not torch.equal(pictures['[]'], pictures["['jitter']"]) and not words['[]'].equal(
+        words["['words']"]
+    )
+    same = lambda a: torch.stack([p.flatten(1).sort(1).values for p in a])
+    assert torch.equal(same(pictures['[]']), same(pictures["['turn']"]))
+
+
+def test_another_wording_keeps_the_answer():
+    b = InstructionBatches(known(), tok(), config(), 6, 0, ['words'], sequence_length=1)
+    seen = set()
+    for step in range(8):
+        for _, _, pairs, _ in b._rows(step):
+            assert [tok().decode(answer[:-1]) for _, answer in pairs] == [' yes', ' [0.10,0.20,0.30,0.40]']
+            seen |= {tok().decode(question) for question, _ in pairs}
+    assert len(seen) > 40
+
+
 # which pictures
 
 

@@ -208,6 +208,19 @@ def test_a_finished_run_resumes_to_itself(tok, whole, tmp_path):
     ] and same(later, whole[0])
 
 
+def test_a_varied_run_that_was_stopped_is_the_same(tok, tmp_path, monkeypatch):
+    ways = dict(augment=['turn', 'jitter', 'words'], steps=5)
+    want = small(tok)
+    losses = fit(want, tok, examples(), tmp_path / 'a', **SHORT | ways)['losses']
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            fit(small(tok), tok, examples(), tmp_path / 'b', **SHORT | ways)
+    later = small(tok, 9)
+    again = fit(later, tok, examples(), tmp_path / 'b', resume=True, **SHORT | ways)
+    assert again['losses'] == losses and same(later, want)
+
+
 # another run
 
 
@@ -220,6 +233,7 @@ def test_a_finished_run_resumes_to_itself(tok, whole, tmp_path):
         (dict(seed=5), 'seed 0, not 5'),
         (dict(batch_size=5), 'batch_size 6, not 5'),
         (dict(augment=False), 'augment True, not False'),
+        (dict(augment=['turn', 'jitter']), r"augment True, not \['turn', 'jitter'\]"),
         (dict(steps=9), 'total 8, not 9'),
         (dict(sampling_weights=dict(optical=1)), 'sampling_weights None'),
     ],

@@ -3,10 +3,10 @@
 # %% auto #0
 __all__ = ['KINDS', 'SOURCES', 'DONOR', 'PAINTED', 'CONTRAST', 'HALVES', 'SAME_GROUND', 'OPTICAL', 'THERMAL', 'Ground', 'grounds',
            'donors', 'texture', 'place_shape', 'Stroke', 'plan_strokes', 'paint', 'another_day', 'synthetic_pairs',
-           'half_question', 'half_difference', 'brighter_is_warmer', 'sensor_pairs']
+           'change_examples', 'half_question', 'half_difference', 'brighter_is_warmer', 'sensor_pairs']
 
 # %% ../../../nbs/3_data/18_pairs.ipynb #prsimpo1
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,9 +23,10 @@ from earthgpt_lite.data.sample.change import (
     cut_chip,
     describe_change,
     events,
+    loss_examples,
     mask_box,
 )
-from .sites import chip_windows, find_site, ground_truth, render_site
+from .sites import chip_windows, find_site, ground_truth, render_site, spatial_split
 from .synthetic import soften, wavy_outline
 from .world_map import SIDE, SPLITS, balance_yes_no, block_of, global_chips
 from ...errors import BadInput
@@ -270,6 +271,21 @@ def synthetic_pairs(
         for kind, how in events(states, example.words):
             example.turns.append(Turn(EVENTS[kind, how][1], format_box(boxes[kind]), Task.GROUNDING))
     return examples
+
+# %% ../../../nbs/3_data/18_pairs.ipynb #d4088d46
+def change_examples(
+    split: str,  # 'train', 'validation' or 'test'
+    n: int | None = None,  # painted pairs of each source; None: 2,400 for training, else 300
+    seed: int = 0,
+) -> list[PairExample]:
+    "Pairs of dates of a split: painted into Virginia and the whole Earth, and real loss of forest in Sabah."
+    n = n or (2400 if split == 'train' else 300)
+    pairs = [pair for source in SOURCES for pair in synthetic_pairs(split, n, seed, source)]
+    for pair in loss_examples(0, 'train', seed=seed):
+        _, row, column = pair.place['block'].split('-')
+        if SPLITS[spatial_split('sabah')[int(row), int(column)]] == split:
+            pairs.append(replace(pair, split=split))
+    return pairs
 
 # %% ../../../nbs/3_data/18_pairs.ipynb #prssens1
 HALVES = ('left', 'right'), ('top', 'bottom')

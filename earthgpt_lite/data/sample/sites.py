@@ -23,6 +23,7 @@ from earthgpt_lite.data.sample.world_map import (
     SPLITS,
     add_candidate,
     balance_yes_no,
+    draw_zoom,
     is_clear,
 )
 from ...errors import BadInput
@@ -167,6 +168,7 @@ def chip_windows(
     split: str,
     n: int = 1000,  # chips drawn for training
     seed: int = 0,
+    zoom: float = 1.0,  # in training a chip may be up to so many times smaller or larger
 ) -> list:  # (column, row, side) in pixels of the scene
     "Where the chips of a split lie."
     site = find_site(name)
@@ -174,12 +176,23 @@ def chip_windows(
     slack = site.block - site.chip  # how far a chip may be moved in its block
     if split == 'train':
         rng = np.random.default_rng(seed)
+        if zoom != 1:
+            return _zoomed_windows(site, blocks, n, zoom, rng)
         starts = blocks[rng.integers(len(blocks), size=n)] + rng.integers(0, slack + 1, (n, 2))
     else:
         grid = np.arange(0, slack + 1, site.step)
         moves = np.stack(np.meshgrid(grid, grid, indexing='ij'), -1).reshape(-1, 2)
         starts = (blocks[:, None] + moves).reshape(-1, 2)
     return [(int(c), int(r), site.chip) for r, c in starts]
+
+
+def _zoomed_windows(site, blocks, n, zoom, rng):
+    found = []
+    for row, column in blocks[rng.integers(len(blocks), size=n)].tolist():
+        side = min(site.block, round(site.chip * draw_zoom(rng, zoom)))
+        r, c = rng.integers(0, site.block - side + 1, 2).tolist()
+        found.append((column + c, row + r, side))
+    return found
 
 # %% ../../../nbs/3_data/14_sites.ipynb #4375bc71
 def label_uncertainty(
@@ -303,11 +316,11 @@ class SiteChip:
     shares: np.ndarray  # (kinds,) of the area
 
 
-def _site_chips(name, split, n, seed):
+def _site_chips(name, split, n, seed, zoom):
     "The chips of a split that are decided enough."
     site = find_site(name)
     cover, labels = ground_truth(name)
-    for i, window in enumerate(chip_windows(name, split, n, seed)):
+    for i, window in enumerate(chip_windows(name, split, n, seed, zoom)):
         c, r, side = window
         piece = cover[r : r + side, c : c + side]
         shares = class_fractions(piece, len(labels))
@@ -362,12 +375,13 @@ def site_examples(
     seed: int = 0,
     per_picture: int
     | None = None,  # presence questions, and as many comparisons; None: 3 in training, else 2
+    zoom: float = 1.0,  # in training, see `chip_windows`
 ) -> list[Example]:
     "Chips of one site with all their questions."
     training = split == 'train'
     rng = np.random.default_rng(seed + 1)
     labels, kinds = ground_truth(name)[1], asked_classes(name)
-    chips = list(_site_chips(name, split, n, seed))
+    chips = list(_site_chips(name, split, n, seed, zoom))
     examples = [_example(name, split, i, chip) for i, chip in enumerate(chips)]
     candidates = yes_no_candidates(name, [chip.shares for chip in chips], rng)
     if find_site(name).kelvin:

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['DATA', 'COVERS', 'OF_IGBP', 'SIDE', 'SPAN', 'SPLITS', 'RIM', 'land_cover', 'footprint', 'crop', 'blocks', 'split_of',
-           'LandCoverChip', 'read_cover', 'read_landcover_chip', 'is_answerable', 'global_chips', 'balance_yes_no',
-           'add_candidate', 'caption', 'is_clear', 'Example', 'block_of', 'global_examples']
+           'LandCoverChip', 'read_cover', 'read_landcover_chip', 'is_answerable', 'draw_zoom', 'global_chips',
+           'balance_yes_no', 'add_candidate', 'caption', 'is_clear', 'Example', 'block_of', 'global_examples']
 
 # %% ../../../nbs/3_data/12_world_map.ipynb #9041dbbb
 import math
@@ -195,10 +195,16 @@ def _on_grid(split, step=0.4):  # of a chip
                 yield lat, lon
 
 
+def draw_zoom(rng, zoom: float) -> float:
+    "A factor from 1 / zoom to zoom, smaller as likely as larger; 1 draws nothing."
+    return float(np.exp(rng.uniform(-1, 1) * np.log(zoom))) if zoom != 1 else 1.0
+
+
 def global_chips(
     split: str,
     n: int | None = None,  # at most so many; training draws exactly so many
     seed: int = 0,
+    zoom: float = 1.0,  # in training a chip may be up to so many times smaller or larger
 ) -> list[LandCoverChip]:
     "Answerable chips of a split from the whole Earth."
     if not n:
@@ -209,7 +215,7 @@ def global_chips(
         for lat, lon in _anywhere(rng) if split == 'train' else _on_grid(split):
             if len(chips) == n:
                 break
-            bounds = footprint(lat, lon)
+            bounds = footprint(lat, lon, SPAN * draw_zoom(rng, zoom) if split == 'train' else SPAN)
             if split_of(bounds) != split:
                 continue
             cover = read_cover(b, bounds)
@@ -326,10 +332,11 @@ def global_examples(
     seed: int = 0,
     per_picture: int
     | None = None,  # presence questions, and as many comparisons; None: 3 in training, else 2
+    zoom: float = 1.0,  # see `global_chips`
 ) -> list[Example]:
     "Chips of the whole Earth with classification, presence, comparison and caption."
     training = split == 'train'
-    chips = global_chips(split, n, seed)
+    chips = global_chips(split, n, seed, zoom)
     rng = np.random.default_rng(seed + 1)
     examples = [_chip_example(chip, f'global/{split}/{i:05d}') for i, chip in enumerate(chips)]
     for task, candidates in _yes_no_candidates(chips, rng).items():
