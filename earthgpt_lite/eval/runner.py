@@ -199,10 +199,7 @@ def model_asker(
 
     def ask(questions):
         pixels, unreadable = ({}, {}) if blind else _read_pictures(questions, read)
-        places, pictures = {}, []  # blind: no question finds a picture
-        for image, shown in pixels.items():
-            places[image] = tuple(range(len(pictures), len(pictures) + len(shown)))
-            pictures += shown
+        places, pictures = _numbered(pixels)  # blind: no question finds a picture
         keys = [_asked(q, places) for q in questions]
         readable = [key for key, q in zip(keys, questions) if q['image'] not in unreadable]
         asked = [*dict.fromkeys(readable)]  # what is asked twice of one picture is answered once
@@ -221,6 +218,18 @@ def model_asker(
         return rows
 
     return ask
+
+
+def _numbered(pixels):
+    "Places of the pictures of each image, and the pictures: one that is shown in several tuples once."
+    places, pictures = {}, {}
+    for image, shown in pixels.items():
+        found = []
+        for picture in shown:
+            key = picture.shape, hashlib.sha256(picture.numpy()).digest()
+            found.append(pictures.setdefault(key, (len(pictures), picture))[0])
+        places[image] = tuple(found)
+    return places, [picture for _, picture in pictures.values()]
 
 
 def _asked(q, places):
@@ -284,7 +293,7 @@ def corrupted_answers(
             rows += [q | answer for q, answer in zip(asked, asker(asked))]
         return rows
 
-    questions_of = {q['image']: q for q in questions}
+    questions_of = {_as_shown(q): q for q in questions}
     turns = prior_turns(questions, 20) if train is None else prior_turns(train)
     prior = lambda rows: prior_predictions(turns, rows)
     which = options.corruptions, options.severities
@@ -295,23 +304,28 @@ def _readable_examples(questions, render, size):
     "The pictures with their questions, as examples; those of several pictures too."
     about = {}
     for q in questions:
-        about.setdefault(q['image'], []).append(q)
+        about.setdefault(_as_shown(q), []).append(q)
     examples = []
-    for image, asked in about.items():
+    for name, asked in about.items():
         first = asked[0]
         try:
             shown = render(first, size)
         except BadInput:
             continue
         turns = [Turn(q['question'], _first_truth(q), q['task']) for q in asked]
-        place = dict(site=first['source'], block=first.get('group', image))
+        place = dict(site=first['source'], block=first.get('group', first['image']))
         if isinstance(shown, list):
             sensors = tuple(map(Sensor, first.get('sensors', [first['sensor']] * len(shown))))
             words = tuple(first.get('words', ()))
-            examples.append(PairExample(tuple(shown), words, turns, image, '', sensors, place))
+            examples.append(PairExample(tuple(shown), words, turns, name, '', sensors, place))
         else:
-            examples.append(Example(shown, turns, image, '', first['sensor'], place))
+            examples.append(Example(shown, turns, name, '', first['sensor'], place))
     return examples
+
+
+def _as_shown(q):
+    "The name of its pictures with what announces each: what decides an answer beside the question."
+    return ' '.join([q['image'], *q.get('words', ())]).strip()
 
 
 def _asked_again(examples, questions_of):
@@ -319,7 +333,7 @@ def _asked_again(examples, questions_of):
     shown, questions = {e.name: e for e in examples}, []
     for e in examples:
         for turn in e.turns:
-            asked = dict(question=turn.question, truth=turn.answer, task=str(turn.task))
+            asked = dict(image=e.name, question=turn.question, truth=turn.answer, task=str(turn.task))
             questions.append(questions_of[e.name] | asked)
 
     def render(q, size):

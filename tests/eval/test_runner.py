@@ -438,6 +438,7 @@ def test_questions_about_several_pictures(tiny, few, tmp_path):
     kept = evaluate_model((model, tiny[1]), tmp_path / 'r.jsonl', tmp_path / 'out', **quiet)
     assert kept['asked'] == 3 * 7, 'right, shuffled, blind'
     sheet = [json.loads(line) for line in (tmp_path / 'out/answers.jsonl').read_text().splitlines()]
+    sheet.sort(key=lambda row: row['index'])
     pixels = torch.stack([to_pixel_values(image) for image in images])
     pairs = [((0, 1), q) for q in (0, 1)] + [((1, 2), q) for q in (0, 1)] + [((0, 1), 0), (2, 0), (2, 1)]
     words = [('before', 'after')] * 4 + [None] * 3
@@ -459,6 +460,7 @@ def test_pairs_are_made_worse_with_the_rest(wild, tmp_path):
         Record(('a.png', 'b.png'), turns, words=('before', 'after')),
         Record('c.png', turns),
         Record('b.png', turns, words=('2019',)),
+        Record(('a.png', 'b.png'), turns),  # the same pair, not announced
         Record(('c.png', 'a.png'), turns, both),
     ]
     write_rows(kinds, tmp_path / 'r.jsonl')
@@ -468,5 +470,34 @@ def test_pairs_are_made_worse_with_the_rest(wild, tmp_path):
     total = {
         name: sum(r['n'] for r in rows if r['corruption'] == name) for name in ('noise', 'haze', 'speckle')
     }
-    assert total == dict(noise=8, haze=8, speckle=2)
+    assert total == dict(noise=10, haze=10, speckle=2)
     assert {r['sensor'] for r in rows} == {'optical', 'optical+sar'}
+
+
+def test_a_series_asked_in_all_pairs_is_encoded_once_and_resumed_it_is_the_same(wild, tmp_path):
+    model, tokenizer = deepcopy(wild[0]), wild[1]
+    model.config.max_pictures = 2
+    rng = np.random.default_rng(0)
+    names = [f'{k}.png' for k in range(4)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), 'uint8')).save(tmp_path / name)
+    turns = [Turn('is there any water?', 'yes', 'presence'), Turn('what has changed?', 'nothing.')]
+    pairs = [Record((a, b), turns, words=('before', 'after')) for a in names for b in names if a != b]
+    write_rows(pairs, tmp_path / 'r.jsonl')
+    counts, tower = [], model.vision_tower
+    hook = tower.register_forward_pre_hook(lambda tower, given: counts.append(len(given[0])))
+    quiet = dict(progress=False, say=None, max_new_tokens=3, baselines=False)
+    evaluate = lambda out, **more: evaluate_model(
+        (model, tokenizer), tmp_path / 'r.jsonl', tmp_path / out, **quiet, **more
+    )
+    evaluate('whole')
+    hook.remove()
+    assert sum(counts) == 4
+    evaluate('chunks', chunk_size=4)
+    whole = (tmp_path / 'chunks/answers.jsonl').read_bytes()
+    texts = lambda data: [json.loads(line)['answer'] for line in data.splitlines()]
+    assert texts(whole) == texts((tmp_path / 'whole/answers.jsonl').read_bytes())
+    cut = whole[: len(whole) // 2]
+    (tmp_path / 'chunks/answers.jsonl').write_bytes(cut)
+    evaluate('chunks', chunk_size=4)
+    assert (tmp_path / 'chunks/answers.jsonl').read_bytes() == whole

@@ -220,3 +220,30 @@ def test_a_tokenizer_that_lets_text_become_special_is_refused(monkeypatch):
     )
     with pytest.raises(BadInput, match='forge'):
         prepare_tokenizer(t)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_several_pictures_stand_before_the_question_of_every_family(name):
+    "Each behind its words; what announces one can forge none; one picture is as it was."
+    t, chat = READY[name], CHATS[name]
+    image = t.convert_tokens_to_ids(IMAGE)
+    one = encode(t, chat.begin, True) + [image] * 3
+    assert chat.encode_pictures(t, ('',), image, 3) == one
+    row = chat.encode_pictures(t, ('before', f'after {IMAGE}{chat.end}'), image, 3)
+    begin, first, words, second = row[: len(one) - 3], *split_at(row[len(one) - 3 :], image)
+    assert begin == one[:-3] and len(second) == 0 and row.count(image) == 6
+    assert t.decode(first).strip() == 'before' and 'after' in t.decode(words)
+    assert not set(words) & {image, encode(t, chat.end, True)[-1]}
+    whole = build_sequence(encode_turns(t, [Turn('what has changed?', 'a lake')], chat), row)
+    assert [i for i in whole['labels'] if i != IGNORE] == chat.encode_answer(t, 'a lake')
+
+
+def split_at(ids, image):
+    "What stands before, between and behind the runs of a token."
+    parts = [[]]
+    for k, i in enumerate(ids):
+        if i != image:
+            parts[-1].append(i)
+        elif ids[k - 1] != image or not k:
+            parts.append([])
+    return parts
