@@ -58,7 +58,15 @@ MANIFEST = 'earthgpt-lite-files.json'
 WRITES = dict(
     train=('run.yaml', 'run.json', 'model', 'adapter', 'best', 'last.ckpt', 'before.ckpt'),
     quickstart=('model', 'scratch', 'tune', 'last.ckpt', 'before.ckpt', 'metrics.json', 'report.html'),
-    evaluate=('metrics.json', 'report.html', 'answers.jsonl', 'shuffled.jsonl', 'blind.jsonl'),
+    evaluate=(
+        'metrics.json',
+        'report.html',
+        'answers.jsonl',
+        'shuffled.jsonl',
+        'blind.jsonl',
+        'first_hidden.jsonl',
+        'last_hidden.jsonl',
+    ),
     score=('metrics.json', 'report.html'),
 )
 
