@@ -43,7 +43,8 @@ from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import STAGES
 
 CHOICES = dict(coordinate_loss_weight=20.0, init_scale=0.1, vit_layers=[3], rendering=RENDERING.to_dict())
-PAIRS = 2400  # painted, of each source
+PAIRS = 600  # painted, of each source and each unlikeness of the two days
+JITTERS = 0.0, 0.3, 0.6, 1.0  # in training; pairs whose ground stays alike to the pixel teach to compare
 FOLDS = 5
 
 
@@ -193,7 +194,14 @@ def kind_of(p) -> str:
 
 
 def painted(split, n) -> list:
-    return [e for source in SOURCES for e in synthetic_pairs(split, n, source=source)]
+    "Pairs of both sources; those of training are of several degrees of unlikeness."
+    jitters = JITTERS if split == 'train' else JITTERS[-1:]
+    return [
+        e
+        for source in SOURCES
+        for seed, jitter in enumerate(jitters)
+        for e in synthetic_pairs(split, n, seed, source, jitter)
+    ]
 
 
 def change_scores(found) -> dict:
@@ -281,7 +289,7 @@ def sensors(args) -> dict:
     train = sensor_pairs('train')
     model, tokenizer = load(base, 'cpu')
     held_out = sensor_pairs('validation')
-    model, tokenizer = learn(model, tokenizer, train, held_out[::4], out, args.sensor_steps)
+    model, tokenizer = learn(model, tokenizer, train, held_out[::4], out, args.sensor_steps, 16)
     scores = {}
     for split in args.split:
         found = asked(model, tokenizer, sensor_pairs(split), train, out / f'{split}.json')
@@ -313,8 +321,8 @@ def main():
     )
     parser.add_argument('--only', nargs='+', choices=list(PARTS), default=list(PARTS))
     parser.add_argument('--split', nargs='+', choices=('validation', 'test'), default=['validation', 'test'])
-    parser.add_argument('--steps', type=int, default=900, help='of the painted changes')
-    parser.add_argument('--loss-steps', type=int, default=250, help='of each fold')
+    parser.add_argument('--steps', type=int, default=2400, help='of the painted changes')
+    parser.add_argument('--loss-steps', type=int, default=600, help='of each fold')
     parser.add_argument('--sensor-steps', type=int, default=250)
     parser.add_argument('--out', type=Path, default=Path('runs/change'))
     parser.add_argument('--table', type=Path, default=Path('earthgpt_lite/assets/results/change.json'))
