@@ -60,6 +60,7 @@ WRITES = dict(
     quickstart=('model', 'scratch', 'tune', 'last.ckpt', 'before.ckpt', 'metrics.json', 'report.html'),
     evaluate=(
         *('metrics.json', 'report.html', 'answers.jsonl', 'shuffled.jsonl', 'blind.jsonl'),
+        *('first_hidden.jsonl', 'last_hidden.jsonl'),
         *(f'{kind}.{ending}' for kind in ('words', 'renderings') for ending in ('json', 'jsonl', 'png')),
         'places.json',
     ),

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from .drawings import data_uri, draw_boxes, loss_curve
 from .measures import LOWER_IS_BETTER, first_box, first_box_overlap, exact_match
+from .statistics import HIDDEN
 from ..files import write_whole
 
 # %% ../../nbs/6_eval/09_report.ipynb #cabf7904
@@ -24,11 +25,11 @@ def is_ahead(
     min_answers: int = MIN_ANSWERS,
     sources=(),  # rows of the same results by source
 ) -> bool | None:  # None: too few answers, or no baseline to be ahead of
-    """Is the whole 95 % interval on the good side of the best of the three baselines?
+    """Is the whole 95 % interval on the good side of the best of its baselines?
 
     Where sources are ranked, one of them must be ahead by itself.
     """
-    baselines = [row[b] for b in BASELINES if row.get(b) is not None]
+    baselines = [row[b] for b in (*BASELINES, *HIDDEN) if row.get(b) is not None]
     if row['n'] < min_answers or not baselines:
         return None
     low, high = row['interval']
@@ -46,13 +47,14 @@ def _same_score(a, b):
     return all(a.get(key) == b.get(key) for key in ('task', 'sensor', 'metric'))
 
 # %% ../../nbs/6_eval/09_report.ipynb #751aa0f1
-_NUMBERS = ('n', 'score', '95 % interval', *BASELINES)  # columns that are set to the right
+_NUMBERS = ('n', 'score', '95 % interval', *BASELINES, *HIDDEN)  # columns that are set to the right
 
 
 def _columns(rows):
-    "The columns of a table of results: source, sensor and split only where the rows have them."
+    "The columns of a table of results: source, sensor, split and what was hidden only where the rows have them."
     optional = [key for key in ('source', 'sensor', 'split') if any(key in r for r in rows)]
-    return ['task', *optional, 'metric', *_NUMBERS, '']
+    numbers = [name for name in _NUMBERS if name not in HIDDEN or any(name in r for r in rows)]
+    return ['task', *optional, 'metric', *numbers, '']
 
 
 def _figure(x):
@@ -74,7 +76,7 @@ def _cells(row, columns, sources=()):
     "One row of results as texts."
     low, high = row['interval']
     texts = {c: str(row.get(c, '')) for c in columns}
-    texts |= {c: _figure(row.get(c)) for c in ('score', *BASELINES)}
+    texts |= {c: _figure(row.get(c)) for c in ('score', *BASELINES, *HIDDEN)}
     texts |= {'95 % interval': f'{low:.3f} to {high:.3f}', '': _verdict(row, sources)}
     return [texts[c] for c in columns]
 

@@ -28,7 +28,7 @@ from ..data.sample.world_map import Example
 from ..data.store import files_read
 from ..errors import BadInput
 from .detections import box_logprobs
-from .join import read_questions
+from .join import read_questions, sensor_words
 from .robustness import CORRUPTIONS, robustness
 from .score import prior_turns, score_files
 from earthgpt_lite.eval.sheets import (
@@ -42,7 +42,7 @@ from earthgpt_lite.eval.sheets import (
     one_split,
     shards_beside,
 )
-from .statistics import prior_predictions
+from .statistics import HIDDEN, prior_predictions
 from ..files import files_digest
 from ..locks import output_lock
 from ..model.config import rendering_of
@@ -83,22 +83,29 @@ def _picture_files(image, root):
 
 # %% ../../nbs/6_eval/15_runner.ipynb #84b62a1a
 def example_questions(
-    examples: list[Example],
+    examples: list,  # of Example or PairExample
     rendering=None,  # a `Rendering`, of the model that is asked; it says whether there are tiles
 ) -> tuple:  # questions as from `read_questions`; a function of a question and a size that gives its picture
-    "Questions about examples, and a function of a question and a size that gives its picture."
-    images, tiles = {e.name: e.image for e in examples}, rendering.tiles if rendering else 0
+    "Questions about examples, and a function of a question and a size that gives its picture, or a list of them."
+    about, tiles = {e.name: e for e in examples}, rendering.tiles if rendering else 0
     questions = []
     for e in examples:
-        shared = dict(
-            sensor=str(e.sensor),
-            source=str(e.place.get('site', 'global')),
-            group=str(e.place.get('block', e.name)),
-        )
+        shared = dict(source=str(e.place.get('site', 'global')), group=str(e.place.get('block', e.name)))
+        if isinstance(e, PairExample):
+            names = [f'{e.name} {place}' for place in range(1, len(e.images) + 1)]
+            shared |= dict(images=names, sensors=list(map(str, e.sensors)), words=list(e.words))
+        shared['sensor'] = sensor_words(shared.get('sensors', [str(e.sensor)]))
         for t in e.turns:
             what = dict(image=e.name, question=t.question, truth=t.answer, task=str(t.task))
             questions.append(what | shared)
-    return questions, lambda q, size: fit_picture(images[q['image']], size, tiles)
+
+    def render(q, size):
+        example = about[q['image']]
+        if isinstance(example, PairExample):
+            return [fit_picture(image, size, tiles) for image in example.images]
+        return fit_picture(example.image, size, tiles)
+
+    return questions, render
 
 
 def open_data(
@@ -131,7 +138,7 @@ def picture_root(data, root=None):
 
 
 def _is_examples(data):
-    return isinstance(data, list) and bool(data) and isinstance(data[0], Example)
+    return isinstance(data, list) and bool(data) and isinstance(data[0], Example | PairExample)
 
 
 def _is_samples(data):
@@ -163,8 +170,7 @@ def _read_pictures(questions, read):
         if image in pixels or image in unreadable:
             continue
         try:
-            shown = read(q)
-            pixels[image] = list(map(to_pixel_values, shown if isinstance(shown, list) else [shown]))
+            pixels[image] = list(map(to_pixel_values, read(q)))
         except BadInput as e:
             unreadable[image] = str(e)
     return pixels, unreadable
@@ -177,6 +183,7 @@ def model_asker(
     shuffled: dict | None = None,  # from `shuffled_images`: show these instead
     blind: bool = False,  # show nothing
     grey: bool = False,  # show a grey square
+    hidden: int | None = None,  # of several pictures show this one grey: 0 the first, -1 the last
     **generate,  # for `generate_answers`
 ):  # a function for `sheets.fill_sheet`
     """Ask a model: each picture of a chunk is looked at once.
@@ -187,9 +194,14 @@ def model_asker(
 
     def read(q):
         size = model.config.image_size
+        square = np.full((size, size, 3), GREY, np.uint8)
         if grey:
-            return [np.full((size, size, 3), GREY, np.uint8)] * len(q.get('images', [q['image']]))
-        return render(shuffled[q['image']] if shuffled else q, size)
+            return [square] * len(q.get('images', [q['image']]))
+        shown = render(shuffled[q['image']] if shuffled else q, size)
+        shown = list(shown) if isinstance(shown, list) else [shown]
+        if hidden is not None:
+            shown[hidden] = square
+        return shown
 
     def row(q, text, confidence, tokens):
         if q['task'] == 'detection':
@@ -279,10 +291,14 @@ def corrupted_answers(
     """Ask about the same pictures made worse.
 
     All pictures are held in memory. Of several true captions the first counts.
-    Unreadable pictures are left out.
+    Unreadable pictures are left out. Raises BadInput where nothing is left.
     """
     options, generate = _split_options(CorruptionOptions, options, changes)
     examples = _readable_examples(questions, render, model.config.image_size)
+    if not examples:
+        raise BadInput(
+            'robustness is measured on pictures that can be read, and the data hold none: leave it out'
+        )
 
     def ask(examples):
         questions, render = _asked_again(examples, questions_of)
@@ -352,7 +368,7 @@ class EvaluationOptions:
     "Settings of `evaluate_model`."
 
     limit: int | None = None  # at most so many pictures, drawn evenly
-    baselines: bool = True  # ask twice more, with wrong pictures and with none
+    baselines: bool = True  # ask more, with wrong pictures, with none, and with one of several hidden
     device: str = 'auto'
     force: bool = False  # start anew where answers lie already
     progress: bool = True
@@ -433,6 +449,8 @@ def _plan(questions, options):
     "What is asked, in one line."
     images = len({q['image'] for q in questions})
     more = ', asked with the right picture, a wrong one, and none' if options.baselines else ''
+    if options.baselines and any(len(q.get('images', ())) > 1 for q in questions):
+        more = ', asked with the right pictures, wrong ones, none, and with the first or the last grey'
     if options.blind:
         more = f', shown instead of each picture: {BLIND[options.blind]}'
     split = questions[0].get('split')
@@ -484,7 +502,8 @@ def evaluate_model(
     """Ask a model every question of one split of a data set and score it.
 
     Stopped at any moment, the same call goes on and ends with the same numbers. Answers go to answers.jsonl
-    (and shuffled.jsonl, blind.jsonl) as they come, each with its score, prompt and who gave it.
+    (and shuffled.jsonl, blind.jsonl; for several pictures first_hidden.jsonl, last_hidden.jsonl) as they come,
+    each with its score, prompt and who gave it.
 
     Raises BadInput where something of another command would be written over without `force`, or what is read,
     and where another evaluation is going on in the folder.
@@ -518,6 +537,7 @@ def evaluate_model(
             rows = _corrupted_with_bar(model, tokenizer, questions, render, turns, options, generate)
             facts['robustness'] = rows
         answers, look = paths.pop('answers'), _picture_or_none(render)
+        paths['hidden'] = {name: paths.pop(name) for name in HIDDEN if name in paths}
         metrics = score_files(
             answers, questions, out, frame=None, train=turns, look=look, more=facts, **paths
         )

@@ -270,6 +270,7 @@ def score_files(
     train=None,  # records for the prior; None: the test answers themselves
     shuffled=None,  # the same model's answers to wrong pictures
     blind=None,  # and to none
+    hidden: dict | None = None,  # and with one of several pictures grey: names in HIDDEN
     look=None,  # a function from a prediction to its picture; None: the files under `root`
     more: dict | None = None,  # further entries of metrics.json, such as who answered
 ) -> dict:  # what metrics.json holds
@@ -279,14 +280,15 @@ def score_files(
     read.
     """
     if out is not None:
-        check_inputs(score_outputs(out), _files_read((predictions, truth, train, shuffled, blind), root))
+        given = predictions, truth, train, shuffled, blind, *(hidden or {}).values()
+        check_inputs(score_outputs(out), _files_read(given, root))
     questions = read_questions(truth)
     truths_to_letterbox(questions, root)
     rows, problems = _join_files(predictions, questions, frame, root)
     check_some_fit(questions, problems, _path_name(predictions))
     inspect_answers(rows, problems)
     baselines = {}
-    for name, answers in dict(shuffled=shuffled, blind=blind).items():
+    for name, answers in (dict(shuffled=shuffled, blind=blind) | (hidden or {})).items():
         if answers is not None:
             baselines[name], _ = _join_files(answers, questions, frame, root)
     turns = prior_turns(questions, 20) if train is None else prior_turns(read_questions(train))

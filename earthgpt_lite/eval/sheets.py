@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..data.records import split_name
 from ..errors import BadInput
+from .statistics import HIDDEN
 from ..files import append_rows, whole_file
 from ..texts import check_file
 
@@ -72,7 +73,7 @@ def asked_views(
     blind: str | None = None,  # a key of BLIND: instead of the right pictures, and without baselines
     seed: int = 0,  # of the shuffled pictures
 ) -> dict:  # {'answers', 'shuffled', 'blind'}: settings of `runner.model_asker`
-    "What a model is shown when it is asked."
+    "What a model is shown when it is asked; of several pictures also with the first, or the last, grey."
     if blind == 'shuffled':
         return dict(answers=dict(shuffled=shuffled_images(questions, seed)))
     if blind:
@@ -81,6 +82,8 @@ def asked_views(
     if baselines:
         views['shuffled'] = dict(shuffled=shuffled_images(questions))
         views['blind'] = dict(blind=True)
+    if baselines and any(len(q.get('images', ())) > 1 for q in questions):
+        views |= {name: dict(hidden=place) for name, place in zip(HIDDEN, (0, -1))}
     return views
 
 # %% ../../nbs/6_eval/14_sheets.ipynb #2b593107

@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from earthgpt_lite.data.records import Record, Task, Turn
+from earthgpt_lite.data.sample.change import hidden, loss_examples
+from earthgpt_lite.data.sample.pairs import sensor_pairs
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data
@@ -436,7 +438,7 @@ def test_questions_about_several_pictures(tiny, few, tmp_path):
         evaluate_model((model, tiny[1]), tmp_path / 'r.jsonl', tmp_path / 'out', **quiet)
     model.config.max_pictures = 2
     kept = evaluate_model((model, tiny[1]), tmp_path / 'r.jsonl', tmp_path / 'out', **quiet)
-    assert kept['asked'] == 3 * 7, 'right, shuffled, blind'
+    assert kept['asked'] == 5 * 7, 'right, shuffled, blind, the first grey, the last grey'
     sheet = [json.loads(line) for line in (tmp_path / 'out/answers.jsonl').read_text().splitlines()]
     sheet.sort(key=lambda row: row['index'])
     pixels = torch.stack([to_pixel_values(image) for image in images])
@@ -501,3 +503,65 @@ def test_a_series_asked_in_all_pairs_is_encoded_once_and_resumed_it_is_the_same(
     (tmp_path / 'chunks/answers.jsonl').write_bytes(cut)
     evaluate('chunks', chunk_size=4)
     assert (tmp_path / 'chunks/answers.jsonl').read_bytes() == whole
+
+
+@pytest.fixture(scope='module')
+def pairs():
+    "Two dates of radar, and two sensors."
+    found = [*loss_examples(0, 'test')[::40], *sensor_pairs('validation')[::60]]
+    return [replace(e, turns=e.turns[:2]) for e in found]
+
+
+def answers_of(folder, name='answers'):
+    rows = map(json.loads, (folder / f'{name}.jsonl').read_text().splitlines())
+    return [row['answer'] for row in sorted(rows, key=lambda row: row['index'])]
+
+
+def two_pictures(tiny):
+    model = deepcopy(tiny[0])
+    model.config.max_pictures = 2
+    return model, tiny[1]
+
+
+def test_pairs_in_memory_are_asked_with_every_baseline(tiny, pairs, tmp_path):
+    model = two_pictures(tiny)
+    quiet = dict(progress=False, say=None, max_new_tokens=6)
+    found = evaluate_model(model, pairs, tmp_path / 'all', **quiet)
+    assert found['asked'] == 5 * sum(len(e.turns) for e in pairs)
+    assert {row['sensor'] for row in found['results']} == {'sar x2', 'optical+infrared'}
+    assert all(row[name] is not None for row in found['results'] for name in ('first_hidden', 'last_hidden'))
+    for place, name in enumerate(('first_hidden', 'last_hidden')):
+        grey = [hidden(e, place) for e in pairs]
+        evaluate_model(model, grey, tmp_path / name, baselines=False, **quiet)
+        assert answers_of(tmp_path / name) == answers_of(tmp_path / 'all', name)
+    assert answers_of(tmp_path / 'all') != answers_of(tmp_path / 'all', 'last_hidden')
+    assert 'last_hidden' in (tmp_path / 'all/report.html').read_text()
+    again = evaluate_model(model, pairs, tmp_path / 'all', **quiet)
+    assert again['asked'] == 0 and again['results'] == found['results']
+
+
+def test_pairs_in_files_answer_as_pairs_in_memory(tiny, pairs, tmp_path):
+    from earthgpt_lite.app.cli import main
+    from earthgpt_lite.model.modeling import save
+
+    model, rows = two_pictures(tiny), []
+    for k, e in enumerate(pairs):
+        names = [f'{k}-{place}.png' for place in range(2)]
+        for name, image in zip(names, e.images):
+            Image.fromarray(image).save(tmp_path / name)
+        rows.append(Record(tuple(names), e.turns, e.sensor, words=e.words))
+    write_rows(rows, tmp_path / 'r.jsonl')
+    save(*model, tmp_path / 'model')
+    there = tmp_path / 'r.jsonl', '--out', tmp_path / 'files', '--device', 'cpu'
+    assert main(['evaluate', *map(str, (tmp_path / 'model', *there))]) == 0
+    evaluate_model(model, pairs, tmp_path / 'memory', progress=False, say=None)
+    for name in ('answers', 'shuffled', 'blind', 'first_hidden', 'last_hidden'):
+        if name != 'shuffled':  # which other pair is shown depends on the source
+            assert answers_of(tmp_path / 'files', name) == answers_of(tmp_path / 'memory', name)
+
+
+def test_a_wrong_pair_is_a_pair_of_the_same_kind(pairs):
+    questions, _, _ = open_data(pairs)
+    kinds = {q['image']: (q['sensor'], q['source']) for q in questions}
+    for image, other in shuffled_images(questions).items():
+        assert other['image'] != image and kinds[other['image']] == kinds[image]

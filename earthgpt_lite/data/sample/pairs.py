@@ -242,7 +242,7 @@ def _synthetic_pair(rng, source, split, name, jitter):
         images.append(another_day(rng, paint(ground, there), jitter))
     boxes = {kind: mask_box(stroke.mask) for kind, stroke in strokes.items()}
     words = ('before', 'after') if rng.random() < 0.75 else ('after', 'before')
-    place = ground.place | dict(states=states, boxes=boxes)
+    place = ground.place | dict(site=f'synthetic {source}', states=states, boxes=boxes)
     return PairExample(tuple(images), words, [], name, split, Sensor.OPTICAL, place)
 
 
