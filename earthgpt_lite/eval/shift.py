@@ -184,7 +184,9 @@ def shift_rows(
         metric = MAIN[key[0]]
         score, scores, interval = paired_change(metric, own, others)
         row = dict(task=key[0], sensor=key[1], metric=metric, n=len(own), known=score)
-        row |= dict(new=float(np.mean(scores)), change=float(np.mean(scores)) - score, interval=list(interval))
+        row |= dict(
+            new=float(np.mean(scores)), change=float(np.mean(scores)) - score, interval=list(interval)
+        )
         rows.append(row | dict(versions=dict(zip(versions[key], scores))))
     return rows
 
@@ -255,7 +257,9 @@ def evaluate_shift(
     if not known:
         raise BadInput(f'{data}: no question is in a wording that can be said in other words')
     left = f', {len(questions) - len(known):,} left out' if len(known) < len(questions) else ''
-    say(f'{len(known):,} questions as they are known{left}, {len(new):,} as they are new ({kind}, half {half})')
+    say(
+        f'{len(known):,} questions as they are known{left}, {len(new):,} as they are new ({kind}, half {half})'
+    )
     digest = pictures_digest(known, render, picture_root(data, root))
     stamp = f'{model_fingerprint(*pair)} pictures {digest} {kind} {half}'
     with output_lock(out, inside=True):
@@ -299,6 +303,16 @@ def _key(q):
     return str(q['sensor']), str(q['task'])
 
 
+@lru_cache(1 << 17)
+def _things(question):
+    return frozenset(asked_words(question))
+
+
+@lru_cache(1 << 17)
+def _answer_words(truth):  # a box is no word
+    return frozenset(tokenize(re.sub(r'\[[^\]]*\]', '', truth)))
+
+
 def askable(
     questions: list[dict],  # about the place that is left out
     taught: list[dict],  # questions of training at the other places
@@ -306,18 +320,14 @@ def askable(
     "Those questions whose things and whose words of the answer the others teach, for the same sensor and task."
     things, words = {}, {}
     for q in taught:
-        things.setdefault(_key(q), set()).update(asked_words(q['question']))
-        words.setdefault(_key(q), set()).update(_answer_words(q['truth']))
+        things.setdefault(_key(q), set()).update(_things(q['question']))
+        words.setdefault(_key(q), set()).update(_answer_words(str(q['truth'])))
     found = []
     for q in questions:
-        known = set(asked_words(q['question'])) <= things.get(_key(q), set())
-        if known and _key(q) in words and _answer_words(q['truth']) <= words[_key(q)]:
+        known = _key(q) in things and _things(q['question']) <= things[_key(q)]
+        if known and _answer_words(str(q['truth'])) <= words[_key(q)]:
             found.append(q)
     return found
-
-
-def _answer_words(truth):  # a box is no word
-    return set(tokenize(re.sub(r'\[[^\]]*\]', '', str(truth))))
 
 # %% ../../nbs/6_eval/17_shift.ipynb #shf7719a
 LEAST = 200  # questions of one task and sensor; a place with fewer in each is not trained for
@@ -401,7 +411,9 @@ def scene_questions(
             what = dict(image=f'{scene.name} {c} {r}', window=(c, r, side), task=str(Task.PRESENCE))
             what |= dict(question=sample_question(Task.PRESENCE, label='water'), sensor=str(scene.sensor))
             group = f'{r // (4 * side)}-{c // (4 * side)}'
-            questions.append(what | dict(truth='yes' if share > least else 'no', source=scene.name, group=group))
+            questions.append(
+                what | dict(truth='yes' if share > least else 'no', source=scene.name, group=group)
+            )
     return questions
 
 
@@ -469,7 +481,9 @@ def evaluate_scene(
 def shift_text(found: dict) -> str:  # from `evaluate_shift`, `evaluate_places` or `evaluate_scene`
     "What was found, as a person reads it."
     if 'rows' not in found:
-        lines = [f'{found["scene"]}: {found["yes"]} chips of {found["side"]} pixels with water, {found["no"]} without']
+        lines = [
+            f'{found["scene"]}: {found["yes"]} chips of {found["side"]} pixels with water, {found["no"]} without'
+        ]
         for name, (score, (low, high)) in found['scores'].items():
             lines.append(f'{name:18}{score:.3f}  [{low:.3f}, {high:.3f}]')
         return '\n'.join(lines)
