@@ -201,10 +201,8 @@ def new_markdown(new):
     parts = []
     for kind, (title, about) in NEW.items():
         if kind in new:
-            parts += [
-                f'**{title}.** {about} {NEW_HOW if not parts else ""}'.strip(),
-                shift_table(new[kind]['rows']),
-            ]
+            words = [f'**{title}.**', about, new[kind].get('drawn', ''), '' if parts else NEW_HOW]
+            parts += [' '.join(filter(None, words)), shift_table(new[kind]['rows'])]
     if 'places' in new:
         parts += [f'**Other places.** {NEW_PLACES}', results_markdown(new['places']['rows'])]
     return '\n\n'.join(parts)

@@ -303,6 +303,16 @@ def _key(q):
     return str(q['sensor']), str(q['task'])
 
 
+@lru_cache(1 << 17)
+def _things(question):
+    return frozenset(asked_words(question))
+
+
+@lru_cache(1 << 17)
+def _answer_words(truth):  # a box is no word
+    return frozenset(tokenize(re.sub(r'\[[^\]]*\]', '', truth)))
+
+
 def askable(
     questions: list[dict],  # about the place that is left out
     taught: list[dict],  # questions of training at the other places
@@ -310,18 +320,14 @@ def askable(
     "Those questions whose things and whose words of the answer the others teach, for the same sensor and task."
     things, words = {}, {}
     for q in taught:
-        things.setdefault(_key(q), set()).update(asked_words(q['question']))
-        words.setdefault(_key(q), set()).update(_answer_words(q['truth']))
+        things.setdefault(_key(q), set()).update(_things(q['question']))
+        words.setdefault(_key(q), set()).update(_answer_words(str(q['truth'])))
     found = []
     for q in questions:
-        known = set(asked_words(q['question'])) <= things.get(_key(q), set())
-        if known and _key(q) in words and _answer_words(q['truth']) <= words[_key(q)]:
+        known = _key(q) in things and _things(q['question']) <= things[_key(q)]
+        if known and _answer_words(str(q['truth'])) <= words[_key(q)]:
             found.append(q)
     return found
-
-
-def _answer_words(truth):  # a box is no word
-    return set(tokenize(re.sub(r'\[[^\]]*\]', '', str(truth))))
 
 # %% ../../nbs/6_eval/17_shift.ipynb #shf7719a
 LEAST = 200  # questions of one task and sensor; a place with fewer in each is not trained for

@@ -286,7 +286,7 @@ def test_records_in_no_known_wording_are_refused(tiny, few, tmp_path):
 def test_every_example_has_its_place(few):
     examples = few['train'] + [e for name in SITES for e in site_examples(name, 'train', 20)]
     examples += pairs.sensor_pairs('train', 20) + change.loss_examples(0, 'train', n=20)
-    examples += [e for source in pairs.SOURCES for e in pairs.synthetic_pairs(source, 'train', 3)]
+    examples += [e for source in pairs.SOURCES for e in pairs.synthetic_pairs('train', 3, source=source)]
     found = {place_of(e) for e in examples}
     assert found == {'world', *SITES}
     for place in found:
@@ -304,6 +304,7 @@ def test_what_is_askable_is_taught_elsewhere_for_the_same_sensor():
 
     taught = [
         q('is there any water in this image?', 'yes', 'presence'),
+        q('is there any water in this image?', 'no', 'presence'),
         q('what is the main class of this image?', 'forest', 'classification'),
         q('where is the lake?', '[0.1,0.1,0.5,0.5]', 'grounding'),
         q('describe this image.', 'mostly forest and water.', 'caption'),
