@@ -319,9 +319,9 @@ class StoredExamples(Sequence):
 # %% ../../nbs/5_train/04_examples.ipynb #68920a98
 MADE = dict(  # of the sample, for a split
     pointing=pointing_examples,  # with more boxes: lesson 3_data/16_synthetic
-    scaled=lambda split: scaled_examples() if split == 'train' else [],  # of other sizes: the same lesson
+    scaled=scaled_examples,  # of other sizes: the same lesson
     changes=change_examples,  # pairs of dates: notebook 3_data/18_pairs
-    sensors=lambda split: [pair for pair in sensor_pairs(split) if pair.turns],  # the same notebook
+    sensors=sensor_pairs,  # the same notebook
     dialogues=dialogue_examples,  # notebook 3_data/20_dialogues
     unanswerable=unanswerable_examples,  # questions that a picture does not answer: the same notebook
 )
