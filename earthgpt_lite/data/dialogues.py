@@ -98,20 +98,28 @@ def _comparison_talks(truth, a, b):
             yield (before, f'and than {other}?', sample_question(Task.COMPARISON, a=name, b=other)), more
 
 
-def _talk_candidates(examples, rng, most=10):
-    "{key: (examples with yes, with no)}; of each kind of talk at most so many an example."
-    found = {}
+def _yes_no_talks(examples, rng, most=16):
+    """For each kind of talk a list of pairs: told alike but for the last answer, one yes and one no.
+
+    A talk is (number of the example, turns before, last turn, last turn alone); an example is tried with so
+    many of each."""
+    kinds = {}
     for i, example in enumerate(examples):
         truth = truth_of(example)
         if truth is None or len(truth.kinds) < 2:
             continue
+        pairs = [(a, b) for a in truth.kinds for b in truth.kinds if a != b]
         for talks in (_presence_talks, _class_talks, _comparison_talks):
-            pairs = [(a, b) for a in truth.kinds for b in truth.kinds if a != b]
             made = [talk for a, b in pairs for talk in talks(truth, a, b)]
             for k in rng.permutation(len(made))[:most]:
                 key, yes = made[k]
-                found.setdefault(key, ([], []))[0 if yes else 1].append(i)
-    return found
+                candidates = kinds.setdefault((talks.__name__, len(key[0])), {})
+                candidates.setdefault(key, ([], []))[0 if yes else 1].append(i)
+    for candidates in kinds.values():
+        dealt = []
+        for i, (before, last, alone), answer in balance_yes_no(candidates, 1, rng):
+            dealt.append((i, before, (last, answer), (alone, answer)))
+        yield list(zip(dealt[::2], dealt[1::2]))
 
 # %% ../../nbs/3_data/20_dialogues.ipynb #dlg00010
 CANNOT_TELL = 'cannot tell'  # the answer where a picture has none
@@ -151,23 +159,29 @@ def _boxes(example):
 
 
 def _where_talks(examples, rng):
-    "(number of the example, turns before, last turn, last turn alone), as many with the thing as without."
+    "A list of pairs of talks, one about a chip with the thing and one about a chip without."
     found = {}
     for i, example in enumerate(examples):
         for thing, box in _boxes(example):
-            found.setdefault(thing, ([], []))[0].append((i, box))
+            found.setdefault(thing, ([], []))[0].append((i, box, 'yes'))
         for thing in absent_things(example):
-            found.setdefault(thing, ([], []))[1].append((i, CANNOT_TELL))
+            found.setdefault(thing, ([], []))[1].append((i, CANNOT_TELL, 'no'))
+
+    def talk(thing, i, answer, there):
+        before = [(sample_question(Task.PRESENCE, label=without_article(thing)), there)]
+        return i, before, ('where?', answer), (f'where is {thing}?', answer)
+
+    pairs = []
     for thing, sides in found.items():
-        for side, yes in zip(sides, ('yes', 'no')):
-            for k in rng.permutation(len(side))[: min(map(len, sides))]:
-                i, answer = side[k]
-                before = [(sample_question(Task.PRESENCE, label=without_article(thing)), yes)]
-                yield i, before, ('where?', answer), (sample_question(Task.GROUNDING, label=thing), answer)
+        orders = (rng.permutation(len(side)) for side in sides)
+        for picked in zip(*orders):
+            pairs.append([talk(thing, *side[k]) for side, k in zip(sides, picked)])
+    return pairs
 
 
 def _tree_talks(examples, rng):
-    "Of two turns (how many, where) and of three (is there any, how many, where)."
+    "A list of single talks, of two turns (how many, where) and of three (is there any, how many, where)."
+    found = []
     for i, example in enumerate(examples):
         place = example.place
         if place.get('site') != 'trees' or place['doubtful'] or not 0 < len(place['boxes']) < 4:
@@ -177,7 +191,8 @@ def _tree_talks(examples, rng):
         if rng.random() < 0.5:
             before = [(sample_question(Task.PRESENCE, label='trees'), 'yes'), ('how many?', count)]
         boxes = format_detection([('tree', box) for box in place['boxes']])
-        yield i, before, ('where are they?', boxes), (sample_question(Task.DETECTION, label='trees'), boxes)
+        found.append([(i, before, ('where are they?', boxes), ('find all trees in this image.', boxes))])
+    return found
 
 # %% ../../nbs/3_data/20_dialogues.ipynb #dlg00012
 def _task_of(question):
@@ -196,19 +211,26 @@ def dialogue_examples(
     n: int = 4000,  # at most so many
     seed: int = 0,
 ) -> list[Example]:
-    """Dialogues of two and three turns about chips of the sample, one a chip and kind.
+    """Dialogues of two and three turns about chips of the sample, as many of each kind as there are.
 
     `place['alone']` is the last turn in full words. `BadInput` for an unknown split."""
     rng = np.random.default_rng(seed)
     examples = sample_examples(split, seed=seed)
+    kinds = [*_yes_no_talks(examples, rng), _where_talks(examples, rng), _tree_talks(examples, rng)]
+    return [_dialogue(examples[i], *talk) for i, *talk in _evenly(kinds, n, rng)]
+
+
+def _evenly(kinds, n, rng):
+    "At most n talks, as many of each kind as of any other while it has some; pairs stay together."
+    orders = [rng.permutation(len(groups)).tolist() for groups in kinds]
     found = []
-    for i, (before, last, alone), answer in balance_yes_no(_talk_candidates(examples, rng), 1, rng):
-        found.append((i, before, (last, answer), (alone, answer)))
-    others = [*_where_talks(examples, rng), *_tree_talks(examples, rng)]
-    half = max(n // 2, n - len(others))
-    chosen = [found[k] for k in rng.permutation(len(found))[:half]]
-    chosen += [others[k] for k in rng.permutation(len(others))[: n - len(chosen)]]
-    return [_dialogue(examples[i], *talk) for i, *talk in chosen]
+    while any(orders):
+        for groups, order in zip(kinds, orders):
+            group = groups[order.pop()] if order else ()
+            if len(found) + len(group) > n:
+                return found
+            found += group
+    return found
 
 
 def asked_alone(
@@ -263,7 +285,7 @@ def _unanswerable(example, rng):
     absent = absent_things(example)
     kind = rng.random()
     if absent and kind < 0.5:
-        return sample_question(Task.GROUNDING, label=absent[rng.integers(len(absent))])
+        return sample_question(Task.GROUNDING, rng, label=absent[rng.integers(len(absent))])
     if kind < 0.8:
         beyond = BEYOND[example.sensor]
         if example.place.get('site') != 'trees' and rng.random() < 0.3:

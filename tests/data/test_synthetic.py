@@ -105,7 +105,7 @@ def test_chips_of_other_sizes_lie_in_training_blocks_and_are_true():
     from earthgpt_lite.data.sample.world_map import SPAN, split_of
     from earthgpt_lite.data.wordings import parse_question
 
-    made = scaled_examples(n=0.04)
+    made = scaled_examples('train', n=0.04)
     sides, spans, checked = {}, [], 0
     for e in made:
         assert (

@@ -21,6 +21,7 @@ from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.processor import to_pixel_values
 from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor, dihedral_image
+from earthgpt_lite.train.augment import WAYS
 from earthgpt_lite.train.callbacks import Interrupted, Validation
 from earthgpt_lite.train.dataset import (
     InstructionBatches,
@@ -171,7 +172,7 @@ def test_all_pictures_of_a_tuple_are_turned_alike_and_the_box_with_them():
 
 def test_workers_make_the_same_batches():
     made = [
-        [x.batch for x, _ in zip(make_loader(batches(), StepKeys(0, [0]), workers), range(3))]
+        [x.batch for x, _ in zip(make_loader(batches(augment=WAYS), StepKeys(0, [0]), workers), range(3))]
         for workers in (0, 1)
     ]
     for here, there in zip(*made):

@@ -136,10 +136,13 @@ ZOOM = 1.6  # a chip is up to so many times smaller or larger than those of the 
 
 
 def scaled_examples(
+    split: str,  # other splits than 'train' have none
     seed: int = 0,
     n: float = 1,  # scales their number
 ) -> list[Example]:
-    "More training chips of the Earth and the sites, smaller and larger on the ground, with all their questions."
+    "More chips of the Earth and the sites, smaller and larger on the ground, with all their questions."
+    if split != 'train':
+        return []
     found = global_examples('train', round(n * 2400), seed + 1, zoom=ZOOM)
     for name, site in SITES.items():
         found += site_examples(name, 'train', round(n * site.drawn), seed + 1, zoom=ZOOM)
