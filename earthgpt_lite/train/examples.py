@@ -317,11 +317,19 @@ class StoredExamples(Sequence):
                 yield from (turn.question, turn.answer)
 
 # %% ../../nbs/5_train/04_examples.ipynb #68920a98
+def _scaled(split):
+    return scaled_examples() if split == 'train' else []
+
+
+def _sensors(split):
+    return [pair for pair in sensor_pairs(split) if pair.turns]
+
+
 MADE = dict(  # of the sample, for a split
     pointing=pointing_examples,  # with more boxes: lesson 3_data/16_synthetic
-    scaled=lambda split: scaled_examples() if split == 'train' else [],  # of other sizes: the same lesson
+    scaled=_scaled,  # of other sizes: the same lesson
     changes=change_examples,  # pairs of dates: notebook 3_data/18_pairs
-    sensors=lambda split: [pair for pair in sensor_pairs(split) if pair.turns],  # the same notebook
+    sensors=_sensors,  # the same notebook
     dialogues=dialogue_examples,  # notebook 3_data/20_dialogues
     unanswerable=unanswerable_examples,  # questions that a picture does not answer: the same notebook
 )
