@@ -24,7 +24,7 @@ LONGER = {
     'raster.sources': (415, 'files, addresses, items and arrays take one way'),
     'raster.reading': (415, 'a file, an array and a window take one way'),
     'app.maps': (450, 'a page that moves, one that prints and two dates share what they draw'),
-    'app.cli': (440, 'every option of every command stands in one place'),
+    'app.cli': (455, 'every option of every command stands in one place'),
     'app.survey': (455, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (415, 'what is written together is claimed and checked together'),
     'data.formats': (
@@ -40,7 +40,7 @@ LONGER = {
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),
-    'app.model_commands': (520, 'commands of models share how they are stopped and what they tell'),
+    'app.model_commands': (530, 'commands of models share how they are stopped and what they tell'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)
