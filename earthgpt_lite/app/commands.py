@@ -80,7 +80,8 @@ seed_number = whole(0, 4_000_000_000)
 
 def band_list(text) -> list:
     "The type of an option that takes bands with commas between them: numbers from 1, names or roles."
-    return [int(word) if word.isdigit() else word for word in map(str.strip, text.split(',')) if word]
+    words = filter(None, map(str.strip, text.split(',')))
+    return [int(word) if word.isdigit() else word for word in words]
 
 
 def real(least: float | None = None):

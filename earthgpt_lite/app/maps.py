@@ -8,6 +8,7 @@ __all__ = ['go_offline', 'mercator', 'from_mercator', 'overlay', 'base_map', 'pa
 import functools
 import html
 import io
+import itertools
 import json
 import logging
 import math
@@ -146,13 +147,16 @@ def _bounds(frame):
     return lon.min(), lat.min(), lon.max(), lat.max()
 
 
+def _as_scene(image):
+    return read_scene(image, size=2048) if isinstance(image, (str, Path)) else image
+
+
 def overlay(
     image,  # a path, Scene or Chip with a CRS
     size: int = 768,  # longer edge of the result, pixels
 ) -> tuple:  # (h, w, 4) uint8 in Web Mercator, ((south, west), (north, east))
     "A picture as a web map needs it. BadInput for one without a CRS, with the reason."
-    if isinstance(image, (str, Path)):
-        image = read_scene(image, size=2048)
+    image = _as_scene(image)
     rgba, placed, frame = _rgba(image)
     west, south, east, north = _bounds(frame)
     center = (west + east) / 2
@@ -254,6 +258,10 @@ def _read_geojson(path):
         raise BadInput(f'{e}; it is no GeoJSON such as `survey` writes') from None
 
 
+def _degrees(v):
+    return f'{v:,.0f}' if abs(v) < 1e9 else f'{v:.3g}'
+
+
 def _feature(row, where, shared):
     "A feature that can be drawn, and says what is true of all; None for one that has no place."
     if not isinstance(row, dict) or not row.get('geometry'):
@@ -269,7 +277,7 @@ def _feature(row, where, shared):
         return None
     west, south, east, north = shape.bounds
     if not (-540 <= west and east <= 540 and -90 <= south and north <= 90):
-        west, south, east, north = (f'{v:,.0f}' if abs(v) < 1e9 else f'{v:.3g}' for v in shape.bounds)
+        west, south, east, north = map(_degrees, shape.bounds)
         raise BadInput(
             f'{where} of the answers reaches from {west}, {south} to {east}, {north}: '
             'that is no longitude and latitude; write the file in EPSG:4326'
@@ -285,7 +293,7 @@ def _label(feature):
 def _label_colours(features):
     "The colours of the labels that are there: as the style of a survey has them, among all of its classes."
     there = dict.fromkeys(map(_label, features))
-    others = [label for among in {f['among'] for f in features} for label in among]
+    others = itertools.chain(*dict.fromkeys(f['among'] for f in features))
     colours = label_colours([*there, *others])
     return {label: colours[label] for label in there}
 
@@ -513,7 +521,7 @@ def swipe_map(
 
     BadInput for pictures without a CRS, or that share no ground.
     """
-    scenes = [read_scene(s, size=2048) if isinstance(s, (str, Path)) else s for s in (before, after)]
+    scenes = [_as_scene(one) for one in (before, after)]
     m = _new_map(online, height)
     layers = _add_layers(m, scenes, answers, base and not online, size)
     _check_same_place(*(layer.bounds for layer in layers))

@@ -71,7 +71,10 @@ class _TalkSide:
             'save': self.save,
         }
         wrap = widgets.Layout(**_WRAP)
-        return [widgets.Box([self._button(*i) for i in row.items()], layout=wrap) for row in (tasks, others)]
+        rows = []
+        for row in (tasks, others):
+            rows.append(widgets.Box([self._button(*item) for item in row.items()], layout=wrap))
+        return rows
 
     def _task_of(self, name):
         return lambda: self.task(name, self.thing.value)

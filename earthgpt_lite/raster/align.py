@@ -7,6 +7,7 @@ __all__ = ['RESAMPLING', 'CLOUD_BANDS', 'file_frame', 'window_frame', 'shared_pa
 # %% ../../nbs/1_raster/13_align.ipynb #aln00002
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -231,10 +232,10 @@ def _bits(*bits):
 
 
 CLOUD_BANDS = {  # name: which of its values are no clear sight of the ground
-    'scl': lambda values: np.isin(values, (0, 3, 8, 9, 10)),  # no data, shadow, cloud twice, cirrus
+    'scl': partial(np.isin, test_elements=(0, 3, 8, 9, 10)),  # no data, shadow, cloud twice, cirrus
     'qapixel': _bits(0, 1, 2, 3, 4),  # fill, dilated cloud, cirrus, cloud, shadow
     'fmask': _bits(1, 2, 3),  # cloud, next to cloud, shadow
-    'cloud': lambda values: values != 0,
+    'cloud': partial(np.not_equal, 0),
 }
 _CLOUD_NAME = re.compile(r'(?:^|[_. -])(?:(scl)|(qa_?pixel)|(fmask)|(clouds?(?:_?mask)?))(?:_\d\dm)?$', re.I)
 
