@@ -124,7 +124,7 @@ def preset_config(
         )
     given = dict(preset.config)
     if not preset.weights.get('text'):
-        given['chat'] = asdict(ChatFormat())
+        given['chat'] = asdict(ChatFormat(fold=True))
         if tokenizer is not None:
             given |= _of_tokenizer(tokenizer, given['text_config'])
     try:

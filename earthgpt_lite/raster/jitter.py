@@ -73,13 +73,15 @@ def jitter_chip(
     "A chip as another day, product or stretch might have rendered it; nothing moves. `BadInput`: unknown sensor."
     image = np.asarray(image)
     padding, is_grey = _is_padding(image), (image == image[..., :1]).all()
-    content = image[~padding] if not padding.all() else image.reshape(-1, 3)
+    if padding.all():
+        return image
+    content = image[~padding] if padding.any() else image.reshape(-1, 3)
     curves = rendering_curves(rng, content, sensor, strength)
     if is_grey:
         curves = curves[:, :1].repeat(3, 1)
-    shown = np.take_along_axis(curves, image.reshape(-1, 3), 0).reshape(image.shape)
+    shown = np.stack([curves[:, c].take(image[..., c]) for c in range(3)], -1)
     speckle = strength * SPREADS[Sensor(sensor)].speckle * rng.uniform()
     if speckle:
         noise = rng.normal(0, 255 * speckle, (*image.shape[:2], 1 if is_grey else 3))
         shown = (shown + noise).clip(0, 255).round().astype('uint8')
-    return np.where(padding[..., None], image, shown)
+    return np.where(padding[..., None], image, shown) if padding.any() else shown
