@@ -621,6 +621,31 @@ def test_new_places_are_trained_by_the_recipe(tmp_path, run_cli, two_places, mon
     assert asked[0]['limit'] == 9
 
 
+@pytest.mark.slow
+def test_a_place_is_left_out_from_beginning_to_end(tmp_path, run_cli, monkeypatch):
+    "Radar water alone: trained for a few steps on Sabah and asked in Florida, and the other way round."
+    from earthgpt_lite.data.sample import synthetic
+    from earthgpt_lite.data.sample.sites import site_examples
+    from earthgpt_lite.eval import shift
+
+    def radar(split):
+        return [e for name in ('florida', 'sabah') for e in site_examples(name, split, 60)[:60]]
+
+    for module in (shift, synthetic):
+        monkeypatch.setattr(module, 'pointing_examples', radar)
+    monkeypatch.setattr(shift, 'sample_examples', radar)
+    monkeypatch.setattr(shift, 'LEAST', 30)
+    words = 'evaluate', 'nano', 'samples', '--new', 'places', '--steps', 4, '--limit', 12, '--out', tmp_path
+    status, out, err = run_cli(*words, '--device', 'cpu', '--json')
+    found = json.loads(out)
+    assert status == 0 and {r['source'] for r in found['rows']} == {'florida', 'sabah'}
+    assert all({'prior', 'shuffled', 'blind', 'ahead'} <= set(r) and r['n'] > 0 for r in found['rows'])
+    run = json.loads((tmp_path / 'without-florida/run.json').read_text())
+    assert run['steps'] == 4 and run['run']['data'] == 'pointing/without-florida'
+    again = run_cli(*words, '--device', 'cpu')  # nothing is trained or asked anew
+    assert again[0] == 0 and 'florida' in again[1] and 'training' not in again[2]
+
+
 def test_new_words_of_own_records(saved, tmp_path, run_cli):
     rows = []
     for k, truth in enumerate(('yes', 'no', 'yes')):

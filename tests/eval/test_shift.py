@@ -402,7 +402,7 @@ def test_a_scene_is_asked_whole(tiny):
         'balanced accuracy',
     }
     assert 'balanced accuracy' in shift_text(found)
-    with pytest.raises(BadInput, match='both kinds'):
+    with pytest.raises(BadInput, match='not both'):
         evaluate_scene(
             tiny,
             replace(wet_scene(), pixels=wet_scene().pixels[:, :, :96], valid=np.ones((256, 96), bool)),
