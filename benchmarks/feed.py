@@ -189,7 +189,8 @@ def grouped(folder, pictures=240, questions=10, rounds=3, steps=4):
 
 def idle(folder, pictures=4000, steps=150, pause=0.06, workers=None):
     from earthgpt_lite.model.loading import load
-    from earthgpt_lite.train.dataset import InstructionBatches, StepKeys, make_loader
+    from earthgpt_lite.train.dataset import InstructionBatches
+    from earthgpt_lite.train.loader import StepKeys, make_loader
     from earthgpt_lite.train.examples import StoredExamples, open_store
 
     store = open_store(make_store(folder / 'idle', pictures, 2, side=800))

@@ -6,7 +6,7 @@
 
 Every row is a process of its own, so that peak memory is its own. Timed from the sixth step to the last, data and
 optimiser included; a token is one that is not padding. Peak memory is what torch allocated on a GPU, or the largest
-resident size of the process on a CPU. FLOPs are counted as lesson 5_train/08_throughput does; MFU is their share of what the GPU's
+resident size of the process on a CPU. FLOPs are counted as lesson 5_train/09_throughput does; MFU is their share of what the GPU's
 maker promises in 16 bits. Rows are printed as a table for docs/benchmarks.md.
 """
 

@@ -30,7 +30,8 @@ from earthgpt_lite.model.modeling import save
 from earthgpt_lite.train import checkpoints
 from earthgpt_lite.train.callbacks import Interrupted, Validation
 from earthgpt_lite.train.module import EarthGPTModule
-from earthgpt_lite.train.dataset import InstructionBatches, StepKeys, make_loader
+from earthgpt_lite.train.dataset import InstructionBatches
+from earthgpt_lite.train.loader import StepKeys, make_loader
 from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.stages import STAGES, tune_stage
 

@@ -26,7 +26,7 @@ COURSE = [
     ('A language model by hand', ['4_model/10_language']),
     ('EarthGPT whole', ['4_model/16_modeling']),
     ('Stages, scale and bias', ['5_train/01_stages', '4_model/23_adapters']),
-    ('Training with Lightning', ['5_train/10_module']),
+    ('Training with Lightning', ['5_train/11_module']),
     ('Can we trust it', ['6_eval/04_statistics']),
     ('Asking the world', ['7_app/02_assistant']),
 ]

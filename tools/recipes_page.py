@@ -187,7 +187,7 @@ the answer, {targets} of them graded (**assumed**). An MFU of {mfu:.0%} of the p
 
 - FLOPs of a picture: what one picture costs in the encoders, counted by torch on the meta device, and two for each weight
   and token of the language model, once forward and up to twice backward (`step_flops`, lesson
-  [throughput](../nbs/5_train/08_throughput.ipynb)).
+  [throughput](../nbs/5_train/09_throughput.ipynb)).
 - hours = steps x pictures of a step x FLOPs of a picture / (GPUs x peak x MFU); where activations are made again, what
   lies behind the encoders counts four thirds.
 - weights = 16 bytes for each trained number (float32: weight, gradient, two of AdamW) + for each frozen one 2 bytes, 4 in `lite`,

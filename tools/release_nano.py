@@ -71,7 +71,7 @@ islands, lakes and trees, and tells two dates and two sensors apart. It goes on 
 
 **Trained** {date}, {seconds:,.0f} s in {steps:,} steps on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
 (`earthgpt-lite train --config nano` reproduces it). Data: `{data}`, the training blocks of the sample and what is made
-of them (notebooks 3_data/16_synthetic, 18_pairs and 20_dialogues), varied by {augment}. Lesson 5_train/17_pointing tells what boxes took.
+of them (notebooks 3_data/16_synthetic, 18_pairs and 20_dialogues), varied by {augment}. Lesson 5_train/18_pointing tells what boxes took.
 
 **Limits.** It knows the places of the sample: Blue Marble at some kilometres a pixel, one Sentinel-2, two Sentinel-1, one Landsat 8 scene,
 three aerial pictures. It was trained in English on short questions, in many wordings (notebook 3_data/19_wordings), and on talks of at most three turns.

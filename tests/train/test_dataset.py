@@ -15,16 +15,8 @@ from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor
-from earthgpt_lite.train.dataset import (
-    InstructionBatches,
-    StepKeys,
-    TokenCache,
-    UnreadablePictures,
-    data_fingerprint,
-    make_loader,
-    packing_efficiency,
-    pick_workers,
-)
+from earthgpt_lite.train.dataset import InstructionBatches, TokenCache, data_fingerprint, packing_efficiency
+from earthgpt_lite.train.loader import StepKeys, UnreadablePictures, make_loader, pick_workers
 
 tok = lru_cache(1)(tokenizer)
 config = lru_cache(1)(lambda: small(tok()).config)

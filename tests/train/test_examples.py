@@ -285,7 +285,7 @@ def test_a_run_over_a_few_bad_pictures_says_so(place):
 def test_counts_of_several_processes_are_put_together(monkeypatch):
     from types import SimpleNamespace
 
-    from earthgpt_lite.train.dataset import UnreadablePictures
+    from earthgpt_lite.train.loader import UnreadablePictures
 
     count = UnreadablePictures(0.5, 100)
     count.names = {'a': 'gone'}

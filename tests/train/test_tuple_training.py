@@ -23,13 +23,8 @@ from earthgpt_lite.model.tokens import IGNORE
 from earthgpt_lite.raster.chips import Sensor, dihedral_image
 from earthgpt_lite.train.augment import WAYS
 from earthgpt_lite.train.callbacks import Interrupted, Validation
-from earthgpt_lite.train.dataset import (
-    InstructionBatches,
-    StepKeys,
-    data_fingerprint,
-    make_loader,
-    most_pictures,
-)
+from earthgpt_lite.train.dataset import InstructionBatches, data_fingerprint, most_pictures
+from earthgpt_lite.train.loader import StepKeys, make_loader
 from earthgpt_lite.train.examples import StoredExamples
 from earthgpt_lite.train.fit import fit
 from earthgpt_lite.train.sampling import ExampleColumns
