@@ -200,7 +200,7 @@ def shift_table(rows: list[dict]) -> str:
         interval = '{:+.3f} to {:+.3f}'.format(*r['interval'])
         worst = f'{min(r["versions"].values()):.3f}'
         lines.append([r['task'], r['sensor'], r['metric'], f'{r["n"]:,}', *numbers, interval, worst])
-    widths = [max(map(len, column)) for column in zip(*lines)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines)]
     rule = ['-' * w if k < 3 else '-' * (w - 1) + ':' for k, w in enumerate(widths)]
     lines.insert(1, rule)
     return '\n'.join('| ' + ' | '.join(_padded(line, widths)) + ' |' for line in lines)
