@@ -33,7 +33,7 @@ from earthgpt_lite.data.sample.sites import RENDERING
 from earthgpt_lite.data.sample.trees import sample_examples
 from earthgpt_lite.eval.measures import exact_match
 from earthgpt_lite.eval.score import prior_turns
-from earthgpt_lite.eval.runner import example_questions
+from earthgpt_lite.eval.questions import example_questions
 from earthgpt_lite.eval.statistics import mean_interval, prior_predictions, score_with_interval
 from earthgpt_lite.files import write_json
 from earthgpt_lite.model.loading import load

@@ -25,7 +25,8 @@ def main():
     import numpy as np
     import torch
     from earthgpt_lite.data.sample.trees import sample_examples
-    from earthgpt_lite.eval.runner import evaluate_model, model_asker, open_data, sample_evenly
+    from earthgpt_lite.eval.runner import evaluate_model
+    from earthgpt_lite.eval.questions import model_asker, open_data, sample_evenly
     from earthgpt_lite.model.loading import load
 
     examples = sample_examples('validation')

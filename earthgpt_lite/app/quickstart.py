@@ -20,7 +20,8 @@ from ..data.sample.world_map import Example
 from ..errors import BadInput
 from ..files import write_json
 from ..eval.report import write_report
-from ..eval.runner import asked_views, example_questions, model_asker
+from ..eval.runner import asked_views
+from ..eval.questions import example_questions, model_asker
 from ..eval.score import prior_turns
 from ..eval.statistics import prior_predictions, results
 from ..model.modeling import EarthGPT, check_replaceable, nano, save

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from earthgpt_lite.data.sample.change import loss_examples, same_twice, swapped
-from earthgpt_lite.eval.runner import example_questions
+from earthgpt_lite.eval.questions import example_questions
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / 'earthgpt_lite/assets/results/change.json'

@@ -22,7 +22,8 @@ from earthgpt_lite.data.sample.change import hidden, loss_examples
 from earthgpt_lite.data.sample.pairs import sensor_pairs
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model, open_data
+from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model
+from earthgpt_lite.eval.questions import open_data
 from earthgpt_lite.eval.sheets import shuffled_images
 from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.modeling import model_fingerprint

@@ -16,7 +16,8 @@ from earthgpt_lite.errors import BadInput
 from earthgpt_lite.eval import shift as module
 from earthgpt_lite.eval.drawings import paired_figure
 from earthgpt_lite.eval.measures import METRICS, exact_match
-from earthgpt_lite.eval.runner import evaluate_model, example_questions
+from earthgpt_lite.eval.runner import evaluate_model
+from earthgpt_lite.eval.questions import example_questions
 from earthgpt_lite.eval.shift import (
     askable,
     evaluate_places,

@@ -14,7 +14,8 @@ from earthgpt_lite.data.sample.world_map import Example
 from earthgpt_lite.data.shards import PackOptions, PackedData, pack
 from earthgpt_lite.data.store import InstructionData, write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import evaluate_model, example_questions, model_asker, open_data
+from earthgpt_lite.eval.runner import evaluate_model
+from earthgpt_lite.eval.questions import example_questions, model_asker, open_data
 from earthgpt_lite.model.config import rendering_of
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.processor import to_pixel_values
