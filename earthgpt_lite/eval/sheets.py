@@ -72,7 +72,7 @@ def asked_views(
     baselines: bool = True,  # also with wrong pictures and with none
     blind: str | None = None,  # a key of BLIND: instead of the right pictures, and without baselines
     seed: int = 0,  # of the shuffled pictures
-) -> dict:  # {'answers', 'shuffled', 'blind'}: settings of `runner.model_asker`
+) -> dict:  # {'answers', 'shuffled', 'blind'}: settings of `questions.model_asker`
     "What a model is shown when it is asked; of several pictures also with the first, or the last, grey."
     if blind == 'shuffled':
         return dict(answers=dict(shuffled=shuffled_images(questions, seed)))

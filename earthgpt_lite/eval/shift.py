@@ -94,7 +94,7 @@ def _fill(wording, fields):
 
 # %% ../../nbs/6_eval/18_shift.ipynb #shf7b520
 def reworded(
-    questions: list[dict],  # as from `runner.open_data`
+    questions: list[dict],  # as from `questions.open_data`
     half: str,
 ) -> tuple:  # known questions, new ones with `version`, the wording, and `of`, the place of the known one
     "Those questions that are in a known wording, and each of them in every held-out wording."
@@ -228,7 +228,7 @@ def _open_questions(data, root, rendering, options):
 
 def evaluate_shift(
     model,  # a run folder, a saved model, a hub name; or (model, tokenizer)
-    data,  # as for `runner.open_data`
+    data,  # as for `questions.open_data`
     kind: str,  # words or renderings
     out='runs/evaluation',  # folder for the answers, and for KIND.json and KIND.png
     root=None,  # folder of the pictures
@@ -392,7 +392,7 @@ def scene_questions(
     side: int = 64,  # of a chip, pixels of the scene
     least: float = 0.1,  # share of a chip that is water where the truth is yes
     most: float = 0.01,  # and where it is no
-) -> list[dict]:  # questions as from `runner.open_data`, with `window`
+) -> list[dict]:  # questions as from `questions.open_data`, with `window`
     "Is there water in each chip? Truth by NDWI; chips in between, or with gaps, are left out."
     wet = spectral_index(scene, 'ndwi') > 0
     questions = []
