@@ -36,11 +36,9 @@ LONGER = {
     'data.store': (445, 'rows, their check and the store that they become are one way'),
     'data.shards': (405, 'what packs and what opens the packed share their form'),
     'app.assistant': (455, 'asking, classifying and comparing share pictures and warnings'),
-    'eval.runner': (455, 'a model, what it is shown and its sheets are one way'),
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),
-    'app.model_commands': (530, 'commands of models share how they are stopped and what they tell'),
 }
 BOOKS = nb.notebooks(ROOT)
 MODULES = house.modules(ROOT)

@@ -5,7 +5,6 @@ __all__ = ['run_evaluate', 'run_score', 'add_score', 'add_audit', 'run_audit', '
            'run_doctor', 'run_pack', 'add_pack']
 
 # %% ../../nbs/7_app/14_run_commands.ipynb #356e58e6
-import json
 import os
 import sys
 from contextlib import redirect_stdout
@@ -19,6 +18,7 @@ from earthgpt_lite.app.commands import (
     real,
     whole,
 )
+from .model_commands import tell, wants_bars
 from ..errors import BadInput
 
 # %% ../../nbs/7_app/14_run_commands.ipynb #17b45b44

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import rasterio
 import shapely
 from affine import Affine
 from rasterio._err import CPLE_BaseError
@@ -30,7 +29,6 @@ from ..errors import BadInput
 from ..files import append_rows, check_written, disk_errors, whole_file
 from ..raster.georef import feature, feature_collection, ground_area, to_world
 from ..raster.opening import open_raster
-from ..raster.palettes import label_colours
 from ..raster.sources import tile_origins
 from earthgpt_lite.raster.styles import (
     add_layer_style,
