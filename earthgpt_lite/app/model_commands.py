@@ -127,6 +127,13 @@ def reading(args) -> dict:
     return {key: value for key, value in vars(args).items() if key in known}
 
 
+def _check_quotes(images):
+    "BadInput for a word of a question that lacks its quotes, and so stands among the images."
+    for image in images[1:]:
+        if not os.path.exists(image) and not os.path.splitext(image)[1]:
+            raise BadInput(f'{image}: no such image; a question of several words stands in quotes')
+
+
 def _pictures(assistant, args):
     "What a question is about: an image; several in their order, or each announced by its word."
     from earthgpt_lite.app.assistant import check_max_pictures
@@ -136,9 +143,6 @@ def _pictures(assistant, args):
     words = [word.strip() for word in args.words.split(',')] if args.words else []
     if words and len(set(words)) != len(args.image):
         raise BadInput(f'--words {args.words}: give each of the {len(args.image)} images a word of its own')
-    for image in args.image[1:]:
-        if not os.path.exists(image) and not os.path.splitext(image)[1]:
-            raise BadInput(f'{image}: no such image; a question of several words stands in quotes')
     check_max_pictures(assistant.model.config, len(args.image))
     chips = [assistant.chip(image, **reading(args)) for image in args.image]
     return dict(zip(words, chips)) if words else chips
@@ -151,6 +155,7 @@ def run_ask(args):
     from earthgpt_lite.raster.reading import scene_files
     from earthgpt_lite.raster.sources import as_chip
 
+    _check_quotes(args.image)
     if args.out:
         check_overwrite(args.out, args.force)
         read = [file for image in args.image for file in scene_files(image, args.allow_vrt)]
@@ -174,6 +179,7 @@ def run_ask(args):
 # %% ../../nbs/7_app/13_model_commands.ipynb #e81b9af2
 def run_chat(args):
     "The command `chat`: a question a line. Status 1 where one of them could not be answered."
+    _check_quotes(args.image)
     assistant = _assistant(args)
     chat = assistant.chat(_pictures(assistant, args), memory=args.memory)
     typed = sys.stdin.isatty()

@@ -19,7 +19,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..errors import BadInput
-from .chips import Sensor
 from earthgpt_lite.raster.platforms import (
     PLATFORMS,
     band_key,

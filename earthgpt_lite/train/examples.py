@@ -30,7 +30,6 @@ from ..data.store import BETWEEN, InstructionData
 from ..raster.rendering import Rendering
 from ..errors import BadInput
 from ..files import NotWritten, whole_file
-from ..raster.chips import Sensor
 from .sampling import SENSORS, TASKS, ExampleColumns
 
 # %% ../../nbs/5_train/04_examples.ipynb #exmpidx2
