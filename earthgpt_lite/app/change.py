@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .assistant import announce, check_labels, check_max_pictures
+from .assistant import check_labels, check_max_pictures
 from earthgpt_lite.app.survey import (
     Job,
     Survey,
@@ -70,11 +70,6 @@ class DateScene:
     @property
     def name(self):
         return self.frame.name
-
-    @property
-    def words(self) -> str:
-        "What announces it to the model."
-        return announce(self.role, self.small.datetime)
 
 
 def _look(role, path, clouds, options):
@@ -222,7 +217,7 @@ class PairJob(Job):
 
     def ask(self, assistant, chips):
         "Answers about some of the pairs."
-        words = [date.words for date in self.dates]
+        words = [date.role for date in self.dates]
         pairs = [dict(zip(words, pair)) for pair in chips]
         if self.kind == 'classify':
             return assistant.classify(pairs, self.prompt, self.question)

@@ -145,7 +145,7 @@ def test_on_one_grid_the_clearing_is_where_it_is(before, after, tmp_path):
     helper = Perfect()
     done = run(before, after, tmp_path / 'a.json', helper)
     assert likeness(changed(tmp_path / 'a.json')) > 0.99 and done.tiles == 16 and done.warnings == []
-    assert helper.words == {('before 2017-01-24', 'after 2018-11-03')}
+    assert helper.words == {('before', 'after')}
 
 
 @pytest.mark.parametrize('code, step', [(4326, 8), (4326, 14), (32617, 6), (3857, 10)])
