@@ -16,7 +16,6 @@ A training that was stopped goes on. Intervals: `eval.statistics.mean_interval`,
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from datetime import date
@@ -332,7 +331,8 @@ def main():
         facts = dict(date=str(date.today()), machine=machine(), threads=torch.get_num_threads())
         write_json(facts | dict(versions=versions(), **PARTS[name](args)), args.out / f'{name}.json')
     files = {name: args.out / f'{name}.json' for name in PARTS}
-    if all(map(os.path.exists, files.values())) and len(args.split) == 2:
+    files = {name: path for name, path in files.items() if path.exists()}
+    if len(args.split) == 2:
         table = {name: json.loads(path.read_text(encoding='utf-8')) for name, path in files.items()}
         write_json(table, args.table)
         print(f'written: {args.table}')

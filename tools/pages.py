@@ -208,6 +208,12 @@ def new_markdown(new):
     return '\n\n'.join(parts)
 
 
+PAIRS = """By `benchmarks/change.py`, told in [benchmarks](benchmarks.md). *Other pair*: shown the pictures of another
+pair; *grey*: one of the two covered. *either*: did it change at all; *new*, *gone*: which way; *second*: by the order of
+the pictures. *swapped*: the pictures in the other order; *same twice*: one picture in both places, where *no* is right."""
+LOSS = """Real forest loss in Sabah, by radar, five folds; the interval is drawn over blocks. An example, not a result:"""
+
+
 def results_page():
     run, nano = load('quickstart.json'), load('nano.json')
     train = nano['train']
@@ -235,7 +241,66 @@ def results_page():
     for key, title in tables.items():
         if key in run:
             parts += [f'{title}:', results_markdown(run[key], run.get(by_source.get(key), ()))]
+    parts += pair_parts()
     return '\n\n'.join([*parts, '*This page is written by `tools/pages.py`.*']) + '\n'
+
+
+# ---- two pictures in one question
+
+_SIGHTS = dict(  # in change.json, and what it is called
+    prior='prior',
+    shuffled='other pair',
+    before_hidden='before grey',
+    after_hidden='after grey',
+    first_hidden='optical grey',
+    last_hidden='thermal grey',
+)
+
+
+def pair_table(rows):
+    "Accuracy of questions about pairs, each with what is right without the pair"
+    sights = [name for name in _SIGHTS if any(name in row for row in rows.values())]
+    right = ['n', 'right', '95 % interval', *map(_SIGHTS.get, sights)]
+    lines = []
+    for name, row in rows.items():
+        low, high = row['interval']
+        others = [f'{row[s]["score"]:.3f}' if s in row else '' for s in sights]
+        lines.append((name, f'{row["n"]:,}', f'{row["score"]:.3f}', f'{low:.3f} to {high:.3f}', *others))
+    return table(['questions', *right], lines, right)
+
+
+def pair_boxes(row):
+    "One line on boxes around what changed"
+    said = []
+    for metric in ('meanIoU', 'Pr@0.5'):
+        own = row[metric]
+        low, high = own['interval']
+        rivals = ', '.join(f'{_SIGHTS[s]} {own[s]:.3f}' for s in _SIGHTS if s in own)
+        said.append(f'{metric} {own["score"]:.3f} ({low:.3f} to {high:.3f}; {rivals})')
+    return f'Where it happened, {row["n"]:,} boxes: {"; ".join(said)}.'
+
+
+def pair_parts():
+    "The tables of `benchmarks/change.py`"
+    found = load('change.json')
+    parts = ['## Two pictures in one question', PAIRS]
+    for split, title in (('test', 'Test places'), ('validation', 'Validation places')):
+        painted = found['synthetic'][split]
+        parts += [
+            f'Painted changes, {title.lower()}:',
+            pair_table({k: v for k, v in painted.items() if 'score' in v}),
+        ]
+        parts.append(pair_boxes(painted['where']))
+    if 'loss' in found:
+        lost = found['loss']['test']
+        parts += [
+            LOSS,
+            pair_table({k: v for k, v in lost.items() if 'score' in v}),
+            pair_boxes(lost['where']),
+        ]
+    for split, title in (('test', 'test places'), ('validation', 'validation places')):
+        parts += [f'Two sensors, {title}:', pair_table(found['sensors'][split])]
+    return parts
 
 
 # ---- the picture of the parts
