@@ -361,9 +361,9 @@ def test_recipes_can_be_read(name, monkeypatch):
 
 
 def test_samples_of_one_source(few, monkeypatch):
-    import earthgpt_lite.data.sample.trees as trees
+    from earthgpt_lite.train import examples
 
-    monkeypatch.setattr(trees, 'sample_examples', lambda split: few[split])
+    monkeypatch.setattr(examples, 'sample_examples', lambda split: few[split])
     found = open_examples('samples/global')
     assert found == [e for e in few['train'] if e.name.startswith('global/')] and 0 < len(found) < len(
         few['train']
