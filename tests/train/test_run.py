@@ -468,3 +468,13 @@ def test_a_run_on_packed_records_takes_their_rendering(data):
         run = choice(data, out=str(data / name), stage=StageOptions(stage), steps=1)
         train(replace(run, data=str(data / 'packed')), say=lambda s: None)
         assert rendering_of(load(data / name, 'cpu')[0].config) == of_nano
+
+
+def test_parts_beside_those_of_a_stage():
+    from earthgpt_lite.train.run_file import StageOptions
+
+    stage = StageOptions('lora', also=['fusion', 'projector'], rank=16).stage()
+    assert stage.trainable == ('lora', 'fusion', 'projector') and stage.options['rank'] == 16
+    assert StageOptions('lora').stage().trainable == ('lora',)
+    with pytest.raises(BadInput, match="stage.also: there is no part 'eyes'; parts are vit, cnn, "):
+        StageOptions('lora', also=['eyes']).stage()
