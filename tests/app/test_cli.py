@@ -231,6 +231,6 @@ def test_a_real_process_gives_status_and_one_line(saved, tmp_path):
 
 def test_a_question_without_quotes(capsys):
     "Its words stand where further images may stand; no model is opened to find that out."
-    assert main(['ask', 'run', 'a.tif', 'what', 'is', 'it?']) == 1
+    assert main(['ask', 'run', 'a.tif', 'what', 'is', 'it?']) == 2
     said = capsys.readouterr().err
     assert said == 'earthgpt-lite: what: no such image; a question of several words stands in quotes\n'
