@@ -212,8 +212,7 @@ def _run(out, minutes, seed, device, resume, say, progress):
     )
     say(_plan_text(data['train'], settings))
     # in a shorter run hardly a picture comes twice, and turning it only adds variety to learn
-    ways = ['turn', 'jitter'] if minutes >= 15 else ['jitter']
-    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=ways)
+    options = dict(device=device, progress=progress, resume=resume, seed=seed, augment=minutes >= 15)
     run, after_scratch = _train_stages(model, tokenizer, data, out, minutes, options)
     say('Asking the held-out questions, with the right picture, a wrong one, and none ...')
     tables, predictions = _evaluate_splits(model, tokenizer, data, progress)
