@@ -344,5 +344,5 @@ def test_several_pictures_are_shown_side_by_side(tmp_path):
     assert shown.shape == (256, 256 + 8 + 256, 3)
     boxes = [line.get_xdata().min() for line in figure.axes[0].lines]
     assert boxes and min(boxes) > 256, 'boxes are in the last picture'
-    assert figure.axes[0].get_title().endswith('1.png | 1.png')
+    assert figure.axes[0].get_title('left').endswith('1.png | 1.png')
     assert [text.get_text() for text in figure.axes[0].texts] == ['1 before', '2 after']
