@@ -42,9 +42,9 @@ READS = {
     'truth',
     'shuffled',
 }
-READS |= {'blind', 'file', 'root', 'src'}
+READS |= {'blind', 'file', 'root', 'src', 'before', 'after', 'before_clouds', 'after_clouds'}
 WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
-WORDS |= {'split'}
+WORDS |= {'split', 'change', 'words'}
 TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'base', 'data', 'root', 'config'}
 TRAIN_WORDS = {'checkpoint_every', 'strategy', 'precision', 'device', 'logger', 'full_disk'}
 
@@ -73,7 +73,7 @@ def test_of_every_option_it_is_known_whether_it_reads_or_writes():
     fields = {
         f.name for f in dataclasses.fields(RunOptions) if 'str' in str(f.type) or 'Literal' in str(f.type)
     }
-    known = TRAIN_WRITES | TRAIN_READS | TRAIN_WORDS | {'sampling_weights', 'choices', 'stage'}
+    known = TRAIN_WRITES | TRAIN_READS | TRAIN_WORDS | {'sampling_weights', 'choices', 'stage', 'augment'}
     assert fields <= known, fields - known
 
 
