@@ -143,7 +143,9 @@ def surveyed(model, tokenizer, pictures):
             file, out = f'{folder}/{k}.png', f'{folder}/{k}.json'
             Image.fromarray(aerial(name)[r : r + side, c : c + side]).save(file)
             survey(helper, file, out, detect='tree', size=PART, progress=False)
-            corners = [np.array(a['polygon']) for a in json.loads(Path(out).read_text())['answers']]
+            corners = [
+                np.array(a['polygon']) for a in json.loads(Path(out).read_text(encoding="utf-8"))['answers']
+            ]
             found.append(np.array([[*ring.min(0), *ring.max(0)] for ring in corners]).reshape(-1, 4))
     return found, [len(boxes) for boxes in found]
 

@@ -20,7 +20,7 @@ def _split(text):
 
 
 _GRAMMAR = (files('earthgpt_lite') / 'assets' / 'wordings.yaml').read_text(encoding='utf-8')
-_GRAMMAR = yaml.load(_GRAMMAR, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+_GRAMMAR = yaml.safe_load(_GRAMMAR)
 FORMS = dict(ask=0.45, tell=0.25, clause=0.12, terse=0.18)  # and how often each is drawn
 
 

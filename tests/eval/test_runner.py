@@ -396,11 +396,11 @@ def test_one_split_is_asked_and_said(tiny, mixed, tmp_path):
 
 
 def test_blind_runs_show_what_they_say(tiny, data, tmp_path, monkeypatch):
-    from earthgpt_lite.eval import runner as module
+    from earthgpt_lite.eval import questions, runner as module
 
     seen = []
-    as_pixels = module.to_pixel_values
-    monkeypatch.setattr(module, 'to_pixel_values', lambda image: seen.append(image) or as_pixels(image))
+    as_pixels = questions.to_pixel_values
+    monkeypatch.setattr(questions, 'to_pixel_values', lambda image: seen.append(image) or as_pixels(image))
     settings = dict(progress=False, say=None, max_new_tokens=4)
     answers = {}
     for kind in ('grey', 'none', 'shuffled'):
@@ -409,7 +409,7 @@ def test_blind_runs_show_what_they_say(tiny, data, tmp_path, monkeypatch):
         answers[kind] = (tmp_path / kind / 'answers.jsonl').read_text()
         assert metrics['shown'] == module.BLIND[kind] and f"blind='{kind}'" in metrics['by']
         assert len(seen) == dict(grey=40, none=0, shuffled=39)[kind]
-        assert kind != 'grey' or all((image == module.GREY).all() for image in seen)
+        assert kind != 'grey' or all((image == questions.GREY).all() for image in seen)
         assert metrics['results'][0]['blind'] is None  # no baselines beside it
     assert module.BLIND['grey'] in (tmp_path / 'grey/report.html').read_text()
     for folder, change in dict(grey=dict(blind='none'), shuffled=dict(blind='shuffled', seed=1)).items():
@@ -474,7 +474,7 @@ def test_pairs_are_made_worse_with_the_rest(wild, tmp_path):
         name: sum(r['n'] for r in rows if r['corruption'] == name) for name in ('noise', 'haze', 'speckle')
     }
     assert total == dict(noise=10, haze=10, speckle=2)
-    assert {r['sensor'] for r in rows} == {'optical', 'optical+sar'}
+    assert {r['sensor'] for r in rows} == {'optical', 'optical x2', 'optical+sar'}
 
 
 def test_a_series_asked_in_all_pairs_is_encoded_once_and_resumed_it_is_the_same(wild, tmp_path):
