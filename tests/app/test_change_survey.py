@@ -299,7 +299,7 @@ def test_another_date_or_question_does_not_go_on(before, after, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_same_file(before, after, tmp_path):
     code = (
-        'from test_change import *\n'
+        'from test_change_survey import *\n'
         f'for n in (1, 2): run({str(before)!r}, {str(after)!r}, Path({str(tmp_path)!r}) / f"{{n}}.json", processes=n)'
     )
     words = [sys.executable, '-c', 'from pathlib import Path\n' + code]
@@ -521,7 +521,7 @@ def test_a_scene_may_stand_behind_the_options_as_before(command, capsys, monkeyp
 MEMORY = '''
 import json, sys
 from pathlib import Path
-from test_change import Perfect
+from test_change_survey import Perfect
 from earthgpt_lite.app.change import survey_change
 from earthgpt_lite.train.throughput import peak_memory_mb
 folder = Path(sys.argv[1])
