@@ -15,7 +15,7 @@ from earthgpt_lite.app.cli import main
 RNG = np.random.default_rng(0)
 
 
-def raster(path, pixels, driver='GTiff', alpha=False, **keys):
+def raster(path, pixels, driver='GTiff', alpha=False, names=(), date=None, **keys):
     count, height, width = pixels.shape
     keys |= dict(driver=driver, width=width, height=height, count=count, dtype=pixels.dtype)
     with warnings.catch_warnings():
@@ -25,6 +25,10 @@ def raster(path, pixels, driver='GTiff', alpha=False, **keys):
         file.write(pixels)
         if alpha:
             file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        if names:
+            file.descriptions = names
+        if date:
+            file.update_tags(DATE=date)
     return str(path)
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import re
 import sys
-import warnings
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -14,9 +13,9 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import Resampling, reproject, transform
 
+from fixtures_app import raster
 from earthgpt_lite.app import model_commands
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant
@@ -68,16 +67,7 @@ class Perfect:
 
 
 def write(path, pixels, place, date=None, names=None, **more):
-    size = dict(count=len(pixels), height=pixels.shape[1], width=pixels.shape[2], dtype=pixels.dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)  # without a place, on purpose
-        file = rasterio.open(path, 'w', driver='GTiff', **size, **place, **more)
-    with file:
-        file.write(pixels)
-        if names:
-            file.descriptions = names
-        if date:
-            file.update_tags(DATE=date)
+    raster(path, pixels, date=date, names=names, **place, **more)
     return path
 
 

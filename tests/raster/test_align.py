@@ -1,15 +1,13 @@
 "A raster on the grid of another: as rasterio's own reproject has it, in parts as in one piece, there and back again."
 
-import warnings
-
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from hypothesis import given, settings, strategies as st
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import Resampling, reproject, transform
 
+from fixtures_app import raster
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.raster import align
 from earthgpt_lite.raster.align import (
@@ -41,15 +39,7 @@ def smooth(seed=0, bands=2, shape=SIZE, kind='float32'):
 
 
 def write(path, pixels, place=UTM, **more):
-    size = dict(count=len(pixels), height=pixels.shape[1], width=pixels.shape[2], dtype=pixels.dtype)
-    names = more.pop('names', None)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)  # without a place, on purpose
-        file = rasterio.open(path, 'w', driver='GTiff', **size, **place, **more)
-    with file:
-        file.write(pixels)
-        if names:
-            file.descriptions = names
+    raster(path, pixels, **place, **more)
     return path
 
 
