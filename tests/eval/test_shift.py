@@ -28,7 +28,7 @@ from earthgpt_lite.eval.shift import (
     held_out_wordings,
     presence_scores,
     rerendered,
-    reword,
+    held_out_versions,
     reworded,
     scene_questions,
     shift_rows,
@@ -81,7 +81,7 @@ def test_no_question_of_training_is_a_held_out_one(few):
     assert len(asked) > 50
     for t in list(asked.values()):
         for half in HALVES:
-            for wording, text in reword(t.question, t.task, half).items():
+            for wording, text in held_out_versions(t.question, t.task, half).items():
                 assert tuple(folded(text)) not in asked, f'{wording!r} is trained on'
 
 
@@ -103,22 +103,22 @@ def test_every_wording_of_the_sample_is_reworded_and_keeps_its_words(half):
             names = template_fields(wording)
             if names & {'labels', 'question'} or not names and task == Task.DETECTION:
                 continue
-            said = reword(wording.format(**{name: fields[name] for name in names}), task, half)
+            said = held_out_versions(wording.format(**{name: fields[name] for name in names}), task, half)
             assert len(said) == 10, wording
             for text in said.values():
                 assert all(fields[name].casefold() in text.casefold() for name in names), text
                 assert '{' not in text
     for n in ('one tree', 'two trees'):
-        said = reword(f'are there more than {n} in this image?', 'vqa', half)
+        said = held_out_versions(f'are there more than {n} in this image?', 'vqa', half)
         assert len(said) == 10 and all(n in text.casefold() for text in said.values())
-    assert len(reword('is the left half warmer than the right half?', 'vqa', half)) == 10
+    assert len(held_out_versions('is the left half warmer than the right half?', 'vqa', half)) == 10
 
 
 def test_capitals_reach_the_fields_and_a_foreign_question_is_left_out():
-    said = reword('is there any bare soil in this image?', 'presence', 'test')
+    said = held_out_versions('is there any bare soil in this image?', 'presence', 'test')
     assert said['DO YOU SEE {label}?'] == 'DO YOU SEE BARE SOIL?'
     for question, task in (('quelle heure est-il?', 'presence'), ('how high is it?', 'vqa')):
-        assert reword(question, task, 'test') == {}
+        assert held_out_versions(question, task, 'test') == {}
     questions = [
         dict(question='odd?', task='presence'),
         dict(question='describe this image.', task='caption'),
