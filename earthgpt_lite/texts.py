@@ -161,11 +161,13 @@ def safe_streams():
     "While the block runs, what is printed is `printable`, and standard input is there. Raises OutputClosed."
     kept = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = sys.stdin or io.StringIO()
-    sys.stdout, sys.stderr = SafeStream(sys.stdout, must=True), SafeStream(sys.stderr, must=False)
+    stdout = SafeStream(sys.stdout, must=True)
+    sys.stdout, sys.stderr = stdout, SafeStream(sys.stderr, must=False)
     try:
         yield
-        sys.stdout.flush()
+        stdout.flush()
     finally:
+        stdout.must = False  # a bar of progress that is left over ends nothing
         sys.stdin, sys.stdout, sys.stderr = kept
 
 # %% ../nbs/0_texts.ipynb #txt00021

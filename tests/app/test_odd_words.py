@@ -15,6 +15,7 @@ from earthgpt_lite.app import cli
 from earthgpt_lite.app.cli import make_parser
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.train.run_file import known_keys
+from earthgpt_lite.texts import OutputClosed, safe_streams
 
 LONG = 'x' * 3000
 ODD = [
@@ -254,6 +255,18 @@ def test_colours_of_our_own_reach_a_terminal(real, run_cli, monkeypatch):
         json.dump([{'image': 'a.tif', 'conversations': turns}], f)
     status, out, _ = run_cli('data', 'tokens', 'pics/c.json')
     assert status == 0 and '\x1b[30;4' in out and '\x1bc' not in out and '\u202e' not in out
+
+
+def test_who_keeps_a_stream_of_a_command_that_has_ended_ends_nothing(monkeypatch):
+    "A bar of progress that is left over writes when it is collected, and its stream may be closed by then."
+    out = io.StringIO()
+    monkeypatch.setattr('sys.stdout', out)
+    with safe_streams():
+        kept = sys.stdout
+    out.close()
+    assert kept.write('late') == 4
+    with pytest.raises(OutputClosed), safe_streams():
+        print('in time')
 
 
 def test_a_line_that_is_no_text_is_one_sentence_and_the_talk_goes_on(saved, tif, run_cli, monkeypatch):
