@@ -23,6 +23,8 @@ LEFT_OF['data'] = [*LEFT_OF['boxes'], 'boxes']
 LEFT_OF['model'] = [*LEFT_OF['data'], 'data']
 LEFT_OF['train'] = LEFT_OF['eval'] = [*LEFT_OF['model'], 'model']
 LEFT_OF['app'] = [*LEFT_OF['train'], 'train', 'eval']
+LEFT_OF['exercises'] = ['errors']  # opens the judges of a lesson by name, when it is asked
+LEFT_OF['course'] = [*LEFT_OF['app'], 'app', 'exercises']
 INLINE = (ast.IfExp, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.NamedExpr)
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
