@@ -6,7 +6,7 @@ __all__ = ['TREES', 'TREE_CHIP', 'NUMBERS', 'tree_boxes', 'aerial', 'trees_in', 
 
 # %% ../../../nbs/3_data/15_trees.ipynb #e232c2f0
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -311,6 +311,11 @@ def sample_examples(
     seed: int = 0,
 ) -> list[Example]:
     "The whole sample of a split: the Earth from afar, the four sites, the trees."
+    return [replace(example, turns=list(example.turns)) for example in _sample_examples(split, n, seed)]
+
+
+@lru_cache(maxsize=1)  # much is made of them, in a row
+def _sample_examples(split, n, seed):
     return (
         optical_examples(split, None if n == 1 else round(n * 4800), seed)
         + all_site_examples(split, n, seed)
