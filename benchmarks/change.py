@@ -1,7 +1,7 @@
 """Two pictures in one question: painted changes, real forest loss, one ground in two sensors.
 
     python benchmarks/change.py                      # all three parts, then the table
-    python benchmarks/change.py --only synthetic     # one part; what lies in --out is not done again
+    python benchmarks/change.py --only synthetic     # one part; the others stay in the table as they are
     python benchmarks/change.py --split validation   # scores for choices; the table holds both splits
 
 synthetic: the packaged nano with a vocabulary for change, trained on changes painted into optical chips of
@@ -330,11 +330,11 @@ def main():
         print(name, flush=True)
         facts = dict(date=str(date.today()), machine=machine(), threads=torch.get_num_threads())
         write_json(facts | dict(versions=versions(), **PARTS[name](args)), args.out / f'{name}.json')
-    files = {name: args.out / f'{name}.json' for name in PARTS}
-    files = {name: path for name, path in files.items() if path.exists()}
     if len(args.split) == 2:
-        table = {name: json.loads(path.read_text(encoding='utf-8')) for name, path in files.items()}
-        write_json(table, args.table)
+        table = json.loads(args.table.read_text(encoding='utf-8')) if args.table.exists() else {}
+        for name in args.only:
+            table[name] = json.loads((args.out / f'{name}.json').read_text(encoding='utf-8'))
+        write_json({name: table[name] for name in PARTS if name in table}, args.table)
         print(f'written: {args.table}')
 
 

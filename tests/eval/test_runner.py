@@ -541,24 +541,58 @@ def test_pairs_in_memory_are_asked_with_every_baseline(tiny, pairs, tmp_path):
     assert again['asked'] == 0 and again['results'] == found['results']
 
 
+def saved_pairs(pairs, folder):
+    "Records of pairs with their pictures as files."
+    rows = []
+    for k, e in enumerate(pairs):
+        names = [f'{k}-{place}.png' for place in range(2)]
+        for name, image in zip(names, e.images):
+            Image.fromarray(image).save(folder / name)
+        rows.append(Record(tuple(names), e.turns, e.sensor, words=e.words))
+    write_rows(rows, folder / 'r.jsonl')
+    return folder / 'r.jsonl'
+
+
 def test_pairs_in_files_answer_as_pairs_in_memory(tiny, pairs, tmp_path):
     from earthgpt_lite.app.cli import main
     from earthgpt_lite.model.modeling import save
 
-    model, rows = two_pictures(tiny), []
-    for k, e in enumerate(pairs):
-        names = [f'{k}-{place}.png' for place in range(2)]
-        for name, image in zip(names, e.images):
-            Image.fromarray(image).save(tmp_path / name)
-        rows.append(Record(tuple(names), e.turns, e.sensor, words=e.words))
-    write_rows(rows, tmp_path / 'r.jsonl')
+    model = two_pictures(tiny)
     save(*model, tmp_path / 'model')
-    there = tmp_path / 'r.jsonl', '--out', tmp_path / 'files', '--device', 'cpu'
+    there = saved_pairs(pairs, tmp_path), '--out', tmp_path / 'files', '--device', 'cpu'
     assert main(['evaluate', *map(str, (tmp_path / 'model', *there))]) == 0
     evaluate_model(model, pairs, tmp_path / 'memory', progress=False, say=None)
     for name in ('answers', 'shuffled', 'blind', 'first_hidden', 'last_hidden'):
         if name != 'shuffled':  # which other pair is shown depends on the source
             assert answers_of(tmp_path / 'files', name) == answers_of(tmp_path / 'memory', name)
+
+
+@pytest.mark.slow
+@pytest.mark.unix
+def test_two_processes_answer_pairs_as_one(tiny, pairs, tmp_path):
+    "Every sheet of a run on two processes, also those with one of two pictures hidden."
+    from earthgpt_lite.model.modeling import save
+
+    save(*two_pictures(tiny), tmp_path / 'model')
+    data = saved_pairs(pairs, tmp_path)
+    (tmp_path / 'two.py').write_text(
+        f"""
+from earthgpt_lite.eval.runner import evaluate_model
+settings = dict(device='cpu', progress=False, chunk_size=4, processes=2, say=None)
+evaluate_model({str(tmp_path / 'model')!r}, {str(data)!r}, {str(tmp_path / 'two')!r}, **settings)
+"""
+    )
+    alone = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / 'two.py')], env=alone, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    settings = dict(device='cpu', progress=False, chunk_size=4, say=None)
+    once = evaluate_model(tmp_path / 'model', data, tmp_path / 'one', **settings)
+    kept = json.loads((tmp_path / 'two/metrics.json').read_text())
+    assert kept['processes'] == 2 and kept['results'] == json.loads(json.dumps(once['results']))
+    for name in ('answers', 'shuffled', 'blind', 'first_hidden', 'last_hidden'):
+        assert (tmp_path / f'two/{name}.jsonl').read_bytes() == (tmp_path / f'one/{name}.jsonl').read_bytes()
 
 
 def test_a_wrong_pair_is_a_pair_of_the_same_kind(pairs):
