@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks student solutions nbgrader clean
+.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks course-times student solutions nbgrader clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -49,10 +49,11 @@ format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, te
 
 export: format ## format, stamp and clean the notebooks and write the modules of earthgpt_lite/ from them
 	$(PY) tools/nb.py stamp $(NOTEBOOKS)
+	$(PY) tools/course.py heads
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
-pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md and the picture of the parts
+pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md and the picture of the parts
 	$(PY) tools/pages.py
 	$(PY) tools/nb.py readme index.ipynb README.md
 
@@ -65,6 +66,9 @@ readme: ## write README.md from index.ipynb
 run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/2_boxes/02_text.ipynb" for one) and store their outputs
 	$(PY) tools/nb.py run $(NOTEBOOKS)
 	$(PY) tools/nb.py readme index.ipynb README.md
+
+course-times: $(VENV)/.made-dev ## run the lessons of the course and store how long each takes; then make export pages
+	$(PY) tools/course.py time
 
 student: ## write student/: the course without solutions; in copies that are there, what a learner wrote stays
 	$(PYTHON) tools/nb.py copies student student

@@ -1,12 +1,13 @@
-"""The pages that are made: the tables of the front page, docs/results.md and docs/lessons.md.
+"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md and docs/glossary.md.
 
-python tools/pages.py            # write the tables into index.ipynb, both pages, and the picture of the parts
+python tools/pages.py            # write the tables into index.ipynb, the pages, and the picture of the parts
 """
 
 import json
 import re
 from pathlib import Path
 
+import course
 import nb
 
 from earthgpt_lite.course.contents import LESSONS
@@ -86,8 +87,15 @@ def parts_table(base='nbs'):
     return table(['part', 'what', 'notebooks'], rows, ['notebooks'])
 
 
+TAKEN = (
+    f'Reading is counted at {course.PACE} words a minute, running as it was measured on two CPU cores, '
+    'a blank or an exercise at 5, 10 or 20 minutes: easy, medium, open.'
+)
+
+
 def lessons_page():
     lines = ['# All notebooks', '', 'The course, in its order:', '', course_table('../nbs'), '']
+    lines += [f'{course.course_time_text()} {TAKEN} Its terms stand in the [glossary](glossary.md).', '']
     lines += ['And every notebook, part by part. A part uses only what stands above it.', '']
     groups = {'errors': sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))}
     groups |= {n: sorted((ROOT / f'nbs/{k}_{n}').glob('[0-9]*.ipynb')) for k, n in enumerate(PARTS, 1)}
@@ -351,7 +359,11 @@ def parts_picture(path):
 
 # cell of the front page -> what makes it
 TABLES = dict(ea7d4ec6=course_table, ad8e5507=parts_table, c7b4a05e=small_results)
-PAGES = {'docs/results.md': results_page, 'docs/lessons.md': lessons_page}
+PAGES = {
+    'docs/results.md': results_page,
+    'docs/lessons.md': lessons_page,
+    'docs/glossary.md': course.glossary_page,
+}
 
 
 def front_page():
