@@ -26,8 +26,9 @@ _NAMES = tuple(lesson.slug for lesson in LESSONS)
 
 
 def _printed(cell):
-    streams = [o.get('text', '') for o in cell.get('outputs', []) if o.get('output_type') == 'stream']
-    return ''.join(text if isinstance(text, str) else ''.join(map(str, text)) for text in streams)
+    texts = [o.get('text', '') for o in cell.get('outputs', []) if o.get('output_type') == 'stream']
+    lists = [text if isinstance(text, list) else [text] for text in texts]
+    return ''.join(line for lines in lists for line in lines if isinstance(line, str))
 
 
 def verdicts(nb: dict) -> dict:  # name of an exercise: right, not right yet or not solved yet
@@ -152,7 +153,7 @@ i {{ display: inline-block; height: .9em }}
 
 
 def _page_row(row):
-    words = ''.join(f'<td>{html.escape(str(v))}' for v in row.values())
+    words = ''.join(f'<td>{html.escape(printable(str(v), lines=False))}' for v in row.values())
     bars = [f'<i style="width:{12 * row[k]}px;background:{c}"></i>' for k, c in _COLOURS.items()]
     return f'<tr>{words}<td>{"".join(bars)}</tr>'
 
