@@ -1,10 +1,11 @@
 """The course as a text: its terms, its minutes and its heads.
 
 python tools/course.py                # minutes of each lesson, and terms that are used before they are told
-python tools/course.py heads          # write place in the course and minutes into the heads of the lessons
+python tools/course.py heads          # write place in the course, minutes and the figure into the heads of the lessons
 python tools/course.py time SLUG...   # run lessons and store how long that takes (no SLUG: all)
 """
 
+import base64
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import nb
 import yaml
 
 from earthgpt_lite.course.contents import LESSONS, find_lesson
+from earthgpt_lite.course.figure import you_are_here
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.files import write_json
 
@@ -145,7 +147,24 @@ def headed(path):
         taken = f'**Time** {minutes_text(minutes(lesson))}'
         text = re.sub(r'\*\*Time\*\* \d+ minutes?(?: \([^)]*\))?', lambda m: taken, text)
     cell['source'] = text.splitlines(True)
+    if lesson and not any('you_are_here(' in ''.join(c['source']) for c in stored['cells']):
+        first = next(k for k, c in enumerate(stored['cells']) if c['id'] == 'install') + 1
+        stored['cells'][first:first] = figure_cells(lesson)
     return stored
+
+
+def figure_cells(lesson):
+    "Two cells that show where a lesson stands, with what they show"
+    here = you_are_here(lesson.slug)
+    png = base64.b64encode(here.png).decode()
+    shown = dict(output_type='execute_result', execution_count=None, metadata={})
+    shown['data'] = {'image/png': png, 'text/plain': [repr(here)]}
+    texts = ['from earthgpt_lite.course.figure import you_are_here', f"you_are_here('{lesson.slug}')"]
+    common = dict(cell_type='code', execution_count=None, metadata={})
+    return [
+        common | dict(id=f'here{k}', outputs=[shown] if k else [], source=[text])
+        for k, text in enumerate(texts)
+    ]
 
 
 def write_heads():

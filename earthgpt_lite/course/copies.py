@@ -40,12 +40,16 @@ def _names_given(lines):
     return list(dict.fromkeys(filter(None, names)))
 
 # %% ../../nbs/8_course/21_copies.ipynb #cpy0007
+_ASKED = re.compile(r'^\w+(?:: \w+)? = (?:\.\.\.|None)$')
+
+
 def _stand_in(indent, solution, above):
     "What stands where the solution stood."
     if indent:
         return [f'{indent}{YOURS}', f'{indent}raise NotImplementedError']
-    left = [n for n in _names_given(solution) if n not in _names_given(above)]
-    return [YOURS, *(f'{name} = ...' for name in left)]
+    if any(_ASKED.search(line) for line in above):
+        return [YOURS]
+    return [YOURS, *(f'{name} = ...' for name in _names_given(solution))]
 
 
 def stub(
@@ -141,18 +145,18 @@ def plain_cells(
     return found
 
 # %% ../../nbs/8_course/21_copies.ipynb #cpy0017
-_FAR = 3  # code cells below a check that may show what comes of it
+_FAR = 4  # code cells from a check on that may show what comes of it
 _LONG = 15  # lines of text that are shown
 
 
 def _result(cell):
-    "(words, attachments) of the first output that can be shown, or None."
+    "(words, attachments) of the first output that can be shown, or None. Of a check itself only a picture."
     for output in cell.get('outputs', []):
         data = output.get('data', {})
         if png := ''.join(data.get('image/png', '')):
             return '![expected](attachment:expected.png)', {'expected.png': {'image/png': png.strip()}}
         text = ''.join(output.get('text', data.get('text/plain', ''))).rstrip()
-        if text and len(text.splitlines()) <= _LONG and '<Figure' not in text:
+        if text and len(text.splitlines()) <= _LONG and '<Figure' not in text and _kind(cell) == 'code':
             return f'```text\n{text}\n```', None
     return None
 
@@ -160,12 +164,13 @@ def _result(cell):
 def _expected(cells, k):
     "The note to the blank that cell `k` checks, or nothing."
     code = 0
-    for cell in cells[k + 1 :]:
-        ends = source_of(cell).startswith('#') if cell['cell_type'] != 'code' else _kind(cell) != 'code'
-        code += cell['cell_type'] == 'code'
-        if ends or code > _FAR:
+    for cell in cells[k:]:
+        is_code = cell['cell_type'] == 'code'
+        ends = _kind(cell) != 'code' if is_code else source_of(cell).startswith('#')
+        if code > _FAR or code and ends:
             return []
-        if found := _result(cell):
+        code += is_code
+        if is_code and (found := _result(cell)):
             note = {'cell_type': 'markdown', 'id': f'{cells[k]["id"]}-expected'}
             note['source'] = f'*Expected below*\n\n{found[0]}'.splitlines(True)
             note |= {'attachments': found[1]} if found[1] else {}

@@ -36,6 +36,10 @@ def texts(nb):
         ('### BEGIN SOLUTION\ndef f():\n    return 1\n### END SOLUTION', '# your code here\nf = ...'),
         ('### BEGIN SOLUTION\nprint(1)\n### END SOLUTION', '# your code here'),
         ('### BEGIN SOLUTION\nx: int = 1\nx.y = 2\n### END SOLUTION', '# your code here\nx = ...'),
+        (
+            'half = None\n### BEGIN SOLUTION\nstep = 1\nhalf = step / 2\n### END SOLUTION',
+            'half = None\n# your code here',
+        ),
         ('no = 1', 'no = 1'),
     ],
 )
@@ -68,6 +72,19 @@ def test_an_expected_picture_is_attached():
     (note,) = [c for c in made['cells'] if c['id'] == 'mean-check-expected']
     assert note['attachments'] == {'expected.png': {'image/png': 'AAAA'}}
     assert '(attachment:expected.png)' in ''.join(note['source'])
+
+
+def test_a_check_tells_no_number_but_shows_its_picture():
+    lesson = small.lesson()
+    number = dict(
+        output_type='execute_result', data={'text/plain': ['0.5']}, metadata={}, execution_count=None
+    )
+    lesson['cells'][8]['outputs'].append(number)
+    assert 'half-check-expected' not in texts(copies.student_copy(small.cells(lesson)))
+    lesson['cells'][8]['outputs'].append(
+        dict(output_type='display_data', data={'image/png': 'AAAA'}, metadata={})
+    )
+    assert 'half-check-expected' in texts(copies.student_copy(small.cells(lesson)))
 
 
 def test_a_solution_copy_has_solutions_without_marks_and_outputs():
