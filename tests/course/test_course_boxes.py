@@ -1,4 +1,4 @@
-"Judges of lesson 2: wrong answers that a learner would give are told wrong in words that fit, right ones pass."
+"Judges of boxes in words: wrong answers that a learner would give are told wrong in words that fit, right ones pass."
 
 import re
 
