@@ -2,13 +2,14 @@
 
 # %% auto #0
 __all__ = ['check_file', 'open_text', 'parse_json', 'read_json', 'check_text', 'OutputClosed', 'SafeStream', 'safe_streams',
-           'process_streams']
+           'process_streams', 'parse_count', 'plural', 'singular']
 
 # %% ../nbs/0_texts.ipynb #txt00003
 import errno
 import io
 import json
 import os
+import re
 import stat
 import sys
 from contextlib import contextmanager
@@ -186,3 +187,55 @@ def process_streams():
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+# %% ../nbs/0_texts.ipynb #1f94be36
+_ONES = 'no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen'
+_ONES = f'{_ONES} sixteen seventeen eighteen nineteen'.split()
+_TENS = dict(zip('twenty thirty forty fifty sixty seventy eighty ninety'.split(), range(20, 100, 10)))
+
+
+def parse_count(
+    word: str,  # '13', 'thirteen', 'Twenty-one', 'a'
+):  # int, or None where it is no count
+    "A count in figures or spelled, up to ninety-nine."
+    word = word.lower()
+    if word.isdecimal() and len(word) < 8:
+        return int(word)
+    if word in _ONES:
+        return _ONES.index(word)
+    tens, _, ones = word.partition('-')
+    if tens in _TENS and (not ones or ones in _ONES[1:10]):
+        return _TENS[tens] + (_ONES.index(ones) if ones else 0)
+    return 1 if word in ('a', 'an') else None
+
+# %% ../nbs/0_texts.ipynb #3e3cdf1e
+_PLURALS = {'person': 'people', 'bus': 'buses'}
+_SINGULARS = {'people': 'person', 'persons': 'person', 'buses': 'bus'}
+
+
+def plural(
+    label: str,  # 'storage tank'
+) -> str:  # 'storage tanks'
+    "A class name for several of its kind."
+    head, space, word = label.rpartition(' ')
+    if word.lower() in _PLURALS:
+        return head + space + _PLURALS[word.lower()]
+    if re.search('craft$|[^su]s$', word):
+        return label
+    if re.search('(s|x|z|ch|sh)$', word):
+        return label + 'es'
+    return label[:-1] + 'ies' if re.search('[^aeiou]y$', word) else label + 's'
+
+
+def singular(
+    label: str,  # 'storage tanks'
+) -> str:  # 'storage tank'
+    "The way back; where English is ambiguous ('-ses'), give the parser the class names."
+    head, space, word = label.rpartition(' ')
+    if word.lower() in _SINGULARS:
+        return head + space + _SINGULARS[word.lower()]
+    if re.search('[^aeiou]ies$', word):
+        return label[:-3] + 'y'
+    if re.search('(ss|x|z|ch|sh)es$', word):
+        return label[:-2]
+    return label[:-1] if re.search('[^su]s$', word) else label

@@ -85,7 +85,7 @@ def _main_cover(row, column, wide):  # 0: open sea, else one of five kinds of la
     share = np.bincount(cells.ravel(), minlength=6) / (40_000 * wide)
     return 0 if share[0] > 0.95 else 1 + share[1:].argmax()
 
-
+# %% ../../../nbs/3_data/12_world_map.ipynb #l03c33ae12
 @lru_cache(1)
 def blocks(
     validation: float = 0.18,  # share of the blocks
@@ -142,7 +142,7 @@ class LandCoverChip:
     def white(self):  # share of the picture that is white
         return float((self.image.min(-1) > 150).mean())
 
-
+# %% ../../../nbs/3_data/12_world_map.ipynb #l0301d55fd
 def read_cover(file, bounds) -> np.ndarray:  # (SIDE, SIDE) index into COVERS
     "The land cover of a footprint."
     return OF_IGBP[crop(file, bounds, classes=True)[0]]
@@ -194,12 +194,12 @@ def _on_grid(split, step=0.4):  # of a chip
             for lon in np.arange(west - w + RIM, west + 10 * n - e - RIM, step * (e - w)):
                 yield lat, lon
 
-
+# %% ../../../nbs/3_data/12_world_map.ipynb #l035b60e51
 def draw_zoom(rng, zoom: float) -> float:
     "A factor from 1 / zoom to zoom, smaller as likely as larger; 1 draws nothing."
     return float(np.exp(rng.uniform(-1, 1) * np.log(zoom))) if zoom != 1 else 1.0
 
-
+# %% ../../../nbs/3_data/12_world_map.ipynb #l03375db81
 def global_chips(
     split: str,
     n: int | None = None,  # at most so many; training draws exactly so many
@@ -325,7 +325,7 @@ def _chip_example(chip, name):  # without questions yet
     place = dict(bounds=chip.bounds, shares=chip.shares, block=block_of(chip.bounds))
     return Example(chip.image, [], name, chip.split, place=place)
 
-
+# %% ../../../nbs/3_data/12_world_map.ipynb #l0324782b9
 def global_examples(
     split: str,
     n: int | None = None,  # pictures, see `global_chips`
