@@ -36,7 +36,7 @@ LONGER = {
     'data.registry': (420, 'every reader stands in one table'),
     'data.store': (445, 'rows, their check and the store that they become are one way'),
     'data.shards': (405, 'what packs and what opens the packed share their form'),
-    'app.assistant': (455, 'asking, classifying and comparing share pictures and warnings'),
+    'app.asking': (455, 'asking, classifying and comparing share pictures and warnings'),
     'data.convert': (420, 'a reader, its records and a look at them are one way'),
     'data.annotations': (415, 'forms of boxes share how pictures are found and losses told'),
     'app.commands': (435, 'types of options stand beside the parser that takes them'),

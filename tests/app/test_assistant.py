@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from rasterio.warp import transform
 
-from earthgpt_lite.app import assistant as module
+from earthgpt_lite.app import asking as module
 from earthgpt_lite.app.answers import Answer
 from earthgpt_lite.app.assistant import Assistant, choice_logprobs
 from earthgpt_lite.boxes.text import format_box, format_detection, to_unit

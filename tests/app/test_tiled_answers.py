@@ -9,7 +9,7 @@ import torch
 from affine import Affine
 from PIL import Image
 
-from earthgpt_lite.app import assistant as module
+from earthgpt_lite.app import asking as module
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.boxes.layout import fit_picture, split_views
 from earthgpt_lite.errors import BadInput
