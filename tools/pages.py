@@ -93,9 +93,21 @@ TAKEN = (
 )
 
 
+COPIES = """For those who learn and those who teach, in a clone of the repository:
+
+- `make student` writes `student/`, the lessons without solutions. Run again after an update, it renews our cells and keeps
+  all that was written into a copy. A copy runs wherever the package is installed.
+- `make solutions` writes `solutions/`, the same lessons solved.
+- `make nbgrader` writes `nbgrader/`, assignments for nbgrader (`pip install "earthgpt-lite[grading]"`).
+- `earthgpt-lite course progress FOLDER` reads saved copies, of one person or of a folder for each, and shows who has solved
+  what; `--out class.html` draws it.
+"""
+
+
 def lessons_page():
     lines = ['# All notebooks', '', 'The course, in its order:', '', course_table('../nbs'), '']
     lines += [f'{course.course_time_text()} {TAKEN} Its terms stand in the [glossary](glossary.md).', '']
+    lines += [COPIES]
     lines += ['And every notebook, part by part. A part uses only what stands above it.', '']
     groups = {'errors': sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))}
     groups |= {n: sorted((ROOT / f'nbs/{k}_{n}').glob('[0-9]*.ipynb')) for k, n in enumerate(PARTS, 1)}
