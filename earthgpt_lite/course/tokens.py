@@ -91,7 +91,7 @@ def judge_times(times_cheaper):
         made, true = float(times_cheaper(*case)), finished_times(*case)
         if abs(made - true) > 0.02 * true:
             side = 'many' if made > true else 'few'
-            return f'times_cheaper{case} is {made:.3g}: too {side}. What does each row of its own hold, and what the shared one?'
+            return f'times_cheaper{case} is {made:.3g}: too {side}. What does a row of its own hold, what the shared one?'
 
 # %% ../../nbs/8_course/04_tokens.ipynb #jt00013
 PAIRS = ([3, 7, 4], [11, 2]), ([3, 8, 9, 4], [12, 13, 2]), ([3, 7, 4], [14, 2, 2])
@@ -115,7 +115,7 @@ def judge_targets(read_targets):
         return f'There is a {IGNORE} among the targets.'
     if made == [[*q, *a] for q, a in PAIRS]:
         return 'The questions stand there as well. The model is not asked to write them.'
-    if made == [a[:-1] for _, a in PAIRS] or made == [a for a in ([11], [12, 13], [14]) if a]:
+    if made in ([a[:-1] for _, a in PAIRS], [[11], [12, 13], [14]]):
         return 'The end mark is missing. It is a target too.'
     if made != [a for _, a in PAIRS]:
         return f'A row of {len(PAIRS)} questions gives {len(made)} lists: {made}.'
@@ -129,7 +129,9 @@ def _plain(made):
     "Lists of numbers, of whatever lists, arrays and tensors were made."
     if hasattr(made, 'tolist'):
         return made.tolist()
-    return [_plain(x) for x in made] if isinstance(made, (list, tuple, type({}.values()))) else made
+    if not isinstance(made, (list, tuple, type({}.values()))):
+        return made
+    return [_plain(x) for x in made]
 
 # %% ../../nbs/8_course/04_tokens.ipynb #jt00015
 EXERCISES = dict(

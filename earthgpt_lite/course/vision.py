@@ -28,19 +28,22 @@ def judge_pyramid(pyramid):
     for count in (3, 4):
         levels = trial_levels(count)
         made = pyramid([level.clone() for level in levels])
-        if not isinstance(made, (list, tuple)) or len(made) != count:
-            n = len(made) if isinstance(made, (list, tuple)) else type(made).__name__
-            return f'Of {count} levels it makes {n}: it returns a list with as many.'
+        if not isinstance(made, (list, tuple)):
+            return f'It returns a {type(made).__name__}, and not a list of maps.'
+        if len(made) != count:
+            return f'Of {count} levels it makes {len(made)}: it returns a list with as many.'
         said = _pyramid_fault([torch.as_tensor(level) for level in made], levels)
         if said:
             return said
 
 # %% ../../nbs/8_course/05_vision.ipynb #jv00006
 def _pyramid_fault(made, levels):
-    shapes, wanted = [tuple(m.shape) for m in made], [tuple(level.shape) for level in levels]
+    shapes = [tuple(m.shape) for m in made]
+    wanted = [tuple(level.shape) for level in levels]
+    if shapes == wanted[::-1]:
+        return 'The maps come back from coarse to fine; they came from fine to coarse.'
     if shapes != wanted:
-        reversed_order = ', from coarse to fine' if shapes == wanted[::-1] else ''
-        return f'The maps have the sides {[s[-1] for s in shapes]}{reversed_order}; they came with {[s[-1] for s in wanted]}.'
+        return f'The maps have the shapes {shapes}; they came with {wanted}.'
     true = finished_pyramid(levels)
     same = [torch.allclose(m.float(), t, atol=1e-4) for m, t in zip(made, true)]
     if all(same):
@@ -50,7 +53,10 @@ def _pyramid_fault(made, levels):
     if not same[-1]:
         return 'The coarsest level has changed. There is nothing coarser that could be added to it.'
     if same[-2]:
-        return f'The finest of {len(made)} levels has not heard of all coarser ones: do you add the next level as it was given, or as it was made?'
+        return (
+            f'The finest of {len(made)} levels has not heard of all coarser ones: '
+            'do you add the next level as it was given, or as it was made?'
+        )
     return _sum_fault(made[-2].float(), levels)
 
 
@@ -104,7 +110,8 @@ def judge_fuse(fuse):
     by_columns = maps.transpose(2, 3).flatten(2).transpose(1, 2)
     if torch.equal(made[..., c:], by_columns):
         return 'The map was read column by column; the tokens run row by row.'
-    return f'Token 1 has from the CNN {made[0, 1, c:].int().tolist()}. At its place the map holds {maps[0, :, 0, 1].int().tolist()}.'
+    found, there = made[0, 1, c:].int().tolist(), maps[0, :, 0, 1].int().tolist()
+    return f'Token 1 has from the CNN {found}. At its place the map holds {there}.'
 
 # %% ../../nbs/8_course/05_vision.ipynb #jv00011
 EXERCISES = dict(

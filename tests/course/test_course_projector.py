@@ -60,7 +60,7 @@ def length(words):
 WRONG_ANSWERS = [
     ('squares', lambda x, r: x.reshape(len(x), -1, r * r * x.shape[2]), 'a strip, and no square'),
     ('squares', axes(0, 1, 2, 3, 4, 5), 'a strip, and no square'),
-    ('squares', unshuffled, 'Keep the numbers of a token together'),
+    ('squares', unshuffled, 'keep the numbers of a token together'),
     ('squares', axes(0, 1, 3, 4, 2, 5), 'column by column'),
     ('squares', axes(0, 3, 1, 2, 4, 5), 'squares run row by row'),
     ('squares', axes(0, 2, 4, 1, 3, 5), 'with r = 4 it makes|holds'),
@@ -74,7 +74,7 @@ WRONG_ANSWERS = [
     ('start_scale', lambda words: 0.02, 'times as long'),
     ('averaging', lambda c: torch.eye(c).repeat(1, 4), 'the sum of the four'),
     ('averaging', lambda c: torch.eye(c).repeat(4, 1) / 4, 'turned on its side'),
-    ('averaging', lambda c: torch.eye(c).repeat_interleave(4, 1) / 4, 'four neighbouring numbers'),
+    ('averaging', lambda c: torch.eye(c).repeat_interleave(4, 1) / 4, 'averages neighbouring numbers'),
     ('averaging', lambda c: torch.full((c, 4 * c), 1 / 4), 'all channels are mixed'),
     ('averaging', lambda c: F.pad(torch.eye(c), (0, 3 * c)), 'their mean is'),
 ]
