@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['count_operations', 'pixel_shuffle', 'undo_pixel_shuffle', 'visual_tokens', 'Projector', 'token_budget']
 
-# %% ../../nbs/4_model/08_projector.ipynb #2b88fab6
+# %% ../../nbs/4_model/08_projector.ipynb #pr00003
 import torch
 import torch.nn as nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ..errors import BadInput
 
-# %% ../../nbs/4_model/08_projector.ipynb #0a673ade
+# %% ../../nbs/4_model/08_projector.ipynb #pr00023
 def count_operations(
     config: PreTrainedConfig,  # of a language model
     tokens: int,
@@ -29,7 +29,7 @@ def count_operations(
             model(inputs_embeds=embeds, attention_mask=mask, use_cache=False, logits_to_keep=1)
     return counter.get_total_flops()
 
-# %% ../../nbs/4_model/08_projector.ipynb #38ecfef8
+# %% ../../nbs/4_model/08_projector.ipynb #pr00033
 def _square_side(pixel_shuffle_factor):
     "Tokens along the side of the square that becomes one."
     if pixel_shuffle_factor not in (1, 4, 16):
@@ -61,13 +61,11 @@ def pixel_shuffle(
     r = _square_side(pixel_shuffle_factor)
     b, n, c = x.shape
     _check_grid(n, r)
-    if r == 1:
-        return x
     g = round(n**0.5) // r
     x = x.view(b, g, r, g, r, c)  # row of squares, row inside, column of squares, column inside
     return x.transpose(2, 3).reshape(b, g * g, r * r * c)
 
-
+# %% ../../nbs/4_model/08_projector.ipynb #pr00036
 def undo_pixel_shuffle(
     x: torch.Tensor,  # (b, n, factor * c)
     pixel_shuffle_factor: int,
@@ -76,13 +74,11 @@ def undo_pixel_shuffle(
     r = _square_side(pixel_shuffle_factor)
     b, n, wide = x.shape
     _check_grid(n * r * r, r)
-    if r == 1:
-        return x
     g, c = round(n**0.5), wide // (r * r)
     x = x.view(b, g, g, r, r, c)
     return x.transpose(2, 3).reshape(b, n * r * r, c)
 
-# %% ../../nbs/4_model/08_projector.ipynb #4a4253e4
+# %% ../../nbs/4_model/08_projector.ipynb #pr00039
 def visual_tokens(
     grid: int,  # of the vision tower, along one side
     pixel_shuffle_factor: int = 1,
@@ -92,13 +88,13 @@ def visual_tokens(
     _check_grid(grid**2, _square_side(pixel_shuffle_factor))
     return grid**2 // pixel_shuffle_factor + 2 * boundary_tokens
 
-
+# %% ../../nbs/4_model/08_projector.ipynb #pr00041
 class Projector(nn.Module):
     """Visual tokens into the space of the language model.
 
-    Linear (EarthGPT) or two-layer MLP, then a layer norm. The norm has a chosen start. Before the map squares
-    of tokens may become one (1/4 or 1/16 of the tokens); around its result learned start and end vectors may
-    stand, as in SPHINX. Raises BadInput for a choice that does not exist or a grid that cannot be cut so.
+    Linear (EarthGPT) or two-layer MLP, then a layer norm with a chosen start. Before the map squares of tokens
+    may become one; around its result learned start and end vectors may stand, as in SPHINX. Raises BadInput
+    for a choice that does not exist or a grid that cannot be cut so.
     """
 
     def __init__(
@@ -133,7 +129,7 @@ class Projector(nn.Module):
         first, last = self.boundary_tokens.to(x.dtype)[:, None, None].expand(2, len(x), 1, -1)
         return torch.cat([first, x, last], 1)
 
-# %% ../../nbs/4_model/08_projector.ipynb #a3bcee4b
+# %% ../../nbs/4_model/08_projector.ipynb #pr00044
 def token_budget(
     grid: int,  # of the vision tower, along one side
     config: PreTrainedConfig,  # of the language model
