@@ -34,9 +34,9 @@ def _names_given(lines):
         return []
     names = []
     for s in statements:
-        targets = getattr(s, 'targets', None) or [getattr(s, 'target', s)]
-        found = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
-        names += [getattr(n, 'id', None) or getattr(n, 'name', None) for n in found]
+        for target in getattr(s, 'targets', None) or [getattr(s, 'target', s)]:
+            found = target.elts if isinstance(target, ast.Tuple) else [target]
+            names += [getattr(n, 'id', None) or getattr(n, 'name', None) for n in found]
     return list(dict.fromkeys(filter(None, names)))
 
 # %% ../../nbs/8_course/21_copies.ipynb #cpy0007

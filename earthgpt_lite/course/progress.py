@@ -26,9 +26,11 @@ _NAMES = tuple(lesson.slug for lesson in LESSONS)
 
 
 def _printed(cell):
-    texts = [o.get('text', '') for o in cell.get('outputs', []) if o.get('output_type') == 'stream']
-    lists = [text if isinstance(text, list) else [text] for text in texts]
-    return ''.join(line for lines in lists for line in lines if isinstance(line, str))
+    lines = []
+    for output in cell.get('outputs', []):
+        text = output.get('text') if output.get('output_type') == 'stream' else None
+        lines += text if isinstance(text, list) else [text]
+    return ''.join(line for line in lines if isinstance(line, str))
 
 
 def verdicts(nb: dict) -> dict:  # name of an exercise: right, not right yet or not solved yet
@@ -90,10 +92,12 @@ def progress_rows(people: dict) -> list:  # of dict(who, lesson, right, wrong, l
 def progress_text(rows: list) -> str:
     "The rows as a table of words."
     head = ('who', 'lesson', 'right', 'not right', 'left')
-    lines = [head, *((printable(str(v), lines=False) for v in row.values()) for row in rows)]
-    lines = [tuple(line) for line in lines]
+    lines = [head]
+    for row in rows:
+        lines.append([printable(str(value), lines=False) for value in row.values()])
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return '\n'.join('  '.join(word.ljust(w) for word, w in zip(line, widths)).rstrip() for line in lines)
+    padded = [map(str.ljust, line, widths) for line in lines]
+    return '\n'.join('  '.join(line).rstrip() for line in padded)
 
 # %% ../../nbs/8_course/22_progress.ipynb #prg0014
 _COLOURS = {'right': '#1f6f8b', 'wrong': '#e0913a', 'left': '#e3e6ea'}
