@@ -29,13 +29,14 @@ import earthgpt_lite.model.efficientnet
 from ..errors import BadInput
 from ..files import NotWritten, whole_folder
 from ..locks import output_lock
-from .backbones import no_bars
+from .backbones import language_head, no_bars
 from .config import EarthGPTConfig, nano_config
 from .coordinates import coordinate_loss, init_position_scale
-from .language import init_coordinate_embeddings, language_head, limit_windows
+from .language import init_coordinate_embeddings
 from .processor import EarthGPTProcessor, stack_pictures
 from .projector import Projector, visual_tokens
-from .speed import lean_layers, shared_prefix_mask, spare_last_layer, target_logits
+from .speed import lean_layers, limit_windows, shared_prefix_mask
+from .speed import spare_last_layer, target_logits
 from .tokens import IGNORE
 from .vision import VisionTower
 
