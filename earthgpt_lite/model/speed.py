@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['before_targets', 'targets_only', 'last_layer_parts', 'spare_last_layer', 'target_logits', 'lean_attention',
            'linear_dtype', 'NormFunction', 'RotationFunction', 'LeanNorm', 'LeanAttention', 'lean_layers', 'block_mask',
-           'shared_prefix_mask']
+           'shared_prefix_mask', 'limit_windows']
 
 # %% ../../nbs/4_model/15_speed.ipynb #5beed003
 from contextlib import contextmanager, nullcontext
@@ -16,6 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm, eager_attention_forward
 
+from ..errors import BadInput
 from .packing import attention_bias, prefix_causal_mask, round_up
 from .tokens import IGNORE
 
@@ -234,3 +235,26 @@ def shared_prefix_mask(
     if language.config._attn_implementation == 'flex_attention':
         return block_mask(segment_ids, prefix_ids)
     return attention_bias(prefix_causal_mask(segment_ids, prefix_ids), dtype)
+
+# %% ../../nbs/4_model/15_speed.ipynb #spdwin02
+def limit_windows(
+    language,  # a causal LM
+    mask,  # (b, 1, t, t) to be added to the scores, or a BlockMask
+    position_ids: torch.Tensor,  # (b, t)
+):  # the same, or {kind of layer: mask}
+    """A mask for rows that are longer than the window of sliding attention, as Gemma has it.
+
+    Raises BadInput for such rows under FlexAttention.
+    """
+    config = language.config.get_text_config()
+    window, kinds = getattr(config, 'sliding_window', None), getattr(config, 'layer_types', None)
+    if not window or position_ids.shape[1] <= window or kinds and 'sliding_attention' not in kinds:
+        return mask
+    if not isinstance(mask, torch.Tensor):
+        raise BadInput(
+            f'rows of {position_ids.shape[1]} tokens are longer than the window of {window} of this language '
+            'model: take sdpa instead of flex_attention, or a smaller sequence_length'
+        )
+    far = position_ids[:, None, :, None] - position_ids[:, None, None, :] >= window  # (b, 1, t, t)
+    near = mask.masked_fill(far, torch.finfo(mask.dtype).min)
+    return dict(full_attention=mask, sliding_attention=near) if kinds else near

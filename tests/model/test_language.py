@@ -14,7 +14,9 @@ LESSON = from_lesson(
     'angles',
     'rotate',
     'causal',
+    'attend',
     'Attention',
+    'CachedAttention',
     'GatedMLP',
     'Block',
     'Llama',
@@ -100,14 +102,13 @@ def test_the_comparison_can_fail(fault, monkeypatch):
 
 def test_cached_is_uncached():
     ours, theirs, ids = both({}, torch.float64)
-    caches = [[] for _ in range(3)]
+    cached = LESSON['Llama'](theirs.config, LESSON['CachedAttention']).double()
+    cached.load_state_dict(theirs.state_dict(), strict=True)
     with torch.no_grad():
-        steps = torch.cat(
-            [ours(ids[:, :5], caches)] + [ours(ids[:, k : k + 1], caches) for k in range(5, 17)], 1
-        )
-    with torch.no_grad():
-        torch.testing.assert_close(steps, ours(ids), atol=1e-9, rtol=0)
-    assert all(k.shape == v.shape == (3, 2, 17, 8) for k, v in caches)  # two heads are kept, not four
+        steps = [cached(ids[:, :5])] + [cached(ids[:, k : k + 1], k) for k in range(5, 17)]
+        torch.testing.assert_close(torch.cat(steps, 1), ours(ids), atol=1e-9, rtol=0)
+    kept = [block.self_attn.kept for block in cached.model['layers']]
+    assert all(k.shape == v.shape == (3, 2, 17, 8) for k, v in kept)  # two heads are kept, not four
 
 
 def test_a_score_depends_on_the_distance_alone():
