@@ -63,7 +63,7 @@ def _where_it_lies(square, picture, truth):
     return f'The picture begins at row {y} and column {x}, and that is not the middle.'
 
 # %% ../../nbs/8_course/01_chips.ipynb #l033ad1d1d
-PIXEL = (340, 450)
+PIXEL = (140, 450)
 
 
 def judge_pixel(pixel) -> str | None:
@@ -72,13 +72,13 @@ def judge_pixel(pixel) -> str | None:
         return 'Give two numbers: the column and the row.'
     if tuple(pixel) == PIXEL:
         return None
-    if tuple(pixel) == (640, 450):
+    if tuple(pixel) == (440, 450):
         return 'This is still the pixel of the square. Where in it does the picture begin?'
-    if tuple(pixel) == (940, 450):
+    if tuple(pixel) == (740, 450):
         return 'The padding was added. From the square to the picture it has to go.'
-    if tuple(pixel) in ((640, 150), (640, 750)):
+    if tuple(pixel) in ((440, 150), (440, 750)):
         return 'The picture is taller than wide: on which sides is the grey?'
-    if tuple(pixel) == (450, 340):
+    if tuple(pixel) == (450, 140):
         return 'The column comes first, then the row.'
     if pixel[1] != 450:
         return 'Look at the row once more: how much grey is there above the picture?'

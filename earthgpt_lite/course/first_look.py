@@ -9,7 +9,7 @@ import torch
 from ..exercises import Exercise
 
 # %% ../../nbs/8_course/00_first_look.ipynb #l03f34ee21
-SCORES = ([0.5, 3.5, -1.5, 2.5], [4.5, 1.5, 2.5], [-5.5, -2.5, -9.5, -1.5], [-3.5, -1.5, -2.5])
+SCORES = ([0.5, 3.5, 2.5, -1.5, 1.5], [4.5, 1.5, 2.5], [-5.5, -2.5, -9.5, -1.5], [-3.5, -1.5, -2.5])
 
 
 def likeliest(scores) -> int:
