@@ -172,10 +172,8 @@ class EarthGPT(EarthGPTInputs):
         if segment_ids is not None:
             mask = shared_prefix_mask(self.language, segment_ids, prefix_ids, inputs_embeds.dtype)
             attention_mask = limit_windows(self.language, mask, position_ids)
-        given = dict(
-            attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values
-        )
-        given |= dict(inputs_embeds=inputs_embeds, use_cache=use_cache if labels is None else False)
+        given = dict(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids)
+        given |= dict(past_key_values=past_key_values, use_cache=use_cache if labels is None else False)
         with spare_last_layer(self, labels):
             inner = self.language.base_model(**given, **kwargs)
         if labels is not None:
