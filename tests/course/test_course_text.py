@@ -13,10 +13,8 @@ from earthgpt_lite.course.contents import LESSONS
 from earthgpt_lite.exercises import Exercise, find_exercise
 
 LONGEST_CELL, MOST_WORDS = 40, 750
-MISSING = course.missing()
-# while the lessons are being written, what is there is held to all of it, and the whole waits for the last
-all_written = pytest.mark.skipif(bool(MISSING), reason=f'lessons not written yet: {", ".join(MISSING)}')
-WRITTEN = [pytest.param(l, id=l.slug) for l in LESSONS if l.slug not in MISSING]
+
+EACH = [pytest.param(l, id=l.slug) for l in LESSONS]
 
 
 def cells(lesson):
@@ -34,18 +32,18 @@ def checked(lesson):
 # ---- cells and blanks
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_no_cell_is_long(lesson):
     sizes = {c['id']: len(copies.source_of(c).splitlines()) for c in code_cells(lesson)}
     assert {id: n for id, n in sizes.items() if n > LONGEST_CELL} == {}
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_a_lesson_is_read_in_minutes(lesson):
     assert course.word_count(course.prose(lesson)) <= MOST_WORDS
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_blanks_and_exercises_of_a_lesson(lesson):
     "At least one blank inside, and three exercises at the end; a first look has one blank and no more."
     found = Counter(name.split()[0] for name, _ in course.tasks(lesson))
@@ -57,12 +55,11 @@ def test_blanks_and_exercises_of_a_lesson(lesson):
         assert grades == ['easy', 'medium', 'open']
 
 
-@all_written
 def test_the_course_has_thirteen_blanks():
     assert sum(name == 'Blank' for lesson in LESSONS for name, _ in course.tasks(lesson)) >= 13
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_each_task_that_is_checked_has_three_hints(lesson):
     for k, cell in enumerate(cells(lesson)):
         text = copies.source_of(cell)
@@ -76,7 +73,7 @@ def test_each_task_that_is_checked_has_three_hints(lesson):
             assert copies.CHECK.search(copies.source_of(check)), found[0]
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_blanks_stand_where_a_copy_can_leave_them(lesson):
     "A stub is raised in a function or named at the top level: nothing between stops a notebook. None is exported."
     for cell in code_cells(lesson):
@@ -88,7 +85,7 @@ def test_blanks_stand_where_a_copy_can_leave_them(lesson):
                 assert not indent or re.search(r'^ *(def|class) ', above, re.M), cell['id']
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_each_check_has_its_judge(lesson):
     names = checked(lesson)
     assert names and {name.split('.')[0] for name in names} == {lesson.slug}
@@ -97,12 +94,12 @@ def test_each_check_has_its_judge(lesson):
     assert {f'{lesson.slug}.{name}' for name in own} == set(names)
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_a_lesson_ends_in_its_summary(lesson):
     assert any(f"summary('{lesson.slug}')" in copies.source_of(c) for c in code_cells(lesson)[-3:])
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_a_lesson_shows_where_it_stands(lesson):
     assert any(f"you_are_here('{lesson.slug}')" in copies.source_of(c) for c in code_cells(lesson)[:5])
 
@@ -116,13 +113,12 @@ def test_the_terms_of_a_file_are_told_once():
         assert len(names) == len(set(names)), lesson.slug
 
 
-@all_written
 def test_no_term_is_used_before_it_is_told():
     faults = list(course.early_uses())
     assert not faults, '\n'.join(faults)
 
 
-@pytest.mark.parametrize('lesson', WRITTEN)
+@pytest.mark.parametrize('lesson', EACH)
 def test_each_term_stands_in_its_lesson(lesson):
     faults = [fault for fault in course.unused_terms() if fault.startswith(f'{lesson.slug}:')]
     assert not faults, '\n'.join(faults)
@@ -177,13 +173,11 @@ def test_a_term_may_be_used_from_its_lesson_on(monkeypatch):
 # ---- minutes and heads
 
 
-@all_written
 def test_heads_say_where_and_how_long():
     stale = [nb.short(path) for path in nb.notebooks()[1:] if nb.load(path) != course.headed(path)]
     assert not stale, f'{stale}: run `make export`'
 
 
-@all_written
 def test_the_course_takes_seven_to_nine_hours():
     assert set(course.times()) == {lesson.slug for lesson in LESSONS}, 'run: make course-times'
     assert 7 * 60 <= sum(course.course_minutes().values()) <= 9 * 60, course.course_time_text()
