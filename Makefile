@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks student clean
+.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks course-times student solutions nbgrader clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -49,10 +49,11 @@ format: $(VENV)/.made-dev ## one statement a line, 110 characters: notebooks, te
 
 export: format ## format, stamp and clean the notebooks and write the modules of earthgpt_lite/ from them
 	$(PY) tools/nb.py stamp $(NOTEBOOKS)
+	$(PY) tools/course.py heads
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
-pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md and the picture of the parts
+pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md and the picture of the parts
 	$(PY) tools/pages.py
 	$(PY) tools/nb.py readme index.ipynb README.md
 
@@ -66,11 +67,17 @@ run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/2_boxe
 	$(PY) tools/nb.py run $(NOTEBOOKS)
 	$(PY) tools/nb.py readme index.ipynb README.md
 
-student: ## write student/: the lessons without their solutions; a notebook that exists is left alone
-	@for f in $(LESSONS); do \
-		copy=student/$${f#nbs/}; \
-		if [ -e $$copy ]; then echo "kept $$copy"; \
-		else $(PYTHON) tools/nb.py student $$f $$copy || exit 1; fi; done
+course-times: $(VENV)/.made-dev ## run the lessons of the course and store how long each takes; then make export pages
+	$(PY) tools/course.py time
+
+student: ## write student/: the course without solutions; in copies that are there, what a learner wrote stays
+	$(PYTHON) tools/nb.py copies student student
+
+solutions: ## write solutions/: the course with all solutions
+	$(PYTHON) tools/nb.py copies solutions solutions
+
+nbgrader: $(VENV)/.made ## write nbgrader/: the course as assignments; with pip install -e '.[grading]' run nbgrader there
+	$(PY) tools/nb.py copies nbgrader nbgrader
 
 clean: ## remove what building leaves behind; .venv and runs stay
 	rm -rf build dist figures .pytest_cache .hypothesis _proc _docs

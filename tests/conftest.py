@@ -65,6 +65,7 @@ def pytest_sessionfinish(session):
 BRINGS = {
     'Chromium': 'apt-get install chromium   (or Chrome from google.com/chrome)',
     'bash': 'apt-get install bash',
+    'nbgrader': "pip install -c constraints.txt -e '.[grading]'",
     'QGIS': 'apt-get install --no-install-recommends python3-qgis   (a gigabyte)',
     'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap': (
         "pip install -c constraints.txt -e '.[dev]'"

@@ -10,7 +10,7 @@ import nb
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PARTS = ['raster', 'boxes', 'data', 'model', 'train', 'eval', 'app']
+PARTS = ['raster', 'boxes', 'data', 'model', 'train', 'eval', 'app', 'course']
 LEAST_MODULES, LEAST_NOTEBOOKS = 63, 66  # fewer means that a check looks in the wrong place
 MEASURES = house.line_measures(ROOT)
 
@@ -25,10 +25,10 @@ def test_all_of_it_is_seen():
     assert len(modules) >= LEAST_MODULES and len(notebooks) >= LEAST_NOTEBOOKS
 
 
-def test_seven_parts():
+def test_eight_parts():
     folders = [p.name for p in sorted((ROOT / 'nbs').iterdir()) if p.is_dir() and p.name[0].isdigit()]
     assert folders == [f'{k}_{name}' for k, name in enumerate(PARTS, 1)]
-    low = {'errors', 'texts', 'budget', 'files', 'locks', 'outputs', '__init__'}
+    low = {'errors', 'texts', 'budget', 'files', 'locks', 'outputs', 'exercises', '__init__'}
     assert {house.part(m) for m in house.modules(ROOT)} <= {*PARTS, *low}
     assert {p.name for p in (ROOT / 'tests').iterdir() if p.is_dir() and p.name != '__pycache__'} == {*PARTS}
 

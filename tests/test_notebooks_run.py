@@ -1,6 +1,7 @@
 "Every notebook runs from top to bottom, alone in an empty folder, from the installed wheel and without network."
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,11 @@ from pathlib import Path
 import fixtures_outside
 import nb
 import pytest
+
+from earthgpt_lite.course import copies
+from earthgpt_lite.course.contents import LESSONS
+from earthgpt_lite.course.progress import verdicts
+from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG
 
 ROOT = Path(__file__).parent.parent
 ABOUT = nb.settings(ROOT)
@@ -72,14 +78,17 @@ assert used and not strays, strays
 
 def run(path, tmp_path, site, names, whole=False):
     "What fails when a copy of the notebook is run alone in an empty folder"
-    book = nb.load(path)
+    return executed(nb.load(path), path.name, tmp_path, site, names, whole)[1]
+
+
+def executed(book, name, tmp_path, site, names, whole=False):
+    "A notebook that was run alone in an empty folder, and what failed"
     proof = PROOF.format(lib=LIB, site=str(site) + os.sep).strip()
     last = dict(cell_type='code', execution_count=None, id='proof', metadata={}, outputs=[])
     book['cells'].append(last | dict(source=proof.splitlines(True)))
-    nb.dump(book, tmp_path / 'empty' / path.name)
+    nb.dump(book, tmp_path / 'empty' / name)
     fast = {} if whole else {'EARTHGPT_LITE_FAST': '1'}
-    _, bad = nb.execute(tmp_path / 'empty' / path.name, **machine(tmp_path, site, names), **fast)
-    return bad
+    return nb.execute(tmp_path / 'empty' / name, **machine(tmp_path, site, names), **fast)
 
 
 def fetch_weights():
@@ -132,3 +141,44 @@ with socket.create_server(('127.0.0.1', 0)) as server:
 """
     (tmp_path / 'try.py').write_text(code)
     python('-P', tmp_path / 'try.py', cwd=tmp_path, **machine(tmp_path, site, ()))
+
+
+# ---- copies of the lessons of the course
+
+
+def in_copy(make, lesson):
+    path = ROOT / f'nbs/{lesson.notebook}.ipynb'
+    return make(copies.plain_cells(nb.load(path), lesson.notebook, nb.home()))
+
+
+def all_wrong(copy):
+    "A copy in which every blank holds a word that no judge waits for"
+    for cell in copy['cells']:
+        if copies.mark_of(cell)['kind'] == 'blank':
+            text = copies.source_of(cell).replace('raise NotImplementedError', "return 'no idea'")
+            cell['source'] = re.sub(r'= \.\.\.$', "= 'no idea'", text, flags=re.M).splitlines(True)
+    return copy
+
+
+def has_checks(lesson):
+    return bool(verdicts(nb.load(ROOT / f'nbs/{lesson.notebook}.ipynb')))
+
+
+COPIED = [pytest.param(lesson, id=lesson.slug) for lesson in LESSONS if has_checks(lesson)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('change, state', [(dict, UNSOLVED), (all_wrong, WRONG)], ids=['blank', 'wrong'])
+@pytest.mark.parametrize('lesson', COPIED)
+def test_a_student_copy_runs_through_and_says_what_is_left(lesson, change, state, site, tmp_path):
+    copy = change(in_copy(copies.student_copy, lesson))
+    done, bad = executed(copy, f'{lesson.name}.ipynb', tmp_path, site, nb.extras(copy))
+    assert not bad, '\n'.join(bad)
+    found = verdicts(done)
+    assert found and set(found.values()) == {state}, found
+
+
+@pytest.mark.parametrize('lesson', COPIED)
+def test_a_lesson_is_solved_as_it_is_stored(lesson):
+    found = verdicts(in_copy(copies.solution_copy, lesson))
+    assert found and set(found.values()) == {RIGHT}, found

@@ -9,6 +9,8 @@ import nb
 import pages
 import pytest
 
+from earthgpt_lite.course.contents import LESSONS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -24,8 +26,8 @@ def test_front_page_holds_the_tables_of_today():
 
 
 def test_the_course_has_a_first_look_and_twelve_lessons():
-    assert len(pages.COURSE) == 13
-    assert all(pages.book(n).exists() for _, names in pages.COURSE for n in names)
+    assert len(LESSONS) == 13
+    assert all(path.exists() for path in COURSE)
 
 
 def test_front_page_fits_a_screen():
@@ -38,7 +40,7 @@ def test_front_page_fits_a_screen():
 # ---- what the course shows
 
 
-COURSE = [pages.book(name) for _, names in pages.COURSE for name in names]
+COURSE = [pages.book(lesson.notebook) for lesson in LESSONS]
 REPEATED = re.compile(r'([A-Za-z]{2,12})(?: ?\1){3,}|([A-Za-z])\2{5,}')
 
 

@@ -1,7 +1,8 @@
 """Small notebook tools. nbdev exports the modules; these do the rest.
 
 python tools/nb.py readme  index.ipynb README.md    # the front page from its notebook; pictures go to docs/img/<cell id>.png
-python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; never overwrites
+python tools/nb.py student SRC.ipynb DST.ipynb      # solutions out, outputs out, stubs in; keeps what a learner wrote into DST
+python tools/nb.py copies  WAY FOLDER               # of all lessons of the course: WAY is student, solutions or nbgrader
 python tools/nb.py check   NB...                    # markers balanced, import cells pure, no stored error, no path of this machine
 python tools/nb.py stamp   NB...                    # write the link to Colab and the install cell of this version
 python tools/nb.py clean   NB...                    # drop execution counts, metadata, widget state and stderr; keep the outputs
@@ -22,12 +23,12 @@ from pathlib import Path
 
 # `make student` and `make readme` need no environment: the package of this clone, which is plain Python so far
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+from earthgpt_lite.course import copies as course_copies
+from earthgpt_lite.course.copies import BEGIN, DIRECTIVE, END, KERNEL
+from earthgpt_lite.errors import BadInput
 from earthgpt_lite.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-DIRECTIVE = re.compile(r'^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*)$')
-BEGIN, END = re.compile(r'^(\s*)#+\s*BEGIN SOLUTION'), re.compile(r'^\s*#+\s*END SOLUTION')
-STUB = ['# YOUR CODE HERE\n', 'raise NotImplementedError()\n']
 # what a copy of the repository does without
 LEFT_OUT = shutil.ignore_patterns(
     '.git',
@@ -40,11 +41,12 @@ LEFT_OUT = shutil.ignore_patterns(
     'dist',
     'figures',
     'student',
+    'solutions',
+    'nbgrader',
     '*.egg-info',
 )
 # a cell that does what a library gives up fails
 OUTDATED = 'DeprecationWarning', 'PendingDeprecationWarning', 'FutureWarning'
-KERNEL = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 
 
 def load(path):
@@ -127,33 +129,26 @@ def readme(src, dst):
     write_whole(dst, '\n\n'.join(out) + '\n')
 
 
-# ---- the student's copy
+# ---- copies for those who learn
 
 
-def strip_solution(ls):
-    res, skip = [], False
-    for l in ls:
-        if m := BEGIN.match(l):
-            skip = True
-            res += [m[1] + s for s in STUB]
-        elif END.match(l):
-            skip = False
-        elif not skip:
-            res.append(l)
-    return res
+def home(root=ROOT):
+    "The address of nbs/ in the repository, at the tag of this version"
+    about = settings(root)
+    return f'{about["git_url"]}/blob/v{about["version"]}/nbs'
 
 
 def student(src, dst):
-    if Path(dst).exists():
-        sys.exit(f'{dst} exists: never overwrite what a student may have written')
-    nb = load(src)
-    # `#| solution`: a whole worked answer
-    nb['cells'] = [c for c in nb['cells'] if 'solution' not in split(c)[0]]
-    for c in nb['cells']:
-        c['source'] = strip_solution(lines(c))
-        if c['cell_type'] == 'code':
-            c['outputs'], c['execution_count'] = [], None
-    dump(nb, dst)
+    "One notebook without its solutions; what a learner wrote into `dst` stays"
+    place = short(Path(src).resolve())
+    cells = course_copies.plain_cells(load(src), place, home())
+    dump(course_copies.with_learners(dst, course_copies.student_copy(cells)), dst)
+
+
+def copies(way, folder):
+    "Copies of all lessons of the course"
+    written = course_copies.make_copies(ROOT / 'nbs', folder, way, home())
+    print(f'{folder}: {len(written)} notebooks written, all others as they were')
 
 
 # ---- what a notebook brings that is opened alone
@@ -381,7 +376,12 @@ def run(*paths):
 
 
 if __name__ == '__main__':
-    commands = dict(readme=readme, student=student, check=check, stamp=stamp, clean=clean, run=run)
+    commands = dict(
+        readme=readme, student=student, copies=copies, check=check, stamp=stamp, clean=clean, run=run
+    )
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
-    sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
+    try:
+        sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
+    except BadInput as e:
+        sys.exit(str(e))

@@ -1,35 +1,21 @@
-"""The pages that are made: the tables of the front page, docs/results.md and docs/lessons.md.
+"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md and docs/glossary.md.
 
-python tools/pages.py            # write the tables into index.ipynb, both pages, and the picture of the parts
+python tools/pages.py            # write the tables into index.ipynb, the pages, and the picture of the parts
 """
 
 import json
 import re
 from pathlib import Path
 
+import course
 import nb
 
+from earthgpt_lite.course.contents import LESSONS
 from earthgpt_lite.eval.report import results_markdown
 from earthgpt_lite.eval.shift import shift_table
 from earthgpt_lite.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-# what a lesson of the course is about, and its notebooks
-COURSE = [
-    ('First look: the whole way of a picture', ['0_first_look']),
-    ('Chips and reading', ['1_raster/01_chips', '1_raster/07_reading', '1_raster/08_sources']),
-    ('Boxes in words', ['2_boxes/02_text']),
-    ('Records and real data', ['3_data/01_records', '3_data/12_world_map']),
-    ('Tokens and labels', ['4_model/01_tokens', '4_model/02_packing']),
-    ('Vision: a ViT and a CNN', ['4_model/05_vision']),
-    ('The projector', ['4_model/08_projector']),
-    ('A language model by hand', ['4_model/10_language']),
-    ('EarthGPT whole', ['4_model/16_modeling']),
-    ('Stages, scale and bias', ['5_train/01_stages', '4_model/23_adapters']),
-    ('Training with Lightning', ['5_train/11_module']),
-    ('Can we trust it', ['6_eval/04_statistics']),
-    ('Asking the world', ['7_app/02_assistant']),
-]
 PARTS = dict(
     raster='files, URLs and arrays become a `Scene`, a `Scene` becomes the `Chip` that a model sees',
     boxes='boxes in words, overlap, angles, tiles',
@@ -38,6 +24,7 @@ PARTS = dict(
     train='stages, adapters, batches, Lightning, checkpoints, runs from a file',
     eval='scores of the field with intervals and baselines, one report page',
     app='assistant, survey, maps, studio, command line',
+    course='what stands behind the lessons: who checks the blanks, copies for learners, progress',
 )
 TASKS = {  # one number a task: metric, and what it is called
     'presence': ('accuracy', 'is there any ...?'),
@@ -86,14 +73,10 @@ def book(name):
 def course_table(base='nbs'):
     "Thirteen rows: the lessons of the course with their minutes"
     rows = []
-    for k, (title, names) in enumerate(COURSE):
-        names = [n for n in names if book(n).exists()]
-        if not names:
-            continue
-        minutes = sum(int(head(book(n))[2]) for n in names)
-        links = ', '.join(f'[{n.split("/")[-1].lstrip("0123456789_")}]({base}/{n}.ipynb)' for n in names)
-        rows.append((k or '', title, links, minutes))
-    return table(['', 'lesson', 'notebook', 'minutes'], rows, ['minutes'])
+    for lesson in LESSONS:
+        link = f'[{lesson.title}]({base}/{lesson.notebook}.ipynb)'
+        rows.append((lesson.number or '', link, head(book(lesson.notebook))[2]))
+    return table(['', 'lesson', 'minutes'], rows, ['minutes'])
 
 
 def parts_table(base='nbs'):
@@ -104,8 +87,15 @@ def parts_table(base='nbs'):
     return table(['part', 'what', 'notebooks'], rows, ['notebooks'])
 
 
+TAKEN = (
+    f'Reading is counted at {course.PACE} words a minute, running as it was measured on two CPU cores, '
+    'a blank or an exercise at 5, 10 or 20 minutes: easy, medium, open.'
+)
+
+
 def lessons_page():
     lines = ['# All notebooks', '', 'The course, in its order:', '', course_table('../nbs'), '']
+    lines += [f'{course.course_time_text()} {TAKEN} Its terms stand in the [glossary](glossary.md).', '']
     lines += ['And every notebook, part by part. A part uses only what stands above it.', '']
     groups = {'errors': sorted((ROOT / 'nbs').glob('[0-9]*.ipynb'))}
     groups |= {n: sorted((ROOT / f'nbs/{k}_{n}').glob('[0-9]*.ipynb')) for k, n in enumerate(PARTS, 1)}
@@ -353,7 +343,8 @@ def parts_picture(path):
     ax.text(
         55,
         -1.5,
-        'errors lies below them all. An arrow points at what a part may import; whatever lies further left is open too.',
+        'errors lies below them all, course behind them. An arrow points at what a part may import; whatever lies further '
+        'left is open too.',
         ha='center',
         va='center',
         size=8,
@@ -368,7 +359,11 @@ def parts_picture(path):
 
 # cell of the front page -> what makes it
 TABLES = dict(ea7d4ec6=course_table, ad8e5507=parts_table, c7b4a05e=small_results)
-PAGES = {'docs/results.md': results_page, 'docs/lessons.md': lessons_page}
+PAGES = {
+    'docs/results.md': results_page,
+    'docs/lessons.md': lessons_page,
+    'docs/glossary.md': course.glossary_page,
+}
 
 
 def front_page():

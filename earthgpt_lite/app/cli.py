@@ -15,6 +15,7 @@ from .run_commands import run_doctor, run_evaluate
 from .model_commands import run_survey, stopped_by_sigterm
 from earthgpt_lite.app.run_commands import (
     add_audit,
+    add_course,
     add_pack,
     add_score,
     run_presets,
@@ -361,6 +362,7 @@ _COMMANDS = (
     add_score,
     add_audit,
     _add_data,
+    add_course,
     _add_presets,
     _add_doctor,
 )
