@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow test-all format export pages figures readme run-notebooks course-times student solutions nbgrader clean
+.PHONY: help install quickstart test test-slow test-all format export pages figures site readme run-notebooks course-times student solutions nbgrader clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -59,6 +59,9 @@ pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md,
 
 figures: $(VENV)/.made-dev ## all stored figures on contact sheets in figures/, to be looked at
 	$(PY) tools/figures.py
+
+site: $(VENV)/.made-dev ## build the site of lessons, how-to and reference into build/site, without network
+	$(PY) tools/make_site.py $(ARGS)
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md
