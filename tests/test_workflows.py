@@ -57,6 +57,9 @@ def test_commands_exist(path):
         if program == 'earthgpt-lite':
             make_parser().parse_args(rest)
             continue
+        if rest[0].endswith('.py'):
+            assert program == 'python' and (ROOT / rest[0]).is_file()
+            continue
         assert program == 'python' and rest[0] == '-m' and rest[1] in ('pip', 'pytest')
         if rest[1] == 'pip':
             assert rest[2] == 'install' and (ROOT / rest[rest.index('-c') + 1]).is_file()
