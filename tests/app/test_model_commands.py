@@ -53,9 +53,9 @@ def test_model_folder_and_run_folder_answer_the_same(saved, tif, run_cli):
 
 
 def test_json_is_one_line_with_boxes_where_they_are(saved, tif, run_cli, monkeypatch):
-    import earthgpt_lite.app.assistant as assistant
+    import earthgpt_lite.app.asking as asking
 
-    monkeypatch.setattr(assistant, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
+    monkeypatch.setattr(asking, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
     status, out, err = run_cli('ask', saved, tif, 'where is the lake?', '--json')
     found = json.loads(out)
     assert (
@@ -75,9 +75,9 @@ def test_json_is_one_line_with_boxes_where_they_are(saved, tif, run_cli, monkeyp
 
 
 def test_a_picture_without_coordinates_has_no_ground(saved, tmp_path, run_cli, monkeypatch):
-    import earthgpt_lite.app.assistant as assistant
+    import earthgpt_lite.app.asking as asking
 
-    monkeypatch.setattr(assistant, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
+    monkeypatch.setattr(asking, 'generate_answers', lambda *a, **k: [('[0.00,0.25,0.50,0.75]', -0.5, [])])
     status, out, _ = run_cli(
         'ask', saved, raster(tmp_path / 'plain.png', colours(3), 'PNG'), 'where?', '--json'
     )
@@ -150,11 +150,9 @@ def test_no_model(tif, tmp_path, run_cli):
 
 
 def test_what_steers_a_terminal_is_spelled_out(saved, tif, run_cli, monkeypatch):
-    import earthgpt_lite.app.assistant as assistant
+    import earthgpt_lite.app.asking as asking
 
-    monkeypatch.setattr(
-        assistant, 'generate_answers', lambda *a, **k: [('\x1b7water \x07<script>', -0.5, [])]
-    )
+    monkeypatch.setattr(asking, 'generate_answers', lambda *a, **k: [('\x1b7water \x07<script>', -0.5, [])])
     status, out, _ = run_cli('ask', saved, tif, 'what?')
     assert status == 0 and out.startswith('\\x1b7water \\x07<script>\n')
     status, out, _ = run_cli('ask', saved, tif, 'what?', '--json')
@@ -162,11 +160,11 @@ def test_what_steers_a_terminal_is_spelled_out(saved, tif, run_cli, monkeypatch)
 
 
 def test_many_boxes_cut_and_unread_are_told(saved, tif, run_cli, monkeypatch):
-    import earthgpt_lite.app.assistant as assistant
+    import earthgpt_lite.app.asking as asking
 
     boxes = ';'.join(f'{i / 1000:.3f},0.250,{i / 1000 + 0.05:.3f},0.500' for i in range(500))
     monkeypatch.setattr(
-        assistant, 'generate_answers', lambda *a, **k: [(f'ship [{boxes}] and [0.1,0.2', -0.5, [])]
+        asking, 'generate_answers', lambda *a, **k: [(f'ship [{boxes}] and [0.1,0.2', -0.5, [])]
     )
     status, out, _ = run_cli('ask', saved, tif, 'find all ships', '--max-new-tokens', 8)
     assert (
