@@ -33,6 +33,8 @@ def compared(
     otherwise: str,  # the sentence for any other difference
 ) -> str | None:
     "What is wrong, in a sentence; None for the truth."
+    if got is None:
+        return 'It gives None. Does it return what it has made?'
     got = as_tensor(got)
     if got.shape != truth.shape:
         return f'It gives the shape {tuple(got.shape)}; for these inputs it should be {tuple(truth.shape)}.'
@@ -97,7 +99,7 @@ def judge_attend(made_attend):
     mask = torch.ones(4, 6, dtype=torch.bool).tril(2)
     got = made_attend(*(x.clone() for x in (q, k, v, mask)))
     mistakes = attend_mistakes(q, k, v, mask)
-    return compared(got, attend(q, k, v, mask), mistakes, 'The numbers differ from attention.')
+    return compared(got, attend(q, k, v, mask), mistakes, 'The numbers are not those of the formula.')
 
 # %% ../../nbs/8_course/07_language.ipynb #crs7c010
 PARAMETERS = 13_015_864_320

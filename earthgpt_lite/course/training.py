@@ -31,9 +31,20 @@ def _slips(logits, labels):
     got = logp[places - 1, labels[places]]
     every = logp[:-1].gather(1, labels[1:, None] % logits.shape[1])[:, 0]  # -100 counts from the end
     same_place = logp[places, labels[places]]
+    behind = places[places + 1 < len(labels)]
+    wrong_axis = logits.log_softmax(0)[places - 1, labels[places]]
     return {
         'A loss is positive where the model is wrong. What is the sign?': got.mean(),
         'The logits at one place answer for another place than their own. For which?': -same_place.mean(),
+        'The shift goes the wrong way: a token is predicted by the place before it.': -logp[
+            behind + 1, labels[behind]
+        ].mean(),
+        'Each place is paired with every target. It has one target only.': -logp[places - 1][
+            :, labels[places]
+        ].mean(),
+        'Along which axis is the softmax? The probabilities of all words at one place should add up to 1.': (
+            -wrong_axis.mean()
+        ),
         'It is the sum. The mean over the target tokens is asked.': -got.sum(),
         'It is divided by all places. How many of them are targets?': -got.sum() / len(labels),
         'Places that are no target count too: their label -100 is no word.': -every.mean(),
@@ -147,6 +158,25 @@ def _sums(loss_and_count, optimizer, parts):
     optimizer.step()
 
 
+def _undivided(loss_and_count, optimizer, parts):
+    "The slip: the sum over all targets, which nothing divides."
+    optimizer.zero_grad()
+    for part in parts:
+        loss, count = loss_and_count(part)
+        (loss * count).backward()
+    optimizer.step()
+
+
+def _last_part(loss_and_count, optimizer, parts):
+    "The slip: gradients are cleared before each part."
+    total = sum(count for _, count in map(loss_and_count, parts))
+    for part in parts:
+        optimizer.zero_grad()
+        loss, count = loss_and_count(part)
+        (loss * count / total).backward()
+    optimizer.step()
+
+
 def _near(a, b):
     return torch.allclose(a, b, atol=1e-5)
 
@@ -172,11 +202,14 @@ def _after(step, n=1):
 
 _MEANS = 'Each part weighs the same. One has 15 target tokens and one has 1: should they?'
 _ADDED = 'The losses of the parts are added up. With more parts the step would grow.'
+_UNDIVIDED = 'It is the sum over all target tokens. By what must it be divided?'
+_LAST = 'Only the last part has moved the weights: the gradients of the others were cleared.'
 
 
 def judge_step_in_parts(step_in_parts):
     "Two steps in parts against two steps in one piece."
     cut, slips = _Cut(), {_MEANS: _after(_means_alike), _ADDED: _after(_sums)}
+    slips |= {_UNDIVIDED: _after(_undivided), _LAST: _after(_last_part)}
     before = cut.weights()
     of_whole = _number(cut.loss_and_count(cut.whole[0])[0])
     made = step_in_parts(cut.loss_and_count, cut.optimizer, copy.copy(cut.parts))

@@ -33,7 +33,7 @@ def _wrong_width(ratio, questions):
     "What the width of an interval says about its maker; `ratio` to the right width."
     if ratio < 0.02:
         return 'The interval has no width: every draw has the same score. Is each question put back after it is drawn?'
-    if ratio > 0.6 * questions**0.5:
+    if ratio > 0.45 * questions**0.5:
         return (
             'This is how far single answers lie apart. What is asked is how far the means of draws lie apart.'
         )
@@ -42,7 +42,10 @@ def _wrong_width(ratio, questions):
     if 0.75 < ratio < 0.92:
         return 'It is a little too narrow: fewer than 95 % of the draws lie in it. How many are cut off at each side?'
     if ratio < 0.92:
-        return f'It is too narrow, {ratio:.2f} of the right width. Does a draw have as many questions as the exam?'
+        return (
+            f'It is too narrow, {ratio:.2f} of the right width. Does a draw have as many questions as the exam? '
+            'Is each mean that of one draw? How many are cut off at each side?'
+        )
 
 
 def judge_interval(interval):
@@ -110,6 +113,9 @@ def judge_difference(difference):
     "Place and width of the interval, on two models whose difference is known."
     a, b = _two_models()
     made = difference(a, b)
+    of_each = finished_interval(a.mean(1)) - finished_interval(b.mean(1))
+    if np.shape(made) == (2,) and np.allclose(made, of_each, atol=0.005):
+        return 'Two intervals are subtracted. Subtract before anything is drawn.'
     wrong = _two_ends(made)
     if wrong:
         return wrong
@@ -124,7 +130,8 @@ def judge_difference(difference):
         return 'It is too wide. Were pictures drawn for each model apart? Then the luck with hard pictures counts twice.'
     if high - low < 0.8 * width:
         return (
-            'It is too narrow. Were single questions drawn, as if those of one picture had nothing in common?'
+            'It is too narrow. Were single questions drawn, as if those of one picture had nothing in common? '
+            'Or was the mean taken over the pictures?'
         )
 
 # %% ../../nbs/8_course/11_trust.ipynb #jtrust14

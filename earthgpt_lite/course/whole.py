@@ -120,6 +120,10 @@ def loss_mistakes(logits, labels):
         ),
         (counted, 'What is no target counts as if word 0 should follow.'),
         (-total / kept.sum(), 'The sign is wrong.'),
+        (
+            flat(logits[:, :-1].softmax(-1), shifted),
+            'Softmax is taken twice: `F.cross_entropy` takes logits and does it by itself.',
+        ),
         (hits, 'This is how often the likeliest word is right. The loss looks at probabilities.'),
         (
             -logits[:, :-1].softmax(-1)[kept].gather(1, shifted[kept][:, None]).mean(),

@@ -38,6 +38,7 @@ WRONG_ATTENTION = [
     (attention(scale=False), 'too sharp'),
     (attention(scale=1), 'too even'),
     (attention(hide=None), 'still look ahead'),
+    (lambda q, k, v, mask: None, 'gives None'),
     (attention(hide=0), 'still gets a share'),
     (attention(late=True), 'do not add up to one'),
     (attention(invert=True), 'True in the mask means'),

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from earthgpt_lite.course.training import EXERCISES, _means_alike, _sums
+from earthgpt_lite.course.training import EXERCISES, _last_part, _means_alike, _sums, _undivided
 from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, verdict
 
 
@@ -67,6 +67,9 @@ def says_mean_of_means(loss_and_count, optimizer, parts):
 WRONG_ANSWERS = [
     ('loss', same_place, 'another place'),
     ('loss', every_place, 'no target'),
+    ('loss', lambda x, y: F.cross_entropy(x[1:], y[:-1]), 'wrong way'),
+    ('loss', lambda x, y: -x.log_softmax(-1)[targets(y) - 1][:, y[targets(y)]].mean(), 'every target'),
+    ('loss', lambda x, y: -x.log_softmax(0)[targets(y) - 1, y[targets(y)]].mean(), 'Along which axis'),
     ('loss', lambda x, y: -got(x, y).sum(), 'the sum'),
     ('loss', lambda x, y: got(x, y).mean(), 'sign'),
     ('loss', lambda x, y: -got(x, y).sum() / len(y), 'all places'),
@@ -84,6 +87,8 @@ WRONG_ANSWERS = [
     ('warm_up', lambda step, steps=50: None, 'nothing'),
     ('step_in_parts', _means_alike, 'weighs the same'),
     ('step_in_parts', _sums, 'added up'),
+    ('step_in_parts', _undivided, 'divided'),
+    ('step_in_parts', _last_part, 'cleared'),
     ('step_in_parts', step_each, '3 steps'),
     ('step_in_parts', no_backward, 'not moved'),
     ('step_in_parts', leftovers, 'left over'),

@@ -42,6 +42,10 @@ def drawn_apart(a, b):
     return np.quantile(one - two, ENDS)
 
 
+def subtracted(a, b):
+    return np.quantile(means(a.mean(1)), ENDS) - np.quantile(means(b.mean(1)), ENDS)
+
+
 def by_questions(a, b):
     return finished_interval((np.asarray(a, float) - b).ravel())
 
@@ -50,6 +54,8 @@ WRONG_ANSWERS = [
     ('interval', once_each, 'put back'),
     ('interval', single_answers, 'single answers'),
     ('interval', lambda v: np.quantile(v, ENDS), 'single answers'),
+    ('interval', lambda v: (np.mean(v) - np.std(v), np.mean(v) + np.std(v)), 'single answers'),
+    ('interval', lambda v: np.quantile(means(v), [0.4, 0.6]), 'cut off at each side'),
     ('interval', lambda v: np.quantile(means(v), [0.05, 0.95]), 'a little too narrow'),
     ('interval', lambda v: (means(v).min(), means(v).max()), 'too wide'),
     ('interval', lambda v: np.quantile(means(v, 100), ENDS), 'as many questions as the exam'),
@@ -66,6 +72,8 @@ WRONG_ANSWERS = [
     ('pr_at_half', lambda a, t: None, 'nothing'),
     ('difference', drawn_apart, 'too wide'),
     ('difference', by_questions, 'too narrow'),
+    ('difference', lambda a, b: finished_interval((a - b).mean(0)), 'over the pictures'),
+    ('difference', subtracted, 'Two intervals'),
     ('difference', lambda a, b: finished_interval(b.mean(1) - a.mean(1)), 'sign'),
     ('difference', lambda a, b: finished_interval(a.mean(1)), 'not in the interval'),
     ('difference', lambda a, b: a.mean() - b.mean(), 'two ends'),

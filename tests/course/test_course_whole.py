@@ -141,6 +141,7 @@ WRONG_LOSSES = [
     (lambda a, b: loss(a[:, :-1], b[:, 1:].clamp(min=0)), 'word 0'),
     (lambda a, b: -loss(a[:, :-1], b[:, 1:]), 'sign'),
     (without_a_logarithm, 'logarithm is missing'),
+    (lambda a, b: loss(a[:, :-1].softmax(-1), b[:, 1:]), 'taken twice'),
     (lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='none'), 'one number'),
     (lambda a, b: F.cross_entropy(a[:, :-1], b[:, 1:]), 'raises'),
 ]
