@@ -27,7 +27,9 @@ def test_every_public_name_stands_in_the_reference_with_its_docstring(name):
 
 def test_a_signature_keeps_the_comments_beside_its_parameters():
     source = 'def f(\n    a: int,  # in pixels\n) -> str:  # a text\n    "What for."\n    return a\n'
-    assert make_site.signature(ast.parse(source).body[0], source) == source[: source.index('    "What')].rstrip()
+    assert (
+        make_site.signature(ast.parse(source).body[0], source) == source[: source.index('    "What')].rstrip()
+    )
 
 
 def test_links_lead_to_pages_to_parts_or_to_the_repository():
@@ -50,7 +52,9 @@ def test_a_notebook_is_shown_without_its_machinery_and_with_its_outputs():
     assert folded and all(c['metadata'] == dict(tags=['hide-input']) for c in folded)
 
 
-RESOURCE = re.compile(r'<(?:script|img|iframe|source)[^>]+src="([^"]+)"|<link[^>]+href="([^"]+)"|url\(([^)]+)\)')
+RESOURCE = re.compile(
+    r'<(?:script|img|iframe|source)[^>]+src="([^"]+)"|<link[^>]+href="([^"]+)"|url\(([^)]+)\)'
+)
 
 
 @pytest.fixture(scope='module')

@@ -179,7 +179,9 @@ def front_page() -> str:
     "The front page of the repository, with the ways into the site below it."
     text = mended_links((ROOT / 'README.md').read_text(encoding='utf-8'), ROOT / 'README.md')
     course = [f'nbs/{lesson.notebook}' for lesson in LESSONS]
-    workshop = sorted(p.relative_to(ROOT).with_suffix('').as_posix() for p in (ROOT / 'docs').glob('workshop/*.md'))
+    workshop = sorted(
+        p.relative_to(ROOT).with_suffix('').as_posix() for p in (ROOT / 'docs').glob('workshop/*.md')
+    )
     trees = [
         tree_of([f'First look <{course[0]}>', *course[1:]], 'Course', hidden=True),
         tree_of([f'parts/{part}' for part in ('base', *PARTS)], 'Parts', hidden=True),
