@@ -42,7 +42,7 @@ READS = {
     'truth',
     'shuffled',
 }
-READS |= {'blind', 'file', 'root', 'src', 'before', 'after', 'before_clouds', 'after_clouds'}
+READS |= {'blind', 'folder', 'file', 'root', 'src', 'before', 'after', 'before_clouds', 'after_clouds'}
 WORDS = {'question', 'ask', 'detect', 'ground', 'classify', 'word', 'name', 'reader', 'label', 'platform'}
 WORDS |= {'split', 'change', 'words'}
 TRAIN_WRITES, TRAIN_READS = {'out'}, {'model', 'base', 'data', 'root', 'config'}
