@@ -99,7 +99,7 @@ def test_other_precisions_are_refused(tok, tmp_path, precision):
 
 
 def test_no_optimiser_steps_on_16_bits(tok, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, 'prepare_stage', lambda model, stage: model.bfloat16())
+    monkeypatch.setattr(checkpoints, 'prepare_stage', lambda model, stage: model.bfloat16())
     with pytest.raises(BadInput, match='bfloat16 and would train'):
         fit(half(tok), tok, examples(), tmp_path, SLOW, steps=1, **SHORT)
 

@@ -14,7 +14,7 @@ from fixtures_training import examples, small, tokenizer as make_tokenizer
 
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.loading import load
-from earthgpt_lite.model.modeling import save
+from earthgpt_lite.model.modeling import EarthGPT, save
 from earthgpt_lite.train import callbacks
 from earthgpt_lite.train import fit as fitting
 from earthgpt_lite.train import module as training
@@ -384,14 +384,14 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tok, whole, tmp_path, monkey
 def test_a_loss_that_is_no_number_names_the_record_and_keeps_the_checkpoint(tok, tmp_path, monkeypatch):
     data = examples()
     data[7] = replace(data[7], image=data[7].image * 0 + 255)
-    forward = training.EarthGPT.image_features
+    forward = EarthGPT.image_features
 
     def sick(self, pixels):
         out = forward(self, pixels)
         # no gradient comes back from there
         return out.masked_fill((pixels == 255).flatten(1).all(1)[:, None, None], float('nan'))
 
-    monkeypatch.setattr(training.EarthGPT, 'image_features', sick)
+    monkeypatch.setattr(EarthGPT, 'image_features', sick)
     batches = InstructionBatches(data, tok, small(tok).config, 3)
     step = next(k for k in range(9) if 7 in batches.indices(k))
     with pytest.raises(BadInput, match=f'loss is nan at step {step}, in place/7: lower'):
