@@ -37,7 +37,7 @@ def verdict(
     except NotImplementedError:
         return UNSOLVED, ''
     except Exception as e:
-        return WRONG, f'it raises {type(e).__name__}: {first_line(e)}'
+        return WRONG, f'It raises {type(e).__name__}: {first_line(e)}'
     return (WRONG, said) if said else (RIGHT, '')
 
 # %% ../nbs/0_exercises.ipynb #exc00011

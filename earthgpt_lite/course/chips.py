@@ -119,7 +119,7 @@ def _layer_problem(shown, layer, valid):
         return 'Small values are bright and large ones dark.'
     if seen[0] > 5 or seen[-1] < 250:
         if np.ptp(seen) < 60:
-            return 'The valid pixels differ by little: did those without data vote?'
+            return 'The valid pixels differ by little: do those without data count?'
         return 'The smallest valid value is not black, or the largest not white: was it cut before uint8?'
     if (shown[~valid] != 127).any():
         return 'Pixels without data should be 127.'

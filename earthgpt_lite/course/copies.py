@@ -153,8 +153,10 @@ def _result(cell):
     "(words, attachments) of the first output that can be shown, or None. Of a check itself only a picture."
     for output in cell.get('outputs', []):
         data = output.get('data', {})
-        if png := ''.join(data.get('image/png', '')):
-            return '![expected](attachment:expected.png)', {'expected.png': {'image/png': png.strip()}}
+        for kind in ('png', 'jpeg'):
+            if picture := ''.join(data.get(f'image/{kind}', '')).strip():
+                name = f'expected.{kind}'
+                return f'![expected](attachment:{name})', {name: {f'image/{kind}': picture}}
         text = ''.join(output.get('text', data.get('text/plain', ''))).rstrip()
         if text and len(text.splitlines()) <= _LONG and '<Figure' not in text and _kind(cell) == 'code':
             return f'```text\n{text}\n```', None
@@ -162,20 +164,20 @@ def _result(cell):
 
 
 def _expected(cells, k):
-    "The note to the blank that cell `k` checks, or nothing."
+    "{before which cell: the note to the blank that cell `k` checks}, or nothing."
     code = 0
-    for cell in cells[k:]:
+    for place, cell in enumerate(cells[k:], k):
         is_code = cell['cell_type'] == 'code'
         ends = _kind(cell) != 'code' if is_code else source_of(cell).startswith('#')
         if code > _FAR or code and ends:
-            return []
+            return {}
         code += is_code
         if is_code and (found := _result(cell)):
             note = {'cell_type': 'markdown', 'id': f'{cells[k]["id"]}-expected'}
             note['source'] = f'*Expected below*\n\n{found[0]}'.splitlines(True)
             note |= {'attachments': found[1]} if found[1] else {}
-            return [_marked(note, 'expected')]
-    return []
+            return {max(place, k + 1): _marked(note, 'expected')}
+    return {}
 
 # %% ../../nbs/8_course/21_copies.ipynb #cpy0019
 KERNEL = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
@@ -188,15 +190,17 @@ def _notebook(cells):
 
 def student_copy(cells: list) -> dict:  # of `plain_cells`
     "A notebook for the learner: no solution, no output, and beside each blank what is expected."
-    made = []
+    made, notes = [], {}
     for k, cell in enumerate(cells):
         kind = _kind(cell)
+        if k in notes:
+            made.append(notes.pop(k))
         if kind == 'blank':
             cell = cell | {'source': stub(source_of(cell)).splitlines(True)}
         made.append(_marked(cell if kind == 'text' else cell | _EMPTY, kind))
         if kind == 'check':
-            made += _expected(cells, k)
-    return _notebook(made)
+            notes |= _expected(cells, k)
+    return _notebook(made + list(notes.values()))
 
 
 def solution_copy(cells: list) -> dict:  # of `plain_cells`

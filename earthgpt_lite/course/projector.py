@@ -23,7 +23,10 @@ def judge_squares(squares):
     for g, r in ((8, 2), (8, 4), (6, 3)):
         token, channel, picture = torch.arange(g * g)[:, None], torch.arange(2), torch.arange(2)
         x = (10.0 * token + channel) + 1000.0 * picture[:, None, None]  # (2, g * g, 2)
-        made, true = torch.as_tensor(squares(x.clone(), r)), finished_squares(x, r)
+        made, true = squares(x.clone(), r), finished_squares(x, r)
+        if made is None:
+            return 'It returns nothing. Is there a `return` at its end?'
+        made = torch.as_tensor(made)
         if made.shape != true.shape:
             return f'Of {tuple(x.shape)} with r = {r} it makes {tuple(made.shape)}, not {tuple(true.shape)}.'
         if not torch.equal(made.to(true), true):
@@ -57,7 +60,12 @@ def finished_scale(words):
 def judge_scale(start_scale):
     for width, size in ((64, 0.5), (192, 0.02)):
         words = size * torch.randn(400, width, generator=torch.Generator().manual_seed(width))
-        made, true = float(start_scale(words)), finished_scale(words)
+        made, true = start_scale(words), finished_scale(words)
+        if made is None:
+            return 'It returns nothing. Is there a `return` at its end?'
+        if torch.as_tensor(made).numel() != 1:
+            return 'It returns several numbers, and should return one scale for all words.'
+        made = float(made)
         length = words.norm(dim=-1).mean().item()
         if abs(made / true - 1) < 0.04:
             continue
@@ -76,7 +84,7 @@ def judge_scale(start_scale):
         longer = made * width**0.5 / length
         return (
             f'For words of length {length:.2f} and width {width} it returns {made:.3g}: '
-            f'tokens would be {longer:.2g} times as long.'
+            f'tokens would be {longer:.2g} times as long as these words.'
         )
 
 # %% ../../nbs/8_course/06_projector.ipynb #jp00010
@@ -87,7 +95,10 @@ def finished_averaging(c):
 
 def judge_averaging(averaging):
     for c in (3, 5):
-        made = torch.as_tensor(averaging(c)).detach().float()
+        made = averaging(c)
+        if made is None:
+            return 'It returns nothing. Is there a `return` at its end?'
+        made = torch.as_tensor(made).detach().float()
         if made.shape != (c, 4 * c):
             turned = ': turned on its side' if made.shape == (4 * c, c) else ''
             return f'For c = {c} the weights are {tuple(made.shape)}{turned}; asked are {(c, 4 * c)}.'

@@ -21,7 +21,10 @@ def finished_labels(question, answer):
 
 
 def judge_labels(make_labels):
-    made = torch.as_tensor(make_labels(list(QUESTION), list(ANSWER))).tolist()
+    made = make_labels(list(QUESTION), list(ANSWER))
+    if made is None:
+        return 'It returns nothing. Is there a `return` at its end?'
+    made = torch.as_tensor(made).tolist()
     n = len(QUESTION)
     if len(made) != n + len(ANSWER):
         return f'For {n} tokens of question and {len(ANSWER)} of answer it returns {len(made)} labels.'
@@ -33,6 +36,8 @@ def judge_labels(make_labels):
         return f'A token of the question is no target, and what is none is marked {IGNORE}. Yours are {made[:n]}.'
     if made[n:-1] == ANSWER[:-1] and made[-1] == IGNORE:
         return 'The end mark is ignored: the model would never learn to stop.'
+    if set(made) == {IGNORE}:
+        return 'All labels are IGNORE: nothing is left to learn from.'
     if made[n] == IGNORE:
         return 'A token of the answer was ignored because the question holds the same token.'
     if made[n:] != ANSWER:
@@ -50,7 +55,10 @@ def finished_mask(segments, prefixes):
 def judge_mask(prefix_mask):
     for segments, prefixes in ROWS:
         n = len(segments)
-        made = torch.as_tensor(prefix_mask(list(segments), list(prefixes)))
+        made = prefix_mask(list(segments), list(prefixes))
+        if made is None:
+            return 'It returns nothing. Is there a `return` at its end?'
+        made = torch.as_tensor(made)
         if made.shape != (n, n):
             return f'For {n} tokens the table has the shape {tuple(made.shape)}.'
         said = _mask_fault(made.bool(), segments, prefixes)
@@ -83,6 +91,8 @@ def finished_times(n, picture=64, pair=14):
 
 
 def judge_times(times_cheaper):
+    if times_cheaper(1) is None:
+        return 'It returns nothing. Is there a `return` at its end?'
     if abs(times_cheaper(3, 10, 5) - 25 / 45) < 1e-6:
         return 'This is the share that is left. How many times fewer is it?'
     if abs(float(times_cheaper(1)) - 1) > 1e-6:
@@ -91,7 +101,8 @@ def judge_times(times_cheaper):
         made, true = float(times_cheaper(*case)), finished_times(*case)
         if abs(made - true) > 0.02 * true:
             side = 'many' if made > true else 'few'
-            return f'times_cheaper{case} is {made:.3g}: too {side}. What does a row of its own hold, what the shared one?'
+            given = ', '.join(map(str, case))
+            return f'times_cheaper({given}) is {made:.3g}: too {side}. What does a row of its own hold, what the shared one?'
 
 # %% ../../nbs/8_course/04_tokens.ipynb #jt00013
 PAIRS = ([3, 7, 4], [11, 2]), ([3, 8, 9, 4], [12, 13, 2]), ([3, 7, 4], [14, 2, 2])
@@ -109,6 +120,10 @@ def finished_targets(row):
 def judge_targets(read_targets):
     one = build_sequence(PAIRS, [1, 5, 5])
     made = _plain(read_targets(one))
+    if made is None:
+        return 'It returns nothing. Is there a `return` at its end?'
+    if isinstance(made, dict):
+        return 'It returns a dictionary. A list of its values is asked for.'
     if made and not isinstance(made[0], list):
         return 'It returns one list of numbers. Each question needs a list of its own.'
     if any(IGNORE in found for found in made):

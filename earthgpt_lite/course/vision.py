@@ -27,7 +27,10 @@ def trial_levels(count):
 def judge_pyramid(pyramid):
     for count in (3, 4):
         levels = trial_levels(count)
-        made = pyramid([level.clone() for level in levels])
+        given = [level.clone() for level in levels]
+        made = pyramid(given)
+        if made is None:
+            return 'It returns nothing. Is there a `return` at its end?'
         if not isinstance(made, (list, tuple)):
             return f'It returns a {type(made).__name__}, and not a list of maps.'
         if len(made) != count:
@@ -35,6 +38,8 @@ def judge_pyramid(pyramid):
         said = _pyramid_fault([torch.as_tensor(level) for level in made], levels)
         if said:
             return said
+        if len(given) != count or not all(map(torch.equal, given, levels)):
+            return 'The levels that it was given have changed. Work on a copy of the list, and add with `a = a + b`.'
 
 # %% ../../nbs/8_course/05_vision.ipynb #jv00006
 def _pyramid_fault(made, levels):
@@ -75,6 +80,7 @@ def _sum_fault(made, levels):
 
 # %% ../../nbs/8_course/05_vision.ipynb #jv00009
 def judge_channels(channels):
+    channels = int(channels)
     if channels == 2 * 384 + 3 * 64:
         return None
     told = {
@@ -98,7 +104,10 @@ def judge_fuse(fuse):
     places = torch.arange(g * g)
     tokens = (places + 100 * torch.arange(c)[:, None]).T.expand(b, -1, -1).float()
     maps = (places + 1000 * (1 + torch.arange(k)[:, None])).view(k, g, g).expand(b, -1, -1, -1).float()
-    made = torch.as_tensor(fuse(tokens, maps))
+    made = fuse(tokens, maps)
+    if made is None:
+        return 'It returns nothing. Is there a `return` at its end?'
+    made = torch.as_tensor(made)
     if made.shape != (b, g * g, c + k):
         return f'Of tokens {tuple(tokens.shape)} and maps {tuple(maps.shape)} it makes {tuple(made.shape)}.'
     if torch.equal(made, finished_fuse(tokens, maps)):

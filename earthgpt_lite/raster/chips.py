@@ -200,5 +200,5 @@ def decibels(
     return (10 if unit == 'intensity' else 20) * logarithm
 
 # %% ../../nbs/1_raster/01_chips.ipynb #49349b50
-# dB, black and white of calibrated radar
+# dB, black and white of calibrated radar: VV, VH, and their difference
 BACKSCATTER = dict(co=(-20.0, -5.0), cross=(-26.0, -10.0), ratio=(1.0, 11.0))

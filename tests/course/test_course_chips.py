@@ -107,7 +107,7 @@ WRONG_ANSWERS = [
     ('pixel', (450, 140), 'column comes first'),
     ('pixel', (290, 450), 'at the left'),
     ('pixel', 140, 'two numbers'),
-    ('show_layer', all_vote, 'vote'),
+    ('show_layer', all_vote, 'count'),
     ('show_layer', not_cut, 'cut before'),
     ('show_layer', min_to_max, 'percentiles'),
     ('show_layer', no_grey, 'should be 127'),

@@ -58,6 +58,10 @@ def length(words):
 
 
 WRONG_ANSWERS = [
+    ('squares', lambda x, r: None, 'returns nothing'),
+    ('start_scale', lambda words: None, 'returns nothing'),
+    ('start_scale', lambda words: words.norm(dim=-1), 'several numbers'),
+    ('averaging', lambda c: None, 'returns nothing'),
     ('squares', lambda x, r: x.reshape(len(x), -1, r * r * x.shape[2]), 'a strip, and no square'),
     ('squares', axes(0, 1, 2, 3, 4, 5), 'a strip, and no square'),
     ('squares', unshuffled, 'keep the numbers of a token together'),

@@ -59,6 +59,12 @@ def table_of_masks(s, p):
 
 
 WRONG_ANSWERS = [
+    ('labels', lambda q, a: None, 'returns nothing'),
+    ('labels', lambda q, a: [IGNORE] * len(q + a), 'All labels are IGNORE'),
+    ('prefix_mask', lambda s, p: None, 'returns nothing'),
+    ('times_cheaper', lambda n, picture=64, pair=14: None, 'returns nothing'),
+    ('read_targets', lambda row: None, 'returns nothing'),
+    ('read_targets', lambda row: dict(enumerate(by_segment(row))), 'a dictionary'),
     ('labels', lambda q, a: q + a, 'learn to write questions'),
     ('labels', lambda q, a: a, 'returns 3 labels'),
     ('labels', lambda q, a: [0] * len(q) + a, 'marked -100'),
@@ -67,7 +73,7 @@ WRONG_ANSWERS = [
     ('labels', lambda q, a: [IGNORE] * (len(q) - 1) + a + [IGNORE], 'one place too early'),
     ('labels', lambda q, a: q + [IGNORE] * len(a), 'learn to write questions'),
     ('labels', lambda q, a: [IGNORE] * len(q) + [1] * len(a), r'has the labels \[1, 1, 1\]'),
-    ('labels', lambda q, a: [IGNORE] * q + a, 'it raises TypeError'),
+    ('labels', lambda q, a: [IGNORE] * q + a, 'It raises TypeError'),
     ('prefix_mask', see(lambda i, j, s, p: s[j] in (s[i], p[i])), 'comes later'),
     ('prefix_mask', see(lambda i, j, s, p: j >= i and s[i] in (s[j], p[j])), 'exchanged'),
     ('prefix_mask', see(lambda i, j, s, p: j <= i and s[j] == s[i]), 'of its picture'),

@@ -75,7 +75,24 @@ def by_loops(tokens, maps):
     return torch.stack(places, 1)
 
 
+def into_the_given(levels):
+    for i in range(len(levels) - 2, -1, -1):
+        levels[i] = levels[i] + double(levels[i + 1])
+    return levels
+
+
+def into_the_maps(levels):
+    made = list(levels)
+    for i in range(len(levels) - 2, -1, -1):
+        made[i] += double(made[i + 1])
+    return made
+
+
 WRONG_ANSWERS = [
+    ('pyramid', lambda levels: None, 'returns nothing'),
+    ('pyramid', into_the_given, 'have changed'),
+    ('pyramid', into_the_maps, 'have changed'),
+    ('fuse', lambda tokens, maps: None, 'returns nothing'),
     ('pyramid', lambda levels: levels, 'nothing was added'),
     ('pyramid', given_ones, 'has not heard of all coarser ones'),
     ('pyramid', lambda levels: top_down(lambda a, b: a + double(b))(levels)[::-1], 'from coarse to fine'),
@@ -87,7 +104,7 @@ WRONG_ANSWERS = [
     ('pyramid', lambda levels: [double(levels[-1])], 'Of 3 levels it makes 1'),
     ('pyramid', three_only, 'Of 4 levels it makes 3'),
     ('pyramid', three_only_with_care, 'is neither itself|has not heard|came back|nor itself'),
-    ('pyramid', lambda levels: [a + b for a, b in zip(levels, levels[1:])], 'it raises RuntimeError'),
+    ('pyramid', lambda levels: [a + b for a, b in zip(levels, levels[1:])], 'It raises RuntimeError'),
     ('channels', 384 + 3 * 64, 'one layer of the ViT'),
     ('channels', 2 * 384 + 64, 'one scale of the CNN'),
     ('channels', 2 * 384 * 3 * 64, 'widths are added'),
@@ -100,7 +117,7 @@ WRONG_ANSWERS = [
     ('fuse', beside(lambda m: m.reshape(m.shape[0], -1, m.shape[1])), 'Token 1 has from the CNN'),
     ('fuse', beside(lambda m: m.permute(0, 3, 2, 1).flatten(1, 2)), 'column by column'),
     ('fuse', lambda tokens, maps: maps.flatten(2).transpose(1, 2), r'it makes \(2, 16, 5\)'),
-    ('fuse', lambda tokens, maps: torch.cat([tokens, maps.flatten(2)], -1), 'it raises RuntimeError'),
+    ('fuse', lambda tokens, maps: torch.cat([tokens, maps.flatten(2)], -1), 'It raises RuntimeError'),
     ('fuse', lambda tokens, maps: torch.cat([tokens.transpose(1, 2), maps.flatten(2)], 1), 'it makes'),
 ]
 RIGHT_ANSWERS = [
