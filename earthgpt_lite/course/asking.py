@@ -171,7 +171,7 @@ def judge_search(search):
             return 'The order is turned: the least probable comes first.'
         if sorted(made) == sorted(right):
             return 'These are the right pictures. The best comes first.'
-        return f'For {label!r} it finds {made}. Is it the probability of this label that decides, or that of the winner?'
+        return f'For {label!r} it finds {np.array(made).tolist()}. Is it the probability of this label that decides, or that of the winner?'
 
 # %% ../../nbs/8_course/12_asking.ipynb #jasks015
 EXERCISES = {
