@@ -176,7 +176,7 @@ def _expected(cells, k):
             note = {'cell_type': 'markdown', 'id': f'{cells[k]["id"]}-expected'}
             note['source'] = f'*Expected below*\n\n{found[0]}'.splitlines(True)
             note |= {'attachments': found[1]} if found[1] else {}
-            return {max(place, k + 1): _marked(note, 'expected')}
+            return {place: _marked(note, 'expected')}
     return {}
 
 # %% ../../nbs/8_course/21_copies.ipynb #cpy0019
@@ -193,14 +193,14 @@ def student_copy(cells: list) -> dict:  # of `plain_cells`
     made, notes = [], {}
     for k, cell in enumerate(cells):
         kind = _kind(cell)
+        if kind == 'check':
+            notes |= _expected(cells, k)
         if k in notes:
             made.append(notes.pop(k))
         if kind == 'blank':
             cell = cell | {'source': stub(source_of(cell)).splitlines(True)}
         made.append(_marked(cell if kind == 'text' else cell | _EMPTY, kind))
-        if kind == 'check':
-            notes |= _expected(cells, k)
-    return _notebook(made + list(notes.values()))
+    return _notebook(made)
 
 
 def solution_copy(cells: list) -> dict:  # of `plain_cells`
