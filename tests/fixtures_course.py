@@ -1,8 +1,13 @@
 "A small lesson with two blanks, and what is made of it."
 
 import copy as copies_of
+import re
 
+import pytest
+
+from earthgpt_lite import exercises as checks
 from earthgpt_lite.course import copies
+from earthgpt_lite.exercises import verdict
 
 HOME = 'https://example.org/nbs'
 JUDGES = '''import sys
@@ -87,3 +92,38 @@ def answered(nb, **answers):
     for id, text in answers.items():
         nb = with_source(nb, id, text)
     return nb
+
+
+# ---- tests of judges
+
+
+def blank(*args, **kwargs):
+    "A function as it stands in a student copy."
+    raise NotImplementedError
+
+
+def judged(exercises, wrong, right):
+    """Four tests of the judges of a lesson, to be named in its test file.
+
+    wrong: (name, what was made, words of what is said); right: (name, what was made), besides the finished piece.
+    """
+
+    @pytest.mark.parametrize('name, made, words', wrong)
+    def tells_what_is_wrong(name, made, words):
+        state, why = verdict(exercises[name], made)
+        assert state == checks.WRONG and (words in why or re.search(words, why)), why
+
+    @pytest.mark.parametrize('name, made', [*right, *((name, e.finished) for name, e in exercises.items())])
+    def passes_what_is_right(name, made):
+        assert verdict(exercises[name], made) == (checks.RIGHT, '')
+
+    @pytest.mark.parametrize('name', exercises)
+    def leaves_what_was_left(name):
+        stubs = (None, ..., blank) if callable(exercises[name].finished) else (None, ...)
+        assert {verdict(exercises[name], stub)[0] for stub in stubs} == {checks.UNSOLVED}
+
+    @pytest.mark.parametrize('name', exercises)
+    def was_asked_enough(name):
+        assert sum(one == name for one, *_ in wrong) >= 3 and sum(one == name for one, _ in right) >= 2
+
+    return tells_what_is_wrong, passes_what_is_right, leaves_what_was_left, was_asked_enough

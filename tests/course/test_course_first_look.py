@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from earthgpt_lite.course.first_look import EXERCISES
 from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, verdict

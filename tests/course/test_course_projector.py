@@ -1,14 +1,11 @@
 "Judges of lesson projector: what learners write wrong is told in words that fit; right answers of any form pass."
 
-import re
-
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
+from fixtures_course import judged
 
 from earthgpt_lite.course.projector import EXERCISES
-from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, verdict
 
 
 def axes(*order):
@@ -95,28 +92,4 @@ RIGHT_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize('name, made, words', WRONG_ANSWERS)
-def test_wrong_answers_are_told_in_words_that_fit(name, made, words):
-    state, why = verdict(EXERCISES[name], made)
-    assert state == WRONG
-    assert re.search(words, why), why
-
-
-@pytest.mark.parametrize('name, made', RIGHT_ANSWERS)
-def test_right_answers_of_any_form_pass(name, made):
-    assert verdict(EXERCISES[name], made) == (RIGHT, '')
-
-
-@pytest.mark.parametrize('name', EXERCISES)
-def test_the_finished_piece_is_right_and_a_blank_is_not_solved(name):
-    def blank(*args, **kwargs):
-        raise NotImplementedError
-
-    assert verdict(EXERCISES[name], EXERCISES[name].finished) == (RIGHT, '')
-    assert verdict(EXERCISES[name], blank)[0] == verdict(EXERCISES[name], ...)[0] == UNSOLVED
-
-
-def test_every_blank_has_three_wrong_answers_and_two_right_ones():
-    for name in EXERCISES:
-        assert sum(one == name for one, *_ in WRONG_ANSWERS) >= 3
-        assert sum(one == name for one, _ in RIGHT_ANSWERS) >= 2
+test_wrong, test_right, test_left, test_enough = judged(EXERCISES, WRONG_ANSWERS, RIGHT_ANSWERS)

@@ -3,11 +3,10 @@
 import random
 
 import numpy as np
-import pytest
+from fixtures_course import judged
 from shapely.geometry import box
 
 from earthgpt_lite.course.records import EXERCISES
-from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, verdict
 
 
 def all_of_them(yes, no):
@@ -91,18 +90,4 @@ def balanced_by_one(yes, no):
     return [(yes[0], 'yes'), (no[0], 'no')]
 
 
-@pytest.mark.parametrize('name, made, words', WRONG_ANSWERS)
-def test_wrong_answers_are_told_wrong_in_words_that_fit(name, made, words):
-    state, why = verdict(EXERCISES[name], made)
-    assert state == WRONG and words in why
-
-
-@pytest.mark.parametrize('name, made', RIGHT_ANSWERS)
-def test_right_answers_pass(name, made):
-    assert verdict(EXERCISES[name], made) == (RIGHT, '')
-
-
-@pytest.mark.parametrize('name', EXERCISES)
-def test_the_finished_piece_passes_and_a_blank_is_not_solved(name):
-    assert verdict(EXERCISES[name], EXERCISES[name].finished) == (RIGHT, '')
-    assert verdict(EXERCISES[name], ...)[0] == UNSOLVED
+test_wrong, test_right, test_left, test_enough = judged(EXERCISES, WRONG_ANSWERS, RIGHT_ANSWERS)
