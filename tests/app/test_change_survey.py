@@ -286,6 +286,12 @@ def test_another_date_or_question_does_not_go_on(before, after, tmp_path):
         survey_change(Perfect(), before, after, tmp_path / 'a.json', 'what else?', batch_size=1, overlap=0)
 
 
+def import_path():
+    "Where another process finds this file and the fixtures."
+    here = os.path.dirname(__file__)
+    return os.pathsep.join([here, os.path.dirname(here), os.environ.get('PYTHONPATH', '')])
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_file(before, after, tmp_path):
     code = (
@@ -293,8 +299,7 @@ def test_two_processes_give_the_same_file(before, after, tmp_path):
         f'for n in (1, 2): run({str(before)!r}, {str(after)!r}, Path({str(tmp_path)!r}) / f"{{n}}.json", processes=n)'
     )
     words = [sys.executable, '-c', 'from pathlib import Path\n' + code]
-    here = os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')])
-    subprocess.run(words, check=True, env=os.environ | dict(PYTHONPATH=here))
+    subprocess.run(words, check=True, env=os.environ | dict(PYTHONPATH=import_path()))
     one, two = (json.loads((tmp_path / f'{n}.json').read_text())['answers'] for n in (1, 2))
     assert one == two
 
@@ -539,10 +544,9 @@ def test_memory_does_not_grow_with_the_scenes(tmp_path):
             ) as f:
                 for row in range(0, width, 500):
                     f.write(np.tile(small, (1, 1, width // 500)), window=((row, row + 500), (0, width)))
-        here = os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')])
         words = [sys.executable, '-c', MEMORY, str(folder)]
         told = subprocess.run(
-            words, check=True, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=here)
+            words, check=True, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=import_path())
         )
         used[side] = json.loads(told.stdout.splitlines()[-1])
     print(used)
