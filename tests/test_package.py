@@ -143,9 +143,19 @@ def test_wheel_asks_for_no_development_tool(built):
     asked = [l for l in meta.splitlines() if l.startswith('Requires-Dist')]
     assert not [l for l in asked if re.search('nbdev|fastcore|pytest', l) and 'extra == "dev"' not in l]
     assert 'License-Expression: Apache-2.0' in meta and 'License-File: LICENSE' in meta
-    assert {'lora', 'gguf', 'offline', '8bit', 'geo', 'log', 'studio', 'browser', 'docs', 'dev'} == set(
-        re.findall(r'^Provides-Extra: (\w+)', meta, re.M)
-    )
+    assert {
+        'lora',
+        'gguf',
+        'offline',
+        '8bit',
+        'geo',
+        'log',
+        'studio',
+        'browser',
+        'docs',
+        'grading',
+        'dev',
+    } == set(re.findall(r'^Provides-Extra: (\w+)', meta, re.M))
 
 
 @pytest.mark.slow
