@@ -38,7 +38,7 @@ def check_language(
     model,  # a causal LM of transformers
     name: str = 'the language model',  # for messages
 ):
-    """Ask a language model whether it takes pictures between words: four passes of six tokens.
+    """Ask a language model whether it takes pictures between words: five passes of six tokens.
 
     Raises BadInput for one that takes no embeddings, reads ahead, does not obey a mask of who sees whom, or
     does more to its logits than we know of.
