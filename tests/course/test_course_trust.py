@@ -1,12 +1,11 @@
 "Blanks of the lesson on trust: what a learner might write, and what is said of it."
 
 import numpy as np
-import pytest
+from fixtures_course import judged
 
 from earthgpt_lite.course.trust import EXERCISES, _two_models, finished_interval
 from earthgpt_lite.eval.measures import first_box, first_box_overlap
 from earthgpt_lite.boxes.iou import iou
-from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, verdict
 
 ENDS = [0.025, 0.975]
 
@@ -80,12 +79,6 @@ WRONG_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize('name, made, words', WRONG_ANSWERS)
-def test_wrong_answers_are_told(name, made, words):
-    state, told = verdict(EXERCISES[name], made)
-    assert state == WRONG and words in told
-
-
 def loop(values):
     found = []
     for k in range(1000):
@@ -115,28 +108,25 @@ def weighted(a, b):
     return tuple(np.quantile(means(per_picture, repeats=2000), ENDS))
 
 
-@pytest.mark.parametrize(
-    'name, made',
-    [
-        *((name, e.finished) for name, e in EXERCISES.items()),
-        ('interval', loop),
-        ('interval', by_formula),
-        ('pr_at_half', by_hand),
-        ('difference', weighted),
-    ],
-)
-def test_right_answers_pass(name, made):
-    assert verdict(EXERCISES[name], made) == (RIGHT, '')
+def by_overlap(answers, truths):
+    return np.mean([iou_of(a, t) >= 0.5 for a, t in zip(answers, truths)])
 
 
-def left(*made):
-    raise NotImplementedError
+def one_draw_for_both(a, b):
+    a, b = np.asarray(a, float).mean(1), np.asarray(b, float).mean(1)
+    drawn = np.random.default_rng(2).integers(0, len(a), (1000, len(a)))
+    return np.quantile(a[drawn].mean(1) - b[drawn].mean(1), ENDS)
 
 
-@pytest.mark.parametrize('name', EXERCISES)
-@pytest.mark.parametrize('made', [None, ..., left])
-def test_what_was_left_is_not_solved_yet(name, made):
-    assert verdict(EXERCISES[name], made)[0] == UNSOLVED
+RIGHT_ANSWERS = [
+    ('interval', loop),
+    ('interval', by_formula),
+    ('pr_at_half', by_hand),
+    ('pr_at_half', by_overlap),
+    ('difference', weighted),
+    ('difference', one_draw_for_both),
+]
+test_wrong, test_right, test_left, test_enough = judged(EXERCISES, WRONG_ANSWERS, RIGHT_ANSWERS)
 
 
 def test_the_two_models_differ_as_told():
