@@ -89,7 +89,7 @@ def parts_table(base='nbs'):
 
 TAKEN = (
     f'Reading is counted at {course.PACE} words a minute, running as it was measured on two CPU cores, '
-    'a blank or an exercise at 5, 10 or 20 minutes: easy, medium, open.'
+    'a blank or an exercise at 5, 10 or 20 minutes: easy, medium, open. Each head is rounded to whole minutes, the sum once.'
 )
 
 
