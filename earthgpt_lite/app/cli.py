@@ -10,12 +10,12 @@ import sys
 
 from .commands import BASE_OPTION, JSON_OPTION, Parser, add_command, add_data
 from .commands import band_list, positive_int, real, seed_number, whole
+from .course_commands import add_course
 from .model_commands import run_ask, run_chat, run_command, run_map
 from .run_commands import run_doctor, run_evaluate
 from .model_commands import run_survey, stopped_by_sigterm
 from earthgpt_lite.app.run_commands import (
     add_audit,
-    add_course,
     add_pack,
     add_score,
     run_presets,

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['run_evaluate', 'run_score', 'add_score', 'add_audit', 'run_audit', 'run_quickstart', 'run_train', 'run_presets',
-           'run_doctor', 'run_pack', 'add_pack', 'run_progress', 'add_course']
+           'run_doctor', 'run_pack', 'add_pack']
 
 # %% ../../nbs/7_app/14_run_commands.ipynb #356e58e6
 import os
@@ -341,42 +341,4 @@ def add_pack(commands):
         JSON_OPTION,
         more='Train on DST, or on a copy of it in a bucket. An interrupted packing goes on with the same command;\n'
         'a finished one is compared with its hashes.',
-    )
-
-# %% ../../nbs/7_app/14_run_commands.ipynb #prg0fn01
-def run_progress(args):
-    "The command `course progress`: who has solved what, as a table and as a drawing."
-    from importlib import import_module
-
-    progress = import_module('earthgpt_lite.course.progress')
-    if args.out:
-        check_overwrite(args.out, args.force)
-    people, faults = progress.read_progress(args.folder)
-    rows = progress.progress_rows(people)
-    for fault in faults:
-        tell(f'left out: {fault}')
-    if args.out:
-        tell(f'drawn: {progress.write_progress(rows, args.out)}')
-    if args.json:
-        return print_json(rows)
-    print(progress.progress_text(rows))
-
-
-def add_course(commands):
-    "The command `course` with its own command."
-    examples = """course progress student
-        course progress class --out class.html"""
-    course = add_command(commands, 'course', None, 'see who has solved what in the course', examples)
-    course.set_defaults(run=lambda args: course.print_help() or 2)  # `course` alone is no use
-    add_command(
-        course.add_subparsers(metavar='COMMAND'),
-        'progress',
-        run_progress,
-        'read the copies of a person or of a class, and show which checks were right',
-        examples,
-        ('folder', 'copies of one person, or a folder for each person', dict(metavar='FOLDER')),
-        ('--out', 'also draw it: .png or .html'),
-        FORCE_OPTION,
-        JSON_OPTION,
-        more='Nothing is run: what the checks printed last is read, so a copy must be saved after it ran.',
     )
