@@ -123,7 +123,7 @@ def test_torch_for_linux_is_the_small_build_where_there_is_one(tmp_path, monkeyp
         found = wheels.complete_wheels(['torch'], target, tmp_path / 'w', {'torch': '2.13.0'}, said.append)
         assert found['torch'].pin == 'torch==2.13.0'
     assert str(wheels.read_wheel(next((tmp_path / 'w').glob('*linux*'))).version) == version
-    assert any('gigabytes' in line for line in said) == ('+cpu' not in words)
+    assert any('3 GB of CUDA' in line for line in said) == ('+cpu' not in words)
 
 
 def test_pip_itself_brings_them_and_is_told_in_its_own_words(tmp_path, monkeypatch, shop):
