@@ -31,6 +31,7 @@ from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
 from .opening import open_backbone_config, open_model
 from .presets import Preset, complete_preset, preset_config, read_preset
+from .upkeep import set_end
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
 # beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
@@ -413,6 +414,7 @@ def build(
     if model.language._supports_sdpa or preset.attention != 'sdpa':
         model.language.set_attn_implementation(preset.attention)
     model.projector.start()
+    set_end(model, tokenizer)
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
     return model.eval(), tokenizer
 
