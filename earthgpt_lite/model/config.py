@@ -36,7 +36,12 @@ def packaged() -> list[str]:
     "Names of the trained models in the package."
     if not MODELS.is_dir():
         return []
-    return sorted(folder.name for folder in MODELS.iterdir() if (folder / 'config.json').is_file())
+    found = {
+        path.parent.name
+        for name in ('config.json', 'adapter_config.json')
+        for path in MODELS.glob(f'*/{name}')
+    }
+    return sorted(found)
 
 
 def check_format(
