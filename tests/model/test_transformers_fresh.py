@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from earthgpt_lite.app.assistant import Assistant
-from earthgpt_lite.data.sample.world_map import global_examples
+from earthgpt_lite.data.sample.sites import SITES
+from earthgpt_lite.data.sample.world_map import DATA, global_examples
 from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import save
 from earthgpt_lite.model.processor import EarthGPTProcessor
@@ -113,14 +114,16 @@ def test_the_tries_of_a_stranger(packaged, tmp_path):
 
 
 def talks(n):
-    "So many questions about one picture each, and about two"
+    "So many questions about one picture each, some of them a file of bands, and about two"
     from itertools import cycle, islice
 
     shown = [e for e in global_examples('validation', 120) if e.turns][:40]
     about = [([e.image], turn.question) for e in shown for turn in e.turns]
     pairs = list(zip(shown, [*shown[1:], shown[0]]))
     both = [([a.image, b.image], turn.question) for a, b in pairs for turn in a.turns]
-    return [*islice(cycle(about), n // 2), *islice(cycle(both), n - n // 2)]
+    files = [str(DATA / name) for site in SITES.values() for name in site.pictures]
+    whole = [([file], 'what does this image show?') for file in files]
+    return [*whole, *islice(cycle(about), n // 2 - len(whole)), *islice(cycle(both), n - n // 2)]
 
 
 @pytest.mark.slow

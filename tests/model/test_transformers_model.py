@@ -235,8 +235,9 @@ def test_saved_and_opened_again(kept, tmp_path, options):
     assert again.generation_config.eos_token_id == model.generation_config.eos_token_id is not None
 
 
-def test_a_state_dict_instead_of_files(kept):
-    model = kept[0]
+def test_a_map_of_devices_and_a_state_dict(kept):
+    model, _, folder = kept
+    assert equal(model, AutoModelForImageTextToText.from_pretrained(folder, device_map='cpu'))
     again = type(model).from_pretrained(None, config=model.config, state_dict=model.state_dict())
     assert equal(model, again)
 

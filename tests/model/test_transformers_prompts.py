@@ -214,6 +214,31 @@ def test_all_that_may_hold_a_picture(tmp_path):
         assert (found['pixel_values'][0].permute(1, 2, 0).numpy() == np.asarray(picture)).all(), part
 
 
+def test_chips_scenes_and_tensors_may_stand_in_a_message():
+    import torch
+
+    from earthgpt_lite.raster.sources import as_chip
+
+    picture = np.arange(192, dtype='uint8').reshape(8, 8, 3)
+    for image in (as_chip(picture), torch.from_numpy(picture)):
+        _, found = tokens('nano', [user(image, 'what is this?')])
+        assert (found['pixel_values'][0].permute(1, 2, 0).numpy() == picture).all()
+
+
+def test_a_model_with_tiles_gets_its_views():
+    processor = EarthGPTProcessor(NANO, 8, 4, 5, rendering=dict(tiles=4))
+    large, small = np.random.default_rng(0).integers(0, 255, (20, 16, 3), 'uint8'), PICTURES[0]
+    for pictures, words in (([large], ('',)), ([small, large], ('before', 'after'))):
+        parts = [part for pair in zip(words, pictures) for part in pair if not isinstance(part, str) or part]
+        found = processor.apply_chat_template(
+            [user(*parts, 'is there any water?')], tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        given = dict(zip(words, pictures)) if any(words) else pictures[0]
+        wanted = processor([given], ['is there any water?'])
+        assert found['input_ids'].equal(wanted['input_ids'])
+        assert found['pixel_values'].equal(wanted['pixel_values']) and len(found['pixel_values']) > 2
+
+
 BROKEN = [
     ([], 'a list of messages'),
     ([dict(role='tool', content='x')], "message 1: the role is 'tool'"),
