@@ -153,10 +153,18 @@ def _gpus_text(gpus):
     return '; '.join(f'{gpu["name"]}, {_speed(gpu)}' for gpu in gpus) or 'none'
 
 
+def _disk_text(disk):
+    return f'{real(disk["free_gb"]):.1f} GB free'
+
+
+def _memory_text(memory):
+    return f'{real(memory["free_gb"]):.1f} of {real(memory["all_gb"]):.1f} GB free'
+
+
 _TEXTS = dict(
     versions=lambda part: f'earthgpt-lite {part["earthgpt-lite"]}',
-    disk=lambda part: f'{real(part["free_gb"]):.1f} GB free',
-    memory=lambda part: f'{real(part["free_gb"]):.1f} of {real(part["all_gb"]):.1f} GB free',
+    disk=_disk_text,
+    memory=_memory_text,
     tests=_tests_text,
     training=_speed,
     widget=_widget_text,
