@@ -132,28 +132,17 @@ PACKAGES = {
 
 # %% ../../nbs/4_model/20_weights.ipynb #a31cpip1
 WHEELS_ONLY = ('--no-deps', '--only-binary', ':all:')
+_ASKS_NOTHING = ('--no-input', '--no-color', '--retries', '2')
 
 
 def run_pip(*words, **environment) -> subprocess.CompletedProcess:
     "Pip of this environment, with the index that it is set to. It asks nothing, and its errors are kept."
     # -P: a pip.py in the current folder is not taken for pip
-    command = [
-        sys.executable,
-        '-P',
-        '-m',
-        'pip',
-        *map(str, words),
-        '--no-input',
-        '--no-color',
-        '--retries',
-        '2',
-    ]
+    command = [sys.executable, '-P', '-m', 'pip', *map(str, words), *_ASKS_NOTHING]
     # in a terminal pip shows its own bar
     stdout = None if sys.stdout.isatty() else subprocess.PIPE
-    environment = os.environ | environment
-    return subprocess.run(
-        command, stdout=stdout, stderr=subprocess.PIPE, encoding='utf-8', errors='replace', env=environment
-    )
+    ways = dict(encoding='utf-8', errors='replace', env=os.environ | environment)
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, **ways)
 
 
 def pip_reason(run: subprocess.CompletedProcess) -> str:
