@@ -134,7 +134,7 @@ def run_collect(args):
         print(collect.room_text(rows))
     if args.out:
         tell(f'written: {collect.write_room(rows, args.out)}')
-    return 1 if any(row['faults'] for row in rows) else 0
+    return int(any(row['faults'] for row in rows))
 
 
 def _add_collect(commands):

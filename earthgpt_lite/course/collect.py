@@ -83,7 +83,8 @@ def read_results(
             broken[path] = dict(what='file', said=e.said.removeprefix(f'{path}: '), mend=e.mend)
     if not results and not broken:
         raise BadInput(f'{folder}: holds no .json: collect what `earthgpt-lite course check` wrote')
-    latest = {_identity(results[path]): path for path in sorted(results, key=lambda p: _when(results[p]))}
+    in_time = sorted(results, key=lambda path: _when(results[path]))
+    latest = {_identity(results[path]): path for path in in_time}
     kept = {path: found for path, found in results.items() if path in latest.values()}
     return kept, broken, [path for path in results if path not in kept]
 
@@ -232,12 +233,10 @@ def _page_row(row):
 
 def room_page(rows: list) -> str:
     "The room as a page that needs nothing else."
-    return _PAGE.format(
-        summary=_escaped(room_summary(rows)),
-        help='\n'.join(_help(row) for row in rows if row['faults']),
-        head=''.join(f'<th>{name}' for name in _HEAD),
-        rows='\n'.join(map(_page_row, rows)),
-    )
+    helped = '\n'.join(_help(row) for row in rows if row['faults'])
+    head = ''.join(f'<th>{name}' for name in _HEAD)
+    body = '\n'.join(map(_page_row, rows))
+    return _PAGE.format(summary=_escaped(room_summary(rows)), help=helped, head=head, rows=body)
 
 # %% ../../nbs/8_course/26_collect.ipynb #col0023
 def _plain(text):  # a spreadsheet computes what begins so
@@ -257,6 +256,7 @@ def room_csv(rows: list) -> str:
 
 # %% ../../nbs/8_course/26_collect.ipynb #col0025
 _MOST = 200  # machines on one picture
+_SHADES = {False: 'white', True: '#fbeadb'}  # by whether there is a fault
 
 
 def room_figure(rows: list) -> Figure:
@@ -268,7 +268,7 @@ def room_figure(rows: list) -> Figure:
     ax = figure.add_subplot(position=(0, 0, 1, 1))
     ax.axis('off')
     ax.set_title('\n'.join(_drawn(line, 180) for line in _help_lines(rows)), loc='left', size=9)
-    colours = [['#fbeadb' if row['faults'] else 'white'] * len(_HEAD) for row in rows]
+    colours = [[_SHADES[bool(row['faults'])]] * len(_HEAD) for row in rows]
     table = ax.table(lines, cellColours=colours, colLabels=_HEAD, cellLoc='left', loc='upper left')
     table.auto_set_font_size(False)
     table.set_fontsize(9)

@@ -120,9 +120,9 @@ def fill_script(name: str, about: dict) -> str:
     words = dict(
         VERSION=about['version'],
         VERSIONS=' '.join(versions),
-        COMMANDS=' '.join(f'python{v}' for v in versions),
+        COMMANDS=' '.join(map('python{}'.format, versions)),
         PYTHONS=' or '.join(needed),
-        TARGETS='\n'.join(f'  {line}' for line in map(_target_line, told)),
+        TARGETS='\n'.join(map('  {}'.format, map(_target_line, told))),
         UNPACKED=f'{1.1e-9 * largest:.1f}',
     )
     words['WEIGHTS'] = _WEIGHTS if about['weights'] else ''
