@@ -42,7 +42,8 @@ def read_sums(kit: Path) -> dict:  # name: SHA-256
     "The list of the folder. Raises Refused where it is not there or torn."
     try:
         lines = (kit / SUMS).read_text(encoding='utf-8').splitlines()
-        sums = {name: digest for digest, name in (line.split('  ', 1) for line in lines)}
+        pairs = [line.split('  ', 1) for line in lines]
+        sums = {name: digest for digest, name in pairs}
     except OSError:
         raise Refused(
             f'{kit} has no {SUMS}: it was not finished, or not copied whole; copy it again'

@@ -115,15 +115,17 @@ def fill_script(name: str, about: dict) -> str:
     "A script or the README of a folder."
     told = about['targets']
     versions = sorted({t['python'] for t in told})
+    needed = sorted(set(map(_python_needed, told)))
+    largest = max(t['unpacked'] for t in told)
     words = dict(
         VERSION=about['version'],
         VERSIONS=' '.join(versions),
-        COMMANDS=' '.join(f'python{v}' for v in versions),
-        PYTHONS=' or '.join(sorted({_python_needed(t) for t in told})),
-        TARGETS='\n'.join(f'  {_target_line(t)}' for t in told),
-        UNPACKED=f'{max(1.1e-9 * t["unpacked"] for t in told):.1f}',
-        WEIGHTS=_WEIGHTS if about['weights'] else '',
+        COMMANDS=' '.join(map('python{}'.format, versions)),
+        PYTHONS=' or '.join(needed),
+        TARGETS='\n'.join(map('  {}'.format, map(_target_line, told))),
+        UNPACKED=f'{1.1e-9 * largest:.1f}',
     )
+    words['WEIGHTS'] = _WEIGHTS if about['weights'] else ''
     text = (_ASSETS / name).read_text(encoding='utf-8')
     for word, meaning in words.items():
         text = text.replace(f'@{word}@', meaning)

