@@ -266,7 +266,7 @@ class Asker:
         task='',
         default_label=None,  # of boxes that the answer gives no label
         max_new_tokens: int = 64,
-        **generate,  # for transformers' generate
+        **generate,  # for `generate_answers`: history, watch; and for transformers' generate
     ):  # Answer, or a list of Answers
         """Answer a question about a picture, or about several. A picture passes the encoders once for all.
 
@@ -295,6 +295,7 @@ class Asker:
         asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
         if any(map(any, words)):
             generate['words'] = words
+        history = generate.get('history')
         warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
         pictures = list(map(to_pixel_values, read))
         generated = generate_answers(
@@ -305,6 +306,7 @@ class Asker:
             told, _ = self._views(*(read[n] for n in k), words=words[i])
             facts = dict(_asked_facts(q, task, default_label), words=told, warnings=warnings[i])
             facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
+            facts['history'] = history[i] if history else ()
             answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
 

@@ -212,6 +212,9 @@ class AnswerOptions:
     progress: Callable | None = None  # called with the number of answers done
     tokens: bool = False  # also give each token of an answer with its own log-probability
     names: list | None = None  # of the questions, for messages
+    history: list | None = None  # of each question ids of the turns before it; None: no question has any
+    # called at every step with some questions and the newest token id of each; it returns which of them end here
+    watch: Callable | None = None
 
 
 @torch.no_grad()
@@ -236,7 +239,7 @@ def generate_answers(
     """
     options, generate = _split_options(options, changes)
     chat = ChatFormat(**model.config.chat)
-    prompts = [chat.encode_question(tokenizer, question) for _, question in questions]
+    prompts = _prompts(tokenizer, chat, questions, options.history)
     _check_settings(tokenizer, questions, generate)
     announced = _announced(questions, options.words)
     _check_places(pictures, announced, options.names)
@@ -255,7 +258,8 @@ def generate_answers(
             batch = asked[start : start + options.batch_size]
             rows = [row_of[prefixes[k]] for k in batch]
             some = [prompts[k] for k in batch]
-            found = generate_batch(model, tokenizer, some, cache, rows, max_new_tokens, **generate)
+            how = _watched(options, batch, generate)
+            found = generate_batch(model, tokenizer, some, cache, rows, max_new_tokens, **how)
             for k, answer in zip(batch, found):
                 answers[k] = answer
             if options.progress:
@@ -270,6 +274,15 @@ def _split_options(options, changes):
     return options, {k: v for k, v in changes.items() if k not in own}
 
 # %% ../../nbs/4_model/17_generation.ipynb #9e4e0007
+def _prompts(tokenizer, chat, questions, history):
+    "Ids of each question, behind its own turns before it."
+    found = []
+    for k, (_, question) in enumerate(questions):
+        before = list(history[k]) if history else []
+        found.append(before + chat.encode_question(tokenizer, question, later=bool(before)))
+    return found
+
+
 def _check_settings(tokenizer, questions, generate):
     "Raises BadInput for what transformers' generate would do otherwise than one expects."
     beams = generate.get('num_beams', 1)
@@ -307,6 +320,25 @@ def _check_lengths(model, prefixes, prompts, names):
 
 def _name(names, k):
     return names[k] if names else f'question {k + 1}'
+
+
+class _Watch(StoppingCriteria):
+    "Tells the new token of each question, and ends the answers that nobody waits for."
+
+    def __init__(self, watch, questions):
+        self.watch, self.questions = watch, questions
+
+    def __call__(self, input_ids, scores, **kwargs):
+        ends = self.watch(self.questions, input_ids[:, -1].tolist())
+        return torch.tensor(ends, device=input_ids.device)
+
+
+def _watched(options, batch, generate):
+    "Settings of transformers' generate, and who looks on."
+    if not options.watch:
+        return generate
+    others = generate.get('stopping_criteria', [])
+    return generate | dict(stopping_criteria=[*others, _Watch(options.watch, batch)])
 
 # %% ../../nbs/4_model/17_generation.ipynb #ac523919
 class _StopWhen(StoppingCriteria):
