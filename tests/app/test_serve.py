@@ -36,10 +36,10 @@ from earthgpt_lite.app.serve import open_listener
 from earthgpt_lite.data.sample.objects import object_examples
 from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.model.loading import load
 
 # rasterio's is kept quiet where files are read, and in several threads at once that does not hold
 pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
-from earthgpt_lite.model.loading import load
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = object_examples('test', 1)
