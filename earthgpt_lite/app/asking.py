@@ -23,7 +23,8 @@ from ..data.records import Task, sample_question
 from ..data.wordings import asked_words, parse_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
-from ..model.generation import generate_answers, generate_batch, prefill
+from ..model.batches import prefill
+from ..model.generation import generate_answers
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
@@ -226,9 +227,10 @@ class Asker:
         device: str | None = None,
         strict: bool = False,  # refuse what is outside its training, instead of a warning
         base=None,  # of a run that left an adapter, where it is not found by itself
+        **numbers,  # dtype, device_map, quantize, as for `load`
     ) -> 'Asker':
         "Load a model, or an adapter with its base. Raises BadInput that says what is missing."
-        return cls(*load(name, device, base), str(name), strict)
+        return cls(*load(name, device, base, **numbers), str(name), strict)
 
     @property
     def rendering(self) -> Rendering | None:  # None: the model does not say

@@ -32,6 +32,16 @@ _DEVICE = (
     'where to compute (default: a GPU if there is one)',
     dict(default='auto', choices=('auto', 'cpu', 'cuda')),
 )
+_OPENED = (  # how a model keeps its numbers, and where
+    _DEVICE,
+    (
+        '--dtype',
+        'of its numbers; a processor may be faster with bf16 (default: auto, as it was saved)',
+        dict(default='auto', choices=('auto', 'float32', 'bf16', 'fp16')),
+    ),
+    ('--quantize', 'weights as whole numbers of 8 bits, on a CPU', dict(choices=('int8',))),
+    ('--device-map', 'auto: over all GPUs, what is left over in main memory', dict(choices=('auto',))),
+)
 _SENSOR = (
     '--sensor',
     'what made the image (default: what the file says, else optical)',
@@ -146,7 +156,7 @@ def _add_ask(commands):
         _force(),
         JSON_OPTION,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         more='Boxes come in pixels and, where the image has a CRS, in map coordinates; of several, in the last. '
         'A scene that would take too much memory is seen coarsely; `survey` sees all of it.',
     )
@@ -173,7 +183,7 @@ def _add_chat(commands):
         _MAX_NEW_TOKENS,
         JSON_OPTION,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\n'
         'Exit status: 1 where a question could not be answered.',
     )
@@ -225,7 +235,7 @@ def _add_survey(commands):
         _PROCESSES,
         *_READING,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         _force('start anew, overwrite OUT and what lies beside it'),
         JSON_OPTION,
         more='Give exactly one of --ask, --detect, --ground, --classify; with --before and --after give --change,\n'
@@ -301,9 +311,14 @@ def _add_evaluate(commands):
         ),
         ('--minutes', 'with --new places: training of each model without one place', dict(type=real(0))),
         ('--steps', 'the same in steps', dict(type=positive_int, metavar='N')),
+        (
+            '--batch-size',
+            'questions at a time (default: what free memory holds, 256 at most)',
+            dict(type=positive_int, metavar='N'),
+        ),
         _PROCESSES,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         _force('start anew'),
         JSON_OPTION,
         more='Stopped at any moment, the same command goes on and ends with the same numbers.\n'

@@ -18,7 +18,7 @@ from earthgpt_lite.app.commands import (
     real,
     whole,
 )
-from .model_commands import tell, wants_bars
+from .model_commands import how_opened, tell, wants_bars
 from ..errors import BadInput
 
 # %% ../../nbs/7_app/14_run_commands.ipynb #17b45b44
@@ -35,7 +35,9 @@ def run_evaluate(args):
         return _run_new(args, device)
     data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
     extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
-    work = dict(device=device, force=args.force, processes=args.processes, base=args.base)
+    work = dict(force=args.force, processes=args.processes, base=args.base, **_how_asked(args, device))
+    if args.batch_size:
+        work['batch_size'] = args.batch_size
     output = dict(progress=wants_bars(args), say=None if args.json else tell)
     try:
         metrics = evaluate_model(args.model, args.data, args.out, **data, **extra, **work, **output)
@@ -50,11 +52,18 @@ def run_evaluate(args):
     _print_report_path(args.out)
 
 
+def _how_asked(args, device):
+    return how_opened(args) | dict(device=args.device if args.device_map else device)
+
+
 def _run_new(args, device):
     "`evaluate --new`: a model and what it has never met."
     from earthgpt_lite.eval.shift import evaluate_scene, evaluate_shift, shift_text
 
-    work = dict(device=device, force=args.force, base=args.base, limit=args.limit, split=args.split)
+    if args.batch_size:
+        raise BadInput('--batch-size is for an evaluation without --new: leave one of them away')
+    work = dict(force=args.force, base=args.base, limit=args.limit, split=args.split)
+    work |= _how_asked(args, device)
     work |= dict(progress=wants_bars(args), say=None if args.json else tell)
     try:
         if args.new != 'places':
