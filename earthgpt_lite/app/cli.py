@@ -106,11 +106,7 @@ def _add_quickstart(commands):
         _DEVICE,
         _force('overwrite a finished run in that folder'),
         ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')),
-        (
-            '--wait-for-gpu',
-            'wait for one GPU of this machine, in the line of this folder, and use no other',
-            dict(metavar='FOLDER'),
-        ),
+        ('--wait-for-gpu', 'wait for one GPU of this machine, in the line of FOLDER', dict(metavar='FOLDER')),
         JSON_OPTION,
         more='Trains nano on the sample data, tests it on held-out ground, '
         'writes model, metrics.json and report.html.',

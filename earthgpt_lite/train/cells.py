@@ -179,11 +179,19 @@ def cell_folder(
             empty.rmdir()
 
 # %% ../../nbs/5_train/09_cells.ipynb #ef02b6de
+def _values(state):
+    "What there is to keep of a state; of a model also gradients that wait for the next step."
+    if isinstance(state, torch.nn.Module):
+        gradients = {name: p.grad for name, p in state.named_parameters() if p.grad is not None}
+        return dict(weights=state.state_dict(), gradients=gradients)
+    return state.state_dict() if hasattr(state, 'state_dict') else state
+
+
 def _save(folder, step, states, say):
-    kept = [state.state_dict() if hasattr(state, 'state_dict') else state for state in states]
+    kept = dict(step=step, states=[_values(state) for state in states], chance=_chance())
     try:
         with whole_file(folder / _LAST, errors=(RuntimeError,)) as part:
-            torch.save(dict(step=step, states=kept, chance=_chance()), part)
+            torch.save(kept, part)
     except NotWritten as e:
         say(f'no checkpoint at step {step}: {e}; the training goes on')
 
@@ -205,7 +213,12 @@ def _restore(folder, states, say) -> int:  # steps that are done
 
 
 def _put_back(state, value):
-    if hasattr(state, 'load_state_dict'):
+    if isinstance(state, torch.nn.Module):
+        state.load_state_dict(value['weights'])
+        for name, p in state.named_parameters():
+            gradient = value['gradients'].get(name)
+            p.grad = None if gradient is None else gradient.to(p.device)
+    elif hasattr(state, 'load_state_dict'):
         state.load_state_dict(value)
     elif isinstance(state, dict):
         state.clear()

@@ -329,7 +329,7 @@ def make_train_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         '--wait_for_gpu',
         metavar='FOLDER',
-        help='wait for one GPU of this machine, in the line of this folder, and use no other',
+        help='wait for one GPU of this machine, in the line of FOLDER, and use no other',
     )
     parser.add_class_arguments(RunOptions, None)
     for action in parser._actions:  # jsonargparse puts a backspace into its help
