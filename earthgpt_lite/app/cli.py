@@ -109,13 +109,15 @@ def _add_quickstart(commands):
         'train a nano model on real imagery in minutes, test it, report',
         """quickstart
         quickstart --minutes 10 --out runs/longer
-        quickstart --resume""",
+        quickstart --resume
+        quickstart --minutes 2 --wait-for-gpu /srv/gpus""",
         ('--minutes', f'training time (default: {_default_minutes()})', dict(type=real(0))),
         ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=seed_number, default=0)),
         ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')),
         _DEVICE,
         _force('overwrite a finished run in that folder'),
         ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')),
+        ('--wait-for-gpu', 'wait for one GPU of this machine, in the line of FOLDER', dict(metavar='FOLDER')),
         JSON_OPTION,
         more='Trains nano on the sample data, tests it on held-out ground, '
         'writes model, metrics.json and report.html.',
@@ -130,6 +132,7 @@ def _add_train(commands):
         'train a model as a YAML file or options describe, in stages',
         """train --config nano-tune --model runs/quickstart
         train --config run.yaml
+        train --config run.yaml --wait_for_gpu /srv/gpus
         train --model nano --minutes 5 --out runs/mine
         train --model runs/mine --stage.name tune --minutes 2 --out runs/tuned""",
     )

@@ -7,7 +7,7 @@ __all__ = ['run_evaluate', 'run_score', 'add_score', 'add_audit', 'run_audit', '
 # %% ../../nbs/7_app/14_run_commands.ipynb #356e58e6
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 
 from earthgpt_lite.app.commands import (
     FORCE_OPTION,
@@ -203,12 +203,17 @@ def run_quickstart(args):
     from earthgpt_lite.app.quickstart import quickstart
     from earthgpt_lite.model.processor import pick_device
     from earthgpt_lite.train.callbacks import Interrupted
+    from earthgpt_lite.train.turns import gpu_turn
 
     minutes = {} if args.minutes is None else dict(minutes=args.minutes)  # its own default else
-    work = dict(seed=args.seed, device=pick_device(args.device), force=args.force, resume=args.resume)
+    work = dict(seed=args.seed, force=args.force, resume=args.resume)
     output = dict(progress=wants_bars(args), say=_ignore if args.json else tell)
+    if args.wait_for_gpu and args.device == 'cpu':
+        raise BadInput('--wait-for-gpu gets a GPU: leave --device cpu away')
+    turn = gpu_turn(args.wait_for_gpu, say=tell) if args.wait_for_gpu else nullcontext()
     try:
-        metrics = quickstart(args.out, **minutes, **work, **output)
+        with turn:  # before anything asks for a GPU
+            metrics = quickstart(args.out, **minutes, device=pick_device(args.device), **work, **output)
     except Interrupted as e:
         tell(_interrupted_text(e, args))
         return 130
@@ -223,10 +228,11 @@ def _ignore(text):
 
 def _interrupted_text(error, args):
     minutes = '' if args.minutes is None else f' --minutes {args.minutes:g}'
+    wait = f' --wait-for-gpu {args.wait_for_gpu}' if args.wait_for_gpu else ''
     return (
         f'\nInterrupted: {error}. What was learned is in {args.out}.\n'
         f'Ask it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\n'
-        f'Go on:    earthgpt-lite quickstart --out {args.out}{minutes} --resume'
+        f'Go on:    earthgpt-lite quickstart --out {args.out}{minutes} --resume{wait}'
     )
 
 
