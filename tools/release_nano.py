@@ -69,6 +69,8 @@ islands, lakes and trees, and tells two dates and two sensors apart. It goes on 
 
     earthgpt-lite ask nano IMAGE "where is the island?"
 
+`import earthgpt_lite.model` makes it known to transformers, and `pipeline('image-text-to-text', model=FOLDER)` opens it then. The folder holds no code.
+
 **Trained** {date}, {seconds:,.0f} s in {steps:,} steps on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
 (`earthgpt-lite train --config nano` reproduces it). Data: `{data}`, the training blocks of the sample and what is made
 of them (notebooks 3_data/16_synthetic, 18_pairs and 20_dialogues), varied by {augment}. Lesson 5_train/18_pointing tells what boxes took.

@@ -103,7 +103,10 @@ def cut_cnn(
         config.stage_names = stages[: last + 1]
         if hasattr(config, 'num_stages'):
             config.num_stages = last
+    config._attn_implementation = None  # the library's choice, whatever attends elsewhere
     cnn = AutoBackbone.from_config(config, trust_remote_code=False)
+    if not cnn._supports_sdpa:  # nothing in it attends by the library's functions: any choice is right
+        cnn._supports_sdpa = cnn._supports_flex_attn = True
     bare(getattr(cnn, 'swin', cnn))  # the stages have norms of their own
     return cnn
 

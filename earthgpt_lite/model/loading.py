@@ -147,11 +147,12 @@ _OF_A_MODEL = (
 
 
 def model_config(
-    name,  # a preset, or as for `load`
+    name,  # a model of the package, a preset, or as for `load`
     base=None,  # of an adapter, as for `load`
+    untrained: bool = False,  # a name of both, such as lite, means the preset
 ) -> EarthGPTConfig:
     "The configuration of a model, without opening its weights; of a preset as far as it is known before."
-    if is_built(name):
+    if is_built(name) and (untrained or str(name) not in packaged()):
         return preset_config(_completed(read_preset(name)))
     folder = find_model(name)
     if not is_adapter(folder):

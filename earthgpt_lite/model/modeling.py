@@ -8,22 +8,24 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import can_return_tuple
 
 import earthgpt_lite.model.efficientnet
 from .backbones import language_head
 from .config import EarthGPTConfig, nano_config
 from .coordinates import coordinate_loss, init_position_scale
 from .language import init_coordinate_embeddings
-from .processor import EarthGPTProcessor, stack_pictures
+from .processor import EarthGPTImageProcessor, EarthGPTProcessor, stack_pictures
 from .projector import Projector
 from .speed import lean_layers, limit_windows, shared_prefix_mask
 from .speed import spare_last_layer, target_logits
 from .tokens import IGNORE
 from .upkeep import check_places, check_replaceable, in_one_type, model_fingerprint
-from .upkeep import narrow_dtype, save, set_image_size, weights_digest
+from .upkeep import narrow_dtype, repeat_pictures, save, set_image_size, weights_digest
 from .vision import VisionTower
 
 # %% ../../nbs/4_model/16_modeling.ipynb #mdl8c006
@@ -60,8 +62,14 @@ class EarthGPTParts(PreTrainedModel):
     def get_input_embeddings(self):
         return self.language.get_input_embeddings()
 
+    def set_input_embeddings(self, value):
+        self.language.set_input_embeddings(value)
+
     def get_output_embeddings(self):
         return self.language.get_output_embeddings()
+
+    def set_output_embeddings(self, value):
+        self.language.set_output_embeddings(value)
 
     def note_dtypes(self):
         "To be called where the types of weights were changed one by one; `to` and `float` do it themselves."
@@ -101,12 +109,29 @@ class EarthGPTInputs(EarthGPTParts, GenerationMixin):
         return words.masked_scatter(is_image[..., None], features.to(words.dtype).flatten(0, 1))
 
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, pixel_values=None, image_features=None, **kwargs
+        self,
+        input_ids,
+        past_key_values=None,
+        inputs_embeds=None,
+        pixel_values=None,
+        image_features=None,
+        **kwargs,
     ):
-        inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
+        kwargs |= dict(past_key_values=past_key_values, inputs_embeds=inputs_embeds)
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         if past_key_values is None or past_key_values.get_seq_length() == 0:
             inputs |= dict(pixel_values=pixel_values, image_features=image_features)
         return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size=1, input_ids=None, pixel_values=None, image_features=None, **given
+    ):
+        given = dict(input_ids=input_ids) | given
+        ids, given = super()._expand_inputs_for_generation(expand_size, **given)
+        for name, pictures in dict(pixel_values=pixel_values, image_features=image_features).items():
+            if pictures is not None:
+                given[name] = repeat_pictures(self.config, pictures, input_ids, expand_size)
+        return ids, given
 
 # %% ../../nbs/4_model/16_modeling.ipynb #mdl8c023
 @dataclass
@@ -120,6 +145,8 @@ class EarthGPTOutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     past_key_values: object | None = None
+    hidden_states: tuple | None = None
+    attentions: tuple | None = None
     loss_sum: torch.Tensor | None = None
     target_count: torch.Tensor | None = None
 
@@ -146,6 +173,7 @@ class EarthGPT(EarthGPTInputs):
     "ViT layers and CNN scales, a projection, a causal language model that reads both (arXiv 2401.16822)."
 
     @in_one_type
+    @can_return_tuple
     def forward(
         self,
         input_ids=None,  # (b, t), with a placeholder for each visual token
@@ -179,7 +207,8 @@ class EarthGPT(EarthGPTInputs):
         if labels is not None:
             return token_loss(self, inner.last_hidden_state, labels, num_items_in_batch)
         logits = language_head(self.language)(inner.last_hidden_state[:, -logits_to_keep:])  # all for 0
-        return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values)
+        states = dict(hidden_states=inner.hidden_states, attentions=inner.attentions)
+        return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values, **states)
 
 # %% ../../nbs/4_model/16_modeling.ipynb #8bf71c86
 def nano(
@@ -201,4 +230,7 @@ def nano(
 # %% ../../nbs/4_model/16_modeling.ipynb #3625ae13
 AutoConfig.register('earthgpt', EarthGPTConfig)
 AutoModel.register(EarthGPTConfig, EarthGPT)
+AutoModelForImageTextToText.register(EarthGPTConfig, EarthGPT)
+MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES['earthgpt'] = 'EarthGPT'  # by which a pipeline knows it
+AutoImageProcessor.register(EarthGPTConfig, image_processor_classes=dict(pil=EarthGPTImageProcessor))
 AutoProcessor.register(EarthGPTConfig, EarthGPTProcessor)

@@ -2,20 +2,25 @@
 
 # %% auto #0
 __all__ = ['to_pixel_values', 'stack_pictures', 'picture_prefix', 'split_pictures', 'place_words', 'picture_views',
-           'record_words', 'EarthGPTProcessor', 'pair_questions', 'pick_device']
+           'record_words', 'open_data', 'EarthGPTImageProcessor', 'EarthGPTProcessor', 'pair_questions', 'pick_device']
 
 # %% ../../nbs/4_model/14_processor.ipynb #cd55daaa
+import base64
+import io
 import os
 from dataclasses import asdict
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_processing_backends import PilBackend
 
 from ..boxes.layout import read_picture, split_views, view_words
 from ..data.records import IMAGE, find_image, split_words
-from ..errors import BadInput
+from ..errors import BadInput, first_line
 from .config import rendering_of
+from .prompts import PromptProcessor, chat_template, pad_left
 from .tokens import ChatFormat, check_length
 
 # %% ../../nbs/4_model/14_processor.ipynb #ffa5567f
@@ -120,13 +125,59 @@ def record_words(
     images = [read_picture(find_image(image, root), *facts, allow_vrt=None) for image in record.images]
     return picture_views(config, images, record.words)[0]
 
+# %% ../../nbs/4_model/14_processor.ipynb #4ab6a780
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF')
+
+
+def open_data(image):  # anything
+    "A picture out of a data URL, `data:image/png;base64,...`; all else as it is. Raises BadInput for what is none."
+    if not isinstance(image, str) or not image.startswith('data:'):
+        return image
+    try:
+        data = base64.b64decode(image.partition(',')[2], validate=True)
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+        names = ', '.join(_FORMATS)
+        raise BadInput(f'data URL: {first_line(e)[:80]}: give base64 of a whole picture, {names}') from None
+
+# %% ../../nbs/4_model/14_processor.ipynb #2caca082
+class EarthGPTImageProcessor(PilBackend):
+    "Files and pictures to pixel_values, as the model was trained to see them; transformers' part without words."
+
+    def __init__(
+        self,
+        image_size: int = 64,  # side of the square
+        rendering: dict | None = None,  # see `Rendering`
+        **kwargs,
+    ):
+        shape = dict(height=image_size, width=image_size)
+        super().__init__(**(kwargs | dict(size=shape, do_rescale=False, do_normalize=False)))
+        self.image_size, self.rendering = image_size, rendering
+
+    @property
+    def tiles(self) -> int:
+        "Of a picture larger than image_size, at most."
+        return (self.rendering or {}).get('tiles', 0)
+
+    def preprocess(
+        self,
+        images,  # one, or a list of them: path, Scene, Chip, array, PIL image
+        sensor=None,  # optical, sar, infrared; None: what the file says
+        **kwargs,  # return_tensors and the like are accepted; tensors it is
+    ) -> BatchFeature:  # pixel_values (n, 3, s, s) uint8; of a model with tiles all views
+        "Raises BadInput for what is no image."
+        images = images if isinstance(images, (list, tuple)) else [images]
+        read = [read_picture(open_data(i), self.image_size, rendering_of(self), sensor) for i in images]
+        _, views = picture_views(self, read, ('',) * len(read))
+        return BatchFeature(dict(pixel_values=stack_pictures(views)))
+
 # %% ../../nbs/4_model/14_processor.ipynb #2b364cfa
-class EarthGPTProcessor(ProcessorMixin):
+class EarthGPTProcessor(PromptProcessor):
     "Pictures and questions to the tensors of EarthGPT, and tokens back to text."
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer,  # it pads on the left from here on
         image_size: int = 64,  # side of the square that a Chip is brought to
         visual_tokens: int = 64,  # that a picture takes in the row
         image_token_id: int = 5,  # their placeholder
@@ -135,10 +186,11 @@ class EarthGPTProcessor(ProcessorMixin):
         rendering: dict | None = None,  # how files become chips, see `Rendering`; None: nobody said
         **kwargs,
     ):
-        super().__init__(tokenizer)
+        self.chat, tokenizer.padding_side = chat or asdict(ChatFormat()), 'left'
+        super().__init__(tokenizer, chat_template=chat_template(tokenizer, ChatFormat(**self.chat)))
         self.image_size, self.visual_tokens, self.image_token_id = image_size, visual_tokens, image_token_id
-        self.chat = chat or asdict(ChatFormat())
-        self.context, self.rendering = context, rendering
+        self.context, self.rendering, self.image_token = context, rendering, IMAGE
+        self.image_processor = EarthGPTImageProcessor(image_size, rendering)
 
     @property
     def tiles(self) -> int:
@@ -163,6 +215,11 @@ class EarthGPTProcessor(ProcessorMixin):
             rendering,
         )
 
+    def save_pretrained(self, save_directory, **kwargs):
+        "Settings, tokenizer and chat template, and what AutoImageProcessor looks for."
+        self.image_processor.save_pretrained(save_directory)
+        return super().save_pretrained(save_directory, **kwargs)
+
     def encode_prompt(self, question: str, words=('',), name: str = 'the question') -> list[int]:
         "Ids of the prompt of one question, words as for `picture_prefix`. BadInput if it is empty or too long."
         prefix = picture_prefix(self, self.tokenizer, words)
@@ -178,7 +235,9 @@ class EarthGPTProcessor(ProcessorMixin):
         images=None,
         text=None,  # a list of questions; a single one is about all the images
         sensor=None,  # optical, sar, infrared; None: what the file says
-        **kwargs,  # return_tensors and the like are accepted; tensors it is
+        # return_tensors and the like are accepted; tensors it is. With add_special_tokens=False the text is no
+        # question, but what a chat template gave, see `PromptProcessor`
+        **kwargs,
         # input_ids, attention_mask (b, t), padded left; pixel_values (n, 3, s, s) uint8 if there is a picture
     ) -> BatchFeature:
         """Tensors for the model; pictures in the order of their places in the rows.
@@ -186,31 +245,37 @@ class EarthGPTProcessor(ProcessorMixin):
         Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too
         long.
         """
+        if kwargs.get('add_special_tokens') is False:
+            return self.read_prompts(images, text, sensor, **kwargs)
         images, questions = pair_questions(images, text)
-        rows, pixels, rendering = [], [], rendering_of(self)
+        rows, pixels = [], []
         for k, (image, question) in enumerate(zip(images, questions)):
             words, pictures = split_pictures(image)
             words, question = place_words(words, question, f'question {k + 1}')
-            read = [read_picture(picture, self.image_size, rendering, sensor) for picture in pictures]
+            read = [self._read(picture, sensor) for picture in pictures]
             words, views = picture_views(self, read, words)
             rows.append(self.encode_prompt(question, words, f'question {k + 1}'))
             pixels += views
-        data = self._pad(rows)
-        if pixels:
-            data['pixel_values'] = stack_pictures(pixels)
-        return BatchFeature(data)
+        return self._tensors(rows, pixels)
 
-    def _pad(self, rows):
-        "Ids and mask, (b, t), padded on the left."
+    def _read(self, picture, sensor):
+        return read_picture(open_data(picture), self.image_size, rendering_of(self), sensor)
+
+    def _views(self, picture, announced, sensor):
+        return picture_views(self, [self._read(picture, sensor)], (announced,))
+
+    def _tensors(self, rows, pixels, **more):  # more: lists as long as the rows, 0 for padding
         pad_id = self.tokenizer.pad_token_id
         if pad_id is None:
             raise BadInput(
                 'the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token'
             )
-        longest = max(map(len, rows))
-        ids = [[pad_id] * (longest - len(row)) + row for row in rows]
-        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        return dict(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+        data = dict(input_ids=pad_left(rows, pad_id))
+        more['attention_mask'] = [[1] * len(row) for row in rows]
+        data |= {name: pad_left(values, 0) for name, values in more.items()}
+        if pixels:
+            data['pixel_values'] = stack_pictures(pixels)
+        return BatchFeature(data)
 
 
 def pair_questions(images, text) -> tuple:  # (images of each question, questions), two lists of one length

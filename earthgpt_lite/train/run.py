@@ -100,7 +100,7 @@ def model_image_size(
     base: str | None = None,  # as for `open_model`
 ) -> int:
     "Side of the square that a model's pictures are brought to."
-    return model_config(name, base).image_size
+    return model_config(name, base, untrained=True).image_size
 
 
 def model_rendering(
@@ -109,7 +109,7 @@ def model_rendering(
     base: str | None = None,
 ) -> Rendering | None:  # None: nobody said yet
     "How the files that a model is trained with become chips."
-    return None if name == 'nano' and fresh else rendering_of(model_config(name, base))
+    return None if name == 'nano' and fresh else rendering_of(model_config(name, base, untrained=True))
 
 
 def _rendering(run):
