@@ -70,8 +70,8 @@ run-notebooks: $(VENV)/.made-dev ## execute the notebooks (NOTEBOOKS="nbs/2_boxe
 	$(PY) tools/nb.py run $(NOTEBOOKS)
 	$(PY) tools/nb.py readme index.ipynb README.md
 
-course-times: $(VENV)/.made-dev ## run the lessons of the course and store how long each takes; then make export pages
-	$(PY) tools/course.py time
+course-times: $(VENV)/.made-dev ## measure time and memory of lessons and commands on this machine (ARGS="vision" for one); then make export pages
+	$(VENV)/bin/earthgpt-lite course measure $(ARGS) --out earthgpt_lite/assets/course/times.json
 
 student: ## write student/: the course without solutions; in copies that are there, what a learner wrote stays
 	$(PYTHON) tools/nb.py copies student student

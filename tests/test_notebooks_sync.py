@@ -20,6 +20,10 @@ LONGEST = 400  # lines of exported code in a module, one statement a line
 LONGER = {
     'eval.join': (420, 'rows, their boxes in any frame and what is odd about them are joined in one place'),
     'raster.opening': (560, 'every way into a file goes through the same checks'),
+    'model.weights': (
+        420,
+        'package files, the pip that brings them and what is read out of them are one story',
+    ),
     'model.opening': (450, 'every way into a folder of a model goes through the same checks'),
     'raster.products': (430, 'what providers say of bands, units and times is looked up in one place'),
     'raster.sources': (415, 'files, addresses, items and arrays take one way'),

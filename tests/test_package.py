@@ -23,6 +23,7 @@ NAMES = {
     'PIL': 'pillow',
     'yaml': 'pyyaml',
     'affine': 'rasterio',
+    'packaging': 'transformers',
     'pyarrow': 'datasets',
     'traitlets': 'ipywidgets',
 }

@@ -2,27 +2,23 @@
 
 python tools/course.py                # minutes of each lesson, and terms that are used before they are told
 python tools/course.py heads          # write place in the course, minutes and the figure into the heads of the lessons
-python tools/course.py time SLUG...   # run lessons and store how long that takes (no SLUG: all)
 """
 
 import base64
-import json
 import os
 import re
 import sys
-import time
 
 import nb
 import yaml
 
-from earthgpt_lite.course.contents import LESSONS, find_lesson
+from earthgpt_lite.course.contents import LESSONS
 from earthgpt_lite.course.figure import you_are_here
+from earthgpt_lite.course.measure import COLUMNS, read_times
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.files import write_json
 
 ROOT = nb.ROOT
 ASSETS = ROOT / 'earthgpt_lite/assets/course'
-TIMES = ASSETS / 'times.json'
 PACE = 220  # words a minute
 GRADES = dict(easy=5, medium=10, open=20)  # minutes
 TASK = re.compile(r'\*\*(Blank|Exercise \d+) \((easy|medium|open)\)\.\*\*')
@@ -70,7 +66,9 @@ def tasks(lesson):
 
 
 def times():
-    return json.loads(TIMES.read_text(encoding='utf-8')) if TIMES.exists() else {}
+    "Seconds that each lesson runs on two CPU cores, as `earthgpt-lite course measure` stored them"
+    rows = read_times()[COLUMNS[0]]['rows']
+    return {lesson.slug: rows[lesson.slug]['seconds'] for lesson in LESSONS if lesson.slug in rows}
 
 
 def minutes(lesson):
@@ -101,19 +99,6 @@ def course_time_text():
     hours, rest = divmod(sum(parts.values()), 60)
     said = ', '.join(f'{name} {n}' for name, n in parts.items())
     return f'All of it takes {hours} hours and {rest} minutes ({said} minutes).'
-
-
-def measure(*slugs):
-    "Run lessons as they are stored, and keep their seconds"
-    found = times()
-    for slug in slugs or [lesson.slug for lesson in LESSONS]:
-        start = time.monotonic()
-        _, bad = nb.execute(book(find_lesson(slug)), timeout=1800)
-        if bad:
-            sys.exit(f'{slug}: ' + '\n'.join(bad))
-        found[slug] = round(time.monotonic() - start)
-        print(f'{slug}: {found[slug]} s')
-        write_json({l.slug: found[l.slug] for l in LESSONS if l.slug in found}, TIMES)
 
 
 # ---- heads
@@ -263,7 +248,7 @@ def main():
 
 if __name__ == '__main__':
     command, *rest = sys.argv[1:] or ['']
-    commands = {'': main, 'heads': write_heads, 'time': measure}
+    commands = {'': main, 'heads': write_heads}
     if command not in commands:
         sys.exit(__doc__)
     commands[command](*rest)

@@ -1,4 +1,4 @@
-"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md and docs/glossary.md.
+"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md, docs/workshop/times.md.
 
 python tools/pages.py            # write the tables into index.ipynb, the pages, and the picture of the parts
 """
@@ -11,6 +11,7 @@ import course
 import nb
 
 from earthgpt_lite.course.contents import LESSONS
+from earthgpt_lite.course.measure import read_times, times_rows
 from earthgpt_lite.eval.report import results_markdown
 from earthgpt_lite.eval.shift import shift_table
 from earthgpt_lite.files import write_whole
@@ -121,6 +122,29 @@ def lessons_page():
             rows.append((path.name.split('_')[0], f'[{title}](../{link})', built, minutes))
         lines += [table(['', 'notebook', 'you will build', 'minutes'], rows, ['minutes']), '']
     return '\n'.join([*lines, '*This page is written by `tools/pages.py`.*', ''])
+
+
+# ---- time and memory
+
+
+MEASURED = """Time from the start of the kernel or program to its end, and the most memory that it held with all processes it
+started. Each lesson runs as a notebook, alone in an empty folder; of the scenes of the package, the commands take the one
+from Sentinel-2. On the machine at hand, one command measures all of it and fills its column:
+
+```sh
+earthgpt-lite course measure --out times.json
+```"""
+
+
+def times_page():
+    times = read_times()
+    head, *rows = times_rows(times)
+    parts = ['# Time and memory', MEASURED, table(head, rows, head[1:])]
+    for column, about in times.items():
+        days = sorted({row['date'] for row in about['rows'].values()} - {None})
+        when = f', {" to ".join(dict.fromkeys([days[0], days[-1]]))}' if days else ''
+        parts.append(f'{column}: {about["machine"]}, earthgpt-lite {about["version"]}{when}.')
+    return '\n\n'.join([*parts, '*This page is written by `tools/pages.py`.*']) + '\n'
 
 
 # ---- results
@@ -370,6 +394,7 @@ PAGES = {
     'docs/results.md': results_page,
     'docs/lessons.md': lessons_page,
     'docs/glossary.md': course.glossary_page,
+    'docs/workshop/times.md': times_page,
 }
 
 

@@ -83,9 +83,14 @@ def typed_marks(tokenizer, chat: ChatFormat) -> list[str]:
     "What a text must not spell: the image token, special tokens of the format, and marks that are words."
     marks, special = _marks(chat).values(), special_tokens(tokenizer)
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
-    tokens = {t for t in special if t in named or any(t in mark for mark in marks)}
-    words = {mark.strip() for mark in marks if not any(t in mark for t in tokens)}
+    joined = '\n'.join(marks)
+    tokens = {t for t in special if t in named or t in joined}
+    words = {mark.strip() for mark in marks if not _holds(mark, tokens)}
     return sorted(t for t in {IMAGE} | tokens | words if len(t) > 1)
+
+
+def _holds(text, tokens):
+    return any(token in text for token in tokens)
 
 # %% ../../nbs/4_model/13_prompts.ipynb #d39faf2a
 _WITH_SYSTEM = ('<|im_end|>', '<|eot_id|>')  # ends of the formats that have a turn of the system
