@@ -230,7 +230,7 @@ def test_folders_of_others_are_refused(tmp_path, room):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
     usage = type('Usage', (), dict(free=300_000_000))
     monkeypatch.setattr(kit.shutil, 'disk_usage', lambda path: usage)
-    with pytest.raises(BadInput, match=r'about 836 MB are to come, and 300 MB are free; make room'):
+    with pytest.raises(BadInput, match=r'about 698 MB are to come, and 300 MB are free; make room'):
         kit.prepare(tmp_path / 'kit', ['linux', 'windows'], [PYTHON])
     assert not (tmp_path / 'kit').exists()
 
