@@ -17,7 +17,8 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from ..app.doctor import TESTED
-from .room import FORM, FORM_VERSION, PARTS, fault_lines, find_faults, part_text, real
+from .room import FORM, FORM_VERSION, OFFLINE, PARTS, fault_lines, find_faults
+from .room import part_text, real
 from .widget import Fault
 from ..errors import BadInput, printable, shorten
 from ..files import write_whole
@@ -113,7 +114,9 @@ def _odd_versions(found, usual):
     if odd:
         said = ', '.join(f'{name} {v} and not {usual[name]}' for name, v in odd.items())
         pins = ' '.join(f'{name}=={usual[name]}' for name in odd)
-        yield dict(what='versions', said=f'unlike the room: {said}', mend=f'python -m pip install {pins}')
+        yield dict(
+            what='versions', said=f'unlike the room: {said}', mend=f'python -m pip install {pins}, {OFFLINE}'
+        )
 
 
 def _speed(found):
@@ -217,17 +220,13 @@ th, td {{ text-align: left; padding: .3em .8em; border-bottom: 1px solid #e3e6ea
 """
 
 
-def _escaped(text):
-    return html.escape(printable(str(text), lines=False))
-
-
 def _help(row):
-    faults = [f'<li>{_escaped(f["said"])}<br>Mend: {_escaped(f["mend"])}' for f in row['faults']]
-    return f'<h2>{_escaped(_title(row))}</h2>\n<ul>{"".join(faults)}</ul>'
+    faults = [f'<li>{html.escape(f["said"])}<br>Mend: {html.escape(f["mend"])}' for f in row['faults']]
+    return f'<h2>{html.escape(_title(row))}</h2>\n<ul>{"".join(faults)}</ul>'
 
 
 def _page_row(row):
-    cells = ''.join(f'<td>{_escaped(cell)}' for cell in _cells(row))
+    cells = ''.join(f'<td>{html.escape(cell)}' for cell in _cells(row))
     return f'<tr{" class=ill" if row["faults"] else ""}>{cells}</tr>'
 
 
@@ -236,11 +235,10 @@ def room_page(rows: list) -> str:
     helped = '\n'.join(_help(row) for row in rows if row['faults'])
     head = ''.join(f'<th>{name}' for name in _HEAD)
     body = '\n'.join(map(_page_row, rows))
-    return _PAGE.format(summary=_escaped(room_summary(rows)), help=helped, head=head, rows=body)
+    return _PAGE.format(summary=html.escape(room_summary(rows)), help=helped, head=head, rows=body)
 
 # %% ../../nbs/8_course/26_collect.ipynb #col0023
 def _plain(text):  # a spreadsheet computes what begins so
-    text = printable(str(text), lines=False)
     return f"'{text}" if text[:1] in tuple('=+-@') else text
 
 
@@ -250,7 +248,7 @@ def room_csv(rows: list) -> str:
     writer = csv.writer(file)
     writer.writerow([*_HEAD, 'what is wrong', 'mend', 'file'])
     for row in rows:
-        told = ['; '.join(str(f[name]) for f in row['faults']) for name in ('said', 'mend')]
+        told = ['; '.join(f[name] for f in row['faults']) for name in ('said', 'mend')]
         writer.writerow(map(_plain, [*_cells(row), *told, row['file']]))
     return file.getvalue()
 
