@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import slides
 import workshop
 import yaml
 
+from earthgpt_lite.app.cli import make_parser
 from earthgpt_lite.course import copies
 from earthgpt_lite.course.contents import LESSONS
 from earthgpt_lite.errors import BadInput
@@ -194,6 +196,66 @@ def test_the_form_asks_about_every_lesson():
     )
     assert [int(n or 0) for n, _ in rows] == [l.number for l in LESSONS]
     assert all(l.title.startswith(name) for (_, name), l in zip(rows, LESSONS))
+
+
+# ---- projects
+
+PROJECTS = 'Own labels on a scene', 'What changed', "Audit of a model's answers"
+SHORTER = (  # what a test may leave out
+    (r'--steps \d+', '--steps 2'),
+    (r'--limit \d+', '--limit 4'),
+    (r'(survey runs/mine .*)', r'\1 --size 320'),
+)
+
+
+def blocks(title):
+    "(kind, text) of the blocks of code of a project."
+    text = (FOLDER / 'projects.md').read_text(encoding='utf-8')
+    (part,) = [part for part in re.split(r'^## ', text, flags=re.M) if part.startswith(title)]
+    return re.findall(r'^```(\w+)\n(.*?)^```', part, re.S | re.M)
+
+
+def run_block(kind, text, folder):
+    "A block of a project as a person would use it; what a command printed is no command."
+    if kind == 'python':
+        call([sys.executable, '-c', text], folder)
+    elif text.startswith('earthgpt-lite '):
+        for pattern, short in SHORTER:
+            text = re.sub(pattern, short, text)
+        for line in text.splitlines():
+            call([Path(sys.executable).parent / 'earthgpt-lite', *shlex.split(line)[1:]], folder)
+    elif re.fullmatch(r'(?:[wmscfh]{12}\n){12}', text):
+        (folder / 'labels.txt').write_text(text)
+
+
+def call(command, folder):
+    env = os.environ | dict(PYTHONPATH=str(ROOT))
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f'{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}'
+
+
+@pytest.mark.parametrize('title', PROJECTS)
+def test_commands_of_a_project_are_commands(title):
+    "They parse, and there is something to run in each."
+    commands = [
+        line
+        for kind, text in blocks(title)
+        for line in text.splitlines()
+        if line.startswith('earthgpt-lite ')
+    ]
+    assert len(commands) >= 3 and any(kind == 'python' for kind, _ in blocks(title))
+    for line in commands:
+        words = shlex.split(line)[1:]
+        if words[0] != 'train':  # which reads its options itself
+            make_parser().parse_args(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('title', PROJECTS)
+def test_a_project_runs_as_it_is_written(title, tmp_path):
+    for kind, text in blocks(title):
+        run_block(kind, text, tmp_path)
+    assert len(list(tmp_path.iterdir())) >= 5
 
 
 # ---- slides

@@ -270,9 +270,24 @@ def late_text(slot):
     parts = [slot.all_parts[n] for n in slot.late if n in slot.all_parts]
     said = [f'leave out {" and ".join(tasks)}'] if tasks else []
     for part in parts:
-        said.append(f'run *{part.title}* unread ({part.words} words, {part.code_lines} lines of code)')
+        size = f'{part.words} words, {part.code_lines} line{"s" * (part.code_lines != 1)} of code'
+        said.append(f'run *{part.title}* unread ({size})')
     text = ', then '.join(said)
     return f'{text[0].upper()}{text[1:]}.'
+
+
+def of_tasks(text, solve):
+    "What is said about exercises, without those that are not solved in class."
+    pieces = re.split(r'(?=\bExercise \d)', text.strip())
+    return ''.join(p for p in pieces if p[:10] in solve or not p.startswith('Exercise ')).strip()
+
+
+def part_line(part, solve):
+    "What to say at a stretch, and where people get stuck."
+    stop = '' if part.title.endswith('?') else '.'
+    stuck = of_tasks(part.stuck, solve)
+    said = [f'- **{part.title}{stop}**', of_tasks(part.say, solve), f'*Stuck:* {stuck}' if stuck else '']
+    return ' '.join(filter(None, said))
 
 
 def slot_text(slot):
@@ -283,9 +298,7 @@ def slot_text(slot):
     if slot.lesson:
         links = f'[Notebook](../../nbs/{slot.lesson.notebook}.ipynb) · [answers](answers.md)'
         lines.append(f'{links} · solve in class: {numbered(slot.solve)}')
-        for part in slot.parts:
-            stuck = f' *Stuck:* {part.stuck.strip()}' if part.stuck else ''
-            lines.append(f'- **{part.title}.** {part.say.strip()}{stuck}')
+        lines += [part_line(part, slot.solve) for part in slot.parts]
         if slot.unread:
             lines.append(f'Run unread: {numbered(part.title for part in slot.unread)}.')
     if slot.late:
