@@ -83,18 +83,25 @@ async def _page(service, request):
 
 async def _health(service, request):
     ready = service.batcher is not None
-    return JSONResponse(dict(status='ok' if ready else 'loading', model=service.name), 200 if ready else 503)
+    facts = dict(status='ok' if ready else 'loading', model=service.name, limits=_limits(service))
+    return JSONResponse(facts, 200 if ready else 503)
 
 
 async def _metrics(service, request):
     return Response(service.metrics.text(), media_type='text/plain; version=0.0.4; charset=utf-8')
 
 
-def _model(service):
+def _limits(service):
     limits = dict(max_tokens=service.limits.most_tokens, max_bytes=service.limits.most_bytes)
     if service.completions:
         limits['max_pictures'] = getattr(service.completions.asker.model.config, 'max_pictures', 1)
-    return dict(id=service.name, object='model', created=0, owned_by='earthgpt-lite', earthgpt=limits)
+    return limits
+
+
+def _model(service):
+    return dict(
+        id=service.name, object='model', created=0, owned_by='earthgpt-lite', earthgpt=_limits(service)
+    )
 
 
 async def _models(service, request):

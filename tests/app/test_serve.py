@@ -333,7 +333,9 @@ def test_models_health_metrics_page(server):
     assert (
         [m.id for m in server.client.models.list()] == ['nano'] == [server.client.models.retrieve('nano').id]
     )
-    assert get(server, '/health') == (200, '{"status":"ok","model":"nano"}')
+    status, text = get(server, '/health')
+    limits = dict(max_tokens=512, max_bytes=20_000_000, max_pictures=1)
+    assert status == 200 and json.loads(text) == dict(status='ok', model='nano', limits=limits)
     assert works(server)
     status, text = get(server, '/metrics')
     assert status == 200 and 'earthgpt_requests_total{path="/v1/chat/completions",status="200"}' in text
