@@ -33,7 +33,7 @@ def _check_device(part, device):
     if device == 'disk':
         return
     try:
-        found = torch.device(device)
+        found = torch.device(f'cuda:{device}' if isinstance(device, int) else device)
     except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in ('cpu', 'cuda'):

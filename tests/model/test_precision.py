@@ -104,7 +104,7 @@ def test_a_whole_layer_is_near_and_does_not_care_who_else_is_asked():
         x = torch.randn(6, 5, 96)
         x[2] *= 100
         wanted = layer(x)
-        for kind, most in ((torch.float32, 0.02), (torch.bfloat16, 0.03)):
+        for kind, most in ((torch.float32, 0.04), (torch.bfloat16, 0.05)):
             whole, inputs = Int8Linear(layer.to(kind)), x.to(kind)
             off = (whole(inputs).float() - wanted).abs().amax((0, 1)) / wanted.abs().amax((0, 1))
             assert off.max() < most and whole(inputs).dtype == kind
@@ -201,7 +201,12 @@ def test_without_accelerate_the_extra_is_named(saved, monkeypatch):
 
 def test_an_assistant_takes_all_of_it(saved, few):
     picture = few['validation'][0].image
-    plain = Assistant.from_pretrained(saved, 'cpu').caption(picture)
-    assert Assistant.from_pretrained(saved, device_map=PARTS).caption(picture).text == plain.text
+    plain = Assistant.from_pretrained(saved, 'cpu').caption(picture, max_new_tokens=5)
+    assert (
+        Assistant.from_pretrained(saved, device_map=PARTS).caption(picture, max_new_tokens=5).text
+        == plain.text
+    )
     whole = Assistant.from_pretrained(saved, 'cpu', quantize='int8')
-    assert whole.caption(picture).text and any(isinstance(m, Int8Linear) for m in whole.model.modules())
+    assert whole.caption(picture, max_new_tokens=5).text and any(
+        isinstance(m, Int8Linear) for m in whole.model.modules()
+    )
