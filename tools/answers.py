@@ -6,6 +6,7 @@ Solutions stand in the lessons, wrong answers in the tests of their judges, answ
 `docs/workshop/notes/`. What the code of an open exercise printed is kept in `docs/workshop/open.json`.
 """
 
+import os
 import ast
 import hashlib
 import importlib.util
@@ -184,10 +185,16 @@ def judged_table(rows):
     return '\n'.join(lines + [f'| {escaped(said)} | {escaped(made)} |' for said, made in rows])
 
 
+def from_here(text, lesson):
+    "The text of a lesson with its links as they are from the page."
+    folder = Path('../../nbs', lesson.notebook).parent
+    return nb.LINK.sub(lambda m: m[0].replace(m[1], os.path.normpath(folder / m[1])), text)
+
+
 def task_text(lesson, row, wrong):
     "The part of the sheet about one task."
     named = f' `{row["check"]}`' if 'check' in row else ''
-    parts = [f'### {row["task"]} ({row["grade"]}){named}', row['text']]
+    parts = [f'### {row["task"]} ({row["grade"]}){named}', from_here(row['text'], lesson)]
     if 'check' in row:
         parts += [f'```python\n{row["solution"]}\n```', judged_table(wrong[row['check'].split('.')[1]])]
         return '\n\n'.join(parts)
