@@ -226,6 +226,7 @@ def commands(model, data, out):
         'survey': ['survey', model, picture, '--ask', 'what is this?', '--out', str(out / 's.json')],
         'evaluate': ['evaluate', model, records, '--out', str(out / 'evaluation'), '--device', 'cpu'],
         'train': ['train', '--model', model, '--data', records, '--steps', '1', '--out', str(out / 'run')],
+        'serve': ['serve', model, '--port', '0'],
         'data tokens': ['data', 'tokens', records, '--model', model],
         'data pack': ['data', 'pack', records, str(out / 'packed'), '--model', model],
     }
