@@ -13,7 +13,7 @@ INPUTS := settings.ini setup.py constraints.txt
 LESSONS := $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 NOTEBOOKS := $(wildcard index.ipynb) $(LESSONS)
 
-.PHONY: help install quickstart test test-slow test-all format export pages figures site readme run-notebooks course-times student solutions nbgrader clean
+.PHONY: help install quickstart test test-slow test-all format export pages figures site slides readme run-notebooks course-times student solutions nbgrader clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,7 +53,7 @@ export: format ## format, stamp and clean the notebooks and write the modules of
 	$(PY) tools/nb.py clean $(NOTEBOOKS)
 	$(VENV)/bin/nbdev_export
 
-pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md and the picture of the parts
+pages: $(VENV)/.made-dev ## write the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md, the plans and answers of the workshop, and the picture of the parts
 	$(PY) tools/pages.py
 	$(PY) tools/nb.py readme index.ipynb README.md
 
@@ -62,6 +62,9 @@ figures: $(VENV)/.made-dev ## all stored figures on contact sheets in figures/, 
 
 site: $(VENV)/.made-dev ## build the site of lessons, how-to and reference into build/site, without network
 	$(PY) tools/make_site.py $(ARGS)
+
+slides: $(VENV)/.made-dev ## write build/slides: slides of the lessons, each one file that needs no network
+	$(PY) tools/slides.py $(ARGS)
 
 readme: ## write README.md from index.ipynb
 	$(PYTHON) tools/nb.py readme index.ipynb README.md

@@ -25,11 +25,11 @@ LONGER = {
         'package files, the pip that brings them and what is read out of them are one story',
     ),
     'model.opening': (450, 'every way into a folder of a model goes through the same checks'),
-    'raster.products': (430, 'what providers say of bands, units and times is looked up in one place'),
+    'raster.products': (445, 'what providers say of bands, units and times is looked up in one place'),
     'raster.sources': (415, 'files, addresses, items and arrays take one way'),
     'raster.reading': (415, 'a file, an array and a window take one way'),
     'app.maps': (450, 'a page that moves, one that prints and two dates share what they draw'),
-    'app.cli': (455, 'every option of every command stands in one place'),
+    'app.cli': (480, 'every option of every command stands in one place'),
     'app.survey': (455, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (415, 'what is written together is claimed and checked together'),
     'data.formats': (

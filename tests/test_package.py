@@ -152,6 +152,7 @@ def test_wheel_asks_for_no_development_tool(built):
         'geo',
         'log',
         'studio',
+        'serve',
         'browser',
         'docs',
         'grading',

@@ -44,9 +44,11 @@ QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”')
 NAVIGATION = re.compile(r'^(\[Open in Colab\]|\*Course, |\*Engine room|\*\*Time\*\*).*$', re.M)
 
 
-def prose(lesson):
-    "What is read before and between the cells: no exercise, no hint, no line of the head that only leads elsewhere"
-    cells = [cell for cell in told_cells(lesson) if not TASK.search(cell)]
+def prose(lesson, cells=None):
+    """What is read before and between the cells, or those Markdown cells of it that are given.
+
+    No exercise, no hint, no line of the head that only leads elsewhere"""
+    cells = [cell for cell in (told_cells(lesson) if cells is None else cells) if not TASK.search(cell)]
     text = NAVIGATION.sub('', '\n\n'.join(cells))
     for pattern in (DETAILS, FENCE, TAG):
         text = pattern.sub(' ', text)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import house
 import nb
+import slides
 from pages import PARTS
 
 from earthgpt_lite.course.contents import LESSONS
@@ -30,6 +31,19 @@ REPOSITORY = 'https://github.com/earthgpt-lite/earthgpt-lite/blob/main'
 LINK = re.compile(r'(\]\()([^)#\s]+)([^)]*\))')
 HOW_TO = 'install', 'runs', 'several', 'research', 'mmrs1m'
 FOUND = 'results', 'benchmarks'
+WORKSHOP = (
+    'index',
+    'half_day',
+    'one_day',
+    'two_days',
+    'projects',
+    'pacing',
+    'room',
+    'times',
+    'hub',
+    'feedback',
+    'answers',
+)
 BASE = 'errors in words, files that are whole or not there, locks, texts and memory: what all parts stand on'
 
 
@@ -179,9 +193,10 @@ def front_page() -> str:
     "The front page of the repository, with the ways into the site below it."
     text = mended_links((ROOT / 'README.md').read_text(encoding='utf-8'), ROOT / 'README.md')
     course = [f'nbs/{lesson.notebook}' for lesson in LESSONS]
-    workshop = sorted(
-        p.relative_to(ROOT).with_suffix('').as_posix() for p in (ROOT / 'docs').glob('workshop/*.md')
-    )
+    found = {p.stem for p in (ROOT / 'docs').glob('workshop/*.md')}
+    workshop = [
+        f'docs/workshop/{name}' for name in (*WORKSHOP, *sorted(found - {*WORKSHOP})) if name in found
+    ]
     trees = [
         tree_of([f'First look <{course[0]}>', *course[1:]], 'Course', hidden=True),
         tree_of([f'parts/{part}' for part in ('base', *PARTS)], 'Parts', hidden=True),
@@ -189,8 +204,7 @@ def front_page() -> str:
         tree_of(['reference/index', 'reference/command_line'], 'Reference', hidden=True),
         tree_of([f'docs/{name}' for name in (*FOUND, 'lessons')], 'Found out', hidden=True),
     ]
-    if workshop:
-        trees.append(tree_of(workshop, 'Workshop', hidden=True))
+    trees.append(tree_of(workshop, 'Workshop', hidden=True))
     trees.append(tree_of(['docs/glossary', 'docs/changes'], 'More', hidden=True))
     return '\n\n'.join([text, *trees])
 
@@ -231,6 +245,7 @@ def main():
     done = subprocess.run([*command, str(sources), str(args.out)])
     if done.returncode:
         sys.exit(done.returncode)
+    slides.write_slides(args.out / 'slides')
     print(f'{args.out / "index.html"}: {time.time() - start:.0f} s')
 
 

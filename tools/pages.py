@@ -1,14 +1,17 @@
-"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md, docs/workshop/times.md.
+"""The pages that are made: the tables of the front page, docs/results.md, docs/lessons.md, docs/glossary.md and of the workshop.
 
 python tools/pages.py            # write the tables into index.ipynb, the pages, and the picture of the parts
 """
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
+import answers
 import course
 import nb
+import workshop
 
 from earthgpt_lite.course.contents import LESSONS
 from earthgpt_lite.course.measure import read_times, times_rows
@@ -395,6 +398,8 @@ PAGES = {
     'docs/lessons.md': lessons_page,
     'docs/glossary.md': course.glossary_page,
     'docs/workshop/times.md': times_page,
+    **{f'docs/workshop/{name}.md': partial(workshop.plan_page, name) for name in workshop.PLANS},
+    'docs/workshop/answers.md': answers.answers_page,
 }
 
 

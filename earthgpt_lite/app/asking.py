@@ -23,7 +23,8 @@ from ..data.records import Task, sample_question
 from ..data.wordings import asked_words, parse_question
 from ..errors import BadInput
 from ..eval.detections import box_logprobs
-from ..model.generation import generate_answers, generate_batch, prefill
+from ..model.batches import prefill
+from ..model.generation import generate_answers
 from ..model.config import rendering_of
 from ..model.loading import load
 from ..model.packing import build_sequence, collate
@@ -226,9 +227,10 @@ class Asker:
         device: str | None = None,
         strict: bool = False,  # refuse what is outside its training, instead of a warning
         base=None,  # of a run that left an adapter, where it is not found by itself
+        **numbers,  # dtype, device_map, quantize, as for `load`
     ) -> 'Asker':
         "Load a model, or an adapter with its base. Raises BadInput that says what is missing."
-        return cls(*load(name, device, base), str(name), strict)
+        return cls(*load(name, device, base, **numbers), str(name), strict)
 
     @property
     def rendering(self) -> Rendering | None:  # None: the model does not say
@@ -266,7 +268,7 @@ class Asker:
         task='',
         default_label=None,  # of boxes that the answer gives no label
         max_new_tokens: int = 64,
-        **generate,  # for transformers' generate
+        **generate,  # for `generate_answers`: history, watch; and for transformers' generate
     ):  # Answer, or a list of Answers
         """Answer a question about a picture, or about several. A picture passes the encoders once for all.
 
@@ -295,6 +297,7 @@ class Asker:
         asked = [(_plain_index(k), q) for k, q in zip(places, questions)]
         if any(map(any, words)):
             generate['words'] = words
+        history = generate.get('history')
         warnings = [self._all_warnings(chips, pixels, k, q) for k, q in zip(places, questions)]
         pictures = list(map(to_pixel_values, read))
         generated = generate_answers(
@@ -305,6 +308,7 @@ class Asker:
             told, _ = self._views(*(read[n] for n in k), words=words[i])
             facts = dict(_asked_facts(q, task, default_label), words=told, warnings=warnings[i])
             facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
+            facts['history'] = history[i] if history else ()
             answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
         return answers if many else answers[0]
 

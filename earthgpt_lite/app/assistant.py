@@ -22,7 +22,7 @@ from earthgpt_lite.app.asking import (
 from ..boxes.text import format_box, plural
 from ..data.records import Task
 from ..eval.detections import box_logprobs
-from ..model.generation import generate_batch
+from ..model.batches import generate_batch
 from ..model.processor import split_pictures
 
 # %% ../../nbs/7_app/02_assistant.ipynb #askin016

@@ -22,6 +22,7 @@ from earthgpt_lite.app.run_commands import (
     run_quickstart,
     run_train,
 )
+from .serve import add_serve
 from ..errors import BadInput, shorten
 from ..texts import OutputClosed, process_streams, safe_streams
 
@@ -30,6 +31,16 @@ _DEVICE = (
     '--device',
     'where to compute (default: a GPU if there is one)',
     dict(default='auto', choices=('auto', 'cpu', 'cuda')),
+)
+_OPENED = (  # how a model keeps its numbers, and where
+    _DEVICE,
+    (
+        '--dtype',
+        'of its numbers; a processor may be faster with bf16 (default: auto, as it was saved)',
+        dict(default='auto', choices=('auto', 'float32', 'bf16', 'fp16')),
+    ),
+    ('--quantize', 'weights as whole numbers of 8 bits, on a CPU', dict(choices=('int8',))),
+    ('--device-map', 'auto: over all GPUs, what is left over in main memory', dict(choices=('auto',))),
 )
 _SENSOR = (
     '--sensor',
@@ -98,13 +109,15 @@ def _add_quickstart(commands):
         'train a nano model on real imagery in minutes, test it, report',
         """quickstart
         quickstart --minutes 10 --out runs/longer
-        quickstart --resume""",
+        quickstart --resume
+        quickstart --minutes 2 --wait-for-gpu /srv/gpus""",
         ('--minutes', f'training time (default: {_default_minutes()})', dict(type=real(0))),
         ('--seed', 'of weights, order and augmentation (default: 0)', dict(type=seed_number, default=0)),
         ('--out', 'folder of the run (default: runs/quickstart)', dict(default='runs/quickstart')),
         _DEVICE,
         _force('overwrite a finished run in that folder'),
         ('--resume', 'go on with an interrupted run in that folder', dict(action='store_true')),
+        ('--wait-for-gpu', 'wait for one GPU of this machine, in the line of FOLDER', dict(metavar='FOLDER')),
         JSON_OPTION,
         more='Trains nano on the sample data, tests it on held-out ground, '
         'writes model, metrics.json and report.html.',
@@ -119,6 +132,7 @@ def _add_train(commands):
         'train a model as a YAML file or options describe, in stages',
         """train --config nano-tune --model runs/quickstart
         train --config run.yaml
+        train --config run.yaml --wait_for_gpu /srv/gpus
         train --model nano --minutes 5 --out runs/mine
         train --model runs/mine --stage.name tune --minutes 2 --out runs/tuned""",
     )
@@ -145,7 +159,7 @@ def _add_ask(commands):
         _force(),
         JSON_OPTION,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         more='Boxes come in pixels and, where the image has a CRS, in map coordinates; of several, in the last. '
         'A scene that would take too much memory is seen coarsely; `survey` sees all of it.',
     )
@@ -172,7 +186,7 @@ def _add_chat(commands):
         _MAX_NEW_TOKENS,
         JSON_OPTION,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         more='A question a line; /clear forgets what was said. Typed, an empty line ends the talk.\n'
         'Exit status: 1 where a question could not be answered.',
     )
@@ -224,7 +238,7 @@ def _add_survey(commands):
         _PROCESSES,
         *_READING,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         _force('start anew, overwrite OUT and what lies beside it'),
         JSON_OPTION,
         more='Give exactly one of --ask, --detect, --ground, --classify; with --before and --after give --change,\n'
@@ -300,9 +314,14 @@ def _add_evaluate(commands):
         ),
         ('--minutes', 'with --new places: training of each model without one place', dict(type=real(0))),
         ('--steps', 'the same in steps', dict(type=positive_int, metavar='N')),
+        (
+            '--batch-size',
+            'questions at a time (default: what free memory holds, 256 at most)',
+            dict(type=positive_int, metavar='N'),
+        ),
         _PROCESSES,
         BASE_OPTION,
-        _DEVICE,
+        *_OPENED,
         _force('start anew'),
         JSON_OPTION,
         more='Stopped at any moment, the same command goes on and ends with the same numbers.\n'
@@ -358,6 +377,7 @@ _COMMANDS = (
     _add_chat,
     _add_survey,
     _add_map,
+    add_serve,
     _add_evaluate,
     add_score,
     add_audit,

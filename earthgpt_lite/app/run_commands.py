@@ -7,7 +7,7 @@ __all__ = ['run_evaluate', 'run_score', 'add_score', 'add_audit', 'run_audit', '
 # %% ../../nbs/7_app/14_run_commands.ipynb #356e58e6
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 
 from earthgpt_lite.app.commands import (
     FORCE_OPTION,
@@ -18,7 +18,7 @@ from earthgpt_lite.app.commands import (
     real,
     whole,
 )
-from .model_commands import tell, wants_bars
+from .model_commands import how_opened, tell, wants_bars
 from ..errors import BadInput
 
 # %% ../../nbs/7_app/14_run_commands.ipynb #17b45b44
@@ -35,7 +35,9 @@ def run_evaluate(args):
         return _run_new(args, device)
     data = dict(root=args.images, train=args.train, limit=args.limit, split=args.split)
     extra = dict(baselines=args.baselines, robustness=args.robustness, blind=args.blind, seed=args.seed)
-    work = dict(device=device, force=args.force, processes=args.processes, base=args.base)
+    work = dict(force=args.force, processes=args.processes, base=args.base, **_how_asked(args, device))
+    if args.batch_size:
+        work['batch_size'] = args.batch_size
     output = dict(progress=wants_bars(args), say=None if args.json else tell)
     try:
         metrics = evaluate_model(args.model, args.data, args.out, **data, **extra, **work, **output)
@@ -50,11 +52,18 @@ def run_evaluate(args):
     _print_report_path(args.out)
 
 
+def _how_asked(args, device):
+    return how_opened(args) | dict(device=args.device if args.device_map else device)
+
+
 def _run_new(args, device):
     "`evaluate --new`: a model and what it has never met."
     from earthgpt_lite.eval.shift import evaluate_scene, evaluate_shift, shift_text
 
-    work = dict(device=device, force=args.force, base=args.base, limit=args.limit, split=args.split)
+    if args.batch_size:
+        raise BadInput('--batch-size is for an evaluation without --new: leave one of them away')
+    work = dict(force=args.force, base=args.base, limit=args.limit, split=args.split)
+    work |= _how_asked(args, device)
     work |= dict(progress=wants_bars(args), say=None if args.json else tell)
     try:
         if args.new != 'places':
@@ -194,12 +203,17 @@ def run_quickstart(args):
     from earthgpt_lite.app.quickstart import quickstart
     from earthgpt_lite.model.processor import pick_device
     from earthgpt_lite.train.callbacks import Interrupted
+    from earthgpt_lite.train.turns import gpu_turn
 
     minutes = {} if args.minutes is None else dict(minutes=args.minutes)  # its own default else
-    work = dict(seed=args.seed, device=pick_device(args.device), force=args.force, resume=args.resume)
+    work = dict(seed=args.seed, force=args.force, resume=args.resume)
     output = dict(progress=wants_bars(args), say=_ignore if args.json else tell)
+    if args.wait_for_gpu and args.device == 'cpu':
+        raise BadInput('--wait-for-gpu gets a GPU: leave --device cpu away')
+    turn = gpu_turn(args.wait_for_gpu, say=tell) if args.wait_for_gpu else nullcontext()
     try:
-        metrics = quickstart(args.out, **minutes, **work, **output)
+        with turn:  # before anything asks for a GPU
+            metrics = quickstart(args.out, **minutes, device=pick_device(args.device), **work, **output)
     except Interrupted as e:
         tell(_interrupted_text(e, args))
         return 130
@@ -214,10 +228,11 @@ def _ignore(text):
 
 def _interrupted_text(error, args):
     minutes = '' if args.minutes is None else f' --minutes {args.minutes:g}'
+    wait = f' --wait-for-gpu {args.wait_for_gpu}' if args.wait_for_gpu else ''
     return (
         f'\nInterrupted: {error}. What was learned is in {args.out}.\n'
         f'Ask it:   earthgpt-lite ask {args.out} IMAGE "what does this image show?"\n'
-        f'Go on:    earthgpt-lite quickstart --out {args.out}{minutes} --resume'
+        f'Go on:    earthgpt-lite quickstart --out {args.out}{minutes} --resume{wait}'
     )
 
 

@@ -476,6 +476,8 @@ def _launch(job, assistant):
     from lightning.fabric import Fabric
     from torch.multiprocessing import ProcessRaisedException
 
+    if hasattr(assistant.model, 'hf_device_map'):
+        raise BadInput('several processes hold a whole model each: take one process, or no device_map')
     device = str(getattr(assistant.model, 'device', 'cpu')).split(':')[0]
     fabric = Fabric(accelerator=device, devices=len(job.parts), strategy='ddp_spawn')
     # Lightning takes dataclasses among the arguments apart, but leaves a partial as it is

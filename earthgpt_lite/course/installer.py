@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['SUMS', 'ABOUT', 'WATCHED', 'MARK', 'Refused', 'file_digest', 'read_sums', 'damaged', 'strangers', 'check_files',
            'machine_here', 'read_targets', 'choose_target', 'open_folder', 'check_room', 'environment_python',
-           'make_environment', 'copy_new', 'weights_folder', 'write_start', 'install', 'main', 'install_and_check']
+           'make_environment', 'copy_new', 'weights_folder', 'write_start', 'install', 'main', 'install_and_check',
+           'how_to_begin']
 
 # %% ../../nbs/8_course/28_installer.ipynb #ins0002
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+from shlex import quote
 
 # %% ../../nbs/8_course/28_installer.ipynb #ins0004
 SUMS, ABOUT = 'SHA256SUMS', 'kit.json'
@@ -269,7 +271,7 @@ def _write_mark(folder, installed):
     (folder / MARK).write_text(installed, encoding='utf-8')
 
 # %% ../../nbs/8_course/28_installer.ipynb #ins0019
-_CHECK = ('doctor',)
+_CHECK = ('course', 'check')
 
 
 def main(kit: Path, words: list) -> int:
@@ -301,6 +303,17 @@ def install_and_check(kit: Path, folder: Path) -> int:  # exit status of the che
     print(f'installed in {time.monotonic() - begun:.0f} s; a first check of this machine:\n', flush=True)
     command = environment_python(folder).with_name('earthgpt-lite')
     status = subprocess.call([command, *_CHECK], cwd=folder, env=_own_settings())
-    opens = start if os.name == 'nt' else f'sh {start}'
-    print(f'\nOpen JupyterLab with\n\n    {opens}\n\nand begin with the notebook that it shows.')
+    print(how_to_begin(folder, start))
     return status
+
+
+def how_to_begin(folder: Path, start: Path) -> str:
+    "What comes next, in the words of this system."
+    if os.name == 'nt':
+        opens, activate = start, folder / '.venv/Scripts/activate'
+    else:
+        opens, activate = f'sh {quote(str(start))}', f'. {quote(str(folder))}/.venv/bin/activate'
+    return (
+        f'\nOpen JupyterLab with\n\n    {opens}\n\nand begin with the notebook that it shows.\n'
+        f'For commands such as earthgpt-lite in this terminal:\n\n    {activate}\n'
+    )

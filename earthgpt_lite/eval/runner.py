@@ -174,14 +174,27 @@ class EvaluationOptions:
     blind: str | None = None  # a key of BLIND: what is shown instead of each picture
     seed: int = 0  # of the shuffled pictures
     base: str | None = None  # of a run that left an adapter, where it is not found by itself
+    dtype: str = 'auto'  # this and what follows as for `load`
+    device_map: str | dict | None = None
+    quantize: str | None = None
+
+    @property
+    def loading(self) -> dict:
+        "How the model is opened, for `load`."
+        return {name: getattr(self, name) for name in ('device', 'base', 'dtype', 'device_map', 'quantize')}
 
 
 def _open_model(model, options):
     "(name, model, tokenizer) of a folder, a hub name, or a pair that is given."
     if not isinstance(model, str | Path):
         return 'given', *model
-    device = options.device if options.processes == 1 else 'cpu'  # Lightning moves it, in each process
-    return str(model), *load(model, device, options.base)
+    how = options.loading
+    if options.processes > 1:
+        how['device'] = 'cpu'  # Lightning moves it, in each process
+    return str(model), *load(model, **how)
+
+
+_PACE = ('batch_size', 'compile')  # how fast it is asked is no part of who answers
 
 
 def _stamp(asker, questions, root, options, generate):
@@ -189,7 +202,7 @@ def _stamp(asker, questions, root, options, generate):
     model, tokenizer, render = asker
     version = importlib.metadata.version('earthgpt-lite')
     who, what = model_fingerprint(model, tokenizer), pictures_digest(questions, render, root)
-    settings = [f'{name}={value!r}' for name, value in sorted(generate.items())]
+    settings = [f'{name}={value!r}' for name, value in sorted(generate.items()) if name not in _PACE]
     if options.blind:
         settings.append(f'blind={options.blind!r}')
     if options.blind == 'shuffled':
@@ -230,6 +243,8 @@ def _questions_to_ask(data, root, options, rendering):
 def _check_options(options):
     if options.processes < 1:
         raise BadInput(f'{options.processes} processes: give 1 or more')
+    if options.processes > 1 and options.device_map is not None:
+        raise BadInput('several processes hold a whole model each: give processes 1, or no device_map')
     if options.blind is not None and options.blind not in BLIND:
         raise BadInput(f'a blind run with {options.blind!r}: choose {", ".join(BLIND)}')
     if options.blind and options.robustness:
@@ -303,6 +318,7 @@ def evaluate_model(
     """
     options, generate = _split_options(EvaluationOptions, options, changes)
     _check_options(options)
+    options = replace(options, chunk_size=max(options.chunk_size, generate.get('batch_size') or 0))
     is_first, out = rank_zero_only.rank in (0, None), Path(out)
     say = options.say if options.say and is_first else lambda text: None
     say('Reading the data ...')

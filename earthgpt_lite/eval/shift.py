@@ -242,7 +242,7 @@ def evaluate_shift(
     """
     options, out, start = replace(options or EvaluationOptions(), **changes), Path(out), time.perf_counter()
     say = options.say or (lambda text: None)
-    pair = load(model, options.device, options.base) if isinstance(model, str | Path) else model
+    pair = load(model, **options.loading) if isinstance(model, str | Path) else model
     questions, render, examples = _open_questions(data, root, rendering_of(pair[0].config), options)
     half = 'test' if questions[0].get('split') == 'test' else 'validation'
     if kind == 'words':
@@ -456,7 +456,7 @@ def evaluate_scene(
     Raises BadInput for a scene without reflectance, without green or near infrared, or without chips of both kinds.
     """
     options = replace(options or EvaluationOptions(), **changes)
-    pair = load(model, options.device, options.base) if isinstance(model, str | Path) else model
+    pair = load(model, **options.loading) if isinstance(model, str | Path) else model
     scene = scene if isinstance(scene, Scene) else read_scene(scene)
     side = side or pair[0].config.image_size
     questions = scene_questions(scene, side)

@@ -21,8 +21,10 @@ from .config import MODELS, EarthGPTConfig, packaged, read_config, read_tokenize
 from .modeling import EarthGPT
 from .opening import check_files, download, is_hub_name, no_such_folder, open_model
 from .parts import part_of
+from .precision import cast, check_quantize, pick_dtype, quantize_blocks
 from .presets import preset_config, presets, read_preset
 from .processor import EarthGPTProcessor, pick_device
+from .spread import check_map, spread
 
 # %% ../../nbs/4_model/25_loading.ipynb #loading1
 def find_model(
@@ -176,9 +178,12 @@ def load(
     name,  # see `find_model`
     device: str = 'auto',  # auto, cpu, cuda
     base=None,  # of an adapter, where it is not found by itself: a name as the first, or a preset
-    # None: each weight as it was saved; then what trained is in 32 bits, and what was frozen perhaps in 16
-    dtype: torch.dtype | None = torch.float32,
+    # auto, float32, bf16, fp16, or a type of torch, see `pick_dtype`; None: each weight as it was saved, then what
+    # trained is in 32 bits, and what was frozen perhaps in 16
+    dtype: str | torch.dtype | None = 'auto',
     meta: bool = False,  # shapes alone, on the meta device
+    device_map: str | dict | None = None,  # instead of a device: auto, or what goes where, see `spread`
+    quantize: str | None = None,  # int8: to answer on a CPU, see `precision.Int8Linear`
 ) -> tuple:  # (model in eval mode, tokenizer)
     """Load what a run left or `save` wrote, or a model from the hub; an adapter with its base.
 
@@ -187,25 +192,43 @@ def load(
     that are missing, left over or no numbers, a tokenizer of another model, and a base that has changed.
     """
     folder = find_model(name)
-    device = 'meta' if meta else pick_device(device)
+    device = _where(device, device_map, quantize, meta)
     if is_adapter(folder):
-        model, tokenizer = _load_on_base(folder, base, dtype, meta)
+        model, tokenizer = _load_on_base(folder, base, (dtype, device), meta)
     elif base:
         raise BadInput(f'{name} is a whole model, which needs no base: leave --base {base} away')
     else:
-        model, tokenizer = _load_whole(folder, name, dtype, meta)
-    return model.to(device), tokenizer
+        model, tokenizer = _load_whole(folder, name, (dtype, device), meta)
+    if quantize:
+        quantize_blocks(model)
+    model = model.to(device) if device_map is None else spread(model, device_map)
+    return model, tokenizer
 
 
-def _load_on_base(folder, base, dtype, meta):
+def _where(device, device_map, quantize, meta):
+    "The device that computes. Raises BadInput, before anything is opened, for what does not go together."
+    if device_map is not None and device not in (None, 'auto'):
+        raise BadInput(f'device {device} and a device_map: give one of them')
+    device = 'meta' if meta else pick_device(device)
+    if device_map is not None:
+        check_map(device_map)
+    if quantize:
+        check_quantize(quantize, device)
+    return device
+
+
+def _load_on_base(folder, base, wanted, meta):
     name, whole = find_base(folder, base)
-    model, tokenizer = _load_whole(whole, name, dtype, meta) if whole else build_base(name, meta=meta)
+    model, tokenizer = _load_whole(whole, name, wanted, meta) if whole else build_base(name, meta=meta)
     load_adapter(model, folder)
+    dtype = pick_dtype(*wanted)
+    if dtype is not None:
+        cast(model, dtype)
     return model.eval(), tokenizer
 
 
-def _load_whole(folder, name, dtype, meta):
-    config = read_config(folder, name)
+def _load_whole(folder, name, wanted, meta):  # wanted: (type, device)
+    config, dtype = read_config(folder, name), pick_dtype(*wanted, folder)
     try:
         with no_bars():
             model, info = open_model(EarthGPT, folder, config, dtype, meta=meta)

@@ -100,13 +100,13 @@ class EarthGPTInputs(EarthGPTParts, GenerationMixin):
         table = self.get_input_embeddings()
         # the placeholder may lie beyond the words
         words = table(input_ids.masked_fill(input_ids >= table.num_embeddings, 0))  # (b, t, d)
-        is_image = input_ids == self.config.image_token_id  # (b, t)
+        is_image = (input_ids == self.config.image_token_id).to(words.device)  # (b, t)
         if features is None and (cached or not is_image.any()):
             return words
         if features is None:
             features = words.new_zeros(0, self.config.visual_tokens, words.shape[-1])
         check_places(is_image, features)
-        return words.masked_scatter(is_image[..., None], features.to(words.dtype).flatten(0, 1))
+        return words.masked_scatter(is_image[..., None], features.to(words).flatten(0, 1))
 
     def prepare_inputs_for_generation(
         self,
@@ -195,7 +195,8 @@ class EarthGPT(EarthGPTInputs):
         if image_features is None and pixel_values is not None:
             image_features = self.image_features(pixel_values)
         if inputs_embeds is None:
-            cached = past_key_values is not None and past_key_values.get_seq_length() > 0
+            one = input_ids.shape[1] == 1  # a step of `generate`, and no need to look at the cache
+            cached = past_key_values is not None and (one or past_key_values.get_seq_length() > 0)
             inputs_embeds = self._embed(input_ids, image_features, cached)  # (b, t, d)
         if segment_ids is not None:
             mask = shared_prefix_mask(self.language, segment_ids, prefix_ids, inputs_embeds.dtype)

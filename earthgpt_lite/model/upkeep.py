@@ -170,6 +170,10 @@ def _compute_in_32_bits(file):
 
 
 def _check_plain(model):
+    if getattr(model.config, 'quantized', None):
+        raise BadInput(
+            'this model was rounded to whole numbers, to answer and no more: open it anew without quantize'
+        )
     if any(hasattr(m, 'tune_scale') or hasattr(m, 'lora_A') for m in model.modules()):
         raise BadInput(
             'this model carries an adapter, which no whole model has a place for: '
@@ -217,6 +221,15 @@ def model_fingerprint(model: PreTrainedModel, tokenizer) -> str:  # 12 letters
     configs = [_without_place(c.to_dict()) for c in (model.config, model.generation_config)]
     words = json.loads(tokenizer.backend_tokenizer.to_str())
     special = dict(tokenizer.special_tokens_map, spaces=tokenizer.clean_up_tokenization_spaces)
-    total = weights_digest(model.state_dict().items())
+    total = weights_digest(_all_weights(model).items())
     total.update(json.dumps([*configs, words, special], sort_keys=True, default=str).encode())
     return total.hexdigest()[:12]
+
+
+def _all_weights(model):
+    "The weights of a model, those too that lie on disk or wait in main memory; see `spread`."
+    if not any(p.is_meta for p in model.parameters()):
+        return model.state_dict()
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    return get_state_dict_offloaded_model(model)

@@ -572,7 +572,7 @@ def _check_companions(path):
         if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
             raise BadInput(f'{path}: {Path(name).name} beside it is a pipe or a device; remove it')
     folder = os.path.dirname(os.path.realpath(path))
-    for name in (*_companions(path), path + '.aux.xml'):
+    for name in _beside(path):
         outside = os.path.dirname(os.path.realpath(name)) not in (folder, os.path.dirname(path))
         if os.path.islink(name) and outside:
             raise BadInput(f'{path}: {Path(name).name} beside it is a link out of the folder; remove it')

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 from argparse import ArgumentError
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from .checkpoints import is_first, parse_interval, run_lock, save_artifact
 from .examples import is_sample, of_split, open_examples, packed_rendering
 from .fit import FitOptions, TrainingOptions, check_minutes, fit
 from .run_file import RunOptions, check_keys, check_texts, find_run
+from .turns import gpu_turn
 from .run_file import known_keys, read_run, value_words
 from .stages import check_numbers, freeze_table
 from .dataset import example_images, most_pictures
@@ -324,6 +326,11 @@ def make_train_parser() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         '--force', action='store_true', help='with --resume: although stage, data or settings differ'
     )
+    parser.add_argument(
+        '--wait_for_gpu',
+        metavar='FOLDER',
+        help='wait for one GPU of this machine, in the line of FOLDER, and use no other',
+    )
     parser.add_class_arguments(RunOptions, None)
     for action in parser._actions:  # jsonargparse puts a backspace into its help
         if str(action.metavar).startswith('\x08'):
@@ -361,6 +368,16 @@ def _reason(error):
     return f'{key[1]} should be {value_words(key[1])}{given}; mend it in the run file or on the command line'
 
 
+def _turn(folder, run, resume):
+    "A GPU for the run, where one is to be waited for. Raises BadInput for a run that needs none, or several."
+    if not folder:
+        return nullcontext()
+    _check_folder(Path(run.out), resume)  # told before the waiting, not after it
+    if run.device == 'cpu' or run.devices * run.nodes > 1:
+        raise BadInput('--wait_for_gpu gets one GPU: leave --device cpu, --devices and --nodes away')
+    return gpu_turn(folder)
+
+
 def train_command(
     argv: list,  # the words behind `earthgpt-lite train`
 ) -> int:  # exit status
@@ -379,9 +396,11 @@ def train_command(
     if (run.minutes is None) == (run.steps is None):
         raise BadInput('say how long to train: --minutes or --steps')
     try:
-        train(run, bool(values.resume), bool(values.force))
+        with _turn(values.wait_for_gpu, run, values.resume):
+            train(run, bool(values.resume), bool(values.force))
     except Interrupted as e:
         print(f'\nInterrupted: {e}. What was learned is in {run.out}.')
-        print(f'Go on: earthgpt-lite train --config {Path(run.out) / "run.yaml"} --resume')
+        wait = f' --wait_for_gpu {values.wait_for_gpu}' if values.wait_for_gpu else ''
+        print(f'Go on: earthgpt-lite train --config {Path(run.out) / "run.yaml"} --resume{wait}')
         return 130
     return 0

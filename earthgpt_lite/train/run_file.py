@@ -184,7 +184,7 @@ def check_keys(
     where: str,  # for the message
 ):
     "Raises BadInput for a key that does not exist, with the nearest that does."
-    known = known_keys() + ['resume', 'force']
+    known = known_keys() + ['resume', 'force', 'wait_for_gpu']
     for key in given:
         if key in known or key.startswith(_MAPPINGS):
             continue

@@ -207,7 +207,18 @@ print(*(m for m in ('torch', 'transformers', 'lightning', 'rasterio', 'matplotli
         ['--version'],
         *(
             [c, '--help']
-            for c in ('quickstart', 'ask', 'chat', 'survey', 'map', 'evaluate', 'score', 'presets', 'doctor')
+            for c in (
+                'quickstart',
+                'ask',
+                'chat',
+                'survey',
+                'map',
+                'serve',
+                'evaluate',
+                'score',
+                'presets',
+                'doctor',
+            )
         ),
     ],
 )

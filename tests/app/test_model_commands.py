@@ -90,7 +90,40 @@ def test_a_picture_without_coordinates_has_no_ground(saved, tmp_path, run_cli, m
     )
 
 
+def test_how_a_model_is_opened_is_said_by_options(saved, tif, run_cli, monkeypatch):
+    from earthgpt_lite.app.assistant import Assistant
+
+    opened, given = Assistant.from_pretrained, []
+
+    def watched(name, *args, **how):
+        given.append(how)
+        return opened(name, *args, **how)
+
+    monkeypatch.setattr(Assistant, 'from_pretrained', watched)
+    plain = run_cli('ask', saved, tif, 'what is it?')
+    usual = dict(base=None, dtype='auto', quantize=None, device_map=None)
+    assert plain[0] == 0 and given.pop() == usual
+    assert run_cli('ask', saved, tif, 'what is it?', '--device-map', 'auto')[:2] == plain[:2]
+    assert given.pop() == usual | dict(device_map='auto')
+    assert run_cli('ask', saved, tif, 'what is it?', '--dtype', 'float32', '--quantize', 'int8')[0] == 0
+    assert given.pop() == usual | dict(dtype='float32', quantize='int8')
+
+
 # what is refused
+
+
+@pytest.mark.parametrize(
+    'words, told',
+    [
+        (('--dtype', 'int4'), 'int4'),
+        (('--quantize', 'int4'), 'int4'),
+        (('--device-map', 'sideways'), 'sideways'),
+        (('--device-map', 'auto', '--device', 'cpu'), 'device cpu and a device_map'),
+    ],
+)
+def test_a_wrong_way_to_open_a_model(saved, tif, run_cli, words, told):
+    status, out, err = run_cli('ask', saved, tif, 'what is it?', *words)
+    assert status in (1, 2) and told in err and 'Traceback' not in err and len(err.splitlines()) == 1
 
 
 def test_a_missing_image(saved, tmp_path, run_cli):

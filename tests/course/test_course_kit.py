@@ -123,7 +123,7 @@ def test_torch_for_linux_is_the_small_build_where_there_is_one(tmp_path, monkeyp
         found = wheels.complete_wheels(['torch'], target, tmp_path / 'w', {'torch': '2.13.0'}, said.append)
         assert found['torch'].pin == 'torch==2.13.0'
     assert str(wheels.read_wheel(next((tmp_path / 'w').glob('*linux*'))).version) == version
-    assert any('gigabytes' in line for line in said) == ('+cpu' not in words)
+    assert any('3 GB of CUDA' in line for line in said) == ('+cpu' not in words)
 
 
 def test_pip_itself_brings_them_and_is_told_in_its_own_words(tmp_path, monkeypatch, shop):
@@ -230,7 +230,7 @@ def test_folders_of_others_are_refused(tmp_path, room):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
     usage = type('Usage', (), dict(free=300_000_000))
     monkeypatch.setattr(kit.shutil, 'disk_usage', lambda path: usage)
-    with pytest.raises(BadInput, match=r'about 836 MB are to come, and 300 MB are free; make room'):
+    with pytest.raises(BadInput, match=r'about 698 MB are to come, and 300 MB are free; make room'):
         kit.prepare(tmp_path / 'kit', ['linux', 'windows'], [PYTHON])
     assert not (tmp_path / 'kit').exists()
 

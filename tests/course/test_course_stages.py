@@ -1,16 +1,14 @@
-"Lesson 9: mistakes that a learner makes are told in words that fit, and right answers of any make pass."
+"Judges of stages: mistakes that a learner makes are told in words that fit, and right answers of any make pass."
 
 import numpy as np
 import pytest
 import torch
+from fixtures_course import judged
 from torch import nn
 
-from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, find_exercise, verdict
+from earthgpt_lite.course.stages import EXERCISES
+from earthgpt_lite.exercises import verdict
 from earthgpt_lite.model.parts import part_of
-
-
-def judged(name, made):
-    return verdict(find_exercise(f'stages.{name}'), made)
 
 
 # ---- the scaled layer
@@ -47,34 +45,6 @@ class NoBias(nn.Module):
         return self.linear(x * self.scale)
 
 
-WRONG_LAYERS = [
-    (layer(scale=torch.zeros), 'lets nothing through'),
-    (layer(bias=torch.ones), 'bias already adds'),
-    (layer(scale=torch.rand), 'scale already changes'),
-    (layer(frozen=False), 'still learn'),
-    (layer(kind=lambda t: t), 'No optimiser will find the scale'),
-    (layer(lengths=('out_features',) * 2), 'as long as what goes in'),
-    (layer(lengths=('in_features',) * 2), 'as long as what comes out'),
-    (layer(formula=lambda s, x: s.linear(x * s.scale)), 'bias has no effect'),
-    (layer(formula=lambda s, x: s.linear(x) + s.bias), 'scale has no effect'),
-    (layer(formula=lambda s, x: s.linear(x + s.scale - 1) + s.bias), 'not those of the formula'),
-    (
-        layer(formula=lambda s, x: x * s.scale @ s.linear.weight.T + s.bias),
-        'does not answer as the plain one',
-    ),
-    (layer(formula=lambda s, x: s.linear(x) * s.scale + s.bias), 'raises RuntimeError'),
-    (layer(formula=lambda s, x: None), 'raises'),
-    (NoBias, 'no `bias`'),
-    (lambda linear: linear, 'no class'),
-]
-
-
-@pytest.mark.parametrize('made, words', WRONG_LAYERS, ids=[w for _, w in WRONG_LAYERS])
-def test_wrong_layers(made, words):
-    state, said = judged('scaled', made)
-    assert state == WRONG and words in said
-
-
 class Written(nn.Module):
     "With other code: parameters frozen one by one, a product of its own"
 
@@ -95,58 +65,7 @@ class ByColumns(layer()):
         return nn.functional.linear(x, self.linear.weight * self.scale, self.linear.bias + self.bias)
 
 
-@pytest.mark.parametrize('made', [layer(), Written, ByColumns])
-def test_right_layers(made):
-    assert judged('scaled', made) == (RIGHT, '')
-
-
-# ---- the count
-
-
-@pytest.mark.parametrize(
-    'made, words',
-    [
-        (14_592, 'input side'),
-        (7_936, 'There are two'),
-        (3_968, 'one block'),
-        (4 * 2 * (4 * 192 + 3 * 512), 'last matrix'),
-        (4 * 2 * 4 * 192, 'attention alone'),
-        (100, 'Too few'),
-        (10**6, 'Too many'),
-    ],
-)
-def test_wrong_counts(made, words):
-    state, said = judged('added', made)
-    assert state == WRONG and words in said and '15' not in said
-
-
-@pytest.mark.parametrize('made', [15_872, 15_872.0, np.int64(15_872)])
-def test_right_counts(made):
-    assert judged('added', made) == (RIGHT, '')
-
-
 # ---- the rule
-
-
-WRONG_RULES = [
-    (lambda name, words: part_of(name) in words, 'beginning of a name is not found'),
-    (lambda name, words: name.startswith(words), 'part is not found'),
-    (lambda name, words: any(word in name for word in words) or part_of(name) in words, 'not enough'),
-    (
-        lambda name, words: part_of(name) in words or any('.' in w and w in name for w in words),
-        'in its middle',
-    ),
-    (lambda name, words: part_of(name) in words or name.startswith(words[0]), 'Any of the words'),
-    (lambda name, words: all(part_of(name) == w or name.startswith(w) for w in words), 'Any of the words'),
-    (lambda name, words: True, 'learns with'),
-    (lambda name, words: None, 'gives None'),
-]
-
-
-@pytest.mark.parametrize('made, words', WRONG_RULES)
-def test_wrong_rules(made, words):
-    state, said = judged('learns', made)
-    assert state == WRONG and words in said
 
 
 def in_a_loop(name, trainable):
@@ -156,25 +75,72 @@ def in_a_loop(name, trainable):
     return 0
 
 
-@pytest.mark.parametrize(
-    'made',
-    [
-        in_a_loop,
-        lambda name, words: part_of(name) in words or name.startswith(tuple(words)),
-        lambda name, words: np.any([name.startswith(w) or w == part_of(name) for w in words]),
-    ],
-)
-def test_right_rules(made):
-    assert judged('learns', made) == (RIGHT, '')
+# ---- all of them
 
 
-def test_what_was_left_is_unsolved():
-    class Blank(nn.Module):
-        def __init__(self, linear):
-            super().__init__()
-            raise NotImplementedError
+WRONG_ANSWERS = [
+    ('scaled', layer(scale=torch.zeros), 'lets nothing through'),
+    ('scaled', layer(bias=torch.ones), 'bias already adds'),
+    ('scaled', layer(scale=torch.rand), 'scale already changes'),
+    ('scaled', layer(frozen=False), 'still learn'),
+    ('scaled', layer(kind=lambda t: t), 'No optimiser will find the scale'),
+    ('scaled', layer(lengths=('out_features',) * 2), 'as long as what goes in'),
+    ('scaled', layer(lengths=('in_features',) * 2), 'as long as what comes out'),
+    ('scaled', layer(formula=lambda s, x: s.linear(x * s.scale)), 'bias has no effect'),
+    ('scaled', layer(formula=lambda s, x: s.linear(x) + s.bias), 'scale has no effect'),
+    ('scaled', layer(formula=lambda s, x: s.linear(x + s.scale - 1) + s.bias), 'not those of the formula'),
+    (
+        'scaled',
+        layer(formula=lambda s, x: x * s.scale @ s.linear.weight.T + s.bias),
+        'does not answer as the plain one',
+    ),
+    ('scaled', layer(formula=lambda s, x: s.linear(x) * s.scale + s.bias), 'raises RuntimeError'),
+    ('scaled', layer(formula=lambda s, x: None), 'raises'),
+    ('scaled', NoBias, 'no `bias`'),
+    ('scaled', lambda linear: linear, 'no class'),
+    ('added', 14_592, 'input side'),
+    ('added', 7_936, 'There are two'),
+    ('added', 3_968, 'one block'),
+    ('added', 4 * 2 * (4 * 192 + 3 * 512), 'last matrix'),
+    ('added', 4 * 2 * 4 * 192, 'attention alone'),
+    ('added', 100, 'Too few'),
+    ('added', 10**6, 'Too many'),
+    ('learns', lambda name, words: part_of(name) in words, 'beginning of a name is not found'),
+    ('learns', lambda name, words: name.startswith(words), 'part is not found'),
+    (
+        'learns',
+        lambda name, words: any(word in name for word in words) or part_of(name) in words,
+        'not enough',
+    ),
+    (
+        'learns',
+        lambda name, words: part_of(name) in words or any('.' in w and w in name for w in words),
+        'in its middle',
+    ),
+    ('learns', lambda name, words: part_of(name) in words or name.startswith(words[0]), 'Any of the words'),
+    (
+        'learns',
+        lambda name, words: all(part_of(name) == w or name.startswith(w) for w in words),
+        'Any of the words',
+    ),
+    ('learns', lambda name, words: True, 'learns with'),
+    ('learns', lambda name, words: None, 'gives None'),
+]
+RIGHT_ANSWERS = [
+    ('scaled', layer()),
+    ('scaled', Written),
+    ('scaled', ByColumns),
+    ('added', 15_872.0),
+    ('added', np.int64(15_872)),
+    ('learns', in_a_loop),
+    ('learns', lambda name, words: part_of(name) in words or name.startswith(tuple(words))),
+    ('learns', lambda name, words: np.any([name.startswith(w) or w == part_of(name) for w in words])),
+]
 
-    def blank(*args):
-        raise NotImplementedError
 
-    assert judged('scaled', Blank)[0] == judged('learns', blank)[0] == judged('added', ...)[0] == UNSOLVED
+test_wrong, test_right, test_left, test_enough = judged(EXERCISES, WRONG_ANSWERS, RIGHT_ANSWERS)
+
+
+@pytest.mark.parametrize('name, made', [one[:2] for one in WRONG_ANSWERS if one[0] == 'added'])
+def test_the_number_is_not_given_away(name, made):
+    assert '15' not in verdict(EXERCISES[name], made)[1]

@@ -1,18 +1,16 @@
-"Lesson 8: mistakes that a learner makes are told in words that fit, and right answers of any make pass."
+"Judges of whole: mistakes that a learner makes are told in words that fit, and right answers of any make pass."
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from fixtures_course import judged
 from torch.nn import functional as F
 
-from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG, find_exercise, verdict
+from earthgpt_lite.course.whole import EXERCISES
+from earthgpt_lite.exercises import verdict
 from earthgpt_lite.model.tokens import IGNORE
-
-
-def judged(name, made):
-    return verdict(find_exercise(f'whole.{name}'), made)
 
 
 # ---- pictures between words
@@ -45,28 +43,6 @@ def no_return(words, is_image, features):
     words[is_image] = features.flatten(0, 1)
 
 
-WRONG_PLACES = [
-    (lambda words, is_image, features: words, 'Nothing has changed'),
-    (changed, '`words` itself was changed'),
-    (in_front, 'at the beginning of the rows'),
-    (longer, 'shape'),
-    (added, 'added to'),
-    (no_return, 'gives None'),
-    (lambda w, i, f: indexed(w, i, f[:1].expand_as(f)), 'shows the first picture'),
-    (lambda w, i, f: indexed(w, i, f.flip(0)), 'pictures come in the wrong order'),
-    (lambda w, i, f: indexed(w, i, f.flip(1)), 'tokens of each picture come in the wrong order'),
-    (lambda w, i, f: indexed(w, i, f.transpose(0, 1)), 'mixed up'),
-    (lambda w, i, f: indexed(w, ~i, f.flatten(0, 1).repeat(9, 1)[None, : int((~i).sum())]), 'were replaced'),
-    (lambda w, i, f: w.masked_scatter(i, f), 'raises RuntimeError'),
-]
-
-
-@pytest.mark.parametrize('made, words', WRONG_PLACES, ids=[w for _, w in WRONG_PLACES])
-def test_wrong_places(made, words):
-    state, said = judged('place_pictures', made)
-    assert state == WRONG and words in said
-
-
 def in_a_loop(words, is_image, features):
     line, rows = list(features.reshape(-1, features.shape[-1])), []
     for vectors, places in zip(words, is_image):
@@ -78,41 +54,6 @@ def by_numpy(words, is_image, features):
     placed = words.numpy().copy()
     placed[is_image.numpy()] = features.numpy().reshape(-1, features.shape[-1])
     return placed
-
-
-@pytest.mark.parametrize(
-    'made', [indexed, in_a_loop, by_numpy, lambda w, i, f: w.masked_scatter(i[..., None], f.flatten(0, 1))]
-)
-def test_right_places(made):
-    assert judged('place_pictures', made) == (RIGHT, '')
-
-
-# ---- a model that knows nothing
-
-
-@pytest.mark.parametrize(
-    'made, words',
-    [
-        (-math.log(500), 'sign'),
-        (1 / 500, 'probability of the right word'),
-        (math.log2(500), 'in bits'),
-        (math.log10(500), 'base of ten'),
-        (math.log(10), 'ten words'),
-        (500, 'number of words'),
-        (0.0, 'certain'),
-        (5, 'more than 5'),
-        (7, 'less than 7'),
-        ('six', 'raises ValueError'),
-    ],
-)
-def test_wrong_losses_of_nobody(made, words):
-    state, said = judged('clueless', made)
-    assert state == WRONG and words in said and '6.2' not in said
-
-
-@pytest.mark.parametrize('made', [6.21, math.log(500), np.log(500.0), -torch.tensor(1 / 500).log()])
-def test_right_losses_of_nobody(made):
-    assert judged('clueless', made) == (RIGHT, '')
 
 
 # ---- the loss by hand
@@ -131,28 +72,6 @@ def without_a_logarithm(logits, labels):
     return -logits[:, :-1].softmax(-1)[kept].gather(1, labels[:, 1:][kept][:, None]).mean()
 
 
-WRONG_LOSSES = [
-    (loss, 'its own token'),
-    (lambda a, b: loss(a[:, 1:], b[:, :-1]), 'wrong way'),
-    (lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='sum'), 'not their mean'),
-    (lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='sum') / b.numel(), 'divided by all tokens'),
-    (lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='none').mean(), 'divided by all tokens'),
-    (by_rows, 'mean of the rows'),
-    (lambda a, b: loss(a[:, :-1], b[:, 1:].clamp(min=0)), 'word 0'),
-    (lambda a, b: -loss(a[:, :-1], b[:, 1:]), 'sign'),
-    (without_a_logarithm, 'logarithm is missing'),
-    (lambda a, b: loss(a[:, :-1].softmax(-1), b[:, 1:]), 'taken twice'),
-    (lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='none'), 'one number'),
-    (lambda a, b: F.cross_entropy(a[:, :-1], b[:, 1:]), 'raises'),
-]
-
-
-@pytest.mark.parametrize('made, words', WRONG_LOSSES)
-def test_wrong_losses(made, words):
-    state, said = judged('mean_loss', made)
-    assert state == WRONG and words in said
-
-
 def looped(logits, labels):
     found = []
     for row, targets in zip(logits.tolist(), labels.tolist()):
@@ -167,14 +86,75 @@ def by_softmax(logits, labels):
     return -logits[:, :-1].log_softmax(-1)[kept].gather(1, labels[:, 1:][kept][:, None]).mean()
 
 
-@pytest.mark.parametrize('made', [lambda a, b: loss(a[:, :-1], b[:, 1:]), looped, by_softmax])
-def test_right_losses(made):
-    assert judged('mean_loss', made) == (RIGHT, '')
+# ---- all of them
 
 
-def test_what_was_left_is_unsolved():
-    def blank(*args):
-        raise NotImplementedError
+WRONG_ANSWERS = [
+    ('place_pictures', lambda words, is_image, features: words, 'Nothing has changed'),
+    ('place_pictures', changed, '`words` itself was changed'),
+    ('place_pictures', in_front, 'at the beginning of the rows'),
+    ('place_pictures', longer, 'shape'),
+    ('place_pictures', added, 'added to'),
+    ('place_pictures', no_return, 'gives None'),
+    ('place_pictures', lambda w, i, f: indexed(w, i, f[:1].expand_as(f)), 'shows the first picture'),
+    ('place_pictures', lambda w, i, f: indexed(w, i, f.flip(0)), 'pictures come in the wrong order'),
+    (
+        'place_pictures',
+        lambda w, i, f: indexed(w, i, f.flip(1)),
+        'tokens of each picture come in the wrong order',
+    ),
+    ('place_pictures', lambda w, i, f: indexed(w, i, f.transpose(0, 1)), 'mixed up'),
+    (
+        'place_pictures',
+        lambda w, i, f: indexed(w, ~i, f.flatten(0, 1).repeat(9, 1)[None, : int((~i).sum())]),
+        'were replaced',
+    ),
+    ('place_pictures', lambda w, i, f: w.masked_scatter(i, f), 'raises RuntimeError'),
+    ('clueless', -math.log(500), 'sign'),
+    ('clueless', 1 / 500, 'probability of the right word'),
+    ('clueless', math.log2(500), 'in bits'),
+    ('clueless', math.log10(500), 'base of ten'),
+    ('clueless', math.log(10), 'ten words'),
+    ('clueless', 500, 'number of words'),
+    ('clueless', 0.0, 'certain'),
+    ('clueless', 5, 'more than 5'),
+    ('clueless', 7, 'less than 7'),
+    ('clueless', 'six', 'raises ValueError'),
+    ('mean_loss', loss, 'its own token'),
+    ('mean_loss', lambda a, b: loss(a[:, 1:], b[:, :-1]), 'wrong way'),
+    ('mean_loss', lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='sum'), 'not their mean'),
+    (
+        'mean_loss',
+        lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='sum') / b.numel(),
+        'divided by all tokens',
+    ),
+    ('mean_loss', lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='none').mean(), 'divided by all tokens'),
+    ('mean_loss', by_rows, 'mean of the rows'),
+    ('mean_loss', lambda a, b: loss(a[:, :-1], b[:, 1:].clamp(min=0)), 'word 0'),
+    ('mean_loss', lambda a, b: -loss(a[:, :-1], b[:, 1:]), 'sign'),
+    ('mean_loss', without_a_logarithm, 'logarithm is missing'),
+    ('mean_loss', lambda a, b: loss(a[:, :-1].softmax(-1), b[:, 1:]), 'taken twice'),
+    ('mean_loss', lambda a, b: loss(a[:, :-1], b[:, 1:], reduction='none'), 'one number'),
+    ('mean_loss', lambda a, b: F.cross_entropy(a[:, :-1], b[:, 1:]), 'raises'),
+]
+RIGHT_ANSWERS = [
+    ('place_pictures', indexed),
+    ('place_pictures', in_a_loop),
+    ('place_pictures', by_numpy),
+    ('place_pictures', lambda w, i, f: w.masked_scatter(i[..., None], f.flatten(0, 1))),
+    ('clueless', 6.21),
+    ('clueless', math.log(500)),
+    ('clueless', np.log(500.0)),
+    ('clueless', -torch.tensor(1 / 500).log()),
+    ('mean_loss', lambda a, b: loss(a[:, :-1], b[:, 1:])),
+    ('mean_loss', looped),
+    ('mean_loss', by_softmax),
+]
 
-    states = [judged(name, made)[0] for name, made in (('place_pictures', blank), ('mean_loss', blank))]
-    assert {*states, judged('clueless', ...)[0]} == {UNSOLVED}
+
+test_wrong, test_right, test_left, test_enough = judged(EXERCISES, WRONG_ANSWERS, RIGHT_ANSWERS)
+
+
+@pytest.mark.parametrize('name, made', [one[:2] for one in WRONG_ANSWERS if one[0] == 'clueless'])
+def test_the_number_is_not_given_away(name, made):
+    assert '6.2' not in verdict(EXERCISES[name], made)[1]

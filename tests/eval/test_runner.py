@@ -600,3 +600,18 @@ def test_a_wrong_pair_is_a_pair_of_the_same_kind(pairs):
     kinds = {q['image']: (q['sensor'], q['source']) for q in questions}
     for image, other in shuffled_images(questions).items():
         assert other['image'] != image and kinds[other['image']] == kinds[image]
+
+
+def test_how_many_at_a_time_is_no_part_of_the_answer(saved, data, tmp_path):
+    "Begun with one size of a batch, ended with another; in whole numbers it is another model"
+    settings = dict(progress=False, say=None, baselines=False, max_new_tokens=8)
+    once = evaluate_model(saved, data, tmp_path / 'a', chunk_size=4, **settings)
+    sheet = tmp_path / 'b/answers.jsonl'
+    sheet.parent.mkdir()
+    sheet.write_bytes((tmp_path / 'a/answers.jsonl').read_bytes()[:700])
+    again = evaluate_model(saved, data, tmp_path / 'b', batch_size=3, **settings)
+    assert again['results'] == once['results']
+    with pytest.raises(BadInput, match='answers of another model'):
+        evaluate_model(saved, data, tmp_path / 'b', quantize='int8', **settings)
+    with pytest.raises(BadInput, match='hold a whole model each'):
+        evaluate_model(saved, data, tmp_path / 'c', processes=2, device_map='auto', **settings)
