@@ -6,11 +6,11 @@ Solutions stand in the lessons, wrong answers in the tests of their judges, answ
 `docs/workshop/notes/`. What the code of an open exercise printed is kept in `docs/workshop/open.json`.
 """
 
-import os
 import ast
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import tempfile

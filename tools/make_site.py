@@ -40,6 +40,8 @@ WORKSHOP = (
     'pacing',
     'room',
     'times',
+    'kernels',
+    'gpus',
     'hub',
     'feedback',
     'answers',
