@@ -79,6 +79,11 @@ def timed(port, clients, threads):
     return texts, time.perf_counter() - begin
 
 
+def busy(process):
+    "Seconds of processor time that a process took so far"
+    return sum(psutil.Process(process.pid).cpu_times()[:2])
+
+
 def faults(found, expected):
     "(lost, mixed up)"
     pairs = [pair for some, right in zip(found, expected) for pair in zip(some, right)]
@@ -100,15 +105,20 @@ def main():
     try:
         timed(port, clients[:4], 4)  # what is made at the first use
         rates, lost, mixed = {1: [], args.clients: []}, 0, 0
+        work = {threads: 0.0 for threads in rates}
         for _ in range(args.rounds):
             for threads in rates:
+                before = busy(process)
                 texts, seconds = timed(port, clients, threads)
+                work[threads] += busy(process) - before
                 rates[threads].append(count / seconds)
                 one, other = faults(texts, expected)
                 lost, mixed = lost + one, mixed + other
         alone, crowd = map(statistics.median, rates.values())
         for threads, found in rates.items():
-            print(f'{threads:3} at once: {", ".join(f"{rate:.1f}" for rate in found)} answers a second')
+            each = 1000 * work[threads] / count / args.rounds
+            told = ', '.join(f'{rate:.1f}' for rate in found)
+            print(f'{threads:3} at once: {told} answers a second; {each:.1f} ms of the processor for each')
         print(f'{crowd / alone:.2f} times; lost {lost}, mixed up {mixed}, of {2 * args.rounds * count}')
         follow_memory(process, port, clients, args.requests)
     finally:

@@ -89,7 +89,7 @@ def _watch(jobs, end_id):
     return watch
 
 # %% ../../nbs/7_app/14_batching.ipynb #bat0fn03
-_GATHER = 0.25  # of the time of the last batch
+_GATHER, _ENOUGH = 0.25, 16  # of the time of the last batch; questions that need not wait for more
 
 
 class Batcher:
@@ -146,7 +146,7 @@ class Batcher:
             return bool(self.waiting)
 
     def _gathers(self):
-        return not self.closed and len(self.waiting) < self.at_once and self.coming()
+        return not self.closed and len(self.waiting) < _ENOUGH and self.coming()
 
     def _take(self):
         "The next batch out of what waits; those that nobody waits for are forgotten."

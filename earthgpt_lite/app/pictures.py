@@ -162,7 +162,7 @@ class Pictures:
         keep: int = 64_000_000,  # bytes of pictures that stay in memory
     ):
         self.uploads, self.allow_urls, self.keep = uploads, allow_urls, keep
-        self.root = root and os.path.realpath(root)
+        self.root, self.folders = root and os.path.realpath(root), []
         self.kept, self.lock = OrderedDict(), Lock()
 
     def chip(self, asker, image: Image, reading: dict) -> Chip:
@@ -220,10 +220,22 @@ class Pictures:
     def _read(self, asker, source, where, reading):
         if source.data is None:
             return self._open(asker, source, where, reading)
-        with tempfile.TemporaryDirectory(prefix='earthgpt-lite-') as folder:
+        with self._folder() as folder:
             path = os.path.join(folder, source.place)
             Path(path).write_bytes(source.data)
             return self._open(asker, _Source(path, folder), where, reading)
+
+    @contextmanager
+    def _folder(self):
+        "An empty folder to oneself; to make and remove one would take as long as to read a small picture."
+        with self.lock:
+            folder = self.folders.pop() if self.folders else tempfile.mkdtemp(dir=self.uploads.folder)
+        try:
+            yield folder
+        finally:
+            for name in os.listdir(folder):
+                os.unlink(os.path.join(folder, name))
+            self.folders.append(folder)
 
     def _open(self, asker, source, where, reading):
         # None: a file, and nothing that it points at; False: an address, which was allowed

@@ -69,7 +69,7 @@ def fenced(
 
 def _inside(path):
     fence = _FENCE.get()
-    return fence is None or Path(os.path.realpath(path)).is_relative_to(fence)
+    return fence is None or f'{os.path.realpath(path)}{os.sep}'.startswith(os.path.join(fence, ''))
 
 
 _MOST = 50_000_000  # bytes of a metadata file
