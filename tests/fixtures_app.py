@@ -50,7 +50,8 @@ def tif(tmp_path_factory):
 def run_cli(capsys):
     def call(*argv):
         capsys.readouterr()
-        status = main([str(a) for a in argv] + ['--device', 'cpu'] * (argv[:1] == ('ask',)))
+        here = argv[:1] == ('ask',) and '--device-map' not in argv
+        status = main([str(a) for a in argv] + ['--device', 'cpu'] * here)
         got = capsys.readouterr()
         return status, got.out, got.err
 

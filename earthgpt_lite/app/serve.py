@@ -23,9 +23,10 @@ def open_listener(
     "A socket that is bound. Raises BadInput for a place that is taken, or is not here."
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)  # what is no name opens no socket
         return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as e:
-        reason = e.strerror or 'there is no such address here'
+    except (OSError, UnicodeError) as e:
+        reason = getattr(e, 'strerror', None) or 'there is no such address here'
         raise BadInput(
             f'{host}:{port} cannot be listened at ({reason}): give another --port or --host'
         ) from None

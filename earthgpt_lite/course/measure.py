@@ -59,7 +59,11 @@ class MemoryWatch:
 
     def _look(self):
         while not self._end.wait(0.2):
-            self.peak = max(self.peak, _held_below())
+            self.look()
+
+    def look(self):
+        "Once more, at a moment that counts."
+        self.peak = max(self.peak, _held_below())
 
     def __exit__(self, *error):
         self._end.set()
@@ -101,7 +105,7 @@ def _run_command(name, folder):
         raise NotRun(f'{name}: ended with status {done.returncode} ({said})')
 
 
-def _run_lesson(path, folder):
+def _run_lesson(path, folder, watch):
     import nbformat
     from nbclient import NotebookClient
 
@@ -110,6 +114,7 @@ def _run_lesson(path, folder):
     env['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), env.get('PATH', '')])
     place = {'metadata': {'path': str(folder)}}
     client = NotebookClient(book, timeout=3600, kernel_name='python3', resources=place)
+    client.on_notebook_complete = lambda notebook: watch.look()  # while the kernel is still there
     try:
         client.execute(env=env, stderr=subprocess.DEVNULL)
     except Exception as e:
@@ -127,7 +132,7 @@ def measure_one(
         if notebook is None:
             _run_command(name, folder)
         else:
-            _run_lesson(shutil.copy(notebook, folder), folder)
+            _run_lesson(shutil.copy(notebook, folder), folder, watch)
         seconds = time.perf_counter() - start
     return dict(seconds=round(seconds), peak_mb=round(watch.peak / 1e6), date=str(date.today()))
 

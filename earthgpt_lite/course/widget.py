@@ -165,7 +165,7 @@ def _wait_for(process, address, log, seconds=90):
             urllib.request.urlopen(address, timeout=2).close()
             return
         time.sleep(0.2)
-    said = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    said = [line for line in log.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()]
     if process.poll() is None:
         raise NotSeen(f'JupyterLab took more than {seconds} seconds to start')
     last = said[-1] if said else 'it says nothing'
@@ -188,7 +188,7 @@ def jupyterlab(folder):
         command.append('--allow-root')
     env = os.environ | dict(JUPYTER_TOKEN=token, JUPYTERLAB_WORKSPACES_DIR=str(folder))
     address = f'http://127.0.0.1:{port}'
-    with open(log, 'w') as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
+    with open(log, 'wb') as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
         try:
             _wait_for(process, f'{address}/api/status?token={token}', log)
             yield address, token

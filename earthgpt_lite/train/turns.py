@@ -48,9 +48,11 @@ def _listed_gpus():
 
 # %% ../../nbs/5_train/13_turns.ipynb #b948592e
 def _open_line(folder):
-    "The folder of a waiting line; whoever makes it opens it to all."
+    "The folder of a waiting line; whoever makes it opens it to all. Raises BadInput for one of other things."
     folder = Path(folder)
     with disk_errors(folder):
+        if folder.is_dir() and not (folder / 'line.lock').exists() and any(folder.iterdir()):
+            raise BadInput(f'{folder} holds other things than a waiting line: give a folder of its own')
         if not folder.is_dir():
             folder.mkdir(parents=True)
             folder.chmod(0o1777)

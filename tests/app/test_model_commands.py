@@ -103,7 +103,8 @@ def test_how_a_model_is_opened_is_said_by_options(saved, tif, run_cli, monkeypat
     plain = run_cli('ask', saved, tif, 'what is it?')
     usual = dict(base=None, dtype='auto', quantize=None, device_map=None)
     assert plain[0] == 0 and given.pop() == usual
-    assert run_cli('ask', saved, tif, 'what is it?', '--device-map', 'auto')[:2] == plain[:2]
+    mapped = run_cli('ask', saved, tif, 'what is it?', '--device-map', 'auto')
+    assert mapped[:2] == plain[:2], mapped
     assert given.pop() == usual | dict(device_map='auto')
     assert run_cli('ask', saved, tif, 'what is it?', '--dtype', 'float32', '--quantize', 'int8')[0] == 0
     assert given.pop() == usual | dict(dtype='float32', quantize='int8')

@@ -130,7 +130,7 @@ def test_what_is_loaded_is_what_was_saved(tok, tmp_path):
     assert all(torch.equal(v, kept[n]) for n, v in again.state_dict().items())
     empty, _ = load(tmp_path / 'saved', 'cpu', dtype=None, meta=True)
     assert specs(empty) == specs(model) and {t.device.type for t in empty.state_dict().values()} == {'meta'}
-    wide, _ = load(tmp_path / 'saved', 'cpu')
+    wide, _ = load(tmp_path / 'saved', 'cpu', dtype='float32')
     assert all(torch.equal(v, kept[n].float()) for n, v in wide.named_parameters())
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
 

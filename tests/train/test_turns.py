@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,11 @@ def said(process):
     return process.stdout.readline().strip()
 
 
+def before(process):
+    "How many it says are before it"
+    return int(re.match(r'waiting for a GPU: (\d) before you; ', said(process))[1])
+
+
 def leave(process):
     process.communicate('\n', timeout=60)
     assert process.returncode == 0
@@ -74,7 +80,10 @@ def test_a_line_with_a_killed_holder_a_killed_waiter_and_one_who_gives_up(tmp_pa
     assert said(third).startswith('waiting for a GPU: 0 before you')
     first.kill()
     assert said(third) in ('GPU 0 is yours', 'GPU 1 is yours')
-    assert said(fourth).startswith('waiting for a GPU: 2 before you')  # as it was when the fourth came on
+    heard = [before(fourth)]
+    while heard[-1]:
+        heard.append(before(fourth))
+    assert heard == sorted(heard, reverse=True)  # two may go between two looks
     leave(second)
     for process in (third, fourth):
         leave(process)
@@ -155,7 +164,15 @@ def test_others_may_use_the_line_whatever_the_umask_is(tmp_path):
     assert modes['000001.json'] == 0o644
 
 
+def test_a_folder_of_other_things_is_refused_and_untouched(tmp_path):
+    (tmp_path / '000009.json').write_text('{"answer": "mine"}')
+    with pytest.raises(BadInput, match='holds other things'), gpu_turn(tmp_path, ['0'], print):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ['000009.json']
+
+
 def test_what_lies_in_the_folder_besides_stops_nobody(tmp_path):
+    (tmp_path / 'line.lock').touch()
     (tmp_path / '12abc.lock').touch()
     (tmp_path / 'notes.txt').touch()
     (tmp_path / '000007.lock').touch()  # of somebody who died
