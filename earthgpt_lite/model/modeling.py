@@ -134,7 +134,7 @@ def token_loss(
     loss = total / (count if step_count is None else step_count)
     return EarthGPTOutput(loss=loss, loss_sum=total, target_count=count)
 
-
+# %% ../../nbs/4_model/16_modeling.ipynb #mdl8c029
 def token_scores(
     model,  # EarthGPT
     inner,  # what its language model gives
