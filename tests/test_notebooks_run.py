@@ -19,9 +19,9 @@ from earthgpt_lite.exercises import RIGHT, UNSOLVED, WRONG
 ROOT = Path(__file__).parent.parent
 ABOUT = nb.settings(ROOT)
 LIB = ABOUT['lib_path']
-# nothing to go on without: real weights out of pinned packages, and a server
+# nothing to go on without: real weights out of pinned packages, a server, several devices
 WEIGHTS = {'offline'}
-NEEDED = WEIGHTS | {'serve'}
+NEEDED = WEIGHTS | {'serve', 'spread'}
 
 
 def extras(path):
