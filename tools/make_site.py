@@ -29,7 +29,7 @@ from earthgpt_lite.course.contents import LESSONS
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = 'https://github.com/earthgpt-lite/earthgpt-lite/blob/main'
 LINK = re.compile(r'(\]\()([^)#\s]+)([^)]*\))')
-HOW_TO = 'install', 'runs', 'several', 'research', 'mmrs1m'
+HOW_TO = 'install', 'runs', 'several', 'research', 'ecosystem', 'mmrs1m'
 FOUND = 'results', 'benchmarks'
 WORKSHOP = (
     'index',
