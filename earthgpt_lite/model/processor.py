@@ -176,6 +176,8 @@ class EarthGPTImageProcessor(PilBackend):
 class EarthGPTProcessor(PromptProcessor):
     "Pictures and questions to the tensors of EarthGPT, and tokens back to text."
 
+    reads_prompts = False  # True: each text is what a chat template gave, see `engines`
+
     def __init__(
         self,
         tokenizer,  # it pads on the left from here on
@@ -246,7 +248,8 @@ class EarthGPTProcessor(PromptProcessor):
         Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too
         long.
         """
-        if kwargs.get('add_special_tokens') is False or kwargs.get('return_text_replacement_offsets'):
+        asked = kwargs.get('add_special_tokens') is False or kwargs.get('return_text_replacement_offsets')
+        if asked or self.reads_prompts:
             return self.read_prompts(images, text, sensor, **kwargs)
         images, questions = pair_questions(images, text)
         rows, pixels = [], []
