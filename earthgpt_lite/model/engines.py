@@ -4,7 +4,7 @@
 __all__ = ['register']
 
 # %% ../../nbs/4_model/27_engines.ipynb #7888fee1
-import transformers
+import sys
 
 from .modeling import EarthGPT
 from .processor import EarthGPTProcessor
@@ -14,5 +14,10 @@ def register(
     prompts: bool = False,  # every text that a processor gets is a rendered conversation, as of SGLang
 ):
     "Make EarthGPT known to an inference engine, in this process."
-    transformers.EarthGPT = EarthGPT
+    # transformers can put itself anew into sys.modules while it is imported; who came before holds the old one
+    for module in [*sys.modules.values()]:
+        library = getattr(module, '__dict__', {}).get('transformers')
+        if library is not None and getattr(library, '__name__', '') == 'transformers':
+            library.EarthGPT = EarthGPT
+    sys.modules['transformers'].EarthGPT = EarthGPT
     EarthGPTProcessor.reads_prompts = prompts
