@@ -33,6 +33,13 @@ class BackendMixin:
     "Of a model with `vision_tower`, `projector` and `language`: what the library's names lead to."
 
     _supports_attention_backend = True  # the language model's attention is looked up by its name
+    has_head = True
+
+    @property
+    def base_model(self) -> PreTrainedModel:
+        "The same without its last layer, for trainers with a loss of their own."
+        bare = [kind for kind in type(self).__mro__ if vars(kind).get('has_head') is False]
+        return seen_as(self, bare[0]) if self.has_head and bare else self
 
     @property
     def language_model(self) -> PreTrainedModel:

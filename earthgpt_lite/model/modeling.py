@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import can_return_tuple
 
 import earthgpt_lite.model.efficientnet
-from .backend import BackendMixin, drop_head, seen_as
+from .backend import BackendMixin, drop_head
 from .backbones import language_head
 from .config import EarthGPTConfig, nano_config
 from .coordinates import coordinate_loss, init_position_scale
@@ -46,7 +46,6 @@ class EarthGPTParts(BackendMixin, MixedTypes, PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = False  # takes no mask of segments
-    has_head = True
 
     def __init__(
         self,
@@ -183,11 +182,6 @@ class EarthGPT(EarthGPTModel, PictureGenerationMixin):
     "ViT layers and CNN scales, a projection, a causal language model that reads both (arXiv 2401.16822)."
 
     has_head = True
-
-    @property
-    def base_model(self) -> EarthGPTModel:
-        "The same without its last layer, for trainers with a loss of their own."
-        return seen_as(self, EarthGPTModel)
 
     @in_one_type
     @can_return_tuple
