@@ -36,6 +36,7 @@ setuptools.setup(
     },
     entry_points={
         'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.app.cli:run"],
+        'vllm.general_plugins': [f"{c['lib_path']} = {c['lib_path']}.model.engines:register"],
         'nbdev': [f"{c['lib_path']} = {c['lib_path']}._modidx:d"],
     },
     zip_safe=False,

@@ -94,6 +94,8 @@ class EarthGPTConfig(PreTrainedConfig):
     """
 
     model_type = 'earthgpt'
+    # what a `Trainer` does not take for predictions
+    keys_to_ignore_at_inference = ['past_key_values', 'loss_sum', 'target_count']
     sub_configs_defaults = {
         'vit_config': SubConfigSpec(config_class=AutoConfig, model_type='dinov2'),
         'cnn_config': SubConfigSpec(config_class=AutoConfig, model_type='resnet'),

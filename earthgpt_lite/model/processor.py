@@ -20,7 +20,8 @@ from ..boxes.layout import read_picture, split_views, view_words
 from ..data.records import IMAGE, find_image, split_words
 from ..errors import BadInput, first_line
 from .config import rendering_of
-from .prompts import PromptProcessor, chat_template, pad_left
+from .placeholders import view_grid
+from .prompts import PromptProcessor, chat_template, pad_rows
 from .tokens import ChatFormat, check_length
 
 # %% ../../nbs/4_model/14_processor.ipynb #ffa5567f
@@ -175,6 +176,8 @@ class EarthGPTImageProcessor(PilBackend):
 class EarthGPTProcessor(PromptProcessor):
     "Pictures and questions to the tensors of EarthGPT, and tokens back to text."
 
+    reads_prompts = False  # True: each text is what a chat template gave, see `engines`
+
     def __init__(
         self,
         tokenizer,  # it pads on the left from here on
@@ -235,8 +238,8 @@ class EarthGPTProcessor(PromptProcessor):
         images=None,
         text=None,  # a list of questions; a single one is about all the images
         sensor=None,  # optical, sar, infrared; None: what the file says
-        # return_tensors and the like are accepted; tensors it is. With add_special_tokens=False the text is no
-        # question, but what a chat template gave, see `PromptProcessor`
+        # return_tensors and the like are accepted; tensors it is. With add_special_tokens=False, and for who
+        # asks for replacement offsets, the text is no question, but what a chat template gave: see `PromptProcessor`
         **kwargs,
         # input_ids, attention_mask (b, t), padded left; pixel_values (n, 3, s, s) uint8 if there is a picture
     ) -> BatchFeature:
@@ -245,7 +248,8 @@ class EarthGPTProcessor(PromptProcessor):
         Raises BadInput where images and questions differ in number, a file is no image, or a prompt is too
         long.
         """
-        if kwargs.get('add_special_tokens') is False:
+        asked = kwargs.get('add_special_tokens') is False or kwargs.get('return_text_replacement_offsets')
+        if asked or self.reads_prompts:
             return self.read_prompts(images, text, sensor, **kwargs)
         images, questions = pair_questions(images, text)
         rows, pixels = [], []
@@ -262,17 +266,18 @@ class EarthGPTProcessor(PromptProcessor):
         return read_picture(open_data(picture), self.image_size, rendering_of(self), sensor)
 
     def _views(self, picture, announced, sensor):
-        return picture_views(self, [self._read(picture, sensor)], (announced,))
+        image = self._read(picture, sensor)
+        return *picture_views(self, [image], (announced,)), view_grid(self, image.shape[1], image.shape[0])
 
-    def _tensors(self, rows, pixels, **more):  # more: lists as long as the rows, 0 for padding
+    def _tensors(self, rows, pixels, side='left', **more):  # more: lists as long as the rows, 0 for padding
         pad_id = self.tokenizer.pad_token_id
         if pad_id is None:
             raise BadInput(
                 'the tokenizer has no pad token: set tokenizer.pad_token, for example to its end token'
             )
-        data = dict(input_ids=pad_left(rows, pad_id))
+        data = dict(input_ids=pad_rows(rows, pad_id, side))
         more['attention_mask'] = [[1] * len(row) for row in rows]
-        data |= {name: pad_left(values, 0) for name, values in more.items()}
+        data |= {name: pad_rows(values, 0, side) for name, values in more.items()}
         if pixels:
             data['pixel_values'] = stack_pictures(pixels)
         return BatchFeature(data)

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SYSTEM', 'BREAK', 'check_messages', 'typed_marks', 'system_mark', 'chat_template', 'split_prompt', 'encode_part',
-           'pad_left', 'PromptProcessor']
+           'pad_rows', 'PromptProcessor']
 
 # %% ../../nbs/4_model/13_prompts.ipynb #923a2ba8
 import json
@@ -16,6 +16,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..data.records import IMAGE
 from ..errors import BadInput
+from .placeholders import PlaceholderMixin, picture_run, replacement_length
 from .templates import special_tokens
 from .tokens import ChatFormat, check_length, encode, encode_continuation, fold_text
 from ..texts import check_text
@@ -171,11 +172,12 @@ def _pattern(chat):
 
 def split_prompt(
     chat: ChatFormat,
-    prompt: str,  # as `chat_template` renders it
+    prompt: str,  # as `chat_template` renders it; without its begin: an answer that goes on from one
 ) -> list:  # [(text, the mark behind it, whether the model says them)]; the last mark may be ''
     "A rendered conversation in its parts, each text as our own encoding takes it."
     found = _pattern(chat).split(prompt)
-    parts, says = [], False
+    opens = tuple(filter(None, (chat.begin, system_mark(chat))))
+    parts, says = [], bool(opens) and not prompt.startswith(opens)
     for text, mark in zip(found[::2], [*found[1::2], '']):
         text = text.replace(BREAK, '')
         parts.append(((fold_text(text) if chat.fold and not says else text).strip(), mark, says))
@@ -223,16 +225,18 @@ def _behind_last(ids, cue):
     return ids[starts[-1] + len(cue) :] if starts else ids
 
 
-def pad_left(
+def pad_rows(
     rows: list,  # of lists of numbers
     value: int,  # of padding
+    side: str = 'left',  # or right
 ) -> torch.Tensor:  # (b, t)
-    "Rows of unequal length in one tensor, padded on the left: what comes next is written at the right."
+    "Rows of unequal length in one tensor. Padded on the left, what comes next is written at the right."
     longest = max(map(len, rows))
-    return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
+    gaps = [[value] * (longest - len(row)) for row in rows]
+    return torch.tensor([gap + list(r) if side == 'left' else list(r) + gap for gap, r in zip(gaps, rows)])
 
 # %% ../../nbs/4_model/13_prompts.ipynb #bfa14e49
-class PromptProcessor(ProcessorMixin):
+class PromptProcessor(PlaceholderMixin, ProcessorMixin):
     "What a processor does with conversations, and with the text of a chat template."
 
     def apply_chat_template(self, conversation, *args, processor_kwargs=None, **kwargs):
@@ -255,6 +259,7 @@ class PromptProcessor(ProcessorMixin):
         return super()._multimodal_inputs_from_conversations(addressed, *rest)
 
     def _adjust_assistant_masks_indices(self, found, spans):
+        found.pop('text_replacement_offsets', None)  # asked for on the way
         return found  # `read_prompts` knows them
 
     def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens=True, **options):
@@ -269,36 +274,49 @@ class PromptProcessor(ProcessorMixin):
         images,  # of all prompts in the order of their places, or a list for each
         prompts,  # one or several, as the chat template renders them
         sensor=None,  # optical, sar, infrared; None: what the file says
-        **options,  # max_length; return_mm_token_type_ids; return_offsets_mapping: which tokens are answers
+        # max_length, padding_side; return_mm_token_type_ids, return_text_replacement_offsets: where pictures
+        # are; return_offsets_mapping: which tokens are answers
+        **options,
     ) -> BatchFeature:
         "Tensors for the model, as `__call__` gives them. Raises BadInput as it does."
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         shared = _share_out(images, [prompt.count(IMAGE) for prompt in prompts])
-        rows, answers, pixels = [], [], []
+        rows = []
         for k, (prompt, pictures) in enumerate(zip(prompts, shared), 1):
-            ids, says, views = self._read_prompt(prompt, iter(pictures), sensor)
-            most = min(filter(None, (self.context, options.get('max_length'))), default=len(ids))
-            check_length(ids, most, f'prompt {k}', len(pictures))
-            rows, answers, pixels = [*rows, ids], [*answers, says], pixels + views
-        more = {}
-        if options.get('return_offsets_mapping'):
-            more['assistant_masks'] = answers
-        if options.get('return_mm_token_type_ids'):
-            more['mm_token_type_ids'] = self.create_mm_token_type_ids(rows)
-        return self._tensors(rows, pixels, **more)
+            row = self._read_prompt(prompt, iter(pictures), sensor)
+            most = min(filter(None, (self.context, options.get('max_length'))), default=len(row['ids']))
+            check_length(row['ids'], most, f'prompt {k}', len(pictures))
+            rows.append(row)
+        wanted = dict(assistant_masks='return_offsets_mapping', mm_token_type_ids='return_mm_token_type_ids')
+        more = {name: [row[name] for row in rows] for name, option in wanted.items() if options.get(option)}
+        pixels = [view for row in rows for view in row['views']]
+        side = options.get('padding_side') or 'left'
+        data = self._tensors([row['ids'] for row in rows], pixels, side, **more)
+        if options.get('return_text_replacement_offsets'):
+            offsets = [self.replacement_offsets(*pair) for pair in zip(prompts, (r['grids'] for r in rows))]
+            data['text_replacement_offsets'] = offsets
+        return data
 
     def _read_prompt(self, prompt, pictures, sensor):
-        "Ids, whether the model says each, and the views of the pictures."
+        "Ids, whether the model says each, whether it is a picture's; views and grids of the pictures."
         chat = ChatFormat(**self.chat)
-        ids, says, pixels = [], [], []
+        row = dict(ids=[], assistant_masks=[], mm_token_type_ids=[], views=[], grids=[])
         for text, mark, answers in split_prompt(chat, prompt):
             if mark == IMAGE:
-                words, views = self._views(next(pictures), text, sensor)
-                places = self.image_token_id, self.visual_tokens
-                new = replace(chat, begin='').encode_pictures(self.tokenizer, words, *places)
-                pixels += views
+                new, run, views, grid = self._read_picture(next(pictures), text, sensor)
+                row['views'] += views
+                row['grids'].append(grid)
             else:
                 new = encode_part(self.tokenizer, chat, text, mark)
-            ids += new
-            says += [int(answers)] * len(new)
-        return ids, says, pixels
+                run = [0] * len(new)
+            row['ids'] += new
+            row['mm_token_type_ids'] += run
+            row['assistant_masks'] += [int(answers)] * len(new)
+        return row
+
+    def _read_picture(self, picture, announced, sensor):
+        "Ids of a picture, which of them are its own, its views and their grid."
+        chat = replace(ChatFormat(**self.chat), begin='')
+        words, views, grid = self._views(picture, announced, sensor)
+        ids = chat.encode_pictures(self.tokenizer, words, self.image_token_id, self.visual_tokens)
+        return ids, picture_run(ids, replacement_length(self, self.tokenizer, grid)), views, grid

@@ -269,7 +269,7 @@ class Validation(Callback):
             part = mine[i : i + self.batch_size] or self.examples[:1]
             batch = self._batch(part, module)
             with trainer.precision_plugin.forward_context():
-                out = module.model(**vars(batch))
+                out = module.model(**vars(batch), skip_logits=True)
             if i < len(mine):
                 sums += torch.stack([out.loss_sum.double(), out.target_count.double()]).cpu()
         if world_size > 1:

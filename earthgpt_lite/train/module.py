@@ -69,7 +69,7 @@ def bad_records(
     bad = []
     for example in examples:
         alone = InstructionBatches([example], batches.tokenizer, batches.config, 1, augment=False).batch(0)
-        if not torch.isfinite(model(**vars(alone.to(model.device))).loss):
+        if not torch.isfinite(model(**vars(alone.to(model.device)), skip_logits=True).loss):
             bad.append(example.name)
     return bad if len(bad) < len(examples) else []
 

@@ -596,8 +596,8 @@ def test_a_forged_picture_in_a_question_is_text(tiny, few):
 SCRIPT = '''
 import json, sys, torch, numpy as np
 import earthgpt_lite.model
-from transformers import AutoModel, AutoTokenizer
-other = AutoModel.from_pretrained(sys.argv[1] + '/model').eval()
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+other = AutoModelForImageTextToText.from_pretrained(sys.argv[1] + '/model').eval()
 from earthgpt_lite.model.generation import generate_answers
 from earthgpt_lite.model.modeling import EarthGPT
 from earthgpt_lite.model.loading import load
