@@ -22,15 +22,21 @@ LIB = ABOUT['lib_path']
 # nothing to go on without: real weights out of pinned packages, a server, several devices
 WEIGHTS = {'offline'}
 NEEDED = WEIGHTS | {'serve', 'spread'}
+ALL_NEEDED = {'7_app/18_others_tools'}
 
 
 def extras(path):
     return set(nb.extras(nb.load(path)))
 
 
+def needed(path):
+    "Extras without which a notebook has nothing to say"
+    return extras(path) if nb.short(path) in ALL_NEEDED else extras(path) & NEEDED
+
+
 BOOKS = nb.notebooks(ROOT)
 MARKED = [pytest.param(p, id=nb.short(p), marks=[pytest.mark.slow] if nb.is_slow(p) else []) for p in BOOKS]
-WITH_EXTRAS = [p for p in BOOKS if extras(p) - NEEDED]
+WITH_EXTRAS = [p for p in BOOKS if extras(p) - needed(p)]
 # slow lessons that can be shortened: whole in `make test-all`
 SHORTENED = [p for p in BOOKS if nb.is_slow(p) and 'EARTHGPT_LITE_FAST' in p.read_text(encoding='utf-8')]
 
@@ -118,7 +124,7 @@ def test_slow_notebook_runs_whole(path, site, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('path', WITH_EXTRAS, ids=nb.short)
 def test_notebook_goes_on_without_its_extras(path, site, tmp_path):
-    bad = run(path, tmp_path, site, extras(path) & NEEDED)
+    bad = run(path, tmp_path, site, needed(path))
     assert not bad, '\n'.join(bad)
 
 
