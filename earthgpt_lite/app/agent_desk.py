@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Desk', 'result', 'sentence', 'AgentServer', 'serve_stdio']
 
-# %% ../../nbs/7_app/14_agent_desk.ipynb #26afae41
+# %% ../../nbs/7_app/14_agent_desk.ipynb #ffd7daae
 import asyncio
 import base64
 import json
@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from .commands import _no_nan
 from ..errors import BadInput, printable, shorten
 
-# %% ../../nbs/7_app/14_agent_desk.ipynb #b5a5b00c
+# %% ../../nbs/7_app/14_agent_desk.ipynb #1f858261
 class Desk:
     "Threads that use an agent's tools, a call after the other, while the loop stays free."
 
@@ -65,7 +65,7 @@ def _stoppable(tool):
     except KeyboardInterrupt:  # how a survey says that it was stopped
         raise BadInput('it was stopped: the same call goes on where it was') from None
 
-# %% ../../nbs/7_app/14_agent_desk.ipynb #b5bb005d
+# %% ../../nbs/7_app/14_agent_desk.ipynb #061eda91
 def _plain(value):
     "A value as JSON can carry it: no NaN, and of half a character its number."
     if isinstance(value, str):
@@ -132,7 +132,7 @@ class AgentServer(MCPServer):
         if strange := sorted(set(arguments) - set(fields)):
             raise ToolError(f'{name} knows no {strange[0]!r}: it takes {", ".join(fields)}')
 
-# %% ../../nbs/7_app/14_agent_desk.ipynb #c3811a82
+# %% ../../nbs/7_app/14_agent_desk.ipynb #86c3cbce
 @contextmanager
 def _wire():
     "Where the protocol is written; all that is printed meanwhile, also by what is no Python, goes to standard error."
@@ -148,19 +148,35 @@ def _wire():
 
 
 class _Lines:
-    "Lines as they come; whoever waits for one can be stopped."
+    "Lines as they come, read in a thread that ends with the process; whoever waits for one can be stopped."
 
     def __init__(self, stream):
-        self.stream = getattr(stream, 'buffer', stream)
+        self.stream, self.loop, self.lines = _own(stream), asyncio.get_running_loop(), asyncio.Queue(16)
+        threading.Thread(target=self._read, name='lines', daemon=True).start()
+
+    def _read(self):
+        line = True
+        while line:
+            line = self.stream.readline()
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop).result()
 
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        line = await anyio.to_thread.run_sync(self.stream.readline, abandon_on_cancel=True)
+        line = await self.lines.get()
         if not line:
             raise StopAsyncIteration
         return line
+
+
+def _own(stream):
+    "A stream of bytes of our own: Python would wait at its end for one that is being read."
+    try:
+        return os.fdopen(os.dup(stream.fileno()), 'rb')
+    except (OSError, ValueError):
+        return stream  # out of memory, as in a test
 
 
 def serve_stdio(server: AgentServer):

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RASTERS', 'MOST_LISTED', 'BATCH', 'raster_facts', 'answer_record', 'AgentTools']
 
-# %% ../../nbs/7_app/14_agent_tools.ipynb #5879f0f7
+# %% ../../nbs/7_app/14_agent_tools.ipynb #6cc9a902
 import io
 import json
 import os
@@ -17,7 +17,7 @@ from ..errors import BadInput
 from ..raster.products import fenced
 from ..texts import check_file, check_text
 
-# %% ../../nbs/7_app/14_agent_tools.ipynb #a92dbc10
+# %% ../../nbs/7_app/14_agent_tools.ipynb #133bec20
 def raster_facts(
     file,  # an open rasterio dataset
 ) -> dict:
@@ -55,7 +55,7 @@ def answer_record(answer) -> dict:
     facts |= dict(width=frame.width, height=frame.height, crs=frame.crs and frame.crs.to_string())
     return facts | dict(geojson=_geojson(answer))
 
-# %% ../../nbs/7_app/14_agent_tools.ipynb #d658d127
+# %% ../../nbs/7_app/14_agent_tools.ipynb #0ea09b9b
 RASTERS = ('.tif', '.tiff', '.png', '.jpg', '.jpeg', '.jp2', '.bmp', '.gif', '.webp', '.nc', '.h5', '.hdf5')
 MOST_LISTED = 500  # rasters of a list
 BATCH = 16  # tiles of a survey at a time: after so many a wish to stop is heard
@@ -165,7 +165,7 @@ class AgentTools:
 
     def _file(self, name, where='path'):
         "A raster under the root. BadInput for one that is not there, and where GDAL would read another place."
-        path = path_under(self.root, check_text(name, where), where)
+        path = path_under(self.root, _given(name, where), where)
         check_file(path, 'see which rasters there are')
         check_beside(path, self.root, where)
         return path
@@ -174,7 +174,7 @@ class AgentTools:
         "Where a survey may write. BadInput for what is there, unless that survey was begun."
         from earthgpt_lite.app.survey_files import is_claimed, output_files
 
-        out = Path(path_under(self.root, check_text(name, 'output'), 'output'))
+        out = Path(path_under(self.root, _given(name, 'output'), 'output'))
         if out.suffix not in ('.geojson', '.json'):
             raise BadInput(f'output: {name}: name it .geojson, or .json for pixels')
         for path in output_files(out):

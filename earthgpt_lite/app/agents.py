@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'make_server']
 
-# %% ../../nbs/7_app/14_agents.ipynb #3f49ef25
+# %% ../../nbs/7_app/14_agents.ipynb #a508a7ff
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from .agent_desk import AgentServer, Desk, result
 
-# %% ../../nbs/7_app/14_agents.ipynb #65e03c14
+# %% ../../nbs/7_app/14_agents.ipynb #e3b38c81
 INSTRUCTIONS = """Tools for rasters of the Earth under one folder, the root: optical, SAR and infrared, any \
 size, any CRS. Paths count from the root. Look at a raster before you ask about it. ask, classify, ground, detect \
 and compare see the whole raster as one small square; survey and survey_change go through it part by part, write \
@@ -62,7 +62,7 @@ def _tool(server, annotations):
 
     return add
 
-# %% ../../nbs/7_app/14_agents.ipynb #6b70790c
+# %% ../../nbs/7_app/14_agents.ipynb #d9c52b50
 def _add_looking(server, desk):
     @_tool(server, _READS)
     async def rasters(folder: _told(str, 'Only in this folder and below.') = '') -> CallToolResult:
@@ -134,7 +134,7 @@ def _add_asking(server, desk):
         reading = dict(sensor=sensor, bands=bands)
         return result(await desk.call('model', 'compare', before, after, question, labels, **reading))
 
-# %% ../../nbs/7_app/14_agents.ipynb #ef579376
+# %% ../../nbs/7_app/14_agents.ipynb #da9ebcd3
 def _add_surveys(server, desk):
     @_tool(server, _WRITES)
     async def survey(

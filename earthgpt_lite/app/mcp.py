@@ -3,14 +3,14 @@
 # %% auto #0
 __all__ = ['run_mcp', 'add_mcp']
 
-# %% ../../nbs/7_app/14_mcp.ipynb #c1f0ca1e
+# %% ../../nbs/7_app/14_mcp.ipynb #f255d1a4
 import os
 
 from .commands import BASE_OPTION, add_command
 from .model_commands import tell
 from ..errors import BadInput
 
-# %% ../../nbs/7_app/14_mcp.ipynb #46246652
+# %% ../../nbs/7_app/14_mcp.ipynb #154eb1f3
 _MODULES = ('mcp', 'mcp_types', 'anyio', 'pydantic')  # that come with the extra
 
 
@@ -50,7 +50,7 @@ def _assistant(args):
 
     return Assistant.from_pretrained(args.model, args.device, base=args.base)
 
-# %% ../../nbs/7_app/14_mcp.ipynb #8133f016
+# %% ../../nbs/7_app/14_mcp.ipynb #fd6840a0
 _CLIENTS = """In an agent's configuration file:
   {"mcpServers": {"earthgpt-lite": {
     "command": "earthgpt-lite", "args": ["mcp", "nano", "--root", "/home/me/scenes"]}}}

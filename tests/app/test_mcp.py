@@ -53,7 +53,7 @@ def root(tmp_path):
     with rasterio.open(DATA / 'sentinel2_virginia.tif') as f:
         for name, row in (('scene', 700), ('later', 1000)):
             window = ((row, row + 256), (600, 856))
-            place = dict(crs=f.crs, transform=f.window_transform(((700, 956), (600, 856))))
+            place = dict(crs=f.crs, transform=f.transform @ Affine.translation(600, 700))
             raster(folder / f'{name}.tif', f.read(window=window), names=f.descriptions, **place)
     Image.fromarray(np.full((40, 60, 3), (18, 40, 110), 'uint8')).save(folder / 'deep' / 'photo.png')
     (folder / 'broken.tif').write_bytes((folder / 'scene.tif').read_bytes()[:2000])
@@ -188,7 +188,8 @@ def test_answers_are_those_of_the_assistant(nano, root, mode):
         told = talk.facts(name, path='scene.tif', **facts)
         assert told == plain(answer_record(answer)), name
         assert told['text'] == answer.text and told['geojson'] == plain(answer.to_geojson()), name
-    assert told['box_scores'] and told['map_polygons']
+        if name == 'ground':
+            assert len(told['box_scores']) == len(told['map_polygons']) == 1
     assert (
         by_hand['classify'][1].scores
         == talk.facts('classify', path='scene.tif', labels=LABELS)['probabilities']
@@ -198,8 +199,8 @@ def test_answers_are_those_of_the_assistant(nano, root, mode):
 
 def test_how_a_file_is_read_reaches_the_model(talk, nano, root):
     question = 'what does this image show?'
-    told = talk.facts('ask', path='scene.tif', question=question, bands=['B08', 'B04', 3], sensor='optical')
-    chip = nano.chip(root / 'scene.tif', bands=['B08', 'B04', 3], sensor='optical')
+    told = talk.facts('ask', path='scene.tif', question=question, bands=['B08', 3, 'green'], sensor='optical')
+    chip = nano.chip(root / 'scene.tif', bands=['B08', 3, 'green'], sensor='optical')
     assert told['score'] == nano.ask(chip, question).score != nano.ask(root / 'scene.tif', question).score
 
 
@@ -450,8 +451,6 @@ def test_metadata_behind_the_fence_are_not_read_by_a_survey(root):
     from earthgpt_lite.raster.products import _inside, fenced
 
     with fenced(root):
-        seen = list(_prefetch(lambda: iter([_inside(root), _inside(root.parent)])))
-        assert seen == [True, True]  # made here; the next is made in the thread
         seen = list(_prefetch(lambda: (_inside(path) for path in (root, root.parent))))
     assert seen == [True, False]
 
