@@ -119,10 +119,8 @@ class AgentTools:
 
     def compare(self, before: str, after: str, question=None, labels=None, **reading) -> dict:
         "One question about two dates of a place, seen together; boxes are in the second."
-        from earthgpt_lite.app.assistant import check_max_pictures
-
         question = question and check_text(question, 'question')
-        check_max_pictures(self.assistant.model.config, 2)
+        self._check_pair()
         chips = [self._chip(path, reading, where) for path, where in ((before, 'before'), (after, 'after'))]
         return answer_record(self.assistant.compare(*chips, question, labels and _labels(labels)))
 
@@ -140,9 +138,21 @@ class AgentTools:
         from earthgpt_lite.app.change import survey_change
 
         asked = dict(question=check_text(question, 'question'), labels=labels and _labels(labels))
+        self._check_pair()
         with fenced(self.root):
             dates, out = (self._file(before, 'before'), self._file(after, 'after')), self._output(output)
             return self._surveyed(survey_change, *dates, out, **asked, **options)
+
+    def _check_pair(self):
+        from earthgpt_lite.app.assistant import check_max_pictures
+
+        try:
+            check_max_pictures(self.assistant.model.config, 2)
+        except BadInput as e:
+            said = str(e).partition(': take a')[0]
+            raise BadInput(
+                f'{said}: ask about each alone, or have the server started with a model of pairs'
+            ) from None
 
     def _surveyed(self, run, *args, **options):
         from earthgpt_lite.app.survey_files import OtherSurvey

@@ -106,8 +106,7 @@ def _prefetch(make, ahead=3):
         except BaseException as e:
             put((None, e))
 
-    context = copy_context()  # whoever is fenced in here is so there
-    thread = threading.Thread(target=context.run, args=(work,), daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)  # fenced as we are
     thread.start()
     try:
         while True:
