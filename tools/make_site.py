@@ -29,7 +29,7 @@ from earthgpt_lite.course.contents import LESSONS
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = 'https://github.com/earthgpt-lite/earthgpt-lite/blob/main'
 LINK = re.compile(r'(\]\()([^)#\s]+)([^)]*\))')
-HOW_TO = 'install', 'runs', 'several', 'research', 'mmrs1m'
+HOW_TO = 'install', 'runs', 'several', 'research', 'ecosystem', 'mmrs1m'
 FOUND = 'results', 'benchmarks'
 WORKSHOP = (
     'index',
@@ -207,7 +207,7 @@ def front_page() -> str:
         tree_of([f'docs/{name}' for name in (*FOUND, 'lessons')], 'Found out', hidden=True),
     ]
     trees.append(tree_of(workshop, 'Workshop', hidden=True))
-    trees.append(tree_of(['docs/glossary', 'docs/changes'], 'More', hidden=True))
+    trees.append(tree_of(['docs/glossary', 'changes'], 'More', hidden=True))
     return '\n\n'.join([text, *trees])
 
 
@@ -222,6 +222,8 @@ def write_sources(folder):
         write(path.relative_to(ROOT), json.dumps(shown(path), ensure_ascii=False))
     for path in sorted((ROOT / 'docs').rglob('*.md')):
         write(path.relative_to(ROOT), mended_links(path.read_text(encoding='utf-8'), path))
+    changes = ROOT / 'CHANGELOG.md'
+    write('changes.md', mended_links(changes.read_text(encoding='utf-8'), changes))
     shutil.copytree(ROOT / 'docs/img', folder / 'docs/img')
     write('index.md', front_page())
     exported = house.exported(ROOT)
