@@ -157,7 +157,9 @@ class _Lines:
     def _read(self):
         line = True
         while line:
-            line = self.stream.readline()
+            line = b''
+            with suppress(OSError, ValueError):  # closed: that is the end too
+                line = self.stream.readline()
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop).result()
 
