@@ -67,7 +67,7 @@ BRINGS = {
     'bash': 'apt-get install bash',
     'nbgrader': "pip install -c constraints.txt -e '.[grading]'",
     'QGIS': 'apt-get install --no-install-recommends python3-qgis   (a gigabyte)',
-    'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap|openai|fastapi|uvicorn': (
+    'playwright|peft|tensorboard|gguf|onnx|accelerate|anywidget|pyproj|geopandas|pycocotools|pycocoevalcap|openai|fastapi|uvicorn|mcp': (
         "pip install -c constraints.txt -e '.[dev]'"
     ),
     'not run, for want of': 'a machine that reaches the Python package index, once',

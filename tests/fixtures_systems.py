@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 MODULES = ('fcntl', 'resource', 'termios', 'tty', 'pwd', 'grp', 'pty')
@@ -25,6 +26,9 @@ class Absent:
 
 def take_away():
     import psutil  # on Linux it asks for `resource` itself, on Windows for nothing of these
+
+    with suppress(ImportError):
+        import mcp  # and this for `fcntl`
 
     for name in MODULES:
         sys.modules.pop(name, None)

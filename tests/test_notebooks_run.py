@@ -21,7 +21,7 @@ ABOUT = nb.settings(ROOT)
 LIB = ABOUT['lib_path']
 # nothing to go on without: real weights out of pinned packages, a server, several devices
 WEIGHTS = {'offline'}
-NEEDED = WEIGHTS | {'serve', 'spread'}
+NEEDED = WEIGHTS | {'serve', 'spread', 'mcp'}
 ALL_NEEDED = {'7_app/18_others_tools'}
 
 

@@ -153,6 +153,7 @@ def test_wheel_asks_for_no_development_tool(built):
         'log',
         'studio',
         'serve',
+        'mcp',
         'browser',
         'docs',
         'grading',

@@ -227,6 +227,7 @@ def commands(model, data, out):
         'evaluate': ['evaluate', model, records, '--out', str(out / 'evaluation'), '--device', 'cpu'],
         'train': ['train', '--model', model, '--data', records, '--steps', '1', '--out', str(out / 'run')],
         'serve': ['serve', model, '--port', '0'],
+        'mcp': ['mcp', model, '--root', str(data)],
         'data tokens': ['data', 'tokens', records, '--model', model],
         'data pack': ['data', 'pack', records, str(out / 'packed'), '--model', model],
     }

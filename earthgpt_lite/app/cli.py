@@ -22,6 +22,7 @@ from earthgpt_lite.app.run_commands import (
     run_quickstart,
     run_train,
 )
+from .mcp import add_mcp
 from .serve import add_serve
 from ..errors import BadInput, shorten
 from ..texts import OutputClosed, process_streams, safe_streams
@@ -378,6 +379,7 @@ _COMMANDS = (
     _add_survey,
     _add_map,
     add_serve,
+    add_mcp,
     _add_evaluate,
     add_score,
     add_audit,

@@ -12,7 +12,7 @@ from .asking import Asker, _context_length, _turn_ids, check_max_pictures
 from .batching import Job
 from .commands import _no_nan
 from .messages import Conversation, RequestError, read_messages
-from .model_commands import _answer_json
+from .model_commands import _answer_json, _geojson
 from .pictures import Pictures, preview
 from .protocol import ChatRequest, completion, cut_at, read_request, settled, usage_of
 from ..data.records import join_words
@@ -147,10 +147,3 @@ def answer_facts(answer: Answer, prepared: Prepared) -> dict:
     if prepared.preview:
         facts['picture'] = prepared.preview
     return _no_nan(facts)
-
-
-def _geojson(answer):
-    try:
-        return answer.to_geojson() if answer.chip.frame.crs is not None else None
-    except BadInput:  # a place that has no longitude and latitude
-        return None

@@ -40,6 +40,14 @@ def _map_corners(answer):
     return answer.map_polygons.tolist() if on_map else None
 
 
+def _geojson(answer):
+    "An answer on the map, or None for a picture without a place there."
+    try:
+        return answer.to_geojson() if answer.chip.frame.crs is not None else None
+    except BadInput:  # no longitude and latitude
+        return None
+
+
 def _answer_lines(answer, most=10):
     "An answer as a person reads it."
     yield answer.text

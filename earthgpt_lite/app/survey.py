@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -105,7 +106,7 @@ def _prefetch(make, ahead=3):
         except BaseException as e:
             put((None, e))
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)  # fenced as we are
     thread.start()
     try:
         while True:

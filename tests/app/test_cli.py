@@ -214,6 +214,7 @@ print(*(m for m in ('torch', 'transformers', 'lightning', 'rasterio', 'matplotli
                 'survey',
                 'map',
                 'serve',
+                'mcp',
                 'evaluate',
                 'score',
                 'presets',
