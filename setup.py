@@ -37,6 +37,7 @@ setuptools.setup(
     entry_points={
         'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.app.cli:run"],
         'nbdev': [f"{c['lib_path']} = {c['lib_path']}._modidx:d"],
+        'lmms_eval.models': [f"{c['lib_path']} = {c['lib_path']}.app.lmms_model:manifest"],
     },
     zip_safe=False,
 )
