@@ -87,9 +87,9 @@ def _kit(module):
     try:
         return importlib.import_module(f'lmms_eval.{module}')
     except ModuleNotFoundError as e:
-        if e.name != 'lmms_eval':
+        if e.name.partition('.')[0] != 'lmms_eval':
             raise
-        raise BadInput('lmms-eval is not installed: pip install lmms-eval') from None
+        raise BadInput('this needs lmms-eval, 0.7 or later: pip install lmms-eval') from None
 
 
 def manifest():
