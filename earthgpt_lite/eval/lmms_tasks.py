@@ -10,7 +10,6 @@ import io
 from functools import cache, partial
 from importlib.resources import files
 
-import datasets
 from PIL import Image
 
 from ..data.sample.trees import sample_examples
@@ -48,8 +47,10 @@ def _documents(split):
 def task_docs(
     task: str,  # a key of KINDS
     docs,  # the kit's data set: its first row names the split
-) -> datasets.Dataset:  # name, sensor, image, question, truth, task
+):  # a `Dataset` with name, sensor, image, question, truth, task
     "The questions of one task of the kit."
+    import datasets
+
     rows = [row for row in _documents(docs[0]['split']) if row['task'] in KINDS[task]]
     return datasets.Dataset.from_list(rows).cast_column('image', datasets.Image())
 
