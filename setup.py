@@ -38,6 +38,7 @@ setuptools.setup(
         'console_scripts': [f"{c['lib_name']} = {c['lib_path']}.app.cli:run"],
         'vllm.general_plugins': [f"{c['lib_path']} = {c['lib_path']}.model.engines:register"],
         'nbdev': [f"{c['lib_path']} = {c['lib_path']}._modidx:d"],
+        'lmms_eval.models': [f"{c['lib_path']} = {c['lib_path']}.app.lmms_model:manifest"],
     },
     zip_safe=False,
 )

@@ -134,6 +134,9 @@ def test_wheel_holds_the_data_and_is_small(built):
         and 'earthgpt_lite/assets/models/nano/README.md' in names
     )
     assert wheel.stat().st_size < 25e6
+    with zipfile.ZipFile(wheel) as archive:
+        (announced,) = (archive.read(n).decode() for n in names if n.endswith('dist-info/entry_points.txt'))
+    assert '[lmms_eval.models]\nearthgpt_lite = earthgpt_lite.app.lmms_model:manifest\n' in announced
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -312,28 +313,59 @@ def _picture_as_letters(record, root):
 
 
 _TSV_COLUMNS = ('index', 'image', 'image_path', 'question', 'answer', 'category', 'task', 'sensor', 'split')
+_LETTERS = ('A', 'B', 'C', 'D')
+
+
+def _open_table(stack, out, name, columns):
+    file = stack.enter_context(open(out / f'{name}.tsv', 'w', encoding='utf-8', newline=''))
+    table = csv.writer(file, delimiter='\t', lineterminator='\n')
+    table.writerow(columns)
+    return table
+
+
+def _vlmeval_row(number, letters, record, turn, answer):
+    asked = record.image, turn.question, answer, str(turn.task), str(turn.task)
+    return number, letters, *asked, str(record.sensor), record.split
 
 
 def _write_vlmeval(records, root, out, left):
-    "<split>.tsv with a row for each question, the picture inside"
-    files, tables, number = {}, {}, 0
+    "<split>.tsv with a row for each question, the picture inside; <split>_choices.tsv with options for scenes"
+    tables, scenes, number = {}, [], 0
     out.mkdir(parents=True, exist_ok=True)
-    try:
+    with ExitStack() as stack:
         for record in records:
             split = record.split
-            if split not in files:
+            if split not in tables:
                 name = _WORDS.get(split, split) or 'records'
-                files[split] = open(out / f'{name}.tsv', 'w', encoding='utf-8', newline='')
-                tables[split] = csv.writer(files[split], delimiter='\t', lineterminator='\n')
-                tables[split].writerow(_TSV_COLUMNS)
-            letters, shared = _picture_as_letters(record, root), (str(record.sensor), split)
+                tables[split] = _open_table(stack, out, name, _TSV_COLUMNS)
+            letters = _picture_as_letters(record, root)
             for turn in record.turns:
-                asked = record.image, turn.question, turn.answer, str(turn.task), str(turn.task)
-                tables[split].writerow((number, letters, *asked, *shared))
+                tables[split].writerow(_vlmeval_row(number, letters, record, turn, turn.answer))
+                if turn.task == Task.CLASSIFICATION:
+                    scenes.append((number, record, turn))
                 number += 1
-    finally:
-        for file in files.values():
-            file.close()
+    _write_choices(scenes, root, out)
+
+
+def _write_choices(scenes, root, out):
+    "The scenes once more, each with up to four classes of its source to choose from."
+    labels, tables = defaultdict(set), {}
+    for _, record, turn in scenes:
+        labels[record.source].add(turn.answer)
+    with ExitStack() as stack:
+        for number, record, turn in scenes:
+            rng, split = np.random.default_rng(number), record.split
+            wrong = sorted(labels[record.source] - {turn.answer})
+            if not wrong:
+                continue
+            options = [turn.answer, *rng.permutation(wrong)[: len(_LETTERS) - 1].tolist()]
+            options = rng.permutation(options).tolist()
+            if split not in tables:
+                name = f'{_WORDS.get(split, split) or "records"}_choices'
+                tables[split] = _open_table(stack, out, name, _TSV_COLUMNS + _LETTERS)
+            letters, right = _picture_as_letters(record, root), _LETTERS[options.index(turn.answer)]
+            padded = options + [''] * (len(_LETTERS) - len(options))
+            tables[split].writerow((*_vlmeval_row(number, letters, record, turn, right), *padded))
 
 # %% ../../nbs/3_data/10_export.ipynb #5163c66e
 FORMATS = {

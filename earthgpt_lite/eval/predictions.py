@@ -8,6 +8,7 @@ __all__ = ['ID', 'IMAGE', 'QUESTION', 'SAID', 'TRUTH', 'SCORE', 'MOST_BYTES', 'T
 import csv
 import json
 import re
+import string
 import zipfile
 import zlib
 from pathlib import Path
@@ -113,13 +114,30 @@ def _column(name):
     return re.sub(r'[\s-]+', '_', str(name).strip()).lower()
 
 
+_LETTER = re.compile(r'\(?([A-Z])(?:[).:].*)?', re.S)  # B, (B), B. a road
+
+
+def _in_words(row):
+    "A row whose answers are words; where it has options, a letter is exchanged for the one that it names."
+    options = {key: row[key] for key in string.ascii_uppercase if row.get(key) not in (None, '')}
+    if not {'A', 'B'} <= set(options):
+        return row
+    changed = {}
+    for name in filter(row.get, (*SAID, *TRUTH)):
+        found = _LETTER.fullmatch(str(row[name]).strip())
+        if found:
+            changed[name] = options.get(found[1], row[name])
+    return row | changed
+
+
 def _spread(row):
     "Rows of one question each."
     if not isinstance(row, dict):
         return [row]
     row = {_column(name): value for name, value in row.items()} | row
     if isinstance(row.get('doc'), dict):  # lmms-eval
-        return [row['doc'] | row]
+        row = row['doc'] | row
+    row = _in_words(row)
     answers, questions = row.get('predicted_answers'), row.get('questions', row.get('prompts'))
     if not isinstance(questions, list):
         return [row]

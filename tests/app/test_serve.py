@@ -33,9 +33,14 @@ from earthgpt_lite.app.gate import Guard
 from earthgpt_lite.app.intake import Limits, Service
 from earthgpt_lite.app.routes import serve
 from earthgpt_lite.app.serve import open_listener
+from earthgpt_lite.data.export import export
+from earthgpt_lite.data.records import Record
 from earthgpt_lite.data.sample.objects import object_examples
 from earthgpt_lite.data.sample.world_map import DATA
 from earthgpt_lite.errors import BadInput
+from earthgpt_lite.eval.predictions import read_table
+from earthgpt_lite.eval.score import score_files
+from earthgpt_lite.eval.statistics import results
 from earthgpt_lite.model.loading import load
 
 # rasterio's is kept quiet where files are read, and in several threads at once that does not hold
@@ -161,6 +166,40 @@ def test_openai_client_gets_the_answer_of_the_assistant(server, nano):
         usage = found.usage
         assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
         assert usage.prompt_tokens > nano.model.config.visual_tokens and usage.completion_tokens >= 2
+
+
+def as_vlmevalkit(row, folder, **more):
+    "The body that its wrapper of OpenAI sends for a row of a table: the picture is kept as JPEG, and sent as one"
+    path = folder / f'{row["index"]}.jpg'
+    Image.open(io.BytesIO(base64.b64decode(row['image']))).save(path)
+    out = io.BytesIO()
+    Image.open(path).save(out, 'JPEG')
+    shown = dict(url=data_url(out.getvalue(), 'image/jpeg'), detail='low')
+    content = [dict(type='image_url', image_url=shown), said(row['question'])]
+    settings = dict(n=1, temperature=0, max_tokens=512) | more
+    return out, dict(model='nano', messages=[dict(role='user', content=content)], **settings)
+
+
+def test_vlmevalkit_gets_the_answers_of_the_assistant_and_they_are_scored(server, nano, tmp_path):
+    records = []
+    for k, e in enumerate(EXAMPLES[:20]):
+        Image.fromarray(e.image).save(tmp_path / f'{k}.png')
+        records.append(Record(f'{k}.png', e.turns, split='test'))
+    export(records, 'vlmeval', tmp_path / 'out', tmp_path)
+    rows, expected = read_table(tmp_path / 'out' / 'test.tsv'), []
+    for row in rows:
+        jpeg, body = as_vlmevalkit(row, tmp_path)
+        status, found = post(server, body=json.dumps(body).encode(), Authorization='Bearer sk-any')
+        row['prediction'] = found['choices'][0]['message']['content'].strip()
+        assert status == 200 and row['prediction'] == nano.ask(Image.open(jpeg), row['question']).text
+        expected.append(dict(row, truth=row['answer'], answer=row['prediction']))
+    assert len(rows) >= 30 and len({row['prediction'] for row in rows}) > 6
+    scored = score_files(rows, tmp_path / 'out' / 'test.tsv')['results']
+    by_hand = {(r['task'], r['metric']): r['score'] for r in results(expected, full=True)}
+    assert {(r['task'], r['metric']): r['score'] for r in scored} == pytest.approx(by_hand)
+    _, body = as_vlmevalkit(rows[0], tmp_path, max_tokens=1024)  # its default
+    status, found = post(server, body=json.dumps(body).encode())
+    assert status == 400 and 'max_tokens is 1024' in found['error']['message']
 
 
 def crowd(server, questions, threads=64):

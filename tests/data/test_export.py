@@ -168,6 +168,63 @@ def test_vlmeval_there_and_back(thousand, tmp_path):
         assert square.size == (max(sizes(number)),) * 2  # padded: the boxes count in it
 
 
+def scenes(folder, classes, source=''):
+    "Twelve grey pictures, each of one of some classes"
+    found = []
+    for k in range(12):
+        Image.new('L', (40, 30), 20 * k).save(folder / f'{source}{k}.png')
+        turn = Turn('what is the scene?', classes[k % len(classes)], 'classification')
+        found.append(Record(f'{source}{k}.png', [turn], source=source, split='test'))
+    return found
+
+
+def test_scenes_become_a_choice_of_four_classes_of_their_source(tmp_path):
+    from earthgpt_lite.eval.join import read_questions
+    from earthgpt_lite.eval.score import score_files
+
+    classes = dict(land=[f'field {k}' for k in range(6)], sea=['calm', 'rough'], air=['cloud'])
+    records = [r for name, some in classes.items() for r in scenes(tmp_path, some, name)]
+    export(records, 'vlmeval', tmp_path / 'out', tmp_path)
+    with open(tmp_path / 'out/test_choices.tsv', encoding='utf-8', newline='') as f:
+        rows = list(csv.DictReader(f, delimiter='\t'))
+    with open(tmp_path / 'out/test.tsv', encoding='utf-8', newline='') as f:
+        open_rows = {row['index']: row for row in csv.DictReader(f, delimiter='\t')}
+    assert len(rows) == 24 and len(open_rows) == 36  # where there is one class there is no choice
+    for row in rows:
+        asked, options = open_rows[row['index']], [row[letter] for letter in 'ABCD' if row[letter]]
+        assert row[row['answer']] == asked['answer'] and row['image'] == asked['image']
+        source = row['image_path'].rstrip('.png0123456789')
+        assert len({*options}) == len(options) == min(4, len(classes[source])) and {*options} <= {
+            *classes[source]
+        }
+    assert {row['answer'] for row in rows} == {*'ABCD'}
+    questions = read_questions(tmp_path / 'out/test_choices.tsv')
+    assert [q['truth'] for q in questions] == [row[row['answer']] for row in rows]
+    said = [
+        '{}',
+        '({})',
+        '{}. {}',
+        '{}: {}',
+        '{1}',
+        'Z',
+    ] * 4  # five ways to be right, and one that is no option
+    answers = []
+    for row, form in zip(rows, said):
+        answers.append(row | dict(prediction=form.format(row['answer'], row[row['answer']])))
+    scored = score_files(answers, tmp_path / 'out/test_choices.tsv')
+    (score,) = (r['score'] for r in scored['results'] if r['metric'] == 'accuracy')
+    assert score == pytest.approx(5 / 6) and not scored['problems']['missing']
+
+
+def test_an_answer_that_begins_with_a_letter_is_no_option():
+    from earthgpt_lite.eval.predictions import plain_answers
+
+    row = dict(index=1, question='what is it?', answer='B', A='a lake', B='a road')
+    for said in ('A lake', 'Bridge', 'a', 'road B'):
+        assert plain_answers([row | dict(prediction=said)])[0]['answer'] == said
+    assert plain_answers([dict(index=1, question='?', prediction='B', A='one')])[0]['answer'] == 'B'
+
+
 @pytest.fixture
 def three(tmp_path):
     "Two pictures of one name in two folders, and a third without a detection"
