@@ -6,6 +6,7 @@ __all__ = ['Desk', 'result', 'sentence', 'AgentServer', 'serve_stdio']
 # %% ../../nbs/7_app/14_agent_desk.ipynb #ffd7daae
 import asyncio
 import base64
+import io
 import json
 import os
 import sys
@@ -162,6 +163,7 @@ class _Lines:
                 line = self.stream.readline()
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop).result()
+        self.stream.close()
 
     def __aiter__(self):
         return self
@@ -177,8 +179,10 @@ def _own(stream):
     "A stream of bytes of our own: Python would wait at its end for one that is being read."
     try:
         return os.fdopen(os.dup(stream.fileno()), 'rb')
-    except (OSError, ValueError):
-        return stream  # out of memory, as in a test
+    except (OSError, ValueError):  # out of memory, as in a test, or closed
+        with suppress(OSError, ValueError):
+            return io.BytesIO(stream.read().encode())
+        return io.BytesIO()
 
 
 def serve_stdio(server: AgentServer):
