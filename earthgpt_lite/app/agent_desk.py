@@ -161,9 +161,12 @@ class _Lines:
             line = b''
             with suppress(OSError, ValueError):  # closed: that is the end too
                 line = self.stream.readline()
+            if not line:
+                self.stream.close()
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop).result()
-        self.stream.close()
+                taken = asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop)
+                if line:  # the end is waited for by nobody
+                    taken.result()
 
     def __aiter__(self):
         return self
