@@ -6,6 +6,7 @@ __all__ = ['Desk', 'result', 'sentence', 'AgentServer', 'serve_stdio']
 # %% ../../nbs/7_app/14_agent_desk.ipynb #ffd7daae
 import asyncio
 import base64
+import io
 import json
 import os
 import sys
@@ -160,8 +161,12 @@ class _Lines:
             line = b''
             with suppress(OSError, ValueError):  # closed: that is the end too
                 line = self.stream.readline()
+            if not line:
+                self.stream.close()
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-                asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop).result()
+                taken = asyncio.run_coroutine_threadsafe(self.lines.put(line), self.loop)
+                if line:  # the end is waited for by nobody
+                    taken.result()
 
     def __aiter__(self):
         return self
@@ -177,8 +182,10 @@ def _own(stream):
     "A stream of bytes of our own: Python would wait at its end for one that is being read."
     try:
         return os.fdopen(os.dup(stream.fileno()), 'rb')
-    except (OSError, ValueError):
-        return stream  # out of memory, as in a test
+    except (OSError, ValueError):  # out of memory, as in a test, or closed
+        with suppress(OSError, ValueError):
+            return io.BytesIO(stream.read().encode())
+        return io.BytesIO()
 
 
 def serve_stdio(server: AgentServer):
