@@ -157,6 +157,7 @@ def test_wheel_asks_for_no_development_tool(built):
         'studio',
         'serve',
         'mcp',
+        'spread',
         'browser',
         'docs',
         'grading',
