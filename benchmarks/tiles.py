@@ -1,6 +1,7 @@
 """Trees in whole aerial pictures: read in tiles, as one view, or by a survey that slides over them.
 
-    nice -n 5 python benchmarks/tiles.py                       # some twenty minutes on one core, which is too few steps
+    nice -n 5 python benchmarks/tiles.py                       # some twenty minutes on one core
+    nice -n 5 python benchmarks/tiles.py --steps 1200          # an hour
     python benchmarks/tiles.py --steps 4 --pictures 4 --rounds 50    # a quick look
     python benchmarks/tiles.py --out earthgpt_lite/assets/results/tiles.json
 
