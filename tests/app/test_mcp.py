@@ -738,7 +738,8 @@ def test_a_signal_ends_it_though_the_client_still_holds_on(root, number):
 
 
 def test_the_configuration_of_the_page_starts_it(root):
-    page = (ROOT / 'docs' / 'ecosystem.md').read_text(encoding='utf-8')
+    whole = (ROOT / 'docs' / 'ecosystem.md').read_text(encoding='utf-8')
+    page = whole.partition('\n## Agents\n')[2].partition('\n## ')[0]
     (server,) = json.loads(re.search(r'```json\n(.*?)```', page, re.S)[1])['mcpServers'].values()
     assert server['command'] == 'earthgpt-lite' and server['args'][:2] == ['mcp', 'nano']
     at = server['args'].index('--root') + 1
