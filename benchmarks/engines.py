@@ -14,12 +14,12 @@ import sys
 import time
 
 from PIL import Image
-from transformers import AutoProcessor
 
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.data.sample.world_map import global_examples
 from earthgpt_lite.model.engines import register
-from earthgpt_lite.model.loading import load
+from earthgpt_lite.model.loading import load, load_tokenizer
+from earthgpt_lite.model.processor import EarthGPTProcessor
 
 CHOICES = dict(temperature=0, max_new_tokens=64)
 
@@ -33,7 +33,8 @@ def asked(count):
 
 def rendered(folder, questions):
     "The conversation of each question, with a place for its picture"
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    tokenizer, config = load_tokenizer(folder)
+    processor = EarthGPTProcessor.of(config, tokenizer)
     found = []
     for question in questions:
         content = [dict(type='image'), dict(type='text', text=question)]

@@ -173,9 +173,12 @@ def test_what_does_not_run_is_refused_in_a_sentence(saved, how, told):
     assert '\n' not in str(refused.value)
 
 
-def test_int8_on_a_gpu_and_on_a_torch_without_it(monkeypatch):
+def test_int8_on_a_gpu_on_an_old_processor_and_on_a_torch_without_it(monkeypatch):
     with pytest.raises(BadInput, match='int8 is for a CPU'):
         precision.check_quantize('int8', 'cuda')
+    monkeypatch.setattr(precision.torch.cpu, '_is_vnni_supported', lambda: False)
+    with pytest.raises(BadInput, match='no units for it'):
+        precision.check_quantize('int8', 'cpu')
     monkeypatch.setattr(precision.torch.ops, 'onednn', object())
     with pytest.raises(BadInput, match='lacks oneDNN'):
         precision.check_quantize('int8', 'cpu')
