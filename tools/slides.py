@@ -163,7 +163,7 @@ def deck(lesson) -> str:
 def contents() -> str:
     "The page that leads to all of them."
     links = [f'<li><a href="{l.name}.html">{html.escape(l.title)}</a></li>' for l in LESSONS]
-    keys = 'Arrow keys, space or the wheel turn the slides; Home and End lead to the first and the last.'
+    keys = 'Arrow keys or space turn the slides; Home and End lead to first and last.'
     listed = (
         f'<section><h2>earthgpt-lite: slides</h2><ol start="0">{"".join(links)}</ol><p>{keys}</p></section>'
     )

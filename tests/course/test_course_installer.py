@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 import fixtures_kit as small
 import pytest
@@ -97,7 +98,9 @@ def test_a_student_installs_and_comes_back(stick, tmp_path):
     folder = tmp_path / 'my course'
     done = run(stick, folder)
     assert done.returncode == 0, done.stderr
-    assert 'checked with paint blue' in done.stdout and f'sh {folder / "start.sh"}' in done.stdout
+    assert (
+        'checked with paint blue' in done.stdout and f'sh {quote(str(folder / "start.sh"))}\n' in done.stdout
+    )
     site = next((folder / '.venv/lib').glob('python*/site-packages'))
     assert {'paint.py', 'pip', 'brush-2.1.dist-info'} <= {p.name for p in site.iterdir()}
     assert not list(site.glob('colorama*')), 'that is for Windows'
