@@ -148,12 +148,12 @@ def open_lesson(chromium, tmp_path_factory):
         def start(name):
             shutil.copy(ROOT / 'nbs' / name, root / 'nbs' / name)
             page = watched(chromium, width=1400, height=1600)
-            page.set_default_timeout(90_000)  # of a machine that has much else to do
+            page.set_default_timeout(240_000)  # of a machine that has much else to do
             page.goto(f'{base}/lab/tree/nbs/{name}?reset&token={token}')
-            page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
+            page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=240_000)
             page.wait_for_function(
                 "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-                timeout=90_000,
+                timeout=240_000,
             )
             page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
             page.wait_for_function(
