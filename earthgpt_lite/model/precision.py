@@ -59,9 +59,12 @@ def cast(
     model,  # EarthGPT, changed in place
     dtype: torch.dtype,
 ):
-    "All weights in one type; tables of positions and other buffers stay as they are."
+    "All weights in one type, with the means of batch norms; tables of positions and other buffers stay as they are."
     for p in model.parameters():
         p.data = p.data.to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # takes no weights and means of two types
+            module.to(dtype)
     model.note_dtypes()
 
 # %% ../../nbs/4_model/24_precision.ipynb #precis13

@@ -123,6 +123,17 @@ def test_whole_numbers_answer_alike_in_batches_and_alone_and_nearly_as_32_bits(a
     assert model_fingerprint(model, tokenizer) != model_fingerprint(*plain)
 
 
+def test_a_batch_norm_is_cast_with_its_means():
+    "As in EfficientNet; a table that is no weight keeps its type"
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).eval()
+    net.register_buffer('table', torch.arange(300.0))
+    net.note_dtypes = lambda: None
+    x = torch.randn(2, 3, 5, 5)
+    wanted = net(x)
+    precision.cast(net, torch.bfloat16)
+    assert torch.allclose(net(x.bfloat16()).float(), wanted, atol=0.05) and net.table.dtype == torch.float32
+
+
 def test_rounded_models_are_not_saved(wild, tmp_path):
     model = deepcopy(wild[0])
     quantize_blocks(model)
