@@ -31,7 +31,7 @@ class Limits:
     root: str | None = None  # the one folder that paths lead to
     allow_urls: bool = False  # fetch what lies at an address
     most_bytes: int = 50_000_000  # of a request
-    most_tokens: int = 2048  # of an answer
+    most_tokens: int = 512  # of an answer
     most_waiting: int = 256  # questions
     seconds: float = 120  # from the request to the end of its answer
 

@@ -115,8 +115,8 @@ def add_serve(commands):
         ('--max-mb', 'megabytes of a request (default: 50)', dict(type=real(0.001), default=50, metavar='N')),
         (
             '--max-tokens',
-            'of an answer (default: 2048; a request that asks for none gets 64)',
-            dict(type=positive_int, default=2048, metavar='N'),
+            'of an answer (default: 512; a request that asks for none gets 64)',
+            dict(type=positive_int, default=512, metavar='N'),
         ),
         (
             '--queue',
