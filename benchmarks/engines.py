@@ -1,4 +1,4 @@
-"""EarthGPT in vLLM or SGLang: the questions of the sample, and how many answers are those of `Assistant`. *Not run yet.*
+"""EarthGPT in vLLM or SGLang: the questions of the sample, and how many answers are those of `Assistant`.
 
     python benchmarks/engines.py vllm lite-model               # a saved folder; needs a GPU and `pip install vllm`
     python benchmarks/engines.py sglang lite-model --pictures 50
@@ -6,7 +6,7 @@
 Both make the model without its last layer through transformers and put their own attention in; what they rely on is
 tested on a CPU in `tests/model/test_engines.py`. Beside the share of equal answers the rate is printed, for each
 engine and for `Assistant` on the same device, one after the other. Answers in 16 bits may differ from float32 in a
-word; `--dtype float32` says whether that is all.
+word; `--dtype float32` says whether that is all. *Not run yet.*
 """
 
 import argparse

@@ -23,7 +23,7 @@ from mcp.server.stdio import stdio_server
 from mcp.types import CallToolResult, ImageContent, TextContent
 from pydantic import ValidationError
 
-from .commands import _no_nan
+from .commands import no_nan
 from ..errors import BadInput, printable, shorten
 
 # %% ../../nbs/7_app/14_agent_desk.ipynb #1f858261
@@ -80,7 +80,7 @@ def _plain(value):
 
 def result(facts: dict, jpeg: bytes | None = None) -> CallToolResult:
     "Facts as JSON, for agents that read and for programs, and perhaps a picture."
-    facts = _plain(_no_nan(facts))
+    facts = _plain(no_nan(facts))
     content = [TextContent(type='text', text=json.dumps(facts, ensure_ascii=False))]
     if jpeg:
         data = base64.b64encode(jpeg).decode()

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['positive_int', 'seed_number', 'FORCE_OPTION', 'JSON_OPTION', 'BASE_OPTION', 'Parser', 'whole', 'band_list', 'real',
-           'add_command', 'print_json', 'check_overwrite', 'add_data']
+           'add_command', 'print_json', 'no_nan', 'check_overwrite', 'add_data']
 
 # %% ../../nbs/7_app/12_commands.ipynb #bb3529a2
 import argparse
@@ -127,14 +127,15 @@ def add_command(
 # %% ../../nbs/7_app/12_commands.ipynb #547ba2b5
 def print_json(value):
     "One line of JSON, for programs."
-    print(json.dumps(_no_nan(value)))
+    print(json.dumps(no_nan(value)))
 
 
-def _no_nan(value):  # JSON knows no NaN
+def no_nan(value):
+    "A value with None for each number that JSON does not know."
     if isinstance(value, dict):
-        return {str(k): _no_nan(v) for k, v in value.items()}
+        return {str(k): no_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_no_nan(v) for v in value]
+        return [no_nan(v) for v in value]
     finite = not isinstance(value, float) or value - value == 0
     return value if finite else None
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from .answers import Answer
 from .asking import Asker, _context_length, _turn_ids, check_max_pictures
 from .batching import Job
-from .commands import _no_nan
+from .commands import no_nan
 from .messages import Conversation, RequestError, read_messages
-from .model_commands import _answer_json, _geojson
+from .model_commands import answer_record
 from .pictures import Pictures, preview
 from .protocol import ChatRequest, completion, cut_at, read_request, settled, usage_of
 from ..data.records import join_words
@@ -133,17 +133,8 @@ def _json(data):
 # %% ../../nbs/7_app/14_completions.ipynb #cpl0fn03
 def answer_facts(answer: Answer, prepared: Prepared) -> dict:
     "What is known beside the text of an answer; `null` stands for what it has not."
-    frame = answer.chip.frame
-    facts = _answer_json(answer)
+    facts = answer_record(answer) | dict(left_aside=list(prepared.request.notes))
     del facts['text'], facts['question']
-    facts |= dict(
-        box_scores=answer.confidence.tolist(),
-        width=frame.width,
-        height=frame.height,
-        crs=frame.crs and frame.crs.to_string(),
-        geojson=_geojson(answer),
-        left_aside=list(prepared.request.notes),
-    )
     if prepared.preview:
         facts['picture'] = prepared.preview
-    return _no_nan(facts)
+    return no_nan(facts)

@@ -24,7 +24,8 @@ mcp = pytest.importorskip('mcp')
 
 from earthgpt_lite.app import mcp as command
 from earthgpt_lite.app.agent_desk import Desk
-from earthgpt_lite.app.agent_tools import MOST_LISTED, AgentTools, answer_record
+from earthgpt_lite.app.agent_tools import MOST_LISTED, AgentTools
+from earthgpt_lite.app.model_commands import answer_record
 from earthgpt_lite.app.agents import make_server
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.change import survey_change

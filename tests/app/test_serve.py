@@ -758,8 +758,10 @@ def test_what_runs_is_answered_when_the_server_ends(nano):
     with ThreadPoolExecutor(4) as pool:
         with running(slow) as server:
             until(lambda: server.service.batcher)
-            waiting = [pool.submit(create, server, messages) for _ in range(4)]
-            until(lambda: len(server.service.batcher.waiting) >= 3)
+            waiting = [pool.submit(create, server, messages)]
+            until(slow.asked.is_set)  # alone: those that come together are one batch
+            waiting += [pool.submit(create, server, messages) for _ in range(3)]
+            until(lambda: len(server.service.batcher.waiting) == 3)
             server.service.stop()
             time.sleep(0.3)
             slow.go.set()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from fixtures_presets import save_parts, tiny_preset
+from fixtures_saved import lite_like, nano_like, speaking
 from fixtures_training import small, tokenizer as make_tokenizer
 from PIL import Image
 from torch import nn
@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers import AttentionInterface, Gemma2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
 from earthgpt_lite.model.engines import register
-from earthgpt_lite.model.loading import build_base, load
+from earthgpt_lite.model.loading import load
 from earthgpt_lite.model.modeling import EarthGPT, save
 from earthgpt_lite.model.processor import EarthGPTProcessor
 
@@ -39,34 +39,9 @@ def engine_attention(module, query, key, value, attention_mask, scaling, attenti
 AttentionInterface.register('engine', engine_attention)
 
 
-def speaking(model):
-    "Large weights: what it says depends on every word and picture"
-    with torch.no_grad():
-        for name, p in model.language.named_parameters():
-            if p.dim() > 1 and 'embed' not in name:
-                p *= 8
-        model.projector.norm.weight *= 3
-    return model.eval()
-
-
-def nano_like(folder):
-    tokenizer = make_tokenizer()
-    save(speaking(small(tokenizer, init_scale=1.0)), tokenizer, folder)
-
-
 def with_tiles(folder):
     tokenizer = make_tokenizer()
     save(speaking(small(tokenizer, init_scale=1.0, rendering=dict(tiles=4))), tokenizer, folder)
-
-
-def lite_like(folder):
-    "Frozen encoders, a language model of its own whose vocabulary has no image token"
-    parts = folder.parent / 'parts'
-    parts.mkdir()
-    save_parts(parts)
-    model, tokenizer = build_base(tiny_preset(parts, parts), say=lambda text: None)
-    torch.manual_seed(1)
-    save(speaking(model), tokenizer, folder)
 
 
 MADE = [nano_like, with_tiles, lite_like]
