@@ -114,7 +114,7 @@ def _run_lesson(path, folder, watch):
     env['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), env.get('PATH', '')])
     place = {'metadata': {'path': str(folder)}}
     client = NotebookClient(book, timeout=3600, kernel_name='python3', resources=place)
-    client.on_notebook_complete = lambda notebook: watch.look()  # while the kernel is still there
+    client.on_cell_executed = lambda **cell: watch.look()  # while the kernel is still there
     try:
         client.execute(env=env, stderr=subprocess.DEVNULL)
     except Exception as e:
