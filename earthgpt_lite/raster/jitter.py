@@ -31,7 +31,7 @@ SPREADS = {
     # a kelvin is .03 of it
     Sensor.INFRARED: Spread(gamma=0.2, gain=0.2, balance=0.0, level=0.1),
 }
-CHANGED = 0.85  # share of the pictures whose gamma, gain, balance and level are drawn
+CHANGED = 0.6  # share of the pictures that are rendered otherwise
 
 # %% ../../nbs/1_raster/14_jitter.ipynb #jit00008
 FLAT = 12  # grey levels between two percentiles: with less a picture is not stretched
@@ -50,10 +50,9 @@ def rendering_curves(
         low, high = np.percentile(pixels, (2, 98)) / 255
         if high - low > FLAT / 255:
             curves = ((curves - low) / (high - low)).clip(0, 1)
-    if rng.random() < CHANGED:
-        gamma, gain, level = strength * rng.normal(0, (spread.gamma, spread.gain, spread.level))
-        balance = strength * rng.normal(0, spread.balance, 3)
-        curves = curves ** np.exp(gamma) * np.exp(gain + balance) + level
+    gamma, gain, level = strength * rng.normal(0, (spread.gamma, spread.gain, spread.level))
+    balance = strength * rng.normal(0, spread.balance, 3)
+    curves = curves ** np.exp(gamma) * np.exp(gain + balance) + level
     if rng.random() < strength * spread.haze:
         curves = curves * (1 - 0.3 * strength) + strength * rng.uniform(0.1, 0.3)
     return (curves.clip(0, 1) * 255).round().astype('uint8')
@@ -71,7 +70,9 @@ def jitter_chip(
     strength: float = 1.0,  # 0: the picture as it is
 ) -> np.ndarray:  # (h, w, 3) uint8
     "A chip as another day, product or stretch might have rendered it; nothing moves. `BadInput`: unknown sensor."
-    image = np.asarray(image)
+    image, spread = np.asarray(image), SPREADS[Sensor(sensor)]
+    if rng.random() >= CHANGED:
+        return image
     padding, is_grey = _is_padding(image), (image == image[..., :1]).all()
     if padding.all():
         return image
@@ -80,7 +81,7 @@ def jitter_chip(
     if is_grey:
         curves = curves[:, :1].repeat(3, 1)
     shown = np.stack([curves[:, c].take(image[..., c]) for c in range(3)], -1)
-    speckle = strength * SPREADS[Sensor(sensor)].speckle * rng.uniform()
+    speckle = strength * spread.speckle * rng.uniform()
     if speckle:
         noise = rng.normal(0, 255 * speckle, (*image.shape[:2], 1 if is_grey else 3))
         shown = (shown + noise).clip(0, 255).round().astype('uint8')
