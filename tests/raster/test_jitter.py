@@ -64,7 +64,7 @@ def test_padding_has_no_say_in_the_stretch():
         assert (inside[8:32] == alone).all()
 
 
-def test_most_pictures_change_and_keep_their_pattern():
+def test_some_pictures_change_and_all_keep_their_pattern():
     y, x = np.indices((32, 32))
     image = np.stack([60 + 2 * x + y, 50 + 3 * y, 80 + x], -1).astype('uint8')
     changed, alike = 0, []
@@ -73,7 +73,7 @@ def test_most_pictures_change_and_keep_their_pattern():
         changed += (shown != image).any()
         if shown.std() > 2:
             alike.append(np.corrcoef(shown.ravel(), image.ravel())[0, 1])
-    assert changed > 150 and np.median(alike) > 0.9 and len(alike) > 180
+    assert 100 <= changed < 140 and np.median(alike) > 0.9 and len(alike) > 180
 
 
 def test_only_radar_has_speckle_and_one_band_no_colour():
