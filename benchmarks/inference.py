@@ -122,7 +122,7 @@ def write_records(folder, count):
         coarse.resize((64, 64)).save(folder / f'{k}.png')
         asked = dict(**{'from': 'human'}, value='<image>\nwhat does most of this image show?')
         told = dict(**{'from': 'gpt'}, value='water')
-        rows.append(dict(id=str(k), image=f'{k}.png', conversations=[asked, told]))
+        rows.append(dict(image=f'{k}.png', conversations=[asked, told]))
     (folder / 'records.json').write_text(json.dumps(rows), encoding='utf-8')
 
 
@@ -138,7 +138,7 @@ def evaluate(args):
 
 def memory(args):
     "The peak of the process over pictures and batch sizes."
-    print('pictures  at a time  peak, MB  seconds')
+    print('pictures  at a time  peak, MB  seconds', flush=True)
     for count in args.pictures or (250, 1000, 2000):
         for size in args.batch_sizes:
             words = ['evaluate', '--model', args.model, '--pictures', str(count), '--batch-sizes', str(size)]

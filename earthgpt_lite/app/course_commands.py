@@ -78,7 +78,7 @@ def _add_prepare(commands):
         ('--weights', 'also the weights of lite-offline, which no lesson needs', dict(action='store_true')),
         ('--nbs', 'notebooks of a clone (default: of the clone that this runs in)', dict(metavar='FOLDER')),
         more='This needs a network: wheels come through pip, from the index that pip is set to. '
-        'One platform is about 450 MB.\n'
+        'One platform is about 300 MB.\n'
         'The folder holds wheels, lessons without solutions, checksums, and a program for each system that checks\n'
         'every file before it installs. A run that was stopped goes on with the same command.',
     )

@@ -332,6 +332,8 @@ def _key_problems(row):
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, 1)
             advice = f'is {close[0]!r} meant?' if close else f'known are {", ".join(_KEYS)}'
+            if key == 'id':
+                advice = "`earthgpt-lite data convert llava` makes records of files in LLaVA's form"
             yield f'has an unknown key {key!r}: {advice}'
 
 
