@@ -71,7 +71,7 @@ islands, lakes and trees, and tells two dates and two sensors apart. It goes on 
 
 `import earthgpt_lite.model` makes it known to transformers, and `pipeline('image-text-to-text', model=FOLDER)` opens it then. The folder holds no code.
 
-**Trained** {date}, {seconds:,.0f} s in {steps:,} steps on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
+**Trained** {date}, {seconds:,.0f} s in {steps:,} steps ({sat}) on {machine}, {images:,} pictures seen with {pairs:,} questions, recipe `nano`
 (`earthgpt-lite train --config nano` reproduces it). Data: `{data}`, the training blocks of the sample and what is made
 of them (notebooks 3_data/16_synthetic, 18_pairs and 20_dialogues), varied by {augment}. Lesson 5_train/18_pointing tells what boxes took.
 
@@ -258,8 +258,16 @@ def measure_new(model: Path, scores: Path, places: Path | None):
     write_whole(card, f'{text.rstrip()}\n{NEW}\n{new_markdown(new)}\n')
 
 
-def release(run: Path, into: Path, scores: Path, on: str):
+def sittings(run: Path) -> list:  # what run.json says of each, the first first
+    "A run, and before it those whose model it began with."
     record = json.loads((run / 'run.json').read_text(encoding='utf-8'))
+    before = Path(record['run']['model'])
+    return [*(sittings(before) if (before / 'run.json').exists() else []), record]
+
+
+def release(run: Path, into: Path, scores: Path, on: str):
+    records = sittings(run)
+    record = records[-1]
     model, tokenizer = load(run, 'cpu')
     model.config.rendering = RENDERING.to_dict()
     model.config.scope = measure_scope(open_examples('pointing+scaled'), pixel_of)
@@ -270,9 +278,9 @@ def release(run: Path, into: Path, scores: Path, on: str):
     for split in ('validation', 'test'):
         results, sources, _ = evaluate(model, tokenizer, sample_examples(split), train, progress=True)
         found[split] = dict(results=results, sources=sources)
-    facts = {k: record[k] for k in ('seconds', 'steps', 'images', 'pairs', 'precision', 'last_loss')} | dict(
-        date=str(date.today()), machine=on
-    )
+    facts = {k: sum(r[k] for r in records) for k in ('seconds', 'steps', 'images', 'pairs')}
+    facts |= dict(precision=record['precision'], last_loss=record['last_loss'])
+    facts |= dict(date=str(date.today()), machine=on, sittings=[r['steps'] for r in records])
     found['files'] = from_files(model, tokenizer)
     found['talks'] = talks_by_kind(model, tokenizer, 'test')
     scores.write_text(
@@ -286,6 +294,7 @@ def release(run: Path, into: Path, scores: Path, on: str):
         CARD.format(
             parameters=model.num_parameters() / 1e6,
             **facts,
+            sat=' and then '.join(f'{n:,}' for n in facts['sittings']) + ', each with a schedule of its own',
             rendering=rendering_of(model.config).text,
             files=files_markdown(found['files']),
             talks=talks_markdown(found['talks']),
