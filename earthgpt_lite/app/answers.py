@@ -56,7 +56,7 @@ class Answer:
     confidence: np.ndarray | None = None  # (n,) mean log-probability of each box; None: as the whole answer
     prompt: str = ''  # the words that the model was given
     model_input: np.ndarray | None = field(default=None, repr=False)  # (s, s, 3) the pixels that it was given
-    truncated: bool = False  # it used up max_new_tokens before it came to an end
+    truncated: bool = False  # it was cut before it came to an end
     model: str = ''
     region: np.ndarray | None = field(default=None, repr=False)  # (4,) the box that was asked about, in units
     warnings: tuple = ()  # where the model was asked outside what it was trained with, a sentence each

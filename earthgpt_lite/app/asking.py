@@ -309,7 +309,8 @@ class Asker:
             facts = dict(_asked_facts(q, task, default_label), words=told, warnings=warnings[i])
             facts |= dict(confidence=box_logprobs(tokens), chips=[chips[n] for n in k])
             facts['history'] = history[i] if history else ()
-            answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], max_new_tokens, **facts))
+            facts['truncated'] = self._is_cut(tokens)
+            answers.append(self._answer(text, score, q, chips[k[-1]], pixels[k[-1]], **facts))
         return answers if many else answers[0]
 
     def _all_warnings(self, chips, pixels, places, question='', labels=None):
@@ -325,8 +326,12 @@ class Asker:
             raise BadInput(f'{chip.name or "the picture"}: {"; ".join(found)}')
         return tuple(found)
 
-    def _answer(self, text, score, question, chip, pixels, max_new_tokens=10**9, **facts):
-        written = encode(self.tokenizer, ' ' + text)
+    def _is_cut(self, tokens):
+        "Whether the tokens of an answer lack the end mark."
+        end_id = encode(self.tokenizer, ChatFormat(**self.model.config.chat).end, True)[-1]
+        return [token for token, _ in tokens[-1:]] != [self.tokenizer.decode(end_id)]
+
+    def _answer(self, text, score, question, chip, pixels, **facts):
         before = {key: facts.pop(key) for key in ('history', 'words') if key in facts}
         return Answer(
             text,
@@ -335,7 +340,6 @@ class Asker:
             chip,
             prompt=prompt_text(self.model, self.tokenizer, question, **before),
             model_input=pixels.permute(1, 2, 0).numpy(),
-            truncated=len(written) >= max_new_tokens,
             model=self.name,
             **facts,
         )

@@ -39,7 +39,8 @@ def _next_turn(chat, question, stream, max_new_tokens, **generate):
     )
     facts = dict(task=Task.DIALOGUE, confidence=box_logprobs(tokens), history=history, words=chat.words)
     facts |= dict(chips=chat.chips, warnings=warnings)
-    turn = a._answer(text, score, question, chat.chip, chat.pixel_values[-1], max_new_tokens, **facts)
+    facts['truncated'] = a._is_cut(tokens)
+    turn = a._answer(text, score, question, chat.chip, chat.pixel_values[-1], **facts)
     chat.turns.append(turn)
     return turn
 

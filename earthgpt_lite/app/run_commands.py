@@ -29,6 +29,7 @@ def run_evaluate(args):
     from earthgpt_lite.model.loading import model_config
     from earthgpt_lite.model.processor import pick_device
 
+    _check_read(args)
     device = pick_device(args.device)
     model_config(args.model, args.base)  # both slips are told before the data are read
     if args.new:
@@ -52,6 +53,28 @@ def run_evaluate(args):
     _print_report_path(args.out)
 
 
+_WHOLE = ('train', 'blind', 'seed', 'baselines', 'robustness', 'batch_size', 'processes')
+_UNREAD = {  # what an evaluation of each kind has no use for
+    'without --new': ('minutes', 'steps'),
+    'with --new words': (*_WHOLE, 'minutes', 'steps'),
+    'with --new renderings': (*_WHOLE, 'minutes', 'steps'),
+    'with --new places': (*_WHOLE, 'images', 'split', 'base'),
+}
+_UNREAD['about a scene'] = (*_UNREAD['with --new words'], 'out', 'images', 'split', 'limit', 'force')
+
+
+def _check_read(args):
+    "Raises BadInput for options that would change nothing."
+    kind = f'with --new {args.new}' if args.new else 'without --new'
+    if args.new == 'places' and args.data.partition(':')[0] != 'samples':
+        kind = 'about a scene'
+    given = [name for name in _UNREAD[kind] if getattr(args, name) != args.parser.get_default(name)]
+    words = ['--' + name.replace('_', '-').replace('baselines', 'no-baselines') for name in given]
+    if words:
+        them = 'it' if len(words) == 1 else 'them'
+        raise BadInput(f'an evaluation {kind} does not read {", ".join(words)}: leave {them} away')
+
+
 def _how_asked(args, device):
     return how_opened(args) | dict(device=args.device if args.device_map else device)
 
@@ -60,8 +83,6 @@ def _run_new(args, device):
     "`evaluate --new`: a model and what it has never met."
     from earthgpt_lite.eval.shift import evaluate_scene, evaluate_shift, shift_text
 
-    if args.batch_size:
-        raise BadInput('--batch-size is for an evaluation without --new: leave one of them away')
     work = dict(force=args.force, base=args.base, limit=args.limit, split=args.split)
     work |= _how_asked(args, device)
     work |= dict(progress=wants_bars(args), say=None if args.json else tell)

@@ -50,6 +50,7 @@ from ..locks import output_lock
 from ..model.config import rendering_of
 from ..model.modeling import EarthGPT, model_fingerprint
 from ..model.loading import load, model_files
+from ..model.processor import pick_device
 from ..outputs import claim_files, remove_claimed
 from ..raster.chips import Sensor
 
@@ -189,8 +190,8 @@ def _open_model(model, options):
     if not isinstance(model, str | Path):
         return 'given', *model
     how = options.loading
-    if options.processes > 1:
-        how['device'] = 'cpu'  # Lightning moves it, in each process
+    if options.processes > 1 and pick_device(options.device) != 'cpu':
+        how['device'] = f'cuda:{rank_zero_only.rank or 0}'  # where Lightning will want it
     return str(model), *load(model, **how)
 
 
@@ -270,7 +271,8 @@ def _fill_sheets(model, askers, sheets, options):
     "Ask all that the sheets lack; True in the first process."
     if options.processes > 1:
         return fill_sheets_in_processes(
-            model, askers, sheets, options.processes, options.chunk_size, options.progress
+            *(model, askers, sheets, options.processes, options.chunk_size),
+            *(options.progress, options.device),
         )
     with answer_bar(sheets, options.progress) as bar:
         for name, sheet in sheets.items():

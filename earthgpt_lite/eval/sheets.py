@@ -23,6 +23,7 @@ from ..data.records import split_name
 from ..errors import BadInput
 from .statistics import HIDDEN
 from ..files import append_rows, whole_file
+from ..model.processor import pick_device
 from ..texts import check_file
 
 # %% ../../nbs/6_eval/14_sheets.ipynb #bceb7c6a
@@ -321,9 +322,9 @@ def answer_bar(
     )
 
 # %% ../../nbs/6_eval/14_sheets.ipynb #c62afcea
-def _quiet_trainer(processes):
+def _quiet_trainer(processes, device):
     return L.Trainer(
-        accelerator='gpu' if torch.cuda.is_available() else 'cpu',
+        accelerator='cpu' if pick_device(device) == 'cpu' else 'gpu',
         devices=processes,
         strategy='ddp',
         logger=False,
@@ -341,6 +342,7 @@ def fill_sheets_in_processes(
     processes: int,
     chunk_size: int,
     progress: bool,  # show a bar
+    device: str = 'auto',  # auto, cpu, cuda
 ) -> bool:  # True in the first process
     """Fill several sheets with several processes.
 
@@ -353,7 +355,7 @@ def fill_sheets_in_processes(
     }
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', module=r'lightning\.')
-        trainer = _quiet_trainer(processes)
+        trainer = _quiet_trainer(processes, device)
         own = shards_of(trainer.global_rank)
         visible = progress and trainer.is_global_zero
         with answer_bar(own, visible, f'Answers (process 1 of {processes})') as bar:

@@ -7,7 +7,7 @@ __all__ = ['prefill', 'join_caches', 'keep_rows', 'copy_rows', 'generate_batch',
 from copy import copy
 
 import torch
-from transformers import Cache, LogitsProcessor, StaticCache
+from transformers import Cache, LogitsProcessor, StaticCache, StoppingCriteria, StoppingCriteriaList
 
 from ..budget import memory_budget
 from ..errors import BadInput
@@ -67,21 +67,24 @@ def generate_batch(
     cache: Cache | None,  # from `prefill`
     # for each prompt, which row of the cache it goes on from; None: its own, and the cache is used up
     rows: list | None,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | list = 64,  # or one for each prompt
     compile: bool = False,  # see `AnswerOptions`
     **generate,  # for transformers' generate
 ) -> list:  # [(text, score, [(token, log-probability)])]
     "Answers to one batch of prompts. The score is the mean log-probability of the answer's own tokens."
-    if max_new_tokens < 1:
-        raise BadInput(f'max_new_tokens {max_new_tokens} leaves no room for an answer; give 1 or more')
+    limits = max_new_tokens if isinstance(max_new_tokens, list) else [max_new_tokens] * len(prompts)
+    if min(limits) < 1:
+        raise BadInput(f'max_new_tokens {min(limits)} leaves no room for an answer; give 1 or more')
     beams, given = generate.get('num_beams', 1), generate.pop('logits_processor', [])
     past = cache if rows is None else copy_rows(cache, rows)
     cached = past.get_seq_length() if past else 0  # tokens
     ids, mask = _pad_left(prompts, cached, tokenizer.pad_token_id, model.device)
     if past and beams > 1:  # generate copies the prompts for its beams, but not a cache that it is given
         past.batch_repeat_interleave(beams)
+    most = max(limits) if beams == 1 else min(limits)
     if past and compile:
-        past = _fixed_length(past, model.config, ids.shape[1] + max_new_tokens)
+        past = _fixed_length(past, model.config, ids.shape[1] + most)
+    ends = _Ends(ids, limits, generate.pop('stopping_criteria', []))
     chosen = _ChosenLogprobs()
     processors = [] if beams > 1 else [chosen]
     end_id = encode(tokenizer, ChatFormat(**model.config.chat).end, True)[-1]
@@ -89,7 +92,8 @@ def generate_batch(
         input_ids=ids,
         attention_mask=mask,
         past_key_values=past,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=most,
+        stopping_criteria=[ends] if beams == 1 else ends.others,
         return_dict_in_generate=True,
         output_scores=beams > 1,
         pad_token_id=tokenizer.pad_token_id,
@@ -99,7 +103,8 @@ def generate_batch(
     )
     new_ids = out.sequences[:, ids.shape[1] :]
     logprobs = _beam_logprobs(model, out) if beams > 1 else chosen.of(new_ids)
-    return _texts_and_scores(tokenizer, new_ids, logprobs[:, : new_ids.shape[1]], end_id)
+    lengths = ends.lengths.cpu() if beams == 1 else None
+    return _texts_and_scores(tokenizer, new_ids, logprobs[:, : new_ids.shape[1]], end_id, lengths)
 
 
 def _fixed_length(cache, config, length):
@@ -109,6 +114,23 @@ def _fixed_length(cache, config, length):
         fixed.update(layer.keys, layer.values, k)
         layer.keys = layer.values = None
     return fixed
+
+
+class _Ends(StoppingCriteria):
+    """Ends each answer at its limit, or where others end it, and notes its length.
+
+    Behind that, transformers fills the row with padding, which may look like the end mark.
+    """
+
+    def __init__(self, ids, limits, others):
+        self.start, self.others = ids.shape[1], StoppingCriteriaList(others)
+        self.lengths = torch.tensor(limits, device=ids.device)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        length = input_ids.shape[1] - self.start
+        ended = self.others(input_ids, scores, **kwargs) | (self.lengths <= length)
+        self.lengths = torch.where(ended, self.lengths.clamp(max=length), self.lengths)
+        return ended
 
 
 class _ChosenLogprobs(LogitsProcessor):
@@ -147,14 +169,16 @@ def _pad_left(prompts, cached, pad_id, device):
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _texts_and_scores(tokenizer, ids, logprobs, end_id):
+def _texts_and_scores(tokenizer, ids, logprobs, end_id, lengths=None):
     """What was written, its score, and each of its tokens with its log-probability; ids, logprobs.
 
-    (b, new tokens).
+    (b, new tokens); lengths of the rows, (b,), where they were ended by others than the end mark.
     """
     ids, logprobs = ids.cpu(), logprobs.cpu()
     ends = (ids == end_id).long()
     own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it
+    if lengths is not None:
+        own &= torch.arange(own.shape[1]) < lengths[:, None]
     scores = logprobs.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)
     if scores.isnan().any():
         raise BadInput(

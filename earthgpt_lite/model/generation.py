@@ -154,8 +154,8 @@ def generate_answers(
 
     The score is the mean log-probability of the answer's own tokens. A picture passes the encoders once in
     however many tuples it is, a tuple of pictures the language model once for all its questions. Questions go
-    in batches, by pictures and then by wording. Raises BadInput for a picture that is not there, a prompt
-    that is too long, pictures of unequal size.
+    in batches, by pictures and then by wording. An answer ends where the model can read no further. Raises
+    BadInput for a picture that is not there, a prompt that is too long, pictures of unequal size.
     """
     options, generate = _split_options(options, changes)
     chat = ChatFormat(**model.config.chat)
@@ -168,11 +168,10 @@ def generate_answers(
     elif pictures is not None:
         pictures = stack_pictures(pictures)
     prefixes = _prefixes(model, tokenizer, announced)
-    _check_lengths(model, prefixes, prompts, options.names)
-    longest = max((len(ids) + len(prompt) for (_, ids), prompt in zip(prefixes, prompts)), default=0)
-    size = fit_batch(model, longest + max_new_tokens, len(prompts), options.batch_size)
+    limits = _limits(model, prefixes, prompts, max_new_tokens, options.names)
+    ends = [len(ids) + len(prompt) + most for (_, ids), prompt, most in zip(prefixes, prompts, limits)]
+    size = fit_batch(model, max(ends, default=0), len(prompts), options.batch_size)
     encoded, answers = _Encoded(model, pictures, prefixes), [None] * len(questions)
-    how = dict(max_new_tokens=max_new_tokens, compile=options.compile)
     for chosen, asked in _by_prefix(prefixes, size):
         asked.sort(key=lambda k: questions[k][1])  # like questions have like answers
         if len(asked) <= size:  # pictures in the order of the questions, so that nothing need be moved
@@ -186,8 +185,9 @@ def generate_answers(
                 keep_rows(cache, rows)
                 rows = None
             some = [prompts[k] for k in batch]
-            watched = _watched(options, batch, generate)
-            found = generate_batch(model, tokenizer, some, cache, rows, **how, **watched)
+            how = dict(compile=options.compile, **_watched(options, batch, generate))
+            most = [limits[k] for k in batch]
+            found = generate_batch(model, tokenizer, some, cache, rows, most, **how)
             for k, answer in zip(batch, found):
                 answers[k] = answer
             if options.progress:
@@ -246,12 +246,19 @@ def _check_places(pictures, announced, names):
                 )
 
 
-def _check_lengths(model, prefixes, prompts, names):
-    "Raises BadInput, with the question's name, for a prompt that is too long."
+def _limits(model, prefixes, prompts, max_new_tokens, names):
+    """How many tokens each answer may have: what is wanted, as far as the model can read them.
+
+    Raises BadInput, with the question's name, for a prompt that leaves no room.
+    """
     context = getattr(model.config.text_config, 'max_position_embeddings', None)
+    limits = []
     for k, ((asked, ids), prompt) in enumerate(zip(prefixes, prompts)):
+        limits.append(max_new_tokens)
         if context:
-            check_length([*ids, *prompt], context, _name(names, k), len(asked))
+            check_length([*ids, *prompt, 0], context, _name(names, k), len(asked))  # one for an answer
+            limits[-1] = min(max_new_tokens, context - len(ids) - len(prompt))
+    return limits
 
 
 def _name(names, k):

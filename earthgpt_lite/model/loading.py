@@ -9,8 +9,10 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from huggingface_hub import create_repo, upload_folder
 
 from ..errors import BadInput, first_line, printable
 from ..files import finish_writes
@@ -18,12 +20,13 @@ from .adapter_files import ADAPTER_FILE, adapter_facts, load_adapter
 from .adapters import added_adapters, added_options, check_mergeable, merge_adapter
 from .backbones import no_bars
 from .config import MODELS, EarthGPTConfig, packaged, read_config, read_tokenizer
-from .modeling import EarthGPT
-from .opening import check_files, download, is_hub_name, no_such_folder, open_model
+from .modeling import EarthGPT, save
+from .opening import check_files, download, is_hub_name, no_such_folder
+from .opening import open_model, saved_types
 from .parts import part_of
 from .precision import cast, check_quantize, pick_dtype, quantize_blocks
 from .presets import preset_config, presets, read_preset
-from .processor import EarthGPTProcessor, pick_device
+from .processor import pick_device
 from .spread import check_map, spread
 
 # %% ../../nbs/4_model/25_loading.ipynb #loading1
@@ -221,14 +224,15 @@ def _load_on_base(folder, base, wanted, meta):
     name, whole = find_base(folder, base)
     model, tokenizer = _load_whole(whole, name, wanted, meta) if whole else build_base(name, meta=meta)
     load_adapter(model, folder)
-    dtype = pick_dtype(*wanted)
+    dtype = pick_dtype(*wanted, [p.dtype for p in model.parameters()])
     if dtype is not None:
         cast(model, dtype)
     return model.eval(), tokenizer
 
 
 def _load_whole(folder, name, wanted, meta):  # wanted: (type, device)
-    config, dtype = read_config(folder, name), pick_dtype(*wanted, folder)
+    config = read_config(folder, name)
+    dtype = pick_dtype(*wanted, saved_types(folder).values())
     try:
         with no_bars():
             model, info = open_model(EarthGPT, folder, config, dtype, meta=meta)
@@ -294,16 +298,19 @@ def push(
     model: EarthGPT,
     tokenizer,
     name: str,  # owner/model
-    **options,  # for push_to_hub: private, token, commit_message ...
+    private: bool | None = None,  # where the repository is new; None: as the owner has set
+    token=None,  # of a login; None: the one of this machine
+    **options,  # for upload_folder: commit_message, create_pr ...
 ):
-    """Put model, tokenizer and processor on the hub, where `load(name)` finds them. Needs a login there.
+    """Put what `save` writes on the hub, where `load(name)` finds it. Needs a login there.
 
-    Raises BadInput for a model that carries an adapter.
+    Raises BadInput as `save` does, before anything is sent.
     """
-    if added_adapters(model):
-        raise BadInput(f'{name}: the model carries an adapter: fold it in with merge_adapter, then push')
-    model.push_to_hub(name, **options)
-    EarthGPTProcessor.of(model.config, tokenizer).push_to_hub(name, **options)
+    with TemporaryDirectory() as room:
+        folder = Path(room, 'model')
+        save(model, tokenizer, folder)
+        place = create_repo(name, private=private, token=token, exist_ok=True)
+        upload_folder(repo_id=place.repo_id, folder_path=folder, token=token, **options)
 
 # %% ../../nbs/4_model/25_loading.ipynb #loadinga
 def settle_adapter(

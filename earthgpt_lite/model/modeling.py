@@ -138,10 +138,11 @@ def token_loss(
 def token_scores(
     model,  # EarthGPT
     inner,  # what its language model gives
-    keep: int = 0,  # of how many last places; 0: of all
+    keep=0,  # of how many last places, 0: of all; or a tensor of their indices
 ) -> EarthGPTOutput:
     "Logits of what may follow."
-    logits = language_head(model.language)(inner.last_hidden_state[:, -keep:])
+    kept = slice(-keep, None) if isinstance(keep, int) else keep
+    logits = language_head(model.language)(inner.last_hidden_state[:, kept])
     states = dict(hidden_states=inner.hidden_states, attentions=inner.attentions)
     return EarthGPTOutput(logits=logits, past_key_values=inner.past_key_values, **states)
 

@@ -9,7 +9,6 @@ import torch.nn as nn
 
 from ..errors import BadInput
 from .adapters import added_adapters, merge_adapter
-from .opening import saved_types
 from .parts import linears
 
 # %% ../../nbs/4_model/24_precision.ipynb #precis06
@@ -36,12 +35,11 @@ def pick_dtype(
     | torch.dtype
     | None,  # auto, float32, bf16, fp16; a type of torch; None: each weight as it was saved
     device: str = 'cpu',
-    folder=None,  # of the weights, for auto
+    kept=(),  # types of the weights as they are, for auto
 ) -> torch.dtype | None:
     "The type of a model's numbers. Raises BadInput for one that the device does not compute."
     if name == 'auto':
-        types = set(saved_types(folder).values()) if folder else set()
-        return None if all(computes(device, t) for t in types) else torch.float32
+        return None if all(computes(device, kind) for kind in set(kept)) else torch.float32
     if name is None:
         return None
     dtype = name if isinstance(name, torch.dtype) else DTYPES.get(name)

@@ -200,8 +200,13 @@ def _share_out(images, counts):
         pictures = iter(listed)
         shared = [list(islice(pictures, n)) for n in counts]
         shared[-1] += pictures
-    else:
+    elif len(listed) == len(counts):
         shared = [list(some or ()) for some in listed]
+    else:
+        raise BadInput(
+            f'{len(listed)} lists of images and {len(counts)} prompts: give a list for each prompt, '
+            'an empty one where it has no image'
+        )
     for k, (some, n) in enumerate(zip(shared, counts), 1):
         if len(some) != n:
             raise BadInput(

@@ -4,6 +4,8 @@
 __all__ = ['ExampleCollator', 'conversations']
 
 # %% ../../nbs/5_train/19_collator.ipynb #00e3bd7a
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 
@@ -39,16 +41,29 @@ class ExampleCollator:
 
 # %% ../../nbs/5_train/19_collator.ipynb #54f30d2e
 def conversations(
-    examples,  # of `Example`, or what a store gives
-) -> list:  # of dicts: images, messages
-    "A row for each question, and for each dialogue, as TRL takes them: `Dataset.from_list(conversations(...))`."
-    rows = []
-    for example in examples:
-        images = [Image.fromarray(image) for image in example_images(example)]
-        is_dialogue = any(turn.task == Task.DIALOGUE for turn in example.turns)
-        for turns in [example.turns] if is_dialogue else [[turn] for turn in example.turns]:
-            rows.append(dict(images=images, messages=_messages(turns, example_words(example))))
-    return rows
+    examples,  # a list of `Example`, or what a store gives
+) -> Sequence:  # of dicts: images, messages
+    "A row for each question, and for each dialogue, as TRL takes them. Pictures are read as their row is."
+    return _Rows(examples)
+
+
+class _Rows(Sequence):
+    def __init__(self, examples):
+        self.examples, self.places, self.last = examples, [], (None, None)
+        for k, example in enumerate(examples):
+            is_dialogue = any(turn.task == Task.DIALOGUE for turn in example.turns)
+            parts = [slice(None)] if is_dialogue else [slice(n, n + 1) for n in range(len(example.turns))]
+            self.places += [(k, part) for part in parts]
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, i):
+        k, part = self.places[i]
+        example = self.examples[k]
+        if self.last[0] != k:  # the next question is about the same
+            self.last = k, [Image.fromarray(image) for image in example_images(example)]
+        return dict(images=self.last[1], messages=_messages(example.turns[part], example_words(example)))
 
 
 def _messages(turns, words):

@@ -696,5 +696,23 @@ def test_new_words_of_own_records(saved, tmp_path, run_cli):
         assert status == 0 and found['rows'][0]['n'] == 3 and out.count('\n') == 1 and not err.strip()
 
 
+UNREAD = {
+    'nano samples --minutes 5': '--minutes',
+    'nano samples --new words --processes 2 --robustness --steps 3': '--robustness, --processes, --steps',
+    'nano samples --new renderings --no-baselines --blind grey': '--blind, --no-baselines',
+    'nano samples --new places --steps 3 --batch-size 4 --split test': '--batch-size, --split',
+    'nano samples --new places --images x --base y': '--images, --base',
+    'nano x.tif --new places --out y --limit 3 --force --train z': '--train, --out, --limit, --force',
+}
+
+
+@pytest.mark.parametrize('words', UNREAD)
+def test_options_that_a_kind_of_evaluation_does_not_read_are_refused(words, run_cli, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    many = 'them' if ',' in UNREAD[words] else 'it'
+    refused(run_cli('evaluate', *words.split()), f'does not read {UNREAD[words]}: leave {many} away')
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_scene_without_near_infrared_is_refused(saved, tif, run_cli):
     refused(run_cli('evaluate', saved, tif, '--new', 'places', '--device', 'cpu'), 'nir')

@@ -22,7 +22,8 @@ from earthgpt_lite.data.sample.change import hidden, loss_examples
 from earthgpt_lite.data.sample.pairs import sensor_pairs
 from earthgpt_lite.data.store import write_rows
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.eval.runner import corrupted_answers, evaluate_model
+from earthgpt_lite.eval import runner, sheets
+from earthgpt_lite.eval.runner import EvaluationOptions, corrupted_answers, evaluate_model
 from earthgpt_lite.eval.questions import open_data
 from earthgpt_lite.eval.sheets import shuffled_images
 from earthgpt_lite.model.generation import generate_answers
@@ -375,6 +376,20 @@ def mixed(data):
     rows = [json.loads(line) | dict(split=word) for line, word in zip(data.read_text().splitlines(), words)]
     write_rows(rows, data)
     return data
+
+
+def test_several_processes_compute_where_it_was_asked(monkeypatch):
+    "On a machine with a GPU: what opens the model is told of it, and judges types and whole numbers for it"
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    with pytest.raises(BadInput, match='quantize int8 is for a CPU'):
+        runner._open_model('nano', EvaluationOptions(processes=2, quantize='int8'))
+    chosen = []
+    monkeypatch.setattr(sheets.L, 'Trainer', lambda accelerator, **more: chosen.append(accelerator))
+    monkeypatch.setattr(runner, 'load', lambda name, device, **how: chosen.append(device) or (None, None))
+    for device in ('cpu', 'auto', 'cuda'):
+        runner._open_model('nano', EvaluationOptions(processes=2, device=device))
+        sheets._quiet_trainer(2, device)
+    assert chosen == ['cpu', 'cpu', 'cuda:0', 'gpu', 'cuda:0', 'gpu']
 
 
 def test_one_split_is_asked_and_said(tiny, mixed, tmp_path):

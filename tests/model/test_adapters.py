@@ -197,7 +197,7 @@ def test_a_model_with_an_adapter_is_not_saved_as_a_whole_one(tok, tmp_path):
     add_bias(model)
     with pytest.raises(BadInput, match='merge_adapter, or keep it with save_adapter'):
         save(model, tok, tmp_path / 'a')
-    with pytest.raises(BadInput, match='fold it in with merge_adapter, then push'):
+    with pytest.raises(BadInput, match='merge_adapter, or keep it with save_adapter'):
         push(model, tok, 'me/mine')
     assert not list(tmp_path.iterdir())
 

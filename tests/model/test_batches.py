@@ -1,5 +1,7 @@
 "Batches: what is remembered lies in one place, a batch of any size answers alike, and what does not fit is said."
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers.generation import CompileConfig
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import batches
 from earthgpt_lite.model.batches import copy_rows, fit_batch, generate_batch, prefill, row_bytes
-from earthgpt_lite.model.generation import generate_answers
+from earthgpt_lite.model.generation import generate_answers, stream_answer
 from earthgpt_lite.model.memory import Ledger
 from earthgpt_lite.model.processor import picture_prefix, to_pixel_values
 from earthgpt_lite.model.tokens import ChatFormat
@@ -158,3 +160,55 @@ def test_little_memory_makes_small_batches_and_the_same_answers(wild, shown, mon
 def test_assisted_generation_is_refused(wild, shown):
     with pytest.raises(BadInput, match='assistant_model reads the prompt'):
         generate_answers(*wild, shown[:1], [(0, 'snow?')], assistant_model=wild[0])
+
+
+@pytest.mark.parametrize('same', [False, True])
+def test_an_answer_that_is_ended_early_is_no_other_than_alone(wild, shown, same):
+    "Padding behind it is no part of it, even where the tokenizer pads with the end mark"
+    model, tokenizer = wild[0], deepcopy(wild[1])
+    if same:
+        tokenizer.pad_token = ChatFormat(**model.config.chat).end
+    asked, limits = [(k, QUESTIONS[k]) for k in range(3)], [2, 9, 5]
+
+    def ask(asked, limits):
+        written = [0] * len(asked)
+
+        def watch(questions, ids):
+            for k in questions:
+                written[k] += 1
+            return [written[k] >= limits[k] for k in questions]
+
+        return generate_answers(model, tokenizer, shown, asked, max(limits), tokens=True, watch=watch)
+
+    together = ask(asked, limits)
+    for found, question, limit in zip(together, asked, limits):
+        ((text, score, tokens),) = ask([question], [limit])
+        assert found[0] == text and found[1] == pytest.approx(score, abs=1e-4)
+        assert [token for token, _ in found[2]] == [token for token, _ in tokens]
+    assert [len(tokens) for _, _, tokens in together] == limits
+
+
+def test_an_answer_ends_where_the_model_can_read_no_further(wild, shown):
+    "Each at its own place, as if just so many tokens had been asked for; without any room it is refused"
+    model, tokenizer = deepcopy(wild[0]), wild[1]
+    asked = [(k, QUESTIONS[k]) for k in range(3)]
+    chat, prefix = ChatFormat(), picture_prefix(model.config, tokenizer)
+    lengths = [len(prefix) + len(chat.encode_question(tokenizer, q)) for _, q in asked]
+    context = max(lengths) + 2
+    wanted = []
+    for question, length in zip(asked, lengths):
+        wanted += generate_answers(model, tokenizer, shown, [question], context - length, tokens=True)
+    pieces = [''.join(stream_answer(model, tokenizer, shown[:1], QUESTIONS[0], context - lengths[0])).strip()]
+    model.config.text_config.max_position_embeddings = context
+    found = generate_answers(model, tokenizer, shown, asked, 50, tokens=True)
+    assert [(text, [t for t, _ in tokens]) for text, _, tokens in found] == [
+        (text, [t for t, _ in tokens]) for text, _, tokens in wanted
+    ]
+    assert [s for _, s, _ in found] == pytest.approx([s for _, s, _ in wanted], abs=1e-4)
+    assert [len(tokens) for _, _, tokens in found] == [context - length for length in lengths]
+    assert pieces == [''.join(stream_answer(model, tokenizer, shown[:1], QUESTIONS[0], 50)).strip()]
+    ((beams, _),) = generate_answers(model, tokenizer, shown, asked[:1], 50, num_beams=2)
+    assert beams
+    model.config.text_config.max_position_embeddings = max(lengths)
+    with pytest.raises(BadInput, match='1 more than the'):
+        generate_answers(model, tokenizer, shown, asked, 1)

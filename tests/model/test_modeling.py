@@ -12,13 +12,14 @@ from threading import Thread, active_count
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import RepoUrl
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
 from earthgpt_lite.data.records import Turn
 from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model import modeling as model_module
-from earthgpt_lite.model import opening
+from earthgpt_lite.model import loading, opening
 from earthgpt_lite.model.generation import generate_answers, stream_answer
 from earthgpt_lite.model.modeling import EarthGPT, model_fingerprint, nano, save
 from earthgpt_lite.model.loading import find_model, load, push
@@ -829,14 +830,30 @@ def test_too_little_room_is_seen_before_writing(tiny, tmp_path, monkeypatch):
     assert not (tmp_path / 'a' / 'model').exists()
 
 
-def test_pushing_sends_model_tokenizer_and_processor(tiny, monkeypatch):
-    sent = {}
-    for kind in (EarthGPT, EarthGPTProcessor):
-        monkeypatch.setattr(
-            kind, 'push_to_hub', lambda self, name, **o: sent.update({type(self).__name__: (name, o)})
-        )
-    push(*tiny, 'somebody/something', private=True)
-    assert sent == {n: ('somebody/something', dict(private=True)) for n in ('EarthGPT', 'EarthGPTProcessor')}
+def test_what_is_pushed_is_what_is_saved(tiny, tmp_path, monkeypatch):
+    "Weights, words and card; a model that cannot be saved is not pushed"
+    made, sent = [], {}
+
+    def create(name, **options):
+        made.append((name, options))
+        return RepoUrl(f'https://huggingface.co/{name}')
+
+    def upload(repo_id, folder_path, token, **options):
+        sent[repo_id] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}, token, options
+
+    monkeypatch.setattr(loading, 'create_repo', create)
+    monkeypatch.setattr(loading, 'upload_folder', upload)
+    model = deepcopy(tiny[0])
+    model.config.quantized = 'int8'
+    with pytest.raises(BadInput, match='rounded to whole numbers'):
+        push(model, tiny[1], 'somebody/something')
+    assert not made and not sent
+    push(*tiny, 'somebody/something', private=True, token='x', commit_message='first')
+    assert made == [('somebody/something', dict(private=True, token='x', exist_ok=True))]
+    save(*tiny, tmp_path / 'model')
+    files = {p.name: p.read_bytes() for p in (tmp_path / 'model').iterdir()}
+    assert sent == {'somebody/something': (files, 'x', dict(commit_message='first'))}
+    assert {'config.json', 'model.safetensors', 'tokenizer.json', 'README.md'} <= files.keys()
 
 
 def test_missing_weights_are_refused(broken):

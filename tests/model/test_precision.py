@@ -8,7 +8,7 @@ import torch
 
 from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.errors import BadInput
-from earthgpt_lite.model import precision, spread
+from earthgpt_lite.model import loading, precision, spread
 from earthgpt_lite.model.adapter_files import save_adapter
 from earthgpt_lite.model.adapters import add_bias
 from earthgpt_lite.model.generation import generate_answers
@@ -44,7 +44,7 @@ def texts(model, tokenizer, asked, **options):
 
 def test_a_type_by_name_and_as_it_was_saved(wild, saved, tmp_path):
     assert pick_dtype('float32') is torch.float32 and pick_dtype(None) is None
-    assert pick_dtype('auto', 'cpu', saved / 'model') is None
+    assert pick_dtype('auto', 'cpu', [torch.float32]) is None
     assert load(saved, 'cpu', dtype='float32')[0].dtype == torch.float32
     half = deepcopy(wild[0])
     cast(half, torch.bfloat16)
@@ -65,6 +65,20 @@ def test_a_processor_without_units_computes_in_32_bits_and_says_so(wild, saved, 
     for name in ('bf16', 'fp16'):
         with pytest.raises(BadInput, match=f'dtype {name}: this processor has no units for it'):
             load(saved, 'cpu', dtype=name)
+
+
+def test_an_adapter_on_a_preset_computes_in_what_the_processor_has(wild, tmp_path, monkeypatch):
+    "As a whole model that was saved in 16 bits does"
+    half = deepcopy(wild[0])
+    cast(half, torch.bfloat16)
+    tuned = deepcopy(half).requires_grad_(False)
+    add_bias(tuned)
+    save_adapter(tuned, tmp_path)
+    monkeypatch.setattr(loading, 'build_base', lambda name, meta: (deepcopy(half), wild[1]))
+    for able, wanted in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(precision, 'computes', lambda device, kind: able or kind is torch.float32)
+        model, _ = load(tmp_path, 'cpu', base='lite')
+        assert model.language.get_input_embeddings().weight.dtype is wanted
 
 
 def test_tables_of_positions_keep_their_bits(wild):

@@ -167,7 +167,10 @@ def test_the_last_logits_alone(kept):
     model, processor, _ = kept
     inputs = inputs_of(processor, TALKS)
     with torch.no_grad():
-        assert torch.equal(model(**inputs, logits_to_keep=1).logits, model(**inputs).logits[:, -1:])
+        logits = model(**inputs).logits
+        assert torch.equal(model(**inputs, logits_to_keep=1).logits, logits[:, -1:])
+        some = torch.tensor([0, logits.shape[1] - 2])
+        assert torch.allclose(model(**inputs, logits_to_keep=some).logits, logits[:, some], atol=1e-4)
 
 
 @pytest.mark.parametrize('way', ['eager', 'sdpa', 'lean', dict(text_config='eager')])

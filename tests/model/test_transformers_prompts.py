@@ -273,6 +273,9 @@ def test_pictures_that_are_none_or_missing_are_refused(tmp_path):
     with pytest.raises(BadInput, match='prompt 2 has 1 places'):
         rendered = PROCESSORS['nano'].apply_chat_template([user(PICTURES[0], 'a?')])
         PROCESSORS['nano'](text=[rendered] * 2, images=[PICTURES[:1], []], add_special_tokens=False)
+    for given in ([PICTURES[:1], PICTURES[1:2]], [PICTURES[:1]] * 4):
+        with pytest.raises(BadInput, match=f'{len(given)} lists of images and 3 prompts'):
+            PROCESSORS['nano'](text=[rendered] * 3, images=given, add_special_tokens=False)
     for url in ('data:image/png;base64,AAAA', 'data:image/png;base64,???', 'data:,'):
         with pytest.raises(BadInput, match='data URL'):
             tokens('nano', [dict(role='user', content=[dict(type='image', url=url), asked])])

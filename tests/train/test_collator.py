@@ -168,6 +168,33 @@ def test_sft_trainer_has_the_losses_of_fit(tmp_path, kind, rounds):
     assert len(accuracies) == STEPS and all(0 <= share <= 1 for share in accuracies)
 
 
+def test_rows_are_read_one_at_a_time(tmp_path):
+    "Each picture once, and no sooner than its row; and so they go to datasets' files"
+    datasets = pytest.importorskip('datasets')
+    read = []
+
+    class Watched:
+        def __init__(self, example):
+            self.example, self.turns = example, example.turns
+
+        @property
+        def image(self):
+            read.append(self.example.name)
+            return self.example.image
+
+    data = examples(5)
+    rows = conversations([*map(Watched, data)])
+    assert len(rows) == sum(len(e.turns) for e in data) and not read
+    assert rows[-1]['messages'][1]['content'][0]['text'] == data[-1].turns[-1].answer
+    assert read == [data[-1].name]
+    told = [row['messages'] for row in rows]
+    assert read[1:] == [e.name for e in data]
+    kept = datasets.Dataset.from_generator(
+        conversations, gen_kwargs=dict(examples=data), cache_dir=str(tmp_path)
+    )
+    assert list(kept['messages']) == told and kept[0]['images'][0].size == rows[0]['images'][0].size
+
+
 def test_sft_trainer_on_prompts_and_completions(tmp_path):
     "TRL's other form: the prompt and what follows it are encoded each by itself"
     pytest.importorskip('trl')
