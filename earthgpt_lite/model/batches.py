@@ -154,7 +154,8 @@ def _texts_and_scores(tokenizer, ids, logprobs, end_id):
     """
     ids, logprobs = ids.cpu(), logprobs.cpu()
     ends = (ids == end_id).long()
-    own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it
+    own = ends.cumsum(1) - ends == 0  # up to the end mark, and with it; a row that was ended has padding
+    own &= (ids != tokenizer.pad_token_id) | (ids == end_id)
     scores = logprobs.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)
     if scores.isnan().any():
         raise BadInput(

@@ -24,6 +24,7 @@ from rasterio.warp import transform
 
 from ..budget import memory_budget
 from ..errors import BadInput, shorten
+from .addresses import check_address
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0tif1
 # of a TIFF directory: the tags that say how large a block is, and the bytes of each type of number
@@ -521,6 +522,7 @@ class Remote(DatasetReader):
     def __init__(self, url):
         for name in [n for n in logging.root.manager.loggerDict if n.startswith('rasterio')]:
             logging.getLogger(name).addFilter(_hide_queries)
+        check_address(url)
         at = f'/vsicurl/{url}'
         self.plain_name = source_name(url)
         only = dict(CPL_VSIL_CURL_ALLOWED_FILENAME=at, CPL_VSIL_CURL_NON_CACHED=at)
