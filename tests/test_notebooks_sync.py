@@ -30,7 +30,7 @@ LONGER = {
     'raster.reading': (415, 'a file, an array and a window take one way'),
     'app.maps': (450, 'a page that moves, one that prints and two dates share what they draw'),
     'app.cli': (480, 'every option of every command stands in one place'),
-    'app.survey': (455, 'a plan, its processes and their ends are one story'),
+    'app.survey': (465, 'a plan, its processes and their ends are one story'),
     'app.survey_files': (415, 'what is written together is claimed and checked together'),
     'data.formats': (
         435,
