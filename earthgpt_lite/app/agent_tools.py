@@ -33,17 +33,25 @@ def raster_facts(
     return facts
 
 
-def _lonlat_bounds(file):  # west, south, east, north; None for a map that is no place on Earth
+def _lonlat_bounds(
+    file,
+):  # west, south, east, north; west > east across 180; None where it is no place on Earth
     from earthgpt_lite.raster.chips import Frame
-    from earthgpt_lite.raster.georef import to_lonlat
+    from earthgpt_lite.raster.georef import to_world
+    from shapely import Polygon
 
     w, h = file.width, file.height
     corners = Frame(w, h, file.transform, file.crs).to_map([[0, 0], [w, 0], [w, h], [0, h]])
     try:
-        places = to_lonlat(corners, file.crs)
+        shape = to_world(Polygon(corners), file.crs)
     except BadInput:
         return None
-    return [*places.min(0).round(6).tolist(), *places.max(0).round(6).tolist()]
+    west, south, east, north = shape.bounds
+    if (west, east) == (-180, 180):  # of the pieces at both sides of the date line
+        pieces = [piece.bounds for piece in getattr(shape, 'geoms', [shape])]
+        west = min(piece[0] for piece in pieces if piece[2] == 180)
+        east = max(piece[2] for piece in pieces if piece[0] == -180)
+    return [round(value, 6) for value in (west, south, east, north)]
 
 # %% ../../nbs/7_app/14_agent_tools.ipynb #0ea09b9b
 RASTERS = ('.tif', '.tiff', '.png', '.jpg', '.jpeg', '.jp2', '.bmp', '.gif', '.webp', '.nc', '.h5', '.hdf5')
@@ -148,7 +156,7 @@ class AgentTools:
         from earthgpt_lite.app.survey_files import OtherSurvey
 
         try:
-            done = run(self.assistant, *args, allow_vrt=None, batch_size=BATCH, **options)
+            done = run(self.assistant, *args, allow_vrt=None, batch_size=BATCH, replace=False, **options)
         except OtherSurvey:
             said = 'was begun by a survey of something else, and not finished: give another output'
             raise BadInput(f'{self._name(args[-1])} {said}') from None
@@ -172,14 +180,12 @@ class AgentTools:
 
     def _output(self, name):
         "Where a survey may write. BadInput for what is there, unless that survey was begun."
-        from earthgpt_lite.app.survey_files import is_claimed, output_files
+        from earthgpt_lite.app.survey_files import check_free, output_files
 
         out = Path(path_under(self.root, _given(name, 'output'), 'output'))
         if out.suffix not in ('.geojson', '.json'):
             raise BadInput(f'output: {name}: name it .geojson, or .json for pixels')
-        for path in output_files(out):
-            if os.path.lexists(path) and not is_claimed(path, out):
-                raise BadInput(f'output: {self._name(path)} is there already and stays: give another name')
+        check_free(output_files(out), out)
         return out
 
     def _name(self, path):  # as an agent calls it

@@ -28,9 +28,11 @@ class Job:
     history: list = ()  # ids of the turns before
     max_new_tokens: int = 64
     sampling: tuple = (0.0, 1.0, None)  # temperature, 0 for the likeliest token each time; top_p; seed
+    stop: tuple = ()  # texts behind which nothing need be written
     told: Callable | None = None  # called after each new token
     ids: list = field(default_factory=list)  # the tokens of the answer so far, its end mark with them
     done: Future = field(default_factory=Future)  # of the Answer
+    ended: bool = False  # by its end mark, its length, or a text of `stop`
     left: bool = False  # nobody waits any more
     batch: int = 0  # how many questions were answered with it
 
@@ -44,6 +46,7 @@ def answer_jobs(
     for job in jobs:
         job.batch = len(jobs)
         job.ids.clear()
+        job.ended = False
     try:
         answers = _ask(asker, jobs, end_id)
     except Exception as e:
@@ -62,31 +65,36 @@ _COLDEST = 1e-3  # below this temperature chance has no say
 
 
 def _ask(asker, jobs, end_id):
-    how = dict(history=[job.history for job in jobs], watch=_watch(jobs, end_id))
+    how = dict(history=[job.history for job in jobs], watch=_watch(jobs, end_id, asker.tokenizer))
     temperature, top_p, seed = jobs[0].sampling
     if temperature >= _COLDEST and top_p:
         how |= dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
-    if seed is not None:
+        seed = torch.seed() if seed is None else seed  # chance that was drawn for another is over
         torch.manual_seed(seed)
     pictures, questions = [job.pictures for job in jobs], [job.question for job in jobs]
     return asker.ask(pictures, questions, max_new_tokens=max(job.max_new_tokens for job in jobs), **how)
 
 
-def _watch(jobs, end_id):
+def _watch(jobs, end_id, tokenizer):
     "A function that takes each new token to its question, and says which answers need no further one."
 
     def watch(questions, ids):
-        ended = []
         for k, token in zip(questions, ids):
             job = jobs[k]
-            if end_id not in job.ids[-1:] and len(job.ids) < job.max_new_tokens:
-                job.ids.append(token)
-                if job.told:
-                    job.told()
-            ended.append(job.left or len(job.ids) >= job.max_new_tokens)
-        return ended
+            if job.ended:
+                continue
+            job.ids.append(token)
+            job.ended = token == end_id or len(job.ids) >= job.max_new_tokens or _is_stopped(job, tokenizer)
+            if job.told:
+                job.told()
+        return [jobs[k].left or jobs[k].ended for k in questions]
 
     return watch
+
+
+def _is_stopped(job, tokenizer):
+    text = tokenizer.decode(job.ids, skip_special_tokens=True).strip() if job.stop else ''
+    return any(stop in text for stop in job.stop)
 
 # %% ../../nbs/7_app/14_batching.ipynb #bat0fn03
 _GATHER, _ENOUGH = 0.25, 16  # of the time of the last batch; questions that need not wait for more

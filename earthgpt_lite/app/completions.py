@@ -100,7 +100,7 @@ class Completions:
         job = Job(
             pictures, question, history, min(request.max_new_tokens, _context_length(asker.model) - len(ids))
         )
-        job.sampling = request.temperature, request.top_p, request.seed
+        job.sampling, job.stop = (request.temperature, request.top_p, request.seed), request.stop
         shown = request.picture and preview(self.pictures.large_chip(asker, images[-1], request.reading))
         return Prepared(request, job, len(ids), len(chips), shown or None)
 

@@ -49,7 +49,7 @@ class Service:
         self.name, self.load, self.limits, self.say = name, load, limits, say
         self.uploads = Uploads(10 * limits.most_bytes)
         self.pictures = Pictures(self.uploads, limits.root, limits.allow_urls)
-        self.readers = ThreadPoolExecutor(2, 'readers')
+        self.readers, self.finishers = (ThreadPoolExecutor(2, name) for name in ('readers', 'finishers'))
         self.batcher = self.completions = self.error = None
         self.coming = self.held = 0  # requests, and bytes of them
         self.metrics = Metrics(lambda: len(self.batcher.waiting) if self.batcher else 0)
@@ -75,7 +75,8 @@ class Service:
         "Answer what waits, and forget all files."
         if self.batcher:
             self.batcher.close()
-        self.readers.shutdown(cancel_futures=True)
+        for pool in (self.readers, self.finishers):
+            pool.shutdown(cancel_futures=True)
         self.uploads.close()
 
     def check_ready(self):
@@ -83,8 +84,8 @@ class Service:
             said = f'{self.name} is being loaded: try again soon'
             raise RequestError(said, status=503, code='model_loading', wait=2)
 
-    async def in_thread(self, what, *args):
-        return await asyncio.get_running_loop().run_in_executor(self.readers, what, *args)
+    async def in_thread(self, pool: ThreadPoolExecutor, what: Callable, *args):
+        return await asyncio.get_running_loop().run_in_executor(pool, what, *args)
 
     @asynccontextmanager
     async def body(self, request: Request):
@@ -121,7 +122,7 @@ async def submit(service, request, until):
     "A request that waits in the queue now, and an event that is set whenever its answer has grown or is done."
     async with asyncio.timeout_at(until), service.body(request) as data:
         service.check_ready()
-        prepared = await service.in_thread(service.completions.prepare, data)
+        prepared = await service.in_thread(service.readers, service.completions.prepare, data)
         job, loop, grown = prepared.job, asyncio.get_running_loop(), asyncio.Event()
 
         def told(*_):
@@ -151,7 +152,8 @@ async def whole_answer(service, request, prepared, grown, until):
                 raise TimeoutError
             if not job.done.done() and await request.is_disconnected():
                 raise ClientDisconnect
-        return await service.in_thread(service.completions.completion, prepared, job.done.result())
+        finish = service.completions.completion
+        return await service.in_thread(service.finishers, finish, prepared, job.done.result())
     finally:
         job.left = True
 
@@ -172,7 +174,7 @@ async def answer_events(service, prepared, grown, until, facts):
                 yield _event(chunks.piece(content=text[len(sent) :]))
                 sent = text
         text, finish, usage, more = await service.in_thread(
-            service.completions.parts, prepared, job.done.result()
+            service.finishers, service.completions.parts, prepared, job.done.result()
         )
         if len(text) > len(sent):
             yield _event(chunks.piece(content=text[len(sent) :]))

@@ -30,7 +30,8 @@ def error_body(error: Exception) -> dict:
     status = getattr(error, 'status', 400)
     kind = 'server_error' if status >= 500 else 'invalid_request_error'
     facts = {name: getattr(error, name, None) for name in ('param', 'code')}
-    return dict(error=dict(message=shorten(' '.join(str(error).split())), type=kind, **facts))
+    text = shorten(' '.join(str(error).split())).encode('utf-8', 'backslashreplace').decode()
+    return dict(error=dict(message=text, type=kind, **facts))
 
 # %% ../../nbs/7_app/13_messages.ipynb #msg0fn02
 @dataclass(frozen=True)

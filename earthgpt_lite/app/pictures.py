@@ -26,6 +26,7 @@ from .messages import Image, RequestError
 from ..boxes.layout import without_padding
 from ..errors import BadInput
 from ..eval.drawings import data_uri
+from ..raster.addresses import public_only
 from ..raster.chips import Chip, rescale, resize
 from ..raster.products import fenced
 from ..texts import check_file
@@ -61,27 +62,34 @@ def safe_name(
 ) -> str:
     "A name that is no path and steers no terminal: a provider's name of a scene says what the scene is."
     last = re.split(r'[/\\]', name)[-1]
-    return re.sub(r'[^\w.-]', '_', last).strip('._')[-100:] or other
+    plain = re.sub(r'[^\w.-]', '_', last).encode()
+    return plain[-100:].decode(errors='ignore').strip('._') or other
 
 # %% ../../nbs/7_app/13_pictures.ipynb #int0fn02
 class Uploads:
-    "Files that clients have sent, at most so many bytes of them; the oldest go first."
+    "Files that clients have sent, at most so many, and so many bytes of them; the oldest go first."
 
-    def __init__(self, most: int):
-        self.most, self.folder, self.lock = most, Path(tempfile.mkdtemp(prefix='earthgpt-lite-')), Lock()
+    def __init__(self, most: int, most_files: int = 1000):
+        self.most, self.most_files = most, most_files
+        self.folder, self.lock = Path(tempfile.mkdtemp(prefix='earthgpt-lite-')), Lock()
         self.known = OrderedDict()  # id: as OpenAI's servers describe a file
 
     def add(self, data: bytes, name: str, purpose: str = 'vision') -> dict:
-        "Keep a file; what is known of it, with its new id."
+        "Keep a file; what is known of it, with its new id. Raises RequestError for an empty one."
+        if not data:
+            raise RequestError('the file is empty: send it again', 'file')
         key, name = f'file-{uuid.uuid4().hex}', safe_name(name)
         (self.folder / key).mkdir()
         (self.folder / key / name).write_bytes(data)
         about = dict(id=key, object='file', bytes=len(data), created_at=int(time.time()), filename=name)
         with self.lock:
             self.known[key] = dict(about, purpose=purpose, status='processed')
-            while sum(file['bytes'] for file in self.known.values()) > self.most:
+            while len(self.known) > self.most_files or self._size() > self.most:
                 self._forget(next(iter(self.known)))
         return dict(about, purpose=purpose, status='processed')
+
+    def _size(self):
+        return sum(file['bytes'] for file in self.known.values())
 
     def listed(self) -> list:
         with self.lock:
@@ -261,7 +269,7 @@ class Pictures:
     def _open(self, asker, source, where, reading):
         # None: a file, and nothing that it points at; False: an address, which was allowed
         allow = dict(allow_vrt=None if source.fence else False)
-        with _told(where, source.fence), fenced(source.fence):
+        with _told(where, source.fence), fenced(source.fence), public_only():
             return asker.chip(source.place, **allow, **reading)
 
     def _recall(self, key):

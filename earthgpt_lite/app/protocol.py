@@ -4,13 +4,14 @@
 __all__ = ['ChatRequest', 'read_request', 'new_id', 'usage_of', 'completion', 'Chunks', 'cut_at', 'settled']
 
 # %% ../../nbs/7_app/13_protocol.ipynb #prt0im00
-import math
+import sys
 import time
 import uuid
 from dataclasses import dataclass, field
 
 from .messages import RequestError
 from ..errors import shorten
+from ..texts import check_text
 
 # %% ../../nbs/7_app/13_protocol.ipynb #prt0fn04
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _reading(given):
     if not isinstance(bands, list) or not all(type(band) in (int, str) for band in bands):
         raise RequestError('earthgpt.bands is a list of numbers from 1, or names', 'earthgpt')
     nodata = given.get('nodata', 0)
-    if type(nodata) not in (int, float) or not math.isfinite(nodata):
+    if type(nodata) not in (int, float) or not abs(nodata) <= sys.float_info.max:
         raise RequestError('earthgpt.nodata is a number', 'earthgpt')
     return {
         name: given[name] for name in ('sensor', 'platform', 'bands', 'nodata') if given.get(name, []) != []
@@ -156,7 +157,8 @@ def read_request(
             raise RequestError(said, name, code='unsupported_parameter')
     if not isinstance(body.get('model') or '', str):
         raise RequestError('model is a text: the name of a model', 'model')
-    left = sorted(shorten(str(name), 40) for name in set(body) - _HONOURED - set(_REFUSED))
+    left = set(body) - _HONOURED - set(_REFUSED)
+    left = sorted(shorten(check_text(name, 'the name of a parameter'), 40) for name in left)
     ours = _object(body, 'earthgpt', ('sensor', 'bands', 'platform', 'nodata', 'picture'))
     return ChatRequest(
         model=body.get('model') or None,

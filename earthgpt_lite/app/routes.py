@@ -51,8 +51,8 @@ async def _upload(service, request):
             raise RequestError('the form lacks a file: name the part "file"', 'file')
         content = await file.read()
         await form.close()
-    purpose = str(form.get('purpose') or 'vision')[:40]
-    return JSONResponse(await service.in_thread(service.uploads.add, content, file.filename or '', purpose))
+        about = file.filename or '', str(form.get('purpose') or 'vision')[:40]
+        return JSONResponse(await service.in_thread(service.finishers, service.uploads.add, content, *about))
 
 # %% ../../nbs/7_app/14_routes.ipynb #rou0fn05
 PAGE = files('earthgpt_lite') / 'assets' / 'serve.html'

@@ -44,6 +44,7 @@ def run_serve(args):
     "The command `serve`: a model behind HTTP, until Ctrl-C."
     if args.root and not os.path.isdir(args.root):
         raise BadInput(f'{args.root}: no such folder: give --root a folder whose pictures may be asked about')
+    token = _token(args.token or os.environ.get(TOKEN, ''))
     try:
         from earthgpt_lite.app.gate import Guard
         from earthgpt_lite.app.intake import Limits, Service
@@ -52,7 +53,6 @@ def run_serve(args):
         if str(e.name).partition('.')[0] not in ('fastapi', 'starlette', 'uvicorn', 'python_multipart'):
             raise
         raise BadInput(f'serve needs {e.name}: pip install "earthgpt-lite[serve]"') from None
-    token = args.token or os.environ.get(TOKEN, '')
     limits = Limits(
         args.root, args.allow_urls, int(args.max_mb * 1e6), args.max_tokens, args.queue, args.timeout
     )
@@ -65,6 +65,14 @@ def run_serve(args):
             tell(f'whoever reaches {host} may ask: give --token, or set {TOKEN}')
         service = Service(name, lambda: _asker(args, name), limits, tell)
         serve(service, listener, Guard(token, args.host in LOCAL))
+
+
+def _token(given):
+    token = given.strip()  # a variable that was read from a file may end with a line break
+    if given and not (token and token.isascii() and token.isprintable()):
+        said = 'is empty, or holds more than letters, digits and signs of ASCII, which no client can send'
+        raise BadInput(f'the token of --token or {TOKEN} {said}: give another')
+    return token
 
 
 def _asker(args, name):
@@ -90,6 +98,9 @@ with Python's openai:
 
 An image is a data URL, the id of an upload, a path under --root, or with --allow-urls an address."""
 
+_URLS = """fetch pictures from addresses that clients name: this machine then asks other hosts for them. Those of
+its own network are refused, but not what a host sends on to; without it nothing is fetched"""
+
 
 def add_serve(commands):
     "The command `serve`."
@@ -109,7 +120,7 @@ def add_serve(commands):
         ('--host', 'where to listen (default: 127.0.0.1, this machine alone)', dict(default='127.0.0.1')),
         ('--port', '0 takes any that is free (default: 8000)', dict(type=whole(0, 65535), default=8000)),
         ('--root', 'a folder: paths in it may be asked about (default: none)', dict(metavar='FOLDER')),
-        ('--allow-urls', 'fetch pictures from addresses that clients name', dict(action='store_true')),
+        ('--allow-urls', _URLS, dict(action='store_true')),
         ('--token', f'what clients must give (default: what {TOKEN} says, else none)', dict(metavar='TEXT')),
         ('--name', 'by which clients ask for the model (default: as MODEL ends)', dict(metavar='NAME')),
         ('--max-mb', 'megabytes of a request (default: 50)', dict(type=real(0.001), default=50, metavar='N')),

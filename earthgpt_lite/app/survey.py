@@ -32,6 +32,7 @@ from earthgpt_lite.app.survey_files import (
     TileAnswer,
     TileGrid,
     box_features,
+    check_free,
     check_output,
     check_raster,
     claim_row,
@@ -141,6 +142,7 @@ class SurveyOptions:
         None  # for classify: also a GeoTIFF of classes and probabilities, one pixel a tile
     )
     resume: bool = True  # go on with OUT.part if there is one
+    replace: bool = True  # files of another survey or of nobody's may be written over
     progress: object = True  # a bar; or a function of (batches done, all)
     stop: object = None  # a function; when it says True, KeyboardInterrupt is raised and OUT.part stays
     max_tiles: int = 1_000_000
@@ -194,6 +196,8 @@ def run_job(
         for output in filter(None, (job.out, raster)):
             locks.enter_context(output_lock(output))
         check_inputs([*outputs, *job.parts], [*job.files, *_model_files(assistant)])
+        if not job.options.replace:
+            check_free(outputs, job.out)
         resumed = _count_done(job)
         append_rows(job.parts[0], [claim_row(output) for output in outputs if output.exists()])
         if job.options.processes == 1:
@@ -535,6 +539,8 @@ def _write(job):
     files = feature_files(out, features, job.frame, facts)
     if options.raster:
         files |= raster_files(options.raster, answers, job.frame, job.grid, facts)
+    if not options.replace:  # others may have come while it ran
+        check_free(files, out)
     append_rows(job.parts[0], map(claim_row, files))
     write_together(files)
     for part in job.parts:

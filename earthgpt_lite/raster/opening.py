@@ -24,6 +24,7 @@ from rasterio.warp import transform
 
 from ..budget import memory_budget
 from ..errors import BadInput, shorten
+from .addresses import check_address
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0tif1
 # of a TIFF directory: the tags that say how large a block is, and the bytes of each type of number
@@ -226,8 +227,15 @@ def pixel_bytes(file) -> int:  # of an open rasterio dataset
 
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0hdf1
 _HDF5 = b'\x89HDF\r\n\x1a\n'
-_OUTSIDE = re.compile(rb'(?s)(?=\x01\0\0\0..(..)(.{8}))')  # version, room, files, address of their names
-_VIRTUAL = re.compile(rb'(?s)(?=[\x03-\x07]\x03(.{8}))')  # version, class 3, address of the list of sources
+_OUTSIDE = re.compile(rb'(?s)\x01(?=.{5}(..)(.{6}\0\0))')  # version, room, files, address of their names
+_VIRTUAL = re.compile(
+    rb'(?s)[\x03-\x07](?=\x03(.{6}\0\0))'
+)  # version, class 3, address of the list of sources
+_LINK = re.compile(rb'\x01[\x08-\x0f\x18-\x1f]@')  # version, flags, type 64: a link to another file
+_LINK_FILE = re.compile(rb'\0(?:[^\0]*[/\\])?[^\0-\x1f/\\]+\0')
+# of what holds many links or notes: size of a filter, address of what is stored apart, size of a block
+_HEAP = re.compile(rb'(?s)FRHP\0..(..).{13}(.{8}).{90}(.{8})')
+_HEAP_BLOCK, _MOST_LINKS = 65_536, 1000  # bytes, as the library makes them; links to be looked at
 
 
 def _hdf5_start(file):  # where its first block lies: 0, 512, 1024, ...; None for another format
@@ -248,9 +256,39 @@ def _names_files(data, start):
         return mark in (data[at : at + 4], data[at + start : at + start + 4])
 
     outside = (m for m in _OUTSIDE.finditer(data) if any(m[1]))
-    return any(leads_to(m[2], b'HEAP') for m in outside) or any(
-        leads_to(m[1], b'GCOL') for m in _VIRTUAL.finditer(data)
+    return (
+        any(leads_to(m[2], b'HEAP') for m in outside)
+        or any(leads_to(m[1], b'GCOL') for m in _VIRTUAL.finditer(data))
+        or _links_away(data)
     )
+
+
+def _links_away(data):
+    "Whether a link leads to another file, or may: those of a filtered heap cannot be seen."
+    heaps = [m.groups() for m in _HEAP.finditer(data)]
+    if any(any(filtered) for filtered, *_ in heaps):
+        return True
+    usual = all(set(apart) == {255} and int.from_bytes(n, 'little') <= _HEAP_BLOCK for _, apart, n in heaps)
+    found = []
+    for link in _LINK.finditer(data):
+        at = _link_content(data, link.start())
+        if data[at : at + 1] == b'\0' and not (usual and _is_stray(data, link.start())):
+            found.append(at)
+            if len(found) > _MOST_LINKS:
+                return True
+    return any(_LINK_FILE.match(data, at, at + 65_536) for at in found)
+
+
+def _link_content(data, at):  # behind flags, a number, the alphabet, the name and two sizes
+    flags = data[at + 1]
+    at += 3 + 8 * bool(flags & 4) + bool(flags & 16)
+    size = 1 << (flags & 3)
+    at += size + int.from_bytes(data[at : at + size], 'little') + 2
+    return min(at, len(data))
+
+
+def _is_stray(data, at):  # neither behind the head of a message (type 6) nor in a block of a heap
+    return 6 not in data[max(at - 8, 0) : at : 2] and data.find(b'FHDB', max(at - _HEAP_BLOCK, 0), at) < 0
 
 
 def _check_hdf5(path, allow_vrt):
@@ -259,9 +297,10 @@ def _check_hdf5(path, allow_vrt):
         if start is None:
             return
         file.seek(start)
-        head = file.read(14)
+        head = file.read(15)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if head[13 if head[8] < 2 else 9] != 8 or _names_files(data, start):
+            sizes = head[13:15] if head[8] < 2 else head[9:11]  # of addresses and of lengths
+            if sizes != b'\x08\x08' or _names_files(data, start):
                 more = '' if allow_vrt is None else ', or give --allow-vrt'
                 raise BadInput(f'{path}: its numbers lie in other files; write it anew{more}')
 
@@ -483,6 +522,7 @@ class Remote(DatasetReader):
     def __init__(self, url):
         for name in [n for n in logging.root.manager.loggerDict if n.startswith('rasterio')]:
             logging.getLogger(name).addFilter(_hide_queries)
+        check_address(url)
         at = f'/vsicurl/{url}'
         self.plain_name = source_name(url)
         only = dict(CPL_VSIL_CURL_ALLOWED_FILENAME=at, CPL_VSIL_CURL_NON_CACHED=at)

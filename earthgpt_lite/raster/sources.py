@@ -9,13 +9,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urljoin
-from urllib.request import urlopen
 
 import numpy as np
 from rasterio.enums import ColorInterp, Resampling
 
 from ..budget import memory_budget
 from ..errors import BadInput
+from .addresses import fetch
 from earthgpt_lite.raster.bands import (
     RENDERINGS,
     band_names,
@@ -70,12 +70,13 @@ def _read_item(source):  # dict, and where its relative addresses begin
     name = source_name(source)
     try:
         if _ADDRESS.match(str(source)):
-            with urlopen(str(source), timeout=20) as answer:
-                text = answer.read(_ITEM_BYTES)
+            text = fetch(str(source), _ITEM_BYTES)
         else:
             text = Path(source).read_bytes()[:_ITEM_BYTES]
         item = json.loads(text)
-    except (OSError, ValueError):
+    except BadInput:
+        raise
+    except (OSError, ValueError, RecursionError):
         raise BadInput(
             f'{name}: no STAC item can be read there; check the name, the network and the signature'
         ) from None

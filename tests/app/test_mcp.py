@@ -31,6 +31,7 @@ from earthgpt_lite.app.assistant import Assistant
 from earthgpt_lite.app.change import survey_change
 from earthgpt_lite.app.survey import survey
 from earthgpt_lite.data.sample.world_map import DATA
+from earthgpt_lite.errors import BadInput
 from earthgpt_lite.model.loading import load
 
 # rasterio's is kept quiet where files are read, and in several threads at once that does not hold
@@ -158,6 +159,29 @@ def test_a_raster_is_looked_at_without_a_model(root):
     facts = talk.facts('look', path='deep/photo.png')
     assert facts['crs'] is None and 'bounds' not in facts and facts['width'] == 60
     talk.desk.close()
+
+
+def test_bounds_across_the_date_line(tmp_path):
+    "West is east of east, as in RFC 7946; what goes around the Earth, or a pole, has all longitudes"
+    from earthgpt_lite.app.agent_tools import raster_facts
+
+    places = dict(
+        across=('EPSG:32601', Affine(1000, 0, 130_000, 0, -1000, 1_000_000)),
+        world=('EPSG:4326', Affine(9, 0, -180, 0, -4.5, 90)),
+        pacific=('EPSG:4326', Affine(9, 0, 0, 0, -4.5, 90)),
+        pole=('EPSG:3413', Affine(1000, 0, -20_000, 0, -1000, 20_000)),
+        beside=('EPSG:4326', Affine(0.1, 0, 176, 0, -0.1, 10)),
+    )
+    found = {}
+    for name, (crs, transform) in places.items():
+        pixels = np.ones((1, 40, 40), 'uint8')
+        with rasterio.open(raster(tmp_path / f'{name}.tif', pixels, crs=crs, transform=transform)) as file:
+            found[name] = raster_facts(file)['lonlat_bounds']
+    west, south, east, north = found['across']
+    assert 179 < west < 180 and -180 < east < -179 and 8 < south < north < 10
+    assert found['world'][::2] == found['pacific'][::2] == found['pole'][::2] == [-180, 180]
+    assert 89 < found['pole'][1] and found['pole'][3] == 90
+    assert found['beside'] == [176, 6, 180, 10]
 
 
 def test_rasters_are_listed_by_the_names_that_the_tools_take(talk, root):
@@ -444,6 +468,38 @@ def test_no_file_is_written_over(talk, root):
     for output in ('scene.tif', 'there.geojson', 'styled.geojson', 'notes.txt', 'deep', 'new.tif', 'a.gpkg'):
         talk.error('survey', path='scene.tif', output=output, how='classify', what=LABELS)
     assert {name: (root / name).read_bytes() for name in names(root) if (root / name).is_file()} == before
+
+
+def test_no_file_that_comes_while_a_survey_runs_is_written_over(gated, root):
+    talk, asked = Talk(gated, root), dict(path='scene.tif', output='a.geojson', how='classify', what=LABELS)
+
+    async def work(client):
+        task = asyncio.create_task(client.call_tool('survey', asked))
+        while not gated.begun:
+            await asyncio.sleep(0.01)
+        for name in ('a.geojson', 'a.qml'):
+            (root / name).write_text('mine')
+        gated.gate.set()
+        return await task
+
+    assert 'there already and stays' in talk.run(work).content[0].text
+    assert 'there already and stays' in talk.error('survey', **asked)
+    assert (root / 'a.geojson').read_text() == (root / 'a.qml').read_text() == 'mine'
+    for name in ('a.geojson', 'a.qml'):
+        (root / name).unlink()
+    assert talk.facts('survey', **asked)['tiles'] == 16 and len(gated.begun) == 4  # nothing is asked twice
+    talk.desk.close()
+
+
+def test_no_file_that_comes_while_the_model_is_loaded_is_written_over(nano, root):
+    def load():
+        (root / 'a.geojson').write_text('mine')
+        return nano
+
+    with pytest.raises(BadInput, match='there already and stays'):
+        AgentTools(load, root).survey('scene.tif', 'a.geojson', 'classify', LABELS)
+    assert (root / 'a.geojson').read_text() == 'mine'
+    assert 'a.geojson.part' not in names(root)
 
 
 @pytest.mark.unix

@@ -202,7 +202,8 @@ def test_links_beside_a_picture_stay_in_its_folder(tmp_path, pixels):
     assert (read_scene(path).pixels == pixels).all()
 
 
-# made by the HDF5 library: 64 x 64 bytes of its own, in the file secret.bin, and out of the set x of plain.h5
+# made by the HDF5 library: 64 x 64 bytes of its own, in the file secret.bin, out of the set x of plain.h5, and
+# by links to that set: in a message, in a heap, in a compressed heap; the last has heaps, and all is its own
 HDF5 = dict(
     plain=(
         'c-rgqaB<`1lHy_j0S*oZ76t(ZWbhvfDp*nZF!=;1%?PDCp!5nRm^dR?P68?}2sIyFT}Y6tD@gT!Gyt>5fCWNxFpPqc'
@@ -220,6 +221,33 @@ HDF5 = dict(
         '3*udf<<3U<a9}{NpT7$zN5k@=0`q9v90j9br~-Fqe;-Dq0u@$nS}>p$qy;&NnR$8{roi%t8A%vY#-Z}NWVRlLu~+bq'
         'hVdvE1*2dTjDk@x3P!;w7zLwX6pVsVFwg)1>v1*>'
     ),
+    linked=(
+        'c-rgqaB<`1lHy_j0S*oZ76t(ZWbhvf3Yby(F!=;1%?PDCp!5nRm^ceqP68?}05x9$YF+?TJS51~71?}rdq%;?1|F`C;G_}(<#R'
+        'yk6HKV;VCgV`O7=3rQ!e(D$pv%?Ba(VHsCq^Y2gV9s28M#1#LPUs3{wXE3a~f;RdhV7'
+    ),
+    heap=(
+        'c-rgqaB<`1lHy|K;9!7(|4`7+3gH_-#eaM~{K?<LC5TBO=n-!=GFD&`0x8IbD*Owjx!4#Ofe;8x<`wI^1$hK8umd?v3<3-omR)'
+        'Cr@Rgx7P!%c-1&j>D0Tv{k5IqV&x}O;)#@1Qa>J;MP!oUhr#|;!o(I{nvsfXE;yl@t?TQE=+!*xbf`x!Cp3t*@K+5wX(h1w*=f'
+        'J%!-Us>W5;^W4^y1aGGF9uPdkO;%u{g0L~jDnE@+=7E$;R&4)n6flMj5n#Q@opY2PVj650#(;oycszh7%O-g7z%O{GxPK^Od0e'
+        'mM#FG;0sz<3LFo'
+    ),
+    zipped=(
+        'c-rgqaB<`1lHy|K;9!7(|4{Iq8NxS!ivRs%UE=TI62zns^oTbb8M`nEffV#Z6<RVvXf8GeMg}mOTY-U*5h}{azyTIcNlnX1EJ<'
+        'bHgzDld54h(R<PpHY&cMUK#2~<c;h^hK6XKyXP!%f80JDKOz=EU`q6g?qhSSV2F&!keOpJ_RSA$&ps5Cd+Da6Btffb~m8z_>Zu'
+        '@UY&nC(hmS9-Vw1646xXGC=uBZfNy7%G5v!(=u>T_DAPN*@X5G;#{@absXz-n!-&gD6l)gyHS}M@tw+!AJpa!NIQZ48RCXS(+e'
+        '5M}&!g#jWDc1%*j3(j6KuBp-|Ek>TqR-NVDfYS}rnvPyCp&o5D)#R(Bi41cxQ0|9?#PuB'
+    ),
+    own=(
+        'c-rlm+e=hI9LK+NE_&P)Y|BgoGqhMJ$jVCuf$6rMLeSl{mq05JBFxK6D3Xyu4-t`c5uzT9zzTc~dZ>H|%6#b`=mJI1Lli{N<)Q'
+        '7&xvXa$1Op!|zaLnB%x}IkznR(jorm9Cu;YoMNO?rJECghH>}IcB<NMd_yI$L7$5UEm>RnM!_*bb#rC?Ba!UD~+kvs^vzI!8+N'
+        'q4Bz7S({J3DM|JyO7ljA&MRAO=`i^AoPgkMA8L<)fRiEBnksanqKR@Z*c|7kcl&wUnEj?JMx`|7VIE=@NfNd-0q(v=35`J$cRR'
+        '0q&KEg+KRyUbJ~8|)M3YAO5G~Q(;XYt0(}srw59WFBJHRUtWPYk4g>8Na$*EMqlV`%N3Pv+VCHsHM{5G+-SbnwP~x}>F=2nN09'
+        'h#{(&_!#i!Pj-waL91omY>zJq3Aw&wz$8_cqN8Upl&+_aiggS}3yz{EY_Nf-%qfL>8afMs8-uqzw`boyqY&H?u97*{j{m#`+*e'
+        '5T&=_^b;?$2eidxb}ZX-(~rIZxwf$@`Hgq`A0VF)LI@#*5JCtc|2=N`)k0L3bE;*X3iwjmUWG2qIc^=y)ZtvnF?Hh9UhD}u#y4'
+        'I&gxQee!|aa{9F~*Tdye$)=^I!VQrvlb_7UnsVIN+6IfKcN;(6KDPxu^iJQ%y5dG+SwYgTQRuv}@!o3igFF55N_nL2b7%F5!g8'
+        'WdabUt1b;-XG>PI~0vjG&>cIrf7C48eP%UDjGx4)F~QM(bOxNJVn!>Xz~@!Zbf5dH73?d&B^}0<0uottp|r6w4^##<-W%J)pHI'
+        'ZOPc?Kp_|v={j66&4E6AARst=}ZLRX(x2tl$K{3BQOb8)_5JCtcgb+dqA%qY@2qA<JLdXi>55J7l=l'
+    ),
 )
 
 
@@ -230,11 +258,20 @@ def test_hdf5_keeps_its_numbers_to_itself(tmp_path, monkeypatch, user_block):
     for name, text in HDF5.items():
         data = zlib.decompress(base64.b85decode(text))
         (tmp_path / f'{name}.h5').write_bytes(bytes(user_block) + data)
-    assert read_scene(tmp_path / 'plain.h5').pixels.shape == (1, 64, 64)
-    for name in ('outside', 'virtual'):
-        refused(tmp_path / f'{name}.h5', 'lie in other files')
+        (tmp_path / f'{name}.nc').write_bytes(bytes(user_block) + data)  # links are followed in a netCDF
+        if name == 'outside':
+            data = data[:913] + b'\1\1\1' + data[916:]  # nobody reads them
+            (tmp_path / 'reserved.h5').write_bytes(bytes(user_block) + data)
+    for name in ('plain', 'own'):
+        assert read_scene(tmp_path / f'{name}.h5').pixels.shape == (1, 64, 64)
+    for name in ('outside.h5', 'reserved.h5', 'virtual.h5', 'linked.nc', 'heap.nc', 'zipped.nc'):
+        refused(tmp_path / name, 'lie in other files')
     if not user_block:  # the library itself follows
-        assert bytes(read_scene('outside.h5', allow_vrt=True).pixels[0, 0, :6]) == b'SECRET'
+        for name in ('outside', 'reserved'):
+            assert bytes(read_scene(f'{name}.h5', allow_vrt=True).pixels[0, 0, :6]) == b'SECRET'
+        for name in ('linked', 'heap', 'zipped'):
+            pixels = read_scene(f'{name}.nc', allow_vrt=True).pixels
+            assert (pixels == read_scene('plain.h5').pixels).all()
 
 
 def test_good_neighbours_are_used(tmp_path, pixels):
