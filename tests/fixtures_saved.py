@@ -1,11 +1,23 @@
 "Saved models whose words depend on all that they read: all of our own make, and with encoders that are frozen."
 
+import pytest
 import torch
 from fixtures_presets import save_parts, tiny_preset
 from fixtures_training import small, tokenizer as make_tokenizer
 
-from earthgpt_lite.model.loading import build_base
+from earthgpt_lite.errors import BadInput
+from earthgpt_lite.model.loading import build_base, load
 from earthgpt_lite.model.modeling import save
+
+WHOLE_NUMBERS = torch.cpu._is_vnni_supported()  # whether this processor is one for int8
+
+
+def is_refused_here(model):
+    "A processor without the units for int8: then what is promised is a sentence"
+    if not WHOLE_NUMBERS:
+        with pytest.raises(BadInput, match='no units for it .VNNI.'):
+            load(model, 'cpu', quantize='int8')
+    return not WHOLE_NUMBERS
 
 
 def speaking(model):

@@ -120,8 +120,7 @@ def check_quantize(kind: str, device: str):
         )
     if not torch.cpu._is_vnni_supported():
         raise BadInput(
-            'quantize int8: this processor has no units for it (VNNI) and would be slower than with float32: '
-            'leave it away'
+            'quantize int8: this processor has no units for it (VNNI), without which sums overflow: leave it away'
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 from fixtures_app import colours, raster, refused, run_cli, tif
+from fixtures_saved import WHOLE_NUMBERS
 
 from earthgpt_lite.app.cli import main
 
@@ -106,7 +107,8 @@ def test_how_a_model_is_opened_is_said_by_options(saved, tif, run_cli, monkeypat
     mapped = run_cli('ask', saved, tif, 'what is it?', '--device-map', 'auto')
     assert mapped[:2] == plain[:2], mapped
     assert given.pop() == usual | dict(device_map='auto')
-    assert run_cli('ask', saved, tif, 'what is it?', '--dtype', 'float32', '--quantize', 'int8')[0] == 0
+    rounded = run_cli('ask', saved, tif, 'what is it?', '--dtype', 'float32', '--quantize', 'int8')
+    assert (rounded[0] == 0) if WHOLE_NUMBERS else ('VNNI' in rounded[2]), rounded
     assert given.pop() == usual | dict(dtype='float32', quantize='int8')
 
 
