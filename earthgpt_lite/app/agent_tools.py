@@ -33,9 +33,8 @@ def raster_facts(
     return facts
 
 
-def _lonlat_bounds(
-    file,
-):  # west, south, east, north; west > east across 180; None where it is no place on Earth
+def _lonlat_bounds(file):
+    "West, south, east and north in degrees, west above east across 180; None for what is no place on Earth."
     from earthgpt_lite.raster.chips import Frame
     from earthgpt_lite.raster.georef import to_world
     from shapely import Polygon

@@ -228,9 +228,8 @@ def pixel_bytes(file) -> int:  # of an open rasterio dataset
 # %% ../../nbs/1_raster/00_opening.ipynb #opn0hdf1
 _HDF5 = b'\x89HDF\r\n\x1a\n'
 _OUTSIDE = re.compile(rb'(?s)\x01(?=.{5}(..)(.{6}\0\0))')  # version, room, files, address of their names
-_VIRTUAL = re.compile(
-    rb'(?s)[\x03-\x07](?=\x03(.{6}\0\0))'
-)  # version, class 3, address of the list of sources
+# version, class 3, address of the list of sources
+_VIRTUAL = re.compile(rb'(?s)[\x03-\x07](?=\x03(.{6}\0\0))')
 _LINK = re.compile(rb'\x01[\x08-\x0f\x18-\x1f]@')  # version, flags, type 64: a link to another file
 _LINK_FILE = re.compile(rb'\0(?:[^\0]*[/\\])?[^\0-\x1f/\\]+\0')
 # of what holds many links or notes: size of a filter, address of what is stored apart, size of a block
